@@ -1,0 +1,127 @@
+"""The hinge between words and numbers: frozen arrays only, no data frame, no formula.
+
+A linear predictor is
+
+    eta = X beta + sum_b Z_b b_b + offset,      b_b ~ N(0, sigma^2 (A_b kron Sigma_b)),
+
+where term *b* has `m` levels and `k` columns, ``Sigma_b = factor factor'`` is k x k and A_b is the
+identity unless the term carries a precision P_b = A_b^{-1}. No dense Z is ever formed here: row i of
+Z_b holds ``Z[i, :]`` in the k columns of level ``codes[i]``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from mixedmodels.covariance.base import Covariance
+
+__all__ = ["Design", "Precision", "RandomTerm"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Precision:
+    """A known precision matrix between the levels of a term.
+
+    Attributes
+    ----------
+    matrix : scipy.sparse.csc_array, shape (m, m)
+        ``A^{-1}``, symmetric positive definite, in the order of the term's levels.
+    logdet_covariance : float
+        ``log|A|``.
+    """
+
+    matrix: Any
+    logdet_covariance: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RandomTerm:
+    """One random-effects term.
+
+    Attributes
+    ----------
+    group : str
+        Name of the grouping factor, for instance ``"Subject"`` or ``"cask:batch"``.
+    names : tuple of str, length k
+        Names of the columns, for instance ``("(Intercept)", "Days")``.
+    codes : ndarray of int32, shape (n,)
+        Level of each row, 0 .. m-1. Terms on one grouping factor share one array (the same object).
+    levels : sequence of length m
+        Labels of the levels.
+    Z : ndarray of float64, shape (n, k), or None
+        Values of the columns, C-ordered; None stands for a single column of ones.
+    covariance : Covariance
+        The structure: maps the term's parameters to its k x k relative factor.
+    precision : Precision or None
+        Known precision between levels; None for independent levels.
+    """
+
+    group: str
+    names: tuple[str, ...]
+    codes: np.ndarray
+    levels: Any
+    Z: np.ndarray | None
+    covariance: Covariance
+    precision: Precision | None = None
+
+    @property
+    def k(self) -> int:
+        """Number of columns."""
+        return 1 if self.Z is None else self.Z.shape[1]
+
+    @property
+    def m(self) -> int:
+        """Number of levels."""
+        return len(self.levels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Design:
+    """Response, fixed-effects matrix and random terms of one model, rows with missing values already dropped.
+
+    Attributes
+    ----------
+    y : ndarray of float64, shape (n,)
+        Response, offset *not* subtracted.
+    X : ndarray of float64, shape (n, p)
+        Fixed-effects columns, full column rank. Fortran- or C-ordered.
+    x_names : tuple of str, length p
+        R's coefficient names.
+    terms : tuple of RandomTerm
+        Random terms in formula order.
+    offset : ndarray of float64, shape (n,), or None
+        Known part of the linear predictor.
+    weights : ndarray of float64, shape (n,), or None
+        Precision weights, all positive: Var(e_i) = sigma^2 / weights[i].
+    theta_index : ndarray of intp, shape (sum of n_theta over terms,), or None
+        Which free parameter each term parameter is; None means all different. Terms that share a
+        variance point at the same free parameter.
+    """
+
+    y: np.ndarray
+    X: np.ndarray
+    x_names: tuple[str, ...]
+    terms: tuple[RandomTerm, ...]
+    offset: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    theta_index: np.ndarray | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def n(self) -> int:
+        """Number of observations."""
+        return self.y.shape[0]
+
+    @property
+    def p(self) -> int:
+        """Number of fixed-effects columns."""
+        return self.X.shape[1]
+
+    @property
+    def q(self) -> int:
+        """Number of random effects."""
+        return sum(term.m * term.k for term in self.terms)

@@ -1,0 +1,1 @@
+"""Compiled kernels (Cython). Each has the dense reference solver as its test oracle."""

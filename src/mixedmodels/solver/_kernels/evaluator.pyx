@@ -1,0 +1,357 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""From theta to criterion, gradient and Newton matrix: what every compiled solver shares.
+
+A compiled solver fills, for given relative factors ``lam``: ``logdet_L2, logdet_RX2, pwrss`` and, per
+factor f, the k x k matrices
+
+    T_f = sum_l K_ll   (K = Z'V^{-1}Z for ML, Z'PZ for REML),      S_f = sum_l c_l c_l'   (c = Z'Py),
+
+so that ``d criterion / d Sigma_f = M_f = T_f - (nu / pwrss) S_f``; and the average-information numerators
+``wpw_ij = y'P V_i P V_j P y`` for the directions dS. The chain rule to theta lives here, once:
+
+    gradient_t  = 2 sum_{entries of t} (M lam)[row, col]
+    AI_ij       = (nu/pwrss) wpw_ij - (nu/pwrss^2) q_i q_j,     q_i = <S, dS_i>
+    Newton      = AI + 2 sum_{entries e, e' in one column} (M^+)[row_e, row_e']
+
+M^+ is the positive part of M on each term's feasible cone, so the matrix is positive semi-definite and
+convergence is superlinear to boundary points too (there M >= 0 and M lam = 0 at the optimum).
+"""
+
+from libc.math cimport fabs, log, sqrt
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+import numpy as np
+
+cdef double LOG2PI = 1.8378770664093453
+
+
+cdef void positive_part(int n, const double* a, int lda, double* out, double* work) noexcept nogil:
+    """out (n x n, leading dimension lda) = positive part of symmetric a, by cyclic Jacobi; work holds 2 n^2."""
+    cdef int i, j, r, sweep
+    cdef double off, c, s, t, tau, aii, ajj, aij, x, y
+    cdef double* A = work
+    cdef double* V = work + n * n
+    if n == 1:
+        out[0] = a[0] if a[0] > 0.0 else 0.0
+        return
+    for i in range(n):
+        for j in range(n):
+            A[i * n + j] = a[i * lda + j]
+            V[i * n + j] = 1.0 if i == j else 0.0
+    for sweep in range(60):
+        off = 0.0
+        tau = 0.0
+        for i in range(n):
+            tau += A[i * n + i] * A[i * n + i]
+            for j in range(i):
+                off += A[i * n + j] * A[i * n + j]
+        if off <= 1e-30 * tau or off == 0.0:
+            break
+        for i in range(n - 1):
+            for j in range(i + 1, n):
+                aij = A[i * n + j]
+                if aij == 0.0:
+                    continue
+                aii = A[i * n + i]
+                ajj = A[j * n + j]
+                tau = (ajj - aii) / (2.0 * aij)
+                t = (1.0 if tau >= 0 else -1.0) / (fabs(tau) + sqrt(1.0 + tau * tau))
+                c = 1.0 / sqrt(1.0 + t * t)
+                s = t * c
+                for r in range(n):
+                    x = A[r * n + i]
+                    y = A[r * n + j]
+                    A[r * n + i] = c * x - s * y
+                    A[r * n + j] = s * x + c * y
+                for r in range(n):
+                    x = A[i * n + r]
+                    y = A[j * n + r]
+                    A[i * n + r] = c * x - s * y
+                    A[j * n + r] = s * x + c * y
+                for r in range(n):
+                    x = V[r * n + i]
+                    y = V[r * n + j]
+                    V[r * n + i] = c * x - s * y
+                    V[r * n + j] = s * x + c * y
+    for i in range(n):
+        for j in range(n):
+            x = 0.0
+            for r in range(n):
+                t = A[r * n + r]
+                if t > 0.0:
+                    x += t * V[i * n + r] * V[j * n + r]
+            out[i * lda + j] = x
+
+
+cdef class Evaluator:
+    """Base of the compiled solvers: sizes, the map theta -> factors, and the chain rule.
+
+    Parameters
+    ----------
+    k : array of int, (n_factors,)
+        Columns of each factor.
+    entries : array of int, (e, 4)
+        Rows (factor, row, column, theta).
+    clips : array of int, (terms, 4)
+        Rows (factor, first column, last column + 1, kind) with kind 0 block, 1 diagonal, 2 trace.
+    p : int
+        Fixed-effects columns.
+    nu : float
+        n for ML, n - p for REML.
+    reml : bool
+    constant : float
+        Added to the criterion.
+    sigma_fixed : float
+        Residual SD held fixed, or 0.
+    """
+
+    def __cinit__(self, k, entries, clips, int p, double nu, bint reml, double constant=0.0,
+                  double sigma_fixed=0.0, *args, **kwargs):
+        cdef int f, i, r, kmax = 1
+        k_ = np.ascontiguousarray(k, dtype=np.intc)
+        ent = np.ascontiguousarray(entries, dtype=np.intc).reshape(-1, 4)
+        cl = np.ascontiguousarray(clips, dtype=np.intc).reshape(-1, 4)
+        self.n_factors = k_.shape[0]
+        self.n_entries = ent.shape[0]
+        self.n_clips = cl.shape[0]
+        self.n_theta = int(ent[:, 3].max()) + 1 if self.n_entries else 0
+        self.p = p
+        self.nu = nu
+        self.reml = reml
+        self.constant = constant
+        self.sigma_fixed = sigma_fixed
+        koff = np.zeros(self.n_factors, dtype=np.intc)
+        self.kk = 0
+        for f in range(self.n_factors):
+            koff[f] = self.kk
+            self.kk += k_[f] * k_[f]
+            kmax = max(kmax, k_[f])
+        cols = [np.ascontiguousarray(ent[:, i]) for i in range(4)]
+        ccols = [np.ascontiguousarray(cl[:, i]) for i in range(4)]
+        r = max(self.n_theta, 1)
+        doubles = np.zeros(5 * self.kk + r * self.kk + r * r + r + 2 * kmax * kmax + 16)
+        self._keep = [k_, koff, cols, ccols, doubles]
+        cdef int[::1] iv = k_
+        self.k = &iv[0]
+        iv = koff
+        self.koff = &iv[0]
+        if self.n_entries:
+            iv = cols[0]; self.e_fac = &iv[0]
+            iv = cols[1]; self.e_row = &iv[0]
+            iv = cols[2]; self.e_col = &iv[0]
+            iv = cols[3]; self.e_theta = &iv[0]
+        if self.n_clips:
+            iv = ccols[0]; self.c_fac = &iv[0]
+            iv = ccols[1]; self.c_from = &iv[0]
+            iv = ccols[2]; self.c_to = &iv[0]
+            iv = ccols[3]; self.c_kind = &iv[0]
+        cdef double[::1] dv = doubles
+        cdef double* base = &dv[0]
+        self.lam = base
+        self.T = base + self.kk
+        self.S = base + 2 * self.kk
+        self.M = base + 3 * self.kk
+        self.Mplus = base + 4 * self.kk
+        self.dS = base + 5 * self.kk
+        self.wpw = self.dS + r * self.kk
+        self.wq = self.wpw + r * r
+        self.work = self.wq + r
+        self.n_dir = 0
+
+    cdef int components(self, int order) noexcept nogil:
+        return 1
+
+    cdef double _scale(self) noexcept nogil:
+        if self.sigma_fixed > 0.0:
+            return 1.0 / (self.sigma_fixed * self.sigma_fixed)
+        return self.nu / self.pwrss
+
+    cdef double _criterion(self) noexcept nogil:
+        cdef double d = self.logdet_L2 + self.constant
+        if self.reml:
+            d += self.logdet_RX2
+        if self.sigma_fixed > 0.0:
+            return d + self.nu * (LOG2PI + 2.0 * log(self.sigma_fixed)) \
+                + self.pwrss / (self.sigma_fixed * self.sigma_fixed)
+        return d + self.nu * (1.0 + LOG2PI + log(self.pwrss / self.nu))
+
+    cdef void _set_factors(self, const double* theta) noexcept nogil:
+        cdef int e, f
+        memset(self.lam, 0, self.kk * sizeof(double))
+        for e in range(self.n_entries):
+            f = self.e_fac[e]
+            self.lam[self.koff[f] + self.e_row[e] * self.k[f] + self.e_col[e]] = theta[self.e_theta[e]]
+
+    cdef void _set_directions(self) noexcept nogil:
+        """dS_t = sum over the entries (a, c) of t of  e_a lam[:, c]' + lam[:, c] e_a'."""
+        cdef int e, f, a, c, i, kf
+        cdef double v
+        cdef double* D
+        memset(self.dS, 0, self.n_theta * self.kk * sizeof(double))
+        for e in range(self.n_entries):
+            f = self.e_fac[e]
+            kf = self.k[f]
+            a = self.e_row[e]
+            c = self.e_col[e]
+            D = self.dS + self.e_theta[e] * self.kk + self.koff[f]
+            for i in range(kf):
+                v = self.lam[self.koff[f] + i * kf + c]
+                D[a * kf + i] += v
+                D[i * kf + a] += v
+        self.n_dir = self.n_theta
+
+    cdef int evaluate(self, const double* theta, int order, double* value, double* grad,
+                      double* hess) noexcept nogil:
+        cdef int i, j, e, e2, f, kf, t, t2, lo, hi, r, bad
+        cdef double s, x
+        cdef double* Mf
+        cdef double* L
+        cdef double* P
+        self._set_factors(theta)
+        if order >= 2:
+            self._set_directions()
+        bad = self.components(order)
+        if bad:
+            return bad
+        if not self.pwrss > 0.0:
+            return 2
+        value[0] = self._criterion()
+        if value[0] != value[0]:
+            return 1
+        if order < 1:
+            return 0
+        s = self._scale()
+        for i in range(self.kk):
+            self.M[i] = self.T[i] - s * self.S[i]
+        r = self.n_theta
+        for i in range(r):
+            grad[i] = 0.0
+        for e in range(self.n_entries):
+            f = self.e_fac[e]
+            kf = self.k[f]
+            Mf = self.M + self.koff[f]
+            L = self.lam + self.koff[f]
+            x = 0.0
+            for i in range(kf):
+                x += Mf[self.e_row[e] * kf + i] * L[i * kf + self.e_col[e]]
+            grad[self.e_theta[e]] += 2.0 * x
+        if order < 2:
+            return 0
+        # average information
+        for i in range(r):
+            x = 0.0
+            for j in range(self.kk):
+                x += self.dS[i * self.kk + j] * self.S[j]
+            self.wq[i] = x
+        x = 0.0 if self.sigma_fixed > 0.0 else s / self.pwrss
+        for i in range(r):
+            for j in range(r):
+                hess[i * r + j] = s * self.wpw[i * r + j] - x * self.wq[i] * self.wq[j]
+        # curvature of the positive part of M on each term's cone
+        memset(self.Mplus, 0, self.kk * sizeof(double))
+        for t in range(self.n_clips):
+            f = self.c_fac[t]
+            kf = self.k[f]
+            lo = self.c_from[t]
+            hi = self.c_to[t]
+            Mf = self.M + self.koff[f]
+            P = self.Mplus + self.koff[f]
+            if self.c_kind[t] == 0:
+                positive_part(hi - lo, Mf + lo * kf + lo, kf, P + lo * kf + lo, self.work)
+            elif self.c_kind[t] == 1:
+                for i in range(lo, hi):
+                    P[i * kf + i] = Mf[i * kf + i] if Mf[i * kf + i] > 0.0 else 0.0
+            else:
+                x = 0.0
+                for i in range(lo, hi):
+                    x += Mf[i * kf + i]
+                if x > 0.0:
+                    for i in range(lo, hi):
+                        P[i * kf + i] = x / (hi - lo)
+        for e in range(self.n_entries):
+            f = self.e_fac[e]
+            kf = self.k[f]
+            P = self.Mplus + self.koff[f]
+            t = self.e_theta[e]
+            for e2 in range(self.n_entries):
+                if self.e_fac[e2] == f and self.e_col[e2] == self.e_col[e]:
+                    hess[t * r + self.e_theta[e2]] += 2.0 * P[self.e_row[e] * kf + self.e_row[e2]]
+        return 0
+
+    # ------------------------------------------------------------------ Python level
+    def value_gradient_hessian(self, theta, int order=2):
+        """Criterion, gradient and Newton matrix at `theta` (internal coordinates); raises if not positive definite."""
+        cdef double[::1] th = np.ascontiguousarray(theta, dtype=np.float64)
+        grad = np.zeros(self.n_theta)
+        hess = np.zeros((self.n_theta, self.n_theta))
+        cdef double[::1] g = grad
+        cdef double[:, ::1] h = hess
+        cdef double value = 0.0
+        cdef int bad
+        if th.shape[0] != self.n_theta:
+            raise ValueError(f"theta has {th.shape[0]} values, the model has {self.n_theta} parameters")
+        cdef const double* tp = &th[0] if self.n_theta else NULL
+        cdef double* gp = &g[0] if self.n_theta else NULL
+        cdef double* hp = &h[0, 0] if self.n_theta else NULL
+        with nogil:
+            bad = self.evaluate(tp, order, &value, gp, hp)
+        if bad:
+            raise FloatingPointError("the penalised cross-product matrix is not positive definite")
+        return value, grad, hess
+
+    def components_at(self, lam, directions=None, int order=0):
+        """Raw components for factors `lam`, shape (kk,), and directions dSigma, shape (r, kk).
+
+        Returns a dict with logdet_L2, logdet_RX2, pwrss and, by `order`, T (kk,), S (kk,), wpw (r, r).
+        More directions than parameters are worked through in groups, two groups at a time.
+        """
+        cdef double[::1] lv = np.ascontiguousarray(lam, dtype=np.float64).ravel()
+        cdef double[:, ::1] dv
+        cdef int bad, r = 0, i, j, cap
+        if lv.shape[0] != self.kk:
+            raise ValueError(f"lam has {lv.shape[0]} values, expected {self.kk}")
+        memcpy(self.lam, &lv[0], self.kk * sizeof(double))
+        out = {}
+        cap = max(self.n_theta, 1)
+        if order >= 2:
+            D = np.ascontiguousarray(directions, dtype=np.float64).reshape(-1, self.kk)
+            r = D.shape[0]
+            wpw = np.zeros((r, r))
+            half = r if r <= cap else max(cap // 2, 1)
+            if r > cap and cap < 2:
+                raise ValueError("at most one direction at a time for a model with one parameter")
+            groups = [list(range(a, min(a + half, r))) for a in range(0, r, half)]
+            pairs = [(groups[0], [])] if len(groups) == 1 else [
+                (groups[i], groups[j]) for i in range(len(groups)) for j in range(i)]
+            for left, right in pairs:
+                index = left + right
+                sub = np.ascontiguousarray(D[index])
+                dv = sub
+                memcpy(self.dS, &dv[0, 0], sub.size * sizeof(double))
+                self.n_dir = len(index)
+                with nogil:
+                    bad = self.components(2)
+                if bad:
+                    raise FloatingPointError("the penalised cross-product matrix is not positive definite")
+                block = np.empty((len(index), len(index)))
+                for i in range(len(index)):
+                    for j in range(len(index)):
+                        block[i, j] = self.wpw[i * self.n_dir + j]
+                wpw[np.ix_(index, index)] = block
+            out["wpw"] = wpw
+        else:
+            with nogil:
+                bad = self.components(order)
+            if bad:
+                raise FloatingPointError("the penalised cross-product matrix is not positive definite")
+        out.update(logdet_L2=self.logdet_L2, logdet_RX2=self.logdet_RX2, pwrss=self.pwrss)
+        if order >= 1:
+            T = np.empty(self.kk)
+            S = np.empty(self.kk)
+            for i in range(self.kk):
+                T[i] = self.T[i]
+                S[i] = self.S[i]
+            out["T"] = T
+            out["S"] = S
+        return out

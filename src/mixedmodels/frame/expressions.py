@@ -167,7 +167,7 @@ def _drop_unused(column: FactorColumn) -> tuple[FactorColumn, list[Any] | None]:
 
 
 def _normal(name: str) -> str:
-    """Argument names are compared without regard to case, dots and underscores: boundary_knots is Boundary.knots."""
+    """Argument names are compared loosely: boundary_knots is Boundary.knots."""
     return name.lower().replace("_", ".")
 
 
@@ -362,7 +362,7 @@ class _Evaluator:
             raise FormulaError(f"'{label}': write C(factor, contrast), as in C(f, sum)")
         value = self.evaluate(node.args[0], f"{path}.0")
         text = render(node.args[0])
-        if isinstance(value, np.ndarray) or (isinstance(value, Logical)):
+        if isinstance(value, (np.ndarray, Logical)):
             value = as_factor(value, text, "C")
         if not isinstance(value, FactorColumn):
             raise FormulaError(f"'{label}': C() needs a factor, not {text}")

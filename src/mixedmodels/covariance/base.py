@@ -121,10 +121,9 @@ class LinearCovariance:
         return out
 
     def parameter_names(self, columns: tuple[str, ...]) -> tuple[str, ...]:
-        """Names of the parameters: ``column`` on the diagonal, ``row.column`` below it, as lme4 names theta."""
-        return tuple(
-            columns[a] if a == c else f"{columns[a]}.{columns[c]}" for a, c, _ in self.entries.tolist()
-        )
+        """Names as lme4 gives them: ``column`` on the diagonal, ``row.column`` below it."""
+        positions = self.entries[:, :2].tolist()
+        return tuple(columns[a] if a == c else f"{columns[a]}.{columns[c]}" for a, c in positions)
 
     def transform(self, gram: np.ndarray, constant: int | None) -> np.ndarray:
         """Identity: a structure that allows no change of coordinates."""

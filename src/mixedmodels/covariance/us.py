@@ -53,9 +53,7 @@ class Unstructured(LinearCovariance):
         if self.k == 1:
             g = float(gram[0, 0])
             return np.array([[1.0 / sqrt(g) if g > 0.0 else 1.0]])
-        if (
-            self.k == 2
-        ):  # the commonest vector term, in plain floats: a fit of a small data set waits for this
+        if self.k == 2:  # the commonest vector term, in plain floats: small fits wait for this
             return np.array(_orthogonalise_pair(float(gram[0, 0]), float(gram[1, 0]), float(gram[1, 1])))
         return orthogonalising_factor(gram)
 

@@ -17,7 +17,7 @@ from mixedmodels.errors import DataError
 from mixedmodels.frame.factors import code_column, code_texts, drop_unused, sort_levels
 from mixedmodels.frame.values import FactorColumn, Value
 
-__all__ = ["Columns"]
+__all__ = ["Columns", "numeric_column"]
 
 Raw = Any  # ndarray (numbers, bool, dates), masked array (numbers with gaps) or FactorColumn
 
@@ -208,7 +208,9 @@ def _from_extension(array: Any, name: str) -> Raw:
     if kind in "iufb" and not isinstance(dtype, pandas.SparseDtype):
         missing = np.asarray(array.isna())
         if not missing.any():
-            return array.to_numpy(dtype=np.dtype(f"{kind}{dtype.itemsize}") if kind != "b" else np.dtype(bool))
+            return array.to_numpy(
+                dtype=np.dtype(f"{kind}{dtype.itemsize}") if kind != "b" else np.dtype(bool)
+            )
         if kind == "f":
             return array.to_numpy(dtype=np.float64, na_value=np.nan)
         zero = False if kind == "b" else 0
@@ -452,7 +454,9 @@ def _from_objects(array: np.ndarray, name: str) -> Raw:
         return full
     for t in types:
         if t.__hash__ is None or issubclass(t, (complex, np.complexfloating)):
-            raise DataError(f"column {name!r} holds values of type {t.__name__}; a model needs numbers or labels")
+            raise DataError(
+                f"column {name!r} holds values of type {t.__name__}; a model needs numbers or labels"
+            )
     inner, levels = code_texts(present.tolist())
     inner, sorted_levels = sort_levels(inner, levels)
     codes = np.full(array.shape[0], -1, dtype=np.int32)
@@ -505,3 +509,30 @@ def _numbers(raw: Any, name: str) -> Value:
     if kind == "m":
         return raw / np.timedelta64(1, "D")
     return raw.astype(np.float64)
+
+
+def numeric_column(argument: Any, columns: Columns, what: str) -> np.ndarray:
+    """Numbers given as a column name or as one value per row (weights, offset).
+
+    Raises
+    ------
+    DataError
+        If it is something else, is not numeric or has another length than the data.
+    """
+    if isinstance(argument, str):
+        value = columns[argument]
+        where = f"{what} column {argument!r}"
+    else:
+        if callable(argument) or not hasattr(argument, "__len__") or isinstance(argument, (bytes, Mapping)):
+            raise DataError(f"{what} must be a column name or an array with one value per row")
+        raw = _plain(argument, what)
+        where = what
+        if type(raw) is not FactorColumn:
+            if raw.ndim != 1 or raw.shape[0] != columns.n_rows:
+                raise DataError(f"{what} has shape {raw.shape}, but the data have {columns.n_rows} rows")
+            value = _numbers(raw, what)
+        else:
+            value = raw
+    if isinstance(value, FactorColumn):
+        raise DataError(f"{where} does not hold numbers")
+    return value  # type: ignore[return-value]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import NoReturn
 
 import numpy as np
 
@@ -12,7 +12,17 @@ from mixedmodels.errors import DataError
 from mixedmodels.frame.factors import drop_unused
 from mixedmodels.frame.values import FactorColumn, MatrixColumn, Value
 
-__all__ = ["check_weights", "is_clean", "missing_rows", "take_rows"]
+__all__ = [
+    "check_finite",
+    "check_weights",
+    "count_missing",
+    "describe_missing",
+    "is_clean",
+    "missing_rows",
+    "refuse_missing",
+    "take_rows",
+    "without_unused",
+]
 
 
 def is_clean(value: Value) -> bool:
@@ -26,8 +36,17 @@ def is_clean(value: Value) -> bool:
     return math.isfinite(np.dot(flat, flat))
 
 
-def missing_rows(value: Value, what: str) -> np.ndarray:
-    """Rows in which a value is missing (NaN, null, code -1).
+def missing_rows(value: Value) -> np.ndarray:
+    """Rows in which a value is missing (NaN, null, code -1)."""
+    if isinstance(value, FactorColumn):
+        return value.codes < 0
+    if isinstance(value, MatrixColumn):
+        return np.isnan(value.values).any(axis=1)
+    return np.isnan(value)
+
+
+def check_finite(value: Value, what: str) -> None:
+    """Refuse infinite values.
 
     Raises
     ------
@@ -35,18 +54,16 @@ def missing_rows(value: Value, what: str) -> np.ndarray:
         If a value is infinite.
     """
     if isinstance(value, FactorColumn):
-        return value.codes < 0
+        return
     numbers = value.values if isinstance(value, MatrixColumn) else value
     infinite = np.isinf(numbers)
     if infinite.any():
         rows = np.flatnonzero(infinite if infinite.ndim == 1 else infinite.any(axis=1))
-        count = f"{rows.shape[0]} infinite value{'s' if rows.shape[0] > 1 else ''}"
+        number = rows.shape[0]
         raise DataError(
-            f"{what} has {count} (first in row {int(rows[0])}, counting from 0); "
+            f"{what} has {number} infinite value{'s' if number > 1 else ''}; "
             "replace them by missing values or remove the rows"
         )
-    missing = np.isnan(numbers)
-    return missing if missing.ndim == 1 else missing.any(axis=1)
 
 
 def take_rows(value: Value, rows: np.ndarray) -> Value:
@@ -79,18 +96,16 @@ def check_weights(weights: np.ndarray, what: str) -> np.ndarray | None:
         return None
     if smallest < 0.0:
         row = int(np.flatnonzero(weights < 0.0)[0])
-        raise DataError(f"{what} has a negative value ({weights[row]:g} in row {row}); weights must be at least 0")
+        raise DataError(
+            f"{what} has a negative value ({weights[row]:g} in row {row}); weights must be at least 0"
+        )
     return weights != 0.0
 
 
-def count_missing(masks: Sequence[tuple[str, np.ndarray]]) -> dict[str, int]:
+def count_missing(masks: Mapping[str, np.ndarray]) -> dict[str, int]:
     """Number of rows in which each variable is missing, for those that have any."""
-    counts: dict[str, int] = {}
-    for name, mask in masks:
-        number = int(np.count_nonzero(mask))
-        if number:
-            counts[name] = max(number, counts.get(name, 0))
-    return counts
+    counts = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
+    return {name: number for name, number in counts.items() if number}
 
 
 def describe_missing(counts: dict[str, int], total: int) -> str:
@@ -99,7 +114,7 @@ def describe_missing(counts: dict[str, int], total: int) -> str:
     return f"{total} row{'s' if total != 1 else ''} with missing values left out ({parts})"
 
 
-def refuse_missing(counts: dict[str, int]) -> Any:
+def refuse_missing(counts: dict[str, int]) -> NoReturn:
     """The error of ``na_action="fail"``."""
     parts = ", ".join(f"{name}: {number}" for name, number in counts.items())
     raise DataError(f'the data have missing values ({parts}); remove them or use na_action="omit"')

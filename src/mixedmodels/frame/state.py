@@ -183,7 +183,8 @@ class Encoding(NamedTuple):
             "bars": [_pack_part(part) for part in self.bars],
             "bar_labels": list(self.bar_labels),
             "groups": [
-                {"name": g.name, "states": list(g.states), "levels": _pack_levels(g.levels)} for g in self.groups
+                {"name": g.name, "states": list(g.states), "levels": _pack_levels(g.levels)}
+                for g in self.groups
             ],
             "bar_groups": list(self.bar_groups),
             "offsets": list(self.offsets),
@@ -203,7 +204,9 @@ class Encoding(NamedTuple):
         variables = []
         for label, expression, v in zip(plan.labels, plan.expressions, data["variables"], strict=True):
             if label != v["label"]:
-                raise DataError(f"the saved encoding does not fit its formula: {v['label']!r} is not {label!r}")
+                raise DataError(
+                    f"the saved encoding does not fit its formula: {v['label']!r} is not {label!r}"
+                )
             variables.append(
                 VariableState(
                     label,

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["Certificate", "Objective", "columns_of_entries"]
+__all__ = ["Certificate", "Objective", "blocks_of_entries", "columns_of_entries"]
 
 
 @runtime_checkable
@@ -21,10 +21,9 @@ class Objective(Protocol):
 
     The attributes and the first three methods are required. Optional members, used where present:
 
-    * ``columns``: sequence of index arrays. The parameters of one array form one column of a factor, its diagonal
-      entry first; changing the sign of all of them together leaves the function unchanged. With it, the lower bound 0 of
-      the diagonal is kept by reflection instead of projection, and a column is set to zero as a whole.
-      `columns_of_entries` computes it.
+    * ``entries``: integer array (e, 4), rows (factor, row, column, parameter), for lower-triangular factors linear in
+      theta; the function depends on each factor through factor factor' only. With it, the lower bound 0 of a diagonal
+      is kept by changing the sign of a column instead of projecting, and columns are set to zero as a whole.
     * ``information(theta, kind)``: matrices "average", "expected" and "observed" in units of the Hessian.
     * ``em_step(theta)``, ``ecme_step(theta)``: one step of EM or ECME.
     * ``certificate(theta)``: a `Certificate`.
@@ -84,7 +83,7 @@ def columns_of_entries(entries: np.ndarray) -> tuple[np.ndarray, ...]:
     """Groups of parameters whose signs may change together, for factors linear in theta.
 
     Flipping the sign of a column of a factor leaves factor factor' unchanged. Columns that share a parameter flip
-    together. A group is returned only if exactly one of its parameters stands on the diagonal; that one comes first.
+    together. A group is returned only if exactly one of its parameters stands on a diagonal; that one comes first.
 
     Parameters
     ----------
@@ -94,36 +93,74 @@ def columns_of_entries(entries: np.ndarray) -> tuple[np.ndarray, ...]:
     Returns
     -------
     tuple of ndarray of intp
-        One index array per group.
+        One index array per group, in the order of their first members.
 
     Examples
     --------
     >>> [c.tolist() for c in columns_of_entries(np.array([[0, 0, 0, 0], [0, 1, 0, 1], [0, 1, 1, 2]]))]
     [[0, 1], [2]]
     """
-    entries = np.asarray(entries, dtype=np.intp).reshape(-1, 4)
-    parent: dict[int, int] = {}
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            i = parent[i]
-        return i
-
-    first: dict[tuple[int, int], int] = {}
-    for factor, _, column, t in entries.tolist():
-        parent.setdefault(t, t)
-        other = first.setdefault((factor, column), t)
-        a, b = sorted((root(other), root(t)))
-        parent[b] = a
-    groups: dict[int, set[int]] = {}
-    for t in parent:
-        groups.setdefault(root(t), set()).add(t)
-    diagonal = {t for _, row, column, t in entries.tolist() if row == column}
-    off = {t for _, row, column, t in entries.tolist() if row != column}
+    rows = np.asarray(entries, dtype=np.intp).reshape(-1, 4).tolist()
+    groups = _components([((f, c), ("theta", t)) for f, _, c, t in rows])
+    diagonal = {t for _, i, j, t in rows if i == j}
+    off = {t for _, i, j, t in rows if i != j}
     out = []
-    for members in groups.values():
-        on = members & diagonal
-        if len(on) == 1 and not (on & off):
-            (head,) = on
-            out.append(np.array([head, *sorted(members - {head})], dtype=np.intp))
-    return tuple(sorted(out, key=lambda c: int(c[0])))
+    for group in groups:
+        members = sorted(x[1] for x in group if x[0] == "theta")
+        heads = [t for t in members if t in diagonal]
+        if len(heads) == 1 and heads[0] not in off:
+            out.append(np.array(heads + [t for t in members if t != heads[0]], dtype=np.intp))
+    return tuple(sorted(out, key=lambda c: int(c.min())))
+
+
+def blocks_of_entries(entries: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Index tables of the unstructured blocks: full lower triangles whose parameters occur nowhere else.
+
+    Parameters
+    ----------
+    entries : ndarray of int, shape (e, 4)
+        Rows (factor, row, column, parameter).
+
+    Returns
+    -------
+    tuple of ndarray of intp, each of shape (k, k), k > 1
+        ``table[i, j]`` is the parameter of entry (i, j), -1 above the diagonal; in the order of (factor, first row).
+
+    Examples
+    --------
+    >>> [t.tolist() for t in blocks_of_entries(np.array([[0, 0, 0, 0], [0, 1, 0, 1], [0, 1, 1, 2]]))]
+    [[[0, -1], [1, 2]]]
+    """
+    rows = np.asarray(entries, dtype=np.intp).reshape(-1, 4).tolist()
+    times = np.bincount([t for *_, t in rows]) if rows else np.zeros(0, dtype=np.intp)
+    out = []
+    for group in _components([((f, i), (f, j)) for f, i, j, _ in rows]):
+        members = sorted(group)
+        place = {row: a for a, row in enumerate(members)}
+        k = len(members)
+        table = np.full((k, k), -1, dtype=np.intp)
+        for f, i, j, t in rows:
+            if (f, i) in place and times[t] == 1:
+                table[place[f, i], place[f, j]] = t
+        if k > 1 and np.all(table[np.tril_indices(k)] >= 0):
+            out.append((members[0], table))
+    return tuple(table for _, table in sorted(out, key=lambda pair: pair[0]))
+
+
+def _components(edges: list[tuple[tuple, tuple]]) -> list[list[tuple]]:
+    """Connected components of a graph given by its edges."""
+    parent: dict[tuple, tuple] = {}
+
+    def root(x: tuple) -> tuple:
+        while parent[x] != x:
+            x = parent[x]
+        return x
+
+    for a, b in edges:
+        parent.setdefault(a, a)
+        parent.setdefault(b, b)
+        parent[root(b)] = root(a)
+    groups: dict[tuple, list[tuple]] = {}
+    for x in parent:
+        groups.setdefault(root(x), []).append(x)
+    return list(groups.values())

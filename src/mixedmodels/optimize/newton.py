@@ -35,7 +35,7 @@ from mixedmodels.optimize.optimum import Status
 __all__ = ["Run", "newton"]
 
 PIVOT = 1e-11  # a pivot smaller than this, relative to its diagonal, counts as a null direction
-SLOW = 0.05  # decrements that shrink less than this call for the secant correction
+SLOW = 0.1  # decrements that shrink less than this call for the secant correction
 NEAR = 0.5  # ... which is used below this decrement (deviance units) only
 NOISE = 1e-13  # rounding of the criterion, relative
 
@@ -154,6 +154,7 @@ class _Search:
             self.reflected[c[0]] = True
         self.frozen = np.zeros(len(self.lower), dtype=bool)
         self.C: np.ndarray | None = None
+        self.step = np.zeros(len(self.lower))
         self.run = Run(theta=np.array([]))
 
     # ---- evaluation
@@ -206,10 +207,10 @@ class _Search:
         return False
 
     # ---- the loop
-    def minimise(self, limit: int) -> Status:
-        """Newton steps until the predicted decrease is below tol."""
+    def minimise(self, limit: int, last_step: bool) -> Status:
+        """Newton steps until the predicted decrease is below tol; then one more if `last_step`."""
         run, tol = self.run, self.control.tol
-        mu, last, polished = 0.0, math.inf, False
+        mu, last = 0.0, math.inf
         self.C = None
         while True:
             theta, f, g, H = run.theta, run.value, run.gradient, run.hessian
@@ -222,10 +223,11 @@ class _Search:
                 run.trace.append((run.iterations, theta.copy(), f))
             if stop is not None:
                 return stop
+            self.step = step
             if run.decrement < tol:
-                if polished or run.decrement < 1e-3 * tol:
+                if not last_step or run.decrement < 1e-2 * tol or self.near_bounds():
                     return Status.CONVERGED
-                polished = True
+                last_step = False
             if run.iterations >= limit:
                 return Status.CONVERGED if run.decrement < tol else Status.MAXITER
             run.iterations += 1
@@ -317,27 +319,42 @@ class _Search:
             self.C = update if self.C is None else self.C + update
 
     # ---- the ending
-    def snap(self) -> bool:
-        """Set parameters next to a bound exactly on it where the value allows; freeze them. True if any is there."""
-        run = self.run
-        near = self.control.snap * max(1.0, float(np.abs(run.theta).max(initial=0.0)))
+    def near_bounds(self) -> list[np.ndarray]:
+        """Sets of parameters next to a bound and not frozen: whole columns, or their diagonals only."""
+        theta = self.run.theta
+        near = self.control.snap * max(1.0, float(np.abs(theta).max(initial=0.0)))
         sets: list[np.ndarray] = []
         for c in self.columns:
-            if run.theta[c[0]] <= near:
-                sets.append(c if np.all(np.abs(run.theta[c]) <= near) else c[:1])
-        at = np.flatnonzero((run.theta - self.lower <= near) & ~self.reflected)
-        sets += [np.array([i]) for i in at]
-        if not sets:
-            return False
-        if self.try_bound(np.concatenate(sets)):
-            return True
-        return any([self.try_bound(c) for c in sets]) if len(sets) > 1 else False
+            if theta[c[0]] <= near and not self.frozen[c[0]]:
+                sets.append(c if np.all(np.abs(theta[c]) <= near) else c[:1])
+        low = (theta - self.lower <= near) & ~self.reflected & ~self.frozen
+        return sets + [np.array([i]) for i in np.flatnonzero(low)]
 
-    def try_bound(self, index: np.ndarray) -> bool:
+    def snap(self) -> tuple[bool, bool]:
+        """Set parameters next to a bound exactly on it where the value allows, and freeze them.
+
+        All at once together with the last Newton step; failing that one set after the other.
+
+        Returns
+        -------
+        on_bound : bool
+            Whether any parameter is frozen now.
+        stepped : bool
+            Whether the last Newton step was taken too.
+        """
+        sets = self.near_bounds()
+        if not sets:
+            return False, False
+        moved, _ = self.reflect(self.project(self.run.theta + self.step))
+        if self.try_bound(np.concatenate(sets), moved):
+            return True, True
+        return any([self.try_bound(c, self.run.theta) for c in sets]), False
+
+    def try_bound(self, index: np.ndarray, base: np.ndarray) -> bool:
+        """Go to `base` with the parameters `index` on their bounds, unless the value is worse there."""
         run = self.run
-        trial = run.theta.copy()
-        heads = np.isfinite(self.lower[index])
-        trial[index] = np.where(heads, self.lower[index], 0.0)
+        trial = base.copy()
+        trial[index] = np.where(np.isfinite(self.lower[index]), self.lower[index], 0.0)
         if np.any(trial != run.theta):
             result = self.evaluate(trial)
             if result is None or result[0] > run.value + 1e-9 + NOISE * abs(run.value):
@@ -403,12 +420,12 @@ def newton(
         run.status = Status.NOT_POSITIVE_DEFINITE
         return run
     while True:
-        run.status = search.minimise(limit)
+        run.status = search.minimise(limit, last_step=True)
         if run.status is not Status.CONVERGED:
             break
-        on_bound = search.snap()
+        on_bound, stepped = search.snap()
         if on_bound:
-            run.status = search.minimise(limit)
+            run.status = search.minimise(limit, last_step=not stepped)
             if run.status is not Status.CONVERGED:
                 break
             run.status = Status.BOUNDARY

@@ -2,8 +2,9 @@ r"""The dense reference solver: penalised least squares equation by equation, in
 
 Every other solver is tested against this one, so it favours plain and stable algebra over speed. Equations
 are those of Bates, Maechler, Bolker & Walker (2015), *Fitting linear mixed-effects models using lme4*,
-J. Stat. Softw. 67(1), sections 3.2-3.4, with a precision P instead of the identity and the fixed part orthonormalised.
-Inverse forms are written as sums of squares ("Joseph form"), so nothing is lost by cancellation:
+J. Stat. Softw. 67(1), sections 3.2-3.4, with a precision P instead of the identity and the fixed part
+orthonormalised. Inverse forms are written as sums of squares ("Joseph form"), so cancellation costs
+nothing:
 
     V^{-1} = (I - B M^{-1}B')'(I - B M^{-1}B') + B M^{-1} P M^{-1} B',       B = Z Lambda.
 """
@@ -55,6 +56,12 @@ def fixed_part(
     y = np.asarray(y, dtype=np.float64)
     X = np.asarray(X, dtype=np.float64)
     response = y if offset is None else y - offset
+    # The mean goes first, where there is a constant column: y - mean is exact when the mean is large,
+    # while X beta0 would be rounded at the size of the mean.
+    constant = np.flatnonzero((X == X[:1]).all(axis=0) & (X[:1] != 0.0).all(axis=0)) if y.size else []
+    shift = float(np.mean(response)) if len(constant) else 0.0
+    response = response - shift
+    unscaled = X[0] if y.size else np.zeros(X.shape[1])
     sqrt_w = None
     if weights is not None:
         sqrt_w = np.sqrt(np.asarray(weights, dtype=np.float64))
@@ -76,6 +83,8 @@ def fixed_part(
     R = R * length
     beta0 = np.linalg.solve(R, Q.T @ response)
     r = response - X @ beta0
+    if len(constant):
+        beta0[constant[0]] += shift / unscaled[constant[0]]
     r = r - Q @ (Q.T @ r)  # second pass: orthogonal to X to working precision
     return FixedPart(Q, R, beta0, r, 2.0 * float(np.sum(np.log(diagonal * length))), sqrt_w)
 

@@ -41,7 +41,9 @@ def main(folder: Path) -> None:
         for column in info.columns:
             given = columns[name]["columns"][column.name]
             if given["type"] != column.kind:
-                raise SystemExit(f"{name}.{column.name}: registry says {column.kind}, file says {given['type']}")
+                raise SystemExit(
+                    f"{name}.{column.name}: registry says {column.kind}, file says {given['type']}"
+                )
             text = frame[column.name].to_numpy()
             if column.kind in ("factor", "ordered"):
                 position = {level: code for code, level in enumerate(given["levels"])}

@@ -64,7 +64,9 @@ def describe_dataset(name: str) -> DatasetInfo:
     (30, 'Yield ~ 1 + (1 | Batch)')
     """
     if not isinstance(name, str):
-        raise OptionError(f"the name of a data set is a string, not {type(name).__name__}; see dataset_names()")
+        raise OptionError(
+            f"the name of a data set is a string, not {type(name).__name__}; see dataset_names()"
+        )
     info = REGISTRY.get(name)
     if info is not None:
         return info

@@ -23,7 +23,9 @@ def _pandas(columns: Columns) -> Any:
 
     def convert(column: np.ndarray | FactorColumn) -> Any:
         if isinstance(column, FactorColumn):
-            return pd.Categorical.from_codes(column.codes, categories=list(column.levels), ordered=column.ordered)
+            return pd.Categorical.from_codes(
+                column.codes, categories=list(column.levels), ordered=column.ordered
+            )
         return column
 
     return pd.DataFrame({name: convert(column) for name, column in columns.items()})

@@ -95,7 +95,9 @@ def _dataset(
     )
 
 
-_DAVIES = "Davies, O. L. and Goldsmith, P. L. (eds) (1972), Statistical Methods in Research and Production, 4th ed."
+_DAVIES = (
+    "Davies, O. L. and Goldsmith, P. L. (eds) (1972), Statistical Methods in Research and Production, 4th ed."
+)
 _PINHEIRO = "Pinheiro, J. C. and Bates, D. M. (2000), Mixed-Effects Models in S and S-PLUS"
 
 _ALL = [

@@ -1,4 +1,4 @@
-"""Every Gaussian lme4 reference fit in ``references/lmm``: likelihood, estimates, effects, values, predictions.
+"""Every Gaussian lme4 reference fit in ``references/lmm``: likelihood, estimates, values, predictions.
 
 The references were optimised with several optimisers and polished by Newton steps, so they are good to the
 tolerances written in them: 1e-7 relative in the criterion, 1e-5 in fixed effects, 1e-4 in variances.

@@ -2,10 +2,10 @@
 
     python tools/pack_datasets.py FOLDER
 
-FOLDER holds one CSV (or CSV.gz) per data set and ``_columns.json``: for each set its file name and, per column,
-``type`` and, for factors, ``levels`` in order. Only the columns named in the registry are packed. Factors become
-small integer codes plus ``<column>.levels``; numbers are kept in the smallest integer type that holds them exactly,
-else as float64. Nothing is pickled.
+FOLDER holds one CSV (or CSV.gz) per data set and ``_columns.json``: for each set its file name and, per
+column, ``type`` and, for factors, ``levels`` in order. Only the columns named in the registry are packed.
+Factors become small integer codes plus ``<column>.levels``; numbers are kept in the smallest integer type
+that holds them exactly, else as float64. Nothing is pickled.
 """
 
 from __future__ import annotations

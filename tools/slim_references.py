@@ -2,10 +2,10 @@
 
     python tools/slim_references.py COLLECTION
 
-COLLECTION holds ``fits/*.json`` (lme4 fits, polished by Newton steps, written by an R script with 15 significant
-digits) and ``data/``. Gaussian ``lmer`` fits are slimmed into ``tests/references/lmm/<id>.json``; their data go to
-``tests/references/data/`` as CSV with the column types in ``columns.json``, except where the bundled data set holds
-all columns a model needs.
+COLLECTION holds ``fits/*.json`` (lme4 fits, polished by Newton steps, written by an R script with 15
+significant digits) and ``data/``. Gaussian ``lmer`` fits are slimmed into ``tests/references/lmm/<id>.json``;
+their data go to ``tests/references/data/`` as CSV with the column types in ``columns.json``, except where the
+bundled data set holds all columns a model needs.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ import sys
 from pathlib import Path
 
 TARGET = Path(__file__).parents[1] / "tests" / "references"
-KEPT = (
-    "id data engine call formula estimation n objective vcov sigma varcorr singular predictions tolerance"
-    " dropped_columns notes"
-).split()
+KEPT = ["id", "data", "engine", "call", "formula", "estimation", "n", "objective", "vcov", "sigma", "varcorr"]
+KEPT += ["singular", "predictions", "tolerance", "dropped_columns", "notes"]
 BUNDLED = {"InstEval"}
 
 

@@ -1,8 +1,8 @@
 """Data sets to try things on, in whichever data-frame library is at hand.
 
 Sources and licence notes are in :mod:`mixedmodels.datasets.registry` and in ``describe_dataset(name)``.
-Left out on purpose: *Contraception* (Bangladesh fertility survey), whose distributor, the Centre for Multilevel
-Modelling in Bristol, states no terms that clearly allow redistribution.
+Left out on purpose: *Contraception* (Bangladesh fertility survey), whose distributor, the Centre for
+Multilevel Modelling in Bristol, states no terms that clearly allow redistribution.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from mixedmodels.errors import OptionError
 __all__ = ["ColumnInfo", "DatasetInfo", "dataset_names", "describe_dataset", "load_dataset"]
 
 _LEFT_OUT = {
-    "contraception": "its distributor states no terms that clearly allow redistribution; it is in the R package mlmRev"
+    "contraception": (
+        "its distributor states no terms that clearly allow redistribution; it is in the R package mlmRev"
+    )
 }
 
 
@@ -89,15 +91,16 @@ def load_dataset(name: str, backend: str | None = None) -> Any:
     name : str
         One of :func:`dataset_names`, upper and lower case alike.
     backend : {"pandas", "polars", "pyarrow", "dict"}, optional
-        The library of the frame. By default the one already imported (pandas before polars before pyarrow), else
-        the first that is installed, else ``"dict"``.
+        The library of the frame. By default the one already imported (pandas before polars before pyarrow),
+        else the first that is installed, else ``"dict"``.
 
     Returns
     -------
     pandas.DataFrame, polars.DataFrame, pyarrow.Table or dict
-        A new object at each call. Factors are ``pandas.Categorical``, ``polars.Enum`` or Arrow dictionary columns with
-        their levels in order; polars has no mark for an *ordered* factor, the others carry it. In a dict, numbers
-        are arrays and factors are :class:`~mixedmodels.frame.values.FactorColumn` (codes, levels, ordered).
+        A new object at each call. Factors are ``pandas.Categorical``, ``polars.Enum`` or Arrow dictionary
+        columns with their levels in order; polars has no mark for an *ordered* factor, the others carry it.
+        In a dict, numbers are arrays and factors are
+        :class:`~mixedmodels.frame.values.FactorColumn` (codes, levels, ordered).
 
     Raises
     ------

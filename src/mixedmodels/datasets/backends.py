@@ -1,4 +1,4 @@
-"""Turning plain columns into a frame of pandas, polars or pyarrow; each library is imported only when asked for."""
+"""Turning plain columns into a frame of pandas, polars or pyarrow, each imported only when asked for."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def choose_backend(backend: str | None) -> str:
             importlib.import_module(backend)
         except ImportError as error:
             raise OptionError(
-                f"backend {backend!r} is not installed; install it (pip install {backend}) or choose another backend"
+                f"backend {backend!r} is not installed; pip install {backend}, or choose another backend"
             ) from error
     return backend
 

@@ -3,6 +3,9 @@
 The values themselves are in ``data/<name>.npz``, written by ``tools/pack_datasets.py``.
 """
 
+# Bibliographic entries stand on one line each.
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 from dataclasses import dataclass

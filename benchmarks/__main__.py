@@ -1,10 +1,10 @@
 """Run the benchmarks: python -m benchmarks [--quick] [--cases ...] [--peers ...].
 
-Each peer runs each case in a process of its own, one after another, from a data frame in memory to the printed
-fit. The table shows median seconds, the ratio to this package, the criterion reached, and peak memory of the
-process; ``fresh`` is the time of importing the package plus the first fit in a fresh process (starting the
-interpreter, importing pandas and reading data excluded). Everything is written to ``benchmarks/results`` as JSON.
-Ratios within one run are what counts.
+Each peer runs each case in a process of its own, one after another, from a data frame in memory to the
+printed fit. The table shows median seconds, the ratio to this package, the criterion reached, and peak memory
+of the process; ``fresh`` is the time of importing the package plus the first fit in a fresh process (starting
+the interpreter, importing pandas and reading data excluded). Everything is written to ``benchmarks/results``
+as JSON. Ratios within one run are what counts.
 """
 
 from __future__ import annotations

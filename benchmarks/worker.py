@@ -3,8 +3,8 @@
     python -m benchmarks.worker PEER CASE [--budget SECONDS]
 
 Reported: ``import`` (seconds to import the peer), ``first`` (first fit and print in this process),
-``seconds`` (median of the later repeats, each from data frame to printed fit), ``objective``, ``peak_mb`` and ``base_mb``
-(resident memory at its highest, and before the first fit with data loaded and peer imported).
+``seconds`` (median of the later repeats, each from data frame to printed fit), ``objective``, ``peak_mb`` and
+``base_mb`` (resident memory at its highest, and before the first fit with data loaded and peer imported).
 """
 
 from __future__ import annotations

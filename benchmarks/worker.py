@@ -66,9 +66,7 @@ def measure(peer_name: str, case_name: str, budget: float) -> dict:
         return fit, peer.text(fit)
 
     first, (fit, _) = timed(once)
-    seconds = (
-        [timed(once)[0] for _ in range(repeats_within(first, budget))] if first < 10 * budget else [first]
-    )
+    seconds = repeated(once, first, budget)
     return {
         "peer": peer_name,
         "case": case_name,

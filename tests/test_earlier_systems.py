@@ -420,7 +420,7 @@ def test_alien_species_predictions():
     population = "1002.6356 110.8389 105.4177 506.5997 800.0421 799.9768 1013.8700 807.1616 808.4026 114.0394"
     np.testing.assert_allclose(fit.predict(newdata), np.array(conditional.split(), float), atol=5e-3)
     np.testing.assert_allclose(
-        fit.predict(newdata, re_form="~0"), np.array(population.split(), float), atol=5e-3
+        fit.predict(newdata, re_form="population"), np.array(population.split(), float), atol=5e-3
     )
 
 

@@ -193,7 +193,7 @@ def test_predictions(id_, which):
     newdata = pd.DataFrame(ref["predictions"]["newdata"])
     before = newdata.copy()
     if which == "population":
-        values = fit.predict(newdata, re_form="~0")
+        values = fit.predict(newdata, re_form="population")
     else:
         values = fit.predict(newdata, new_levels="population")
     expected = np.array(ref["predictions"][which], dtype=float)

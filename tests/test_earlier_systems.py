@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +45,15 @@ def effects(fit, group, term="(Intercept)"):
 
 def standard_deviations(fit, group):
     """Standard deviations of one grouping factor's columns in order."""
-    rows = fit.varcorr.to_frame().itertuples(index=False)
-    return [math.sqrt(row[3]) for row in rows if row[0] == group and (pd.isna(row[2]) or row[1] == row[2])]
+    rows = fit.varcorr.to_frame().itertuples()
+    # Independent terms on one factor are numbered: Pig, Pig.1.
+    return [row.sdcor for row in rows if re.sub(r"\.\d+$", "", row.group) == group and pd.isna(row.name2)]
 
 
 def correlation(fit, group, name1, name2):
-    for row in fit.varcorr.to_frame().itertuples(index=False):
-        if row[0] == group and {row[1], row[2]} == {name1, name2}:
-            return row[4]
+    for row in fit.varcorr.to_frame().itertuples():
+        if row.group == group and {row.name1, row.name2} == {name1, name2}:
+            return row.sdcor
     raise AssertionError(f"no correlation of {name1} and {name2} in {group}")
 
 
@@ -265,11 +267,11 @@ def covariance_matrix(fit, k):
     """The k x k covariance matrix of the random effects on one factor, zero between independent terms."""
     names = [f"exog_re_{i}" for i in range(k)]
     out = np.zeros((k, k))
-    for group, name1, name2, covariance, _ in fit.varcorr.to_frame().itertuples(index=False):
-        if group != "Residual":
-            i = names.index(name1)
-            j = i if pd.isna(name2) else names.index(name2)
-            out[i, j] = out[j, i] = covariance
+    for row in fit.varcorr.to_frame().itertuples():
+        if row.group != "Residual":
+            i = names.index(row.name1)
+            j = i if pd.isna(row.name2) else names.index(row.name2)
+            out[i, j] = out[j, i] = row.vcov
     return out
 
 

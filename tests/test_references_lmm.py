@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,10 +68,11 @@ def reordered_theta(ref, terms):
 def covariances(fit):
     """{(group, name1, name2): covariance} from the variance table, residual left out."""
     out = {}
-    for group, name1, name2, covariance, _ in fit.varcorr.to_frame().itertuples(index=False):
-        if group != "Residual":
-            second = name1 if name2 is None or pd.isna(name2) else name2
-            out[group, name1, second] = out[group, second, name1] = covariance
+    for row in fit.varcorr.to_frame().itertuples():
+        if row.group != "Residual":
+            group = re.sub(r"\.\d+$", "", row.group)  # independent terms on one factor are numbered
+            second = row.name1 if pd.isna(row.name2) else row.name2
+            out[group, row.name1, second] = out[group, second, row.name1] = row.vcov
     return out
 
 

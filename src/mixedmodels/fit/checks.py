@@ -138,7 +138,9 @@ def singular_note(term: RandomTerm, factor: np.ndarray, scaled: np.ndarray) -> s
         Relative factor in the user's coordinates and in unit-size coordinates (`scaled_factor`).
     """
     sizes = np.sqrt((scaled * scaled).sum(axis=1))
-    zero = [name for name, size in zip(term.names, sizes.tolist(), strict=True) if size**2 < SINGULAR_TOLERANCE]
+    zero = [
+        name for name, size in zip(term.names, sizes.tolist(), strict=True) if size**2 < SINGULAR_TOLERANCE
+    ]
     head = f"singular fit: in {term.group}, "
     remedy = "; the model may be too rich for these data, consider a simpler random part"
     if len(zero) == term.k:

@@ -81,7 +81,9 @@ def _selection_of_formula(fit: LMMFit, text: str) -> Selection:
                 found = [(p, j) for p in positions for j in _columns_of_term(fit, p, name)]
             if not found:
                 columns = ", ".join(column for p in positions for column in terms[p].names)
-                raise OptionError(f"re_form: {name!r} is not among the random effects of {group!r} ({columns})")
+                raise OptionError(
+                    f"re_form: {name!r} is not among the random effects of {group!r} ({columns})"
+                )
             for position, column in found:
                 chosen.setdefault(position, set()).add(column)
     return [
@@ -162,7 +164,9 @@ def simulate(fit: LMMFit, n: int, seed: Any, new_effects: bool) -> np.ndarray:
     out = np.empty((design.n, n))
     base = np.array(fit._linear_predictor("population" if new_effects else None))
     if new_effects and any(term.precision is not None for term in design.terms):
-        raise NotImplementedYetError("simulate() with a known precision between levels is not in this version")
+        raise NotImplementedYetError(
+            "simulate() with a known precision between levels is not in this version"
+        )
     root = None if design.weights is None else 1.0 / np.sqrt(design.weights)
     factors = [np.array(factor) for factor in fit._factors]
     for draw in range(n):

@@ -54,7 +54,9 @@ def conditional_sds(blocks: np.ndarray, sigma: float) -> np.ndarray:
     return sigma * np.sqrt(np.maximum(diagonal, 0.0))
 
 
-def effect_columns(design: Design, b: Sequence[np.ndarray], sds: Sequence[np.ndarray] | None = None) -> dict[str, Any]:
+def effect_columns(
+    design: Design, b: Sequence[np.ndarray], sds: Sequence[np.ndarray] | None = None
+) -> dict[str, Any]:
     """Columns group, level, term, estimate (and sd): one row per level and column, level by level in each term."""
     groups: list[str] = []
     names: list[str] = []
@@ -81,7 +83,9 @@ def coefficient_columns(design: Design, beta: np.ndarray, b: Sequence[np.ndarray
     levels = []
     estimates = []
     for group in dict.fromkeys(term.group for term in design.terms):
-        members = [(term, values) for term, values in zip(design.terms, b, strict=True) if term.group == group]
+        members = [
+            (term, values) for term, values in zip(design.terms, b, strict=True) if term.group == group
+        ]
         names = list(design.x_names)
         for term, _ in members:
             names += [name for name in term.names if name not in names]

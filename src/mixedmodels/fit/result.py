@@ -53,7 +53,9 @@ class LMMFit:
         put(self, "_cache", {})
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise AttributeError(f"a fit is frozen: {name!r} cannot be set; update(), refit() and refit_ml() give new fits")
+        raise AttributeError(
+            f"a fit is frozen: {name!r} cannot be set; update(), refit() and refit_ml() give new fits"
+        )
 
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"a fit is frozen: {name!r} cannot be deleted")
@@ -190,7 +192,8 @@ class LMMFit:
     def vcov(self) -> np.ndarray:
         """Covariance matrix of `beta`, ``sigma^2 (X' V^{-1} X)^{-1}``, shape (p, p)."""
         return self._once(
-            "vcov", lambda: values.readonly(self.sigma * self.sigma * np.asarray(self._solution.vcov_unscaled))
+            "vcov",
+            lambda: values.readonly(self.sigma * self.sigma * np.asarray(self._solution.vcov_unscaled)),
         )
 
     @property
@@ -515,7 +518,9 @@ class LMMFit:
         from mixedmodels.fit.predict import predict
 
         if interval is not None or se:
-            raise NotImplementedYetError("standard errors and intervals of predictions are not in this version")
+            raise NotImplementedYetError(
+                "standard errors and intervals of predictions are not in this version"
+            )
         if type not in ("response", "link"):
             raise OptionError(f"type must be 'response' or 'link', got {type!r}")
         return predict(self, newdata, re_form, new_levels)
@@ -554,7 +559,9 @@ class LMMFit:
         """
         if method != "wald":
             if method in ("profile", "bootstrap", "satterthwaite", "kenward-roger"):
-                raise NotImplementedYetError(f"confint(method={method!r}) is not in this version; use method='wald'")
+                raise NotImplementedYetError(
+                    f"confint(method={method!r}) is not in this version; use method='wald'"
+                )
             raise OptionError(f"confint method {method!r} is unknown; available: wald")
         quantile = wald.normal_quantile(level)
         estimates, ses = self.fixef, self.se
@@ -650,7 +657,10 @@ class LMMFit:
         return self.summary().to_html()
 
     def tidy(
-        self, effects: str | Sequence[str] = ("fixed", "ran_pars"), conf_int: bool = False, level: float = 0.95
+        self,
+        effects: str | Sequence[str] = ("fixed", "ran_pars"),
+        conf_int: bool = False,
+        level: float = 0.95,
     ) -> Any:
         """Estimates as a table: effect, group, term, estimate, std_error, statistic, df, p_value[, conf_low, conf_high].
 

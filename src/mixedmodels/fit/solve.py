@@ -48,7 +48,9 @@ class Options:
             except (TypeError, ValueError):
                 valid = False
             if not valid:
-                raise OptionError(f"sigma must be a positive number (the residual SD to hold fixed), got {self.sigma!r}")
+                raise OptionError(
+                    f"sigma must be a positive number (the residual SD to hold fixed), got {self.sigma!r}"
+                )
         if self.share is not None:
             raise NotImplementedYetError("share= (terms that share a variance) is not in this version")
 
@@ -166,9 +168,16 @@ def _progress(progress: Any) -> Any:
 
 def refit(fit: LMMFit, new: Any) -> LMMFit:
     """The same model fitted to a new response or to new data; see `LMMFit.refit`."""
-    if isinstance(new, Mapping) or hasattr(new, "columns") or hasattr(new, "schema") or hasattr(new, "__dataframe__"):
+    if (
+        isinstance(new, Mapping)
+        or hasattr(new, "columns")
+        or hasattr(new, "schema")
+        or hasattr(new, "__dataframe__")
+    ):
         if fit.formula is None:
-            raise OptionError("a model made from matrices can be refitted to a response only, not to a data frame")
+            raise OptionError(
+                "a model made from matrices can be refitted to a response only, not to a data frame"
+            )
         return fit_model(fit.formula, new, replace(fit._options, start=None))
     try:
         y = np.array(new, dtype=float)
@@ -204,11 +213,15 @@ def update(fit: LMMFit, formula: Any, data: Any, changes: dict[str, Any]) -> LMM
     if formula is None and data is None and not (_FRAME_OPTIONS & changes.keys()):
         return fit_frame(fit._frame, options, fit._data)
     if fit.formula is None:
-        raise OptionError("a model made from matrices has no formula to update; build the new one with from_matrices")
+        raise OptionError(
+            "a model made from matrices has no formula to update; build the new one with from_matrices"
+        )
     if data is None:
         data = fit._data
         if data is None:
-            raise DataError("this fit does not hold its data (it was loaded or refitted); pass data= to update()")
+            raise DataError(
+                "this fit does not hold its data (it was loaded or refitted); pass data= to update()"
+            )
     elif any(_is_array(getattr(old, name)) and name not in changes for name in ("weights", "offset")):
         raise OptionError("weights or offset were given as arrays; pass them again with the new data")
     new = fit.formula

@@ -101,7 +101,9 @@ def updated_text(old: Any, text: str) -> str:
             for bar in named:
                 if bar not in bars:
                     there = ", ".join(bars) or "none"
-                    raise FormulaError(f"the update removes {bar}, which is not in the model (random terms: {there})")
+                    raise FormulaError(
+                        f"the update removes {bar}, which is not in the model (random terms: {there})"
+                    )
                 bars.remove(bar)
         else:
             fixed.append(f"{sign} {_DOT.sub(lambda _: f'({old_fixed})', piece)}")

@@ -154,7 +154,13 @@ class VarCorr(Mapping):
             if correlations:
                 for j in range(len(term.names)):
                     for i in range(j + 1, len(term.names)):
-                        add(term.group, term.names[j], term.names[i], term.covariances[i][j], correlations[i][j])
+                        add(
+                            term.group,
+                            term.names[j],
+                            term.names[i],
+                            term.covariances[i][j],
+                            correlations[i][j],
+                        )
         add("Residual", None, None, self.sigma * self.sigma, self.sigma)
         return out
 

@@ -21,11 +21,15 @@ def render_table(table: Table) -> str:
     lines = ["<table>"]
     if table.title:
         lines.append(f'<caption style="text-align:left"><b>{escape(table.title)}</b></caption>')
-    heads = "".join(f'<th scope="col"{side}>{escape(head)}</th>' for head, side in zip(table.header, sides, strict=True))
+    heads = "".join(
+        f'<th scope="col"{side}>{escape(head)}</th>' for head, side in zip(table.header, sides, strict=True)
+    )
     lines.append(f"<thead><tr>{heads}</tr></thead>")
     lines.append("<tbody>")
     for row in table.rows:
-        cells = "".join(f"<td{side}>{escape(cell.strip())}</td>" for cell, side in zip(row, sides, strict=True))
+        cells = "".join(
+            f"<td{side}>{escape(cell.strip())}</td>" for cell, side in zip(row, sides, strict=True)
+        )
         lines.append(f"<tr>{cells}</tr>")
     lines.append("</tbody></table>")
     if table.after:

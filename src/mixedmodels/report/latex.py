@@ -52,7 +52,9 @@ def render_table(table: Table) -> str:
     lines.append(" & ".join(escape_latex(head) for head in table.header) + r" \\")
     lines.append(r"\midrule")
     for row in table.rows:
-        lines.append(" & ".join(_cell(cell, letter) for cell, letter in zip(row, table.align, strict=True)) + r" \\")
+        lines.append(
+            " & ".join(_cell(cell, letter) for cell, letter in zip(row, table.align, strict=True)) + r" \\"
+        )
     lines += [r"\bottomrule", r"\end{tabular}"]
     if table.after:
         lines.append(rf"\par\smallskip {escape_latex(table.after)}")

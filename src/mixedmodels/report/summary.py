@@ -112,7 +112,12 @@ def summarize(fit: LMMFit, correlation: bool | None = None) -> Summary:
         "statistic": statistics,
     }
     return Summary(
-        f"Linear mixed model fit by {method}", tuple(facts), tuple(tables), tuple(notes), coefficients, fit._native
+        f"Linear mixed model fit by {method}",
+        tuple(facts),
+        tuple(tables),
+        tuple(notes),
+        coefficients,
+        fit._native,
     )
 
 
@@ -158,9 +163,11 @@ def coefficient_table(
     finite = [value for value in statistics if abs(value) >= 0.0005]
     places = min(3, decimals_for(finite, digits, most=300))
     pattern = f"%.{places}f"
-    third = format_column(statistics, digits) if places < 0 else [
-        pattern % value if value == value else "NaN" for value in statistics
-    ]
+    third = (
+        format_column(statistics, digits)
+        if places < 0
+        else [pattern % value if value == value else "NaN" for value in statistics]
+    )
     rows = tuple(zip(names, first, second, third, strict=True))
     return Table("Fixed effects", ("", "Estimate", "Std. Error", "t value"), rows, "lrrr")
 

@@ -79,7 +79,9 @@ def _array(values: Any) -> np.ndarray:
         return values
     values = list(values)
     array = np.asarray(values)
-    if array.dtype.kind not in "fiub" and any(value is None or not isinstance(value, str) for value in values):
+    if array.dtype.kind not in "fiub" and any(
+        value is None or not isinstance(value, str) for value in values
+    ):
         array = np.empty(len(values), dtype=object)
         array[:] = values
     return array
@@ -94,7 +96,10 @@ def _effects(effects: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def tidy_columns(
-    fit: LMMFit, effects: str | Sequence[str] = ("fixed", "ran_pars"), conf_int: bool = False, level: float = 0.95
+    fit: LMMFit,
+    effects: str | Sequence[str] = ("fixed", "ran_pars"),
+    conf_int: bool = False,
+    level: float = 0.95,
 ) -> dict[str, list[Any]]:
     """Columns effect, group, term, estimate, std_error, statistic, df, p_value, conf_low, conf_high.
 
@@ -141,11 +146,15 @@ def tidy_columns(
             add(effect, "Residual", "sd__Observation", fit.sigma)
         elif effect == "ran_vals":
             columns = fit.ranef_columns(condvar=True)
-            for group, lev, name, estimate, sd in zip(*[_items(column) for column in columns.values()], strict=True):
+            for group, lev, name, estimate, sd in zip(
+                *[_items(column) for column in columns.values()], strict=True
+            ):
                 add(effect, group, f"{lev}.{name}", estimate, sd)
         else:
             columns = fit.coef_columns()
-            for group, lev, name, estimate in zip(*[_items(column) for column in columns.values()], strict=True):
+            for group, lev, name, estimate in zip(
+                *[_items(column) for column in columns.values()], strict=True
+            ):
                 add(effect, group, f"{lev}.{name}", estimate)
     if not conf_int:
         del rows["conf_low"], rows["conf_high"]

@@ -29,7 +29,9 @@ def render_varcorr(varcorr: VarCorr, form: str = "text") -> str:
     return render_table(table)
 
 
-def random_table(terms: tuple[TermVariance, ...], sigma: float | None, digits: int, *, variance: bool) -> Table:
+def random_table(
+    terms: tuple[TermVariance, ...], sigma: float | None, digits: int, *, variance: bool
+) -> Table:
     """The table of standard deviations (and variances) as lme4 lays it out.
 
     `sigma` None leaves the residual row out. Terms with more than 12 columns keep their correlations

@@ -36,7 +36,8 @@ def lmm(
 ) -> LMMFit:
     r"""Fit a linear mixed model.
 
-    .. math:: y = X\beta + Zb + o + e, \quad b \sim N(0, \sigma^2 \Sigma(\theta)), \quad e_i \sim N(0, \sigma^2 / w_i)
+    .. math::
+        y = X\beta + Zb + o + e, \quad b \sim N(0, \sigma^2 \Sigma(\theta)), \quad e_i \sim N(0, \sigma^2 / w_i)
 
     by REML or maximum likelihood.
 
@@ -50,8 +51,8 @@ def lmm(
     reml : bool
         REML (default) or maximum likelihood.
     weights : str or array, optional
-        Precision weights: ``Var(e_i) = sigma^2 / w_i``. A column or an array. Rows with weight 0 are left out of the
-        likelihood.
+        Precision weights: ``Var(e_i) = sigma^2 / w_i``. A column or an array. Rows with weight 0 are left
+        out of the likelihood.
     offset : str or array, optional
         A known part of the linear predictor, added to any ``offset()`` of the formula.
     residual, known
@@ -59,7 +60,8 @@ def lmm(
     contrasts : dict, optional
         Contrasts by factor: ``"treatment"``, ``"sum"``, ``"helmert"``, ``"poly"`` or a matrix.
     na_action : {"omit", "exclude", "fail"}
-        Rows with missing values are left out; with "exclude" fitted values and residuals have NaN in their places.
+        Rows with missing values are left out; with "exclude" fitted values and residuals have NaN in
+        their places.
     start : array, optional
         Start of theta.
     method : str
@@ -74,8 +76,9 @@ def lmm(
         "auto" shows progress on a terminal once a fit takes long.
     functions : dict of str to callable, optional
         Functions of your own that the formula may call.
-    share : optional
-        Terms that share a variance: not in this version.
+    share : list of lists of str, optional
+        Random terms with the same covariance parameters, named by their text or grouping factor:
+        ``[["(1 | a)", "(1 | b)"]]``.
 
     Returns
     -------
@@ -94,7 +97,8 @@ def lmm(
 
     References
     ----------
-    Bates, Maechler, Bolker & Walker (2015), Fitting linear mixed-effects models using lme4, J. Stat. Softw. 67(1).
+    Bates, Maechler, Bolker & Walker (2015), Fitting linear mixed-effects models using lme4,
+    J. Stat. Softw. 67(1).
 
     Examples
     --------

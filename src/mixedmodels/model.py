@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
 
 __all__ = ["LinearMixedModel"]
-
-_LOG_2PI = math.log(2.0 * math.pi)
 
 
 class LinearMixedModel:
@@ -90,8 +87,8 @@ class LinearMixedModel:
         X : array, shape (n, p), or None
             Fixed-effects columns, of full column rank.
         terms : sequence of RandomTerm, or array, shape (n, q)
-            Random terms; in a `RandomTerm` the covariance may be a tag (``"us"``) and, with ``levels=None``, the codes
-            any labels. With `covariance`, the matrix Z of all random effects.
+            Random terms; in a `RandomTerm` the covariance may be a tag (``"us"``) and, with ``levels=None``,
+            the codes any labels. With `covariance`, the matrix Z of all random effects.
         covariance : callable, optional
             Maps theta to the covariance matrix of the q random effects relative to sigma^2, shape (q, q).
         start, lower, upper : array, shape (n_theta,), optional
@@ -145,7 +142,15 @@ class LinearMixedModel:
                 "lower and upper belong to covariance=; the structures of terms have their own bounds"
             )
         chosen = Options(reml=reml, start=None if covariance is not None else start, **options)
-        frame = matrix_frame(y, X, list(terms), weights=weights, offset=offset, names=names)
+        frame = matrix_frame(
+            y,
+            X,
+            list(terms),
+            weights=weights,
+            offset=offset,
+            names=names,
+            sigma_fixed=chosen.sigma is not None,
+        )
         model = cls.__new__(cls)
         model._setup(frame, chosen, None)
         return model
@@ -231,94 +236,26 @@ class LinearMixedModel:
             raise OptionError(f"kind must be 'average', 'observed' or 'expected', got {kind!r}")
         return np.array(self._objective.information(self._theta(theta), kind=kind))
 
-    # ------------------------------------------------------------------ likelihood as a function of the variances
+    # ------------------------------------------------------------------ as a function of the variances
 
-    def _relative(self, variances: Mapping[str, Any]) -> tuple[list[np.ndarray], list[np.ndarray], float]:
-        """Covariance matrices, relative factors and residual variance from a dict of variances."""
-        from mixedmodels.fit.varcorr import unique_keys
-
-        terms = self.design.terms
-        keys = unique_keys([term.group for term in terms])
-        wanted = {*keys, "Residual"}
-        if not isinstance(variances, Mapping) or set(variances) != wanted:
-            raise OptionError(
-                f"variances must be a dict with exactly the keys {', '.join([*keys, 'Residual'])}"
-            )
-        residual = float(variances["Residual"])
-        if not residual > 0.0:
-            raise OptionError(f"the residual variance must be positive, got {residual:g}")
-        matrices, factors = [], []
-        for key, term in zip(keys, terms, strict=True):
-            matrix = np.array(variances[key], dtype=float)
-            if matrix.ndim < 2:
-                matrix = np.diag(matrix.reshape(-1))
-            if matrix.shape != (term.k, term.k) or not np.array_equal(matrix, matrix.T):
-                raise OptionError(
-                    f"variances[{key!r}] must be a symmetric matrix of shape ({term.k}, {term.k})"
-                )
-            values, vectors = np.linalg.eigh(matrix)
-            if values[0] < -1e-10 * max(abs(values[-1]), 1e-300):
-                raise OptionError(f"variances[{key!r}] is not positive semi-definite")
-            # any square root serves: only factor factor' enters; made triangular by QR
-            root = vectors * np.sqrt(np.maximum(values, 0.0) / residual)
-            matrices.append(matrix)
-            factors.append(np.linalg.qr(root.T, mode="r").T.copy())
-        return matrices, factors, residual
-
-    def loglik_at(self, variances: Mapping[str, Any]) -> float:
-        """Log-likelihood (REML or ML) at given variances, beta profiled out.
+    def at(self, variances: Any) -> Any:
+        """The model at given variances: an object with ``loglik``, ``score`` and ``information(kind)``.
 
         Parameters
         ----------
-        variances : dict
-            Covariance matrix (or variances) of each term by group as in ``fit.varcorr``, and ``"Residual"``.
+        variances : dict or sequence
+            By grouping factor the covariance matrix (or the variances, or one number) of its term, and
+            ``"Residual"``; or a sequence in the order of the terms, the residual variance last.
         """
-        _, factors, residual = self._relative(variances)
-        parts = self.solver.components(factors, order=0, reml=self.is_reml)
-        design = self.design
-        nu = design.n - design.p if self.is_reml else design.n
-        out = parts.logdet_L2 + nu * (_LOG_2PI + math.log(residual)) + parts.pwrss / residual
-        if self.is_reml:
-            out += parts.logdet_RX2
-        if design.weights is not None:
-            out -= float(np.log(design.weights).sum())
-        return -0.5 * out
+        return self._objective.at_components(variances)
 
-    def score_at(self, variances: Mapping[str, Any]) -> dict[str, Any]:
-        """Derivatives of `loglik_at` with respect to the variances.
+    def loglik_at(self, variances: Any) -> float:
+        """Log-likelihood (REML or ML) at given variances, only beta profiled out; see `at`."""
+        return float(self.at(variances).loglik)
 
-        With ``V = sigma^2 I + Z Psi Z'``: ``d loglik / d Psi_b = -(T_b / sigma^2 - S_b / sigma^4) / 2``.
-
-        Parameters
-        ----------
-        variances : dict
-            As for `loglik_at`.
-
-        Returns
-        -------
-        dict
-            By group a matrix, shape (k, k): the derivative to each *variance* on the diagonal and to each *covariance*
-            (both its places moving together) beside it; ``"Residual"``: the derivative to the residual variance.
-        """
-        from mixedmodels.fit.varcorr import unique_keys
-
-        matrices, factors, residual = self._relative(variances)
-        parts = self.solver.components(factors, order=1, reml=self.is_reml)
-        design = self.design
-        nu = design.n - design.p if self.is_reml else design.n
-        out: dict[str, Any] = {}
-        moved = 0.0
-        for key, matrix, T, S in zip(
-            unique_keys([term.group for term in design.terms]), matrices, parts.T, parts.S, strict=True
-        ):
-            M = T / residual - S / residual**2
-            moved += float((M * matrix).sum())
-            score = -M
-            score[np.diag_indices_from(score)] *= 0.5
-            out[key] = score
-        # scaling all variances together changes -2 loglik at the rate nu - pwrss / residual
-        out["Residual"] = -0.5 * (nu - parts.pwrss / residual - moved) / residual
-        return out
+    def score_at(self, variances: Any) -> np.ndarray:
+        """Derivatives of `loglik_at` with respect to the variances and covariances; see `at`."""
+        return np.array(self.at(variances).score)
 
     # ------------------------------------------------------------------ fitting
 
@@ -328,7 +265,7 @@ class LinearMixedModel:
         Parameters
         ----------
         **changes
-            reml, start, method, solver, sigma, control or progress, where they should differ from the model's.
+            reml, start, method, solver, sigma, control or progress where they differ from the model's.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""What a user should know about a fit: notes about singular or degenerate parts, and errors for impossible ones."""
+"""Notes about singular or poorly determined parts of a fit, and errors for impossible ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ __all__ = [
     "check_data",
     "check_perfect_fit",
     "few_levels_notes",
-    "missing_note",
     "scaled_factor",
     "singular_note",
     "smallest_eigenvalue",
@@ -58,7 +57,7 @@ def check_data(design: Design, *, sigma_fixed: bool = False) -> None:
         return
     constant_weights = design.weights is None or float(design.weights.min()) == float(design.weights.max())
     for term in design.terms:
-        if term.precision is not None:
+        if term.precision is not None or term.covariance.name == "user":
             continue
         where = f"({' + '.join(term.names)} | {term.group})"
         if term.m < 2:
@@ -68,8 +67,8 @@ def check_data(design: Design, *, sigma_fixed: bool = False) -> None:
             )
         if constant_weights and n <= term.m * term.k:
             raise IdentifiabilityError(
-                f"the term {where} has {term.m * term.k} random effects for {n} observations: its variance and "
-                "the residual variance cannot be told apart; remove columns or the term, or fix sigma="
+                f"the term {where} has {term.m * term.k} random effects for {n} observations: its variance "
+                "and the residual variance cannot be told apart; remove columns or the term, or fix sigma="
             )
 
 
@@ -86,8 +85,8 @@ def check_perfect_fit(sigma: float, y: np.ndarray, offset: np.ndarray | None) ->
     spread = math.sqrt(float(centred @ centred) / max(1, response.shape[0] - 1))
     if not sigma > _PERFECT * spread:
         raise DataError(
-            "perfect fit: the residual variance is zero and the likelihood is unbounded, because the model "
-            "reproduces the response exactly; look for a copy of the response among the predictors, or drop terms"
+            "perfect fit: the model reproduces the response exactly, so the residual variance is zero and the "
+            "likelihood unbounded; look for a copy of the response among the predictors, or drop terms"
         )
 
 
@@ -180,16 +179,6 @@ def few_levels_notes(design: Design) -> list[str]:
                 "a fixed effect may serve better"
             )
     return out
-
-
-def missing_note(na_counts: dict[str, int], dropped: int) -> str | None:
-    """Note about rows left out because of missing values."""
-    counts = {name: count for name, count in na_counts.items() if count}
-    if not counts:
-        return None
-    listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-    rows = "row" if dropped == 1 else "rows"
-    return f"{dropped} {rows} left out because of missing values ({listed})"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -149,7 +149,7 @@ class Decoder:
         self.arrays = arrays
 
     def decode(self, tree: Any) -> Any:
-        """Value of a JSON tree; raises ValueError, KeyError, TypeError or AttributeError where it is not one."""
+        """Value of a JSON tree; ValueError, KeyError, TypeError or AttributeError where it is not one."""
         if isinstance(tree, list):
             return [self.decode(item) for item in tree]
         if not isinstance(tree, dict):

@@ -10,6 +10,7 @@ import numpy as np
 
 from mixedmodels.design import Design, RandomTerm
 from mixedmodels.errors import DataError, OptionError
+from mixedmodels.fit.checks import check_data, few_levels_notes
 
 __all__ = ["MatrixFrame", "matrix_frame"]
 
@@ -22,7 +23,8 @@ class MatrixFrame:
     n_rows: int
     formula: None = None
     encoding: None = None
-    row_index: None = None
+    kept: None = None
+    zero_weight_rows: None = None
     na_counts: dict[str, int] = field(default_factory=dict)
     dropped_columns: tuple[str, ...] = ()
     backend: str = "dict"
@@ -110,6 +112,7 @@ def matrix_frame(
     weights: Any = None,
     offset: Any = None,
     names: Sequence[str] | None = None,
+    sigma_fixed: bool = False,
 ) -> MatrixFrame:
     """Check and freeze (copies of) the arrays of a model.
 
@@ -122,6 +125,8 @@ def matrix_frame(
     weights, offset : array, shape (n,), optional
     names : sequence of str, length p, optional
         Names of the columns of X; by default x1, x2, ..., and ``(Intercept)`` for a column of ones.
+    sigma_fixed : bool
+        Whether the residual standard deviation is given.
     """
     y = _vector(y, "y")
     n = y.shape[0]
@@ -142,4 +147,6 @@ def matrix_frame(
     if offset is not None:
         offset = _vector(offset, "offset", n)
     checked = tuple([_term(term, position, n) for position, term in enumerate(terms)])
-    return MatrixFrame(Design(y, X, names, checked, offset, weights), n)
+    design = Design(y, X, names, checked, offset, weights)
+    check_data(design, sigma_fixed=sigma_fixed)
+    return MatrixFrame(design, n, messages=tuple(few_levels_notes(design)))

@@ -14,7 +14,7 @@ from mixedmodels.fit import values
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["predict", "select_columns", "simulate"]
+__all__ = ["predict", "predict_design", "select_columns", "simulate"]
 
 _NONE_WORDS = {"population", "na", "~0", "~1", "none", "fixed"}
 _NEW_LEVELS = ("error", "population", "missing")
@@ -51,7 +51,7 @@ def select_columns(fit: LMMFit, re_form: Any) -> Selection:
     for name in re_form:
         if name not in groups:
             raise OptionError(
-                f"re_form={name!r} is not a grouping factor of the model ({', '.join(sorted(groups)) or 'it has none'}); "
+                f"re_form={name!r} is not a grouping factor of the model ({', '.join(sorted(groups)) or 'none'}); "
                 "write None for all random effects, 'population' for none, or a formula such as '~ (1 | g)'"
             )
         out += [(position, None) for position, term in enumerate(terms) if term.group == name]
@@ -108,49 +108,48 @@ def _columns_of_term(fit: LMMFit, position: int, name: str) -> list[int]:
     return [j for j, column in enumerate(fit.design.terms[position].names) if column not in others]
 
 
-def predict(fit: LMMFit, newdata: Any, re_form: Any, new_levels: str) -> np.ndarray:
+def predict(fit: LMMFit, newdata: Any, re_form: Any, new_levels: str, offset: Any = None) -> np.ndarray:
     """Point predictions; see `LMMFit.predict`."""
     if new_levels not in _NEW_LEVELS:
         raise OptionError(f"new_levels must be one of {', '.join(_NEW_LEVELS)}, got {new_levels!r}")
     if newdata is None:
         return fit.fitted(re_form)
     selection = select_columns(fit, re_form)
-    design = fit.frame.new_data(newdata, need_groups=_groups_needed(fit, selection), new_levels=new_levels)
+    if fit.formula is None:
+        fit.frame.new_data(newdata)
+    labels = fit.frame.encoding.bar_labels
+    design = fit.frame.new_data(
+        newdata,
+        re_form=[labels[position] for position, _ in selection],
+        need_groups=bool(selection),
+        new_levels=new_levels,
+        offset=offset,
+    )
+    return predict_design(fit, design, selection, new_levels)
+
+
+def predict_design(fit: LMMFit, design: Any, selection: Selection, new_levels: str) -> np.ndarray:
+    """Predictions for the columns of new rows (`NewDesign`), shape (rows,)."""
     eta = values.fixed_predictor(design.X, fit.beta, design.offset)
-    b = fit._b
     for position, columns in selection:
         codes, Z = design.terms[position]
-        part = values.term_contribution(codes, Z, b[position], columns)
-        # codes of -1 took the last level: new and missing levels count as zero, their prior mean
-        part[codes < 0] = np.nan if new_levels == "missing" else 0.0
+        part = values.term_contribution(codes, Z, fit._b[position], columns)
+        # Codes of -1 took the last level: a new or missing level counts as zero, its mean.
+        part[codes < 0] = 0.0
         eta += part
-    if not design.estimable.all():
+    eta[~design.rows] = np.nan
+    if design.estimable is not None and not design.estimable.all():
         rows = np.flatnonzero(~design.estimable)
         shown = ", ".join(map(str, rows[:5].tolist())) + (", ..." if rows.size > 5 else "")
         warnings.warn(
-            f"{rows.size} predicted value(s) cannot be estimated, because they need coefficients that were dropped "
-            f"from the fixed part, and are NaN (rows {shown}); simplify the fixed part or leave these rows out",
+            f"{rows.size} predicted value(s) are not estimable and set to NaN (rows {shown}): they need "
+            f"coefficients that the data could not determine ({', '.join(fit.frame.dropped_columns)}); "
+            "simplify the fixed part or leave these rows out",
             NotEstimableWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         eta[rows] = np.nan
-    return _all_rows(eta, design)
-
-
-def _groups_needed(fit: LMMFit, selection: Selection) -> Any:
-    return bool(selection)
-
-
-def _all_rows(eta: np.ndarray, design: Any) -> np.ndarray:
-    """Predictions for all rows of the new data: NaN where a predictor was missing."""
-    mask = design.row_mask
-    if mask is None or eta.shape[0] == mask.shape[0]:
-        if mask is not None:
-            eta[~mask] = np.nan
-        return eta
-    out = np.full(mask.shape[0], np.nan)
-    out[mask] = eta
-    return out
+    return eta
 
 
 def simulate(fit: LMMFit, n: int, seed: Any, new_effects: bool) -> np.ndarray:

@@ -57,7 +57,7 @@ def conditional_sds(blocks: np.ndarray, sigma: float) -> np.ndarray:
 def effect_columns(
     design: Design, b: Sequence[np.ndarray], sds: Sequence[np.ndarray] | None = None
 ) -> dict[str, Any]:
-    """Columns group, level, term, estimate (and sd): one row per level and column, level by level in each term."""
+    """Columns group, level, term, estimate (and sd), one row per level and column of each term."""
     groups: list[str] = []
     names: list[str] = []
     levels = []

@@ -72,7 +72,7 @@ class LMMFit:
         return from_bytes, (to_bytes(self), self._options.functions)
 
     def _once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """The cached value of `name`, computed at the first call. Two threads may both compute it; they agree."""
+        """The cached value of `name`. Two threads may both compute it; they agree."""
         cache = self._cache
         if name in cache:
             return cache[name]
@@ -236,7 +236,7 @@ class LMMFit:
         return tuple([effects.b for effects in self.ranef_arrays()])
 
     def conditional_covariance(self, term: int = 0) -> np.ndarray:
-        """Var(b_level | y, beta) of one term, shape (m, k, k): sigma^2 times the blocks of Lambda M^{-1} Lambda'.
+        """Var(b_level | y, beta) of one term, shape (m, k, k): sigma^2 times blocks of Lambda M^{-1} Lambda'.
 
         Parameters
         ----------
@@ -322,7 +322,7 @@ class LMMFit:
 
     @property
     def df_model(self) -> int:
-        """Number of free parameters: fixed effects, covariance parameters and the residual SD unless fixed."""
+        """Number of free parameters: fixed effects, theta, and the residual SD unless it is fixed."""
         return self.design.p + len(self.theta) + (self._options.sigma is None)
 
     @property
@@ -364,7 +364,7 @@ class LMMFit:
 
     @property
     def is_singular(self) -> bool:
-        """Whether a scaled covariance matrix of the random effects is singular (variance 0, correlation +-1, ...)."""
+        """Whether a covariance matrix of the random effects is singular: variance 0, correlation +-1, ..."""
         return bool(self._singular)
 
     @property
@@ -394,22 +394,38 @@ class LMMFit:
             term = design.terms[position]
             factor = np.array(self._factors[position])
             out.append(checks.singular_note(term, factor, checks.scaled_factor(term, factor)))
-        out += [note for note in (*frame.messages, *design.notes) if note not in out]
-        out += [note for note in checks.few_levels_notes(design) if note not in out]
+        out += frame.messages
         if self._options.sigma is not None:
             out.append(f"the residual SD is held at sigma = {float(self._options.sigma):g}")
         return tuple(out)
 
     # ------------------------------------------------------------------ values
 
-    def _padded(self, array: np.ndarray) -> np.ndarray:
+    def _rows(self, array: np.ndarray, zero_weight: Callable[[], np.ndarray] | None = None) -> np.ndarray:
+        """Values of the design's rows at their places among all rows, rows of weight zero included.
+
+        With ``na_action="exclude"`` all rows of the data, NaN where values were missing; else without these.
+        """
+        frame = self._frame
+        if frame.kept is None:
+            return array
+        out = np.full(frame.n_rows, np.nan)
+        out[frame.kept] = array
+        zero = frame.zero_weight_rows
+        if zero is not None and zero_weight is not None:
+            out[zero] = zero_weight()
         if self._options.na_action == "exclude":
-            array = values.pad_rows(array, self._frame.row_index, self._frame.n_rows)
-        return array
+            return out
+        if zero is None:
+            return array
+        used = np.zeros(frame.n_rows, dtype=bool)
+        used[frame.kept] = True
+        used[zero] = True
+        return out[used]
 
     def response(self) -> np.ndarray:
-        """The response of the rows that `fitted` and `residuals` return."""
-        return self._padded(np.array(self.design.y))
+        """The response of the rows that `fitted` and `residuals` return; NaN in rows of weight zero."""
+        return self._rows(np.array(self.design.y))
 
     def fitted(self, re_form: Any = None) -> np.ndarray:
         """Fitted values of the rows of the fit.
@@ -422,9 +438,19 @@ class LMMFit:
         Returns
         -------
         ndarray, shape (nobs,)
-            With ``na_action="exclude"`` as long as the data, NaN in rows that were left out.
+            Rows of weight zero have fitted values as well, in the order of the data. With
+            ``na_action="exclude"`` as long as the data, NaN where values were missing.
         """
-        return self._padded(np.array(self._linear_predictor(re_form)))
+        return self._rows(
+            np.array(self._linear_predictor(re_form)), lambda: self._zero_weight_fitted(re_form)
+        )
+
+    def _zero_weight_fitted(self, re_form: Any) -> np.ndarray:
+        from mixedmodels.fit.predict import predict_design, select_columns
+
+        return predict_design(
+            self, self._frame.zero_weight_design, select_columns(self, re_form), "population"
+        )
 
     def _linear_predictor(self, re_form: Any = None) -> np.ndarray:
         if re_form is None:
@@ -449,16 +475,17 @@ class LMMFit:
         Parameters
         ----------
         kind : str
-            ``"response"`` (or ``"conditional"``): y minus the fitted values; ``"marginal"``: y minus the fixed
-            part; ``"pearson"``: response residuals times the square root of the weight; ``"scaled"`` (or
-            ``"normalized"``): Pearson residuals over sigma.
+            ``"response"`` (or ``"conditional"``): y minus the fitted values; ``"marginal"``: y minus the
+            fixed part; ``"pearson"``: response residuals times the square root of the weight; ``"scaled"``
+            (or ``"normalized"``): Pearson residuals over sigma.
 
         Returns
         -------
         ndarray, shape (nobs,)
-            With ``na_action="exclude"`` as long as the data, NaN in rows that were left out.
+            As the rows of `fitted`; NaN in rows of weight zero and, with ``na_action="exclude"``, in rows
+            with missing values.
         """
-        return self._padded(self._residuals(values.check_residual_kind(kind)))
+        return self._rows(self._residuals(values.check_residual_kind(kind)))
 
     def _residuals(self, kind: str) -> np.ndarray:
         design = self.design
@@ -486,6 +513,7 @@ class LMMFit:
         level: float = 0.95,
         se: bool = False,
         type: str = "response",
+        offset: Any = None,
     ) -> np.ndarray:
         """Predicted response of new rows.
 
@@ -496,14 +524,16 @@ class LMMFit:
         newdata : data frame or dict of arrays, optional
             Needs no response column; None predicts the rows of the fit.
         re_form : None, "population", formula text or sequence of group names
-            None: all random effects. ``"population"`` (also ``"NA"``, ``"~0"``, False): none, and the grouping
-            columns are not needed. ``"~ (1 | Subject)"`` or ``["Subject"]``: these terms only.
+            None: all random effects. ``"population"`` (also ``"NA"``, ``"~0"``, False): none, and the
+            grouping columns are not needed. ``"~ (1 | Subject)"`` or ``["Subject"]``: these terms only.
         new_levels : {"error", "population", "missing"}
             What to do with levels of grouping factors that the fit has not seen.
         interval, level, se
             Intervals and standard errors of predictions are not in this version.
         type : {"response", "link"}
             The same thing for a linear model.
+        offset : array or column name, optional
+            Offset of the new rows, needed if the model was fitted with an array as offset.
 
         Returns
         -------
@@ -523,7 +553,7 @@ class LMMFit:
             )
         if type not in ("response", "link"):
             raise OptionError(f"type must be 'response' or 'link', got {type!r}")
-        return predict(self, newdata, re_form, new_levels)
+        return predict(self, newdata, re_form, new_levels, offset)
 
     def simulate(self, n: int = 1, seed: Any = None, new_effects: bool = True) -> np.ndarray:
         """Responses drawn from the fitted model.
@@ -548,7 +578,7 @@ class LMMFit:
     # ------------------------------------------------------------------ inference (Wald)
 
     def confint(self, method: str = "wald", level: float = 0.95) -> Any:
-        """Confidence intervals of the fixed effects: a table with columns term, estimate, conf_low, conf_high.
+        """Confidence intervals of the fixed effects: term, estimate, conf_low, conf_high.
 
         Parameters
         ----------
@@ -576,7 +606,7 @@ class LMMFit:
         )
 
     def wald(self) -> Any:
-        """Wald tests of the fixed effects: a table with columns term, estimate, std_error, statistic, p_value.
+        """Wald tests of the fixed effects: term, estimate, std_error, statistic, p_value.
 
         The statistic is estimate / standard error and its reference the standard normal distribution, which
         is too optimistic with few groups.
@@ -618,7 +648,7 @@ class LMMFit:
         Parameters
         ----------
         formula : str or Formula, optional
-            In a text a ``.`` stands for what this fit has there: ``". ~ . + x"``, ``"~ . - (Days | Subject)"``.
+            In a text a ``.`` stands for what this fit has there: ``". ~ . + x"``, ``"~ . - (x | g)"``.
         data : optional
             Other data; by default those of this fit. A fit loaded from a file keeps no data: pass them.
         **changes
@@ -662,7 +692,9 @@ class LMMFit:
         conf_int: bool = False,
         level: float = 0.95,
     ) -> Any:
-        """Estimates as a table: effect, group, term, estimate, std_error, statistic, df, p_value[, conf_low, conf_high].
+        """Estimates as a table.
+
+        Columns effect, group, term, estimate, std_error, statistic, df, p_value[, conf_low, conf_high].
 
         Parameters
         ----------

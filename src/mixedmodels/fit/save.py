@@ -35,7 +35,7 @@ def to_bytes(fit: LMMFit) -> bytes:
     if any(isinstance(term.covariance, UserCovariance) for term in fit.design.terms):
         raise NotImplementedYetError("a fit with a covariance given as a function cannot be saved")
     encoder = Encoder()
-    functions = sorted(fit._options.functions or ())
+    functions = sorted(set(fit._options.functions or ()) & called_functions(fit.formula))
     options = replace(fit._options, functions=None, progress="auto", start=None, control=None)
     if not (options.weights is None or isinstance(options.weights, str)):
         options = replace(options, weights=np.asarray(options.weights))
@@ -45,7 +45,7 @@ def to_bytes(fit: LMMFit) -> bytes:
         "kind": _KIND,
         "format": FORMAT_VERSION,
         "functions": functions,
-        "frame": encoder.encode(fit._frame),
+        "frame": encoder.encode(_with_functions(fit._frame, None)),
         "optimum": encoder.encode(fit._optimum),
         "options": encoder.encode(options),
     }
@@ -132,7 +132,24 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 
 def _with_functions(frame: Any, functions: Mapping[str, Callable] | None) -> Any:
-    return frame
+    """The frame with the user's own functions put back (or taken out, where None)."""
+    return replace(frame, functions=functions) if hasattr(frame, "functions") else frame
+
+
+def called_functions(node: Any) -> set[str]:
+    """Names of all functions that a formula calls."""
+    from dataclasses import fields, is_dataclass
+
+    from mixedmodels.formula.ast import Call
+
+    out: set[str] = {node.function} if isinstance(node, Call) else set()
+    if isinstance(node, tuple):
+        for item in node:
+            out |= called_functions(item)
+    elif is_dataclass(node):
+        for field in fields(node):
+            out |= called_functions(getattr(node, field.name))
+    return out
 
 
 def save(fit: LMMFit, path: Any) -> None:

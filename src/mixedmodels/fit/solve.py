@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import ConvergenceWarning, DataError, NotImplementedYetError, OptionError
+from mixedmodels.errors import ConvergenceWarning, DataError, OptionError
 from mixedmodels.fit import checks
 from mixedmodels.fit.result import LMMFit
 
@@ -51,8 +51,6 @@ class Options:
                 raise OptionError(
                     f"sigma must be a positive number (the residual SD to hold fixed), got {self.sigma!r}"
                 )
-        if self.share is not None:
-            raise NotImplementedYetError("share= (terms that share a variance) is not in this version")
 
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))
@@ -79,6 +77,8 @@ def make_frame(formula: Any, data: Any, options: Options) -> Any:
         contrasts=options.contrasts,
         na_action=options.na_action,
         functions=options.functions,
+        share=options.share,
+        sigma_fixed=options.sigma is not None,
     )
 
 
@@ -112,7 +112,6 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
     from mixedmodels.optimize import minimize
 
     design = frame.design
-    checks.check_data(design, sigma_fixed=options.sigma is not None)
     if objective is None:
         objective = make_objective(design, options)
     method = "newton" if options.method == "auto" else options.method
@@ -188,11 +187,12 @@ def refit(fit: LMMFit, new: Any) -> LMMFit:
         rows = f"{design.n}" if frame.n_rows == design.n else f"{design.n} or {frame.n_rows}"
         raise DataError(f"the new response has shape {y.shape}; it needs {rows} values")
     if y.shape[0] != design.n:
-        y = y[frame.row_index]
+        y = y[frame.kept]
     if not np.isfinite(y).all():
         raise DataError("the new response holds missing or infinite values; refit to data without these rows")
     y.setflags(write=False)
     new_frame = frame_with_response(frame, y)
+    checks.check_data(new_frame.design, sigma_fixed=fit._options.sigma is not None)
     return fit_frame(new_frame, replace(fit._options, start=None), None)
 
 

@@ -70,8 +70,8 @@ def updated_text(old: Any, text: str) -> str:
     ----------
     old : Formula
     text : str
-        For instance ``". ~ . + x - (Days | Subject)"``. A bar term is removed by writing it as it was (spaces and
-        order of its effects do not matter); fixed terms are removed by R's rules.
+        For instance ``". ~ . + x - (Days | Subject)"``. A bar term is removed by writing it as it was
+        (spaces do not matter); fixed terms are removed by R's rules.
 
     Raises
     ------

@@ -19,8 +19,8 @@ class UserCovariance:
     Parameters
     ----------
     covariance : callable
-        Maps theta, shape (n_theta,), to a symmetric positive semi-definite matrix, shape (k, k). Its factor is the
-        lower triangle of Cholesky, from the eigenvectors where the matrix is singular.
+        Maps theta, shape (n_theta,), to a symmetric positive semi-definite matrix, shape (k, k). Its factor
+        is the lower triangle of Cholesky, from the eigenvectors where the matrix is singular.
     k : int
         Columns of Z.
     start, lower, upper : ndarray, shape (n_theta,)
@@ -73,7 +73,8 @@ class UserCovariance:
         Sigma = np.asarray(self._covariance(np.array(theta, dtype=float)), dtype=float)
         if Sigma.shape != (self.k, self.k):
             raise OptionError(
-                f"the covariance function returned shape {Sigma.shape}; Z has {self.k} columns: ({self.k}, {self.k})"
+                f"the covariance function returned shape {Sigma.shape}; Z has {self.k} columns, so it must be "
+                f"({self.k}, {self.k})"
             )
         if not np.isfinite(Sigma).all():
             raise SolverError(
@@ -90,7 +91,7 @@ class UserCovariance:
             values, vectors = np.linalg.eigh(Sigma)
             if values[0] < -1e-8 * max(values[-1], 0.0):
                 raise SolverError(
-                    f"the covariance function returned a matrix that is not positive semi-definite at theta = "
+                    "the covariance function returned a matrix that is not positive semi-definite at theta = "
                     f"{np.asarray(theta).tolist()}; give bounds that exclude such theta"
                 ) from None
             # Sigma = R'R with R triangular from QR of the scaled eigenvectors

@@ -17,7 +17,6 @@ __all__ = [
     "add_random_effects",
     "check_residual_kind",
     "fixed_predictor",
-    "pad_rows",
     "quantiles",
     "readonly",
     "term_contribution",
@@ -74,15 +73,6 @@ def check_residual_kind(kind: str) -> str:
     if name not in RESIDUAL_KINDS:
         raise OptionError(f"residual kind {kind!r} is unknown; available: {', '.join(RESIDUAL_KINDS)}")
     return name
-
-
-def pad_rows(values: np.ndarray, row_index: np.ndarray | None, n_rows: int) -> np.ndarray:
-    """Values of the kept rows at their places among all rows of the data, NaN elsewhere."""
-    if row_index is None or values.shape[0] == n_rows:
-        return values
-    out = np.full(n_rows, np.nan)
-    out[row_index] = values
-    return out
 
 
 def quantiles(values: np.ndarray, probabilities: Sequence[float]) -> list[float]:

@@ -140,7 +140,7 @@ class VarCorr(Mapping):
         return len(self.terms)
 
     def columns(self) -> dict[str, list[Any]]:
-        """The rows of lme4's ``as.data.frame(VarCorr(m))`` as lists: variances, then covariances, then residual."""
+        """Rows of lme4's ``as.data.frame(VarCorr(m))``: variances, covariances, then the residual."""
         out: dict[str, list[Any]] = {"group": [], "name1": [], "name2": [], "vcov": [], "sdcor": []}
 
         def add(*cells: Any) -> None:
@@ -165,7 +165,7 @@ class VarCorr(Mapping):
         return out
 
     def to_frame(self) -> Any:
-        """Table with columns group, name1, name2, vcov (variance or covariance), sdcor (SD or correlation)."""
+        """Table of group, name1, name2, vcov (variance or covariance), sdcor (SD or correlation)."""
         return self._frame(self.columns())
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Wald statistics of the fixed effects from a normal reference distribution: plain floats in, plain floats out."""
+"""Wald statistics of the fixed effects from a normal reference distribution: plain floats."""
 
 from __future__ import annotations
 

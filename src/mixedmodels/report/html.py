@@ -56,6 +56,7 @@ def render_page(summary: Summary) -> str:
         "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid #ddd}"
     )
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(summary.title)}</title>\n'
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{escape(summary.title)}</title>\n"
         f"<style>{style}</style></head>\n<body>\n{render_summary(summary)}\n</body></html>\n"
     )

@@ -37,7 +37,8 @@ def lmm(
     r"""Fit a linear mixed model.
 
     .. math::
-        y = X\beta + Zb + o + e, \quad b \sim N(0, \sigma^2 \Sigma(\theta)), \quad e_i \sim N(0, \sigma^2 / w_i)
+        y = X\beta + Zb + o + e, \qquad
+        b \sim N(0, \sigma^2 \Sigma(\theta)), \quad e_i \sim N(0, \sigma^2 / w_i)
 
     by REML or maximum likelihood.
 

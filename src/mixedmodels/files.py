@@ -34,7 +34,7 @@ def _failed(path: Path, error: Exception) -> DataError:
 
 
 def read_csv(path: Path) -> Any:
-    """A CSV file (comma, or tab for .tsv; gzip too) with a header line; NA, NULL and empty cells are missing."""
+    """A CSV file (tabs for .tsv; gzip too) with a header line; NA, NULL and empty cells are missing."""
     libraries = _libraries()
     if not libraries:
         return read_csv_plain(path)

@@ -85,8 +85,8 @@ def check_perfect_fit(sigma: float, y: np.ndarray, offset: np.ndarray | None) ->
     spread = math.sqrt(float(centred @ centred) / max(1, response.shape[0] - 1))
     if not sigma > _PERFECT * spread:
         raise DataError(
-            "perfect fit: the model reproduces the response exactly, so the residual variance is zero and the "
-            "likelihood unbounded; look for a copy of the response among the predictors, or drop terms"
+            "perfect fit: the model reproduces the response exactly, so the residual variance is zero and "
+            "the likelihood unbounded; look for a copy of the response among the predictors, or drop terms"
         )
 
 

@@ -51,8 +51,9 @@ def select_columns(fit: LMMFit, re_form: Any) -> Selection:
     for name in re_form:
         if name not in groups:
             raise OptionError(
-                f"re_form={name!r} is not a grouping factor of the model ({', '.join(sorted(groups)) or 'none'}); "
-                "write None for all random effects, 'population' for none, or a formula such as '~ (1 | g)'"
+                f"re_form={name!r} is not a grouping factor of the model "
+                f"({', '.join(sorted(groups)) or 'it has none'}); write None for all random effects, "
+                "'population' for none, or a formula such as '~ (1 | g)'"
             )
         out += [(position, None) for position, term in enumerate(terms) if term.group == name]
     return sorted(set(out), key=lambda pair: pair[0])

@@ -73,8 +73,8 @@ class UserCovariance:
         Sigma = np.asarray(self._covariance(np.array(theta, dtype=float)), dtype=float)
         if Sigma.shape != (self.k, self.k):
             raise OptionError(
-                f"the covariance function returned shape {Sigma.shape}; Z has {self.k} columns, so it must be "
-                f"({self.k}, {self.k})"
+                f"the covariance function returned shape {Sigma.shape}; "
+                f"Z has {self.k} columns, so it must be ({self.k}, {self.k})"
             )
         if not np.isfinite(Sigma).all():
             raise SolverError(

@@ -9,7 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["Bar", "Call", "Expression", "Formula", "Number", "Operation", "Term", "TermList", "Text", "Variable"]
+__all__ = [
+    "Bar",
+    "Call",
+    "Expression",
+    "Formula",
+    "Number",
+    "Operation",
+    "Term",
+    "TermList",
+    "Text",
+    "Variable",
+]
 
 
 class _Spelled:

@@ -204,7 +204,9 @@ class _Expander:
             return self.tagged_bar(node, sign, additive)
         if node.function == "offset":
             if len(node.args) != 1 or node.kwargs:
-                raise FormulaError(f"'{render(node)}': offset() takes one expression, as in offset(log(exposure))")
+                raise FormulaError(
+                    f"'{render(node)}': offset() takes one expression, as in offset(log(exposure))"
+                )
             if node.args[0] not in self.offsets:
                 self.offsets.append(node.args[0])
             return []
@@ -216,7 +218,9 @@ class _Expander:
         if len(node.args) > 1:
             name = _POSITIONAL_OPTION.get(node.function)
             if name is None or len(node.args) > 2 or any(key == name for key, _ in options):
-                raise FormulaError(f"'{render(node)}': give the options of {node.function}() by name, after the bar")
+                raise FormulaError(
+                    f"'{render(node)}': give the options of {node.function}() by name, after the bar"
+                )
             options = ((name, node.args[1]), *options)
         if bar.operator == "||" and node.function not in ("us", "diag"):
             raise FormulaError(f"'{render(node)}': '||' means diag; write {node.function}(... | ...)")
@@ -232,11 +236,16 @@ class _Expander:
         options: tuple[tuple[str, Expression], ...],
     ) -> list[int]:
         if self.bars is None:
-            raise FormulaError(f"'{render(whole)}': a random-effects term cannot stand inside another one or in a group")
+            raise FormulaError(
+                f"'{render(whole)}': a random-effects term cannot stand inside another one or in a group"
+            )
         if not sign:
             raise FormulaError(f"'{render(whole)}': a random-effects term cannot be subtracted; leave it out")
         if not additive:
-            raise FormulaError(f"'{render(whole)}': a random-effects term can only be added with '+', not combined with * / : or ^")
+            raise FormulaError(
+                f"'{render(whole)}': a random-effects term can only be added "
+                "with '+', not combined with * / : or ^"
+            )
         left, right = bar.args
         if _is_bar(left) or _is_bar(right):
             raise FormulaError(f"'{render(whole)}' holds two bars: write one '(effects | group)' per term")
@@ -244,9 +253,13 @@ class _Expander:
             structure = "diag"
         effects = expand_terms(left, self.dot)
         if effects.offsets:
-            raise FormulaError(f"'{render(whole)}': an offset belongs to the fixed part, outside the parentheses")
+            raise FormulaError(
+                f"'{render(whole)}': an offset belongs to the fixed part, outside the parentheses"
+            )
         if not effects.dot and not effects.intercept and not effects.terms:
-            raise FormulaError(f"'{render(whole)}' has no effects: write (1 | {render(right)}) or (0 + x | {render(right)})")
+            raise FormulaError(
+                f"'{render(whole)}' has no effects: write (1 | {render(right)}) or (0 + x | {render(right)})"
+            )
         for group in _expand_group(right, whole):
             self.bars.append(Bar(effects, group, structure, options))
         return []
@@ -266,7 +279,9 @@ class _Expander:
             terms.append(Term(tuple(factors)))
         for name in self.index:
             if type(name) is Variable and name.name in _RESERVED:
-                raise FormulaError(f"the constant {name.name} is not a term; put a column of that name inside I()")
+                raise FormulaError(
+                    f"the constant {name.name} is not a term; put a column of that name inside I()"
+                )
         return TermList(self.intercept, tuple(terms), tuple(self.offsets))
 
 
@@ -307,7 +322,9 @@ def _expand_group(node: Expression, whole: Expression) -> list[tuple[Expression,
         return [tuple(dict.fromkeys(child + parent)) for child in nested] + outer
     expander = _Expander()
     if type(inner) in (Number, Text) or _has_dot(inner):
-        raise FormulaError(f"'{render(whole)}': {render(inner)} is not a grouping factor; name a column after the bar")
+        raise FormulaError(
+            f"'{render(whole)}': {render(inner)} is not a grouping factor; name a column after the bar"
+        )
     if type(inner) is Operation and inner.operator in ("+", "-"):
         raise FormulaError(
             f"'{render(whole)}': grouping factors are not added; write one term per factor, "
@@ -333,7 +350,12 @@ def _split_bars(node: Expression) -> tuple[Expression | None, list[Expression]]:
     bars: list[Expression] = []
     for sign, operand in _sum_operands(node):
         inner = _unwrap(operand)
-        tagged = type(inner) is Call and inner.function in STRUCTURES and inner.args and _is_bar(_unwrap(inner.args[0]))
+        tagged = (
+            type(inner) is Call
+            and inner.function in STRUCTURES
+            and inner.args
+            and _is_bar(_unwrap(inner.args[0]))
+        )
         if sign == "+" and (_is_bar(inner) or tagged):
             bars.append(operand)
         elif kept is None:
@@ -360,7 +382,9 @@ def expand_formula(response: Expression | None, right: Expression, text: str = "
     masks = expander.encode(right, True, True) if right is not None else []
     fixed = expander.result(masks) if fixed_dot is None else fixed_dot
     if response is not None and any(term.factors == (response,) for term in fixed.terms):
-        raise FormulaError(f"the response '{render(response)}' is also a predictor: remove it from the right-hand side")
+        raise FormulaError(
+            f"the response '{render(response)}' is also a predictor: remove it from the right-hand side"
+        )
     return Formula(response, fixed, tuple(expander.bars), text)
 
 
@@ -374,13 +398,16 @@ def _sum(nodes: Sequence[Expression]) -> Expression | None:
 def _check_response(response: Expression, right: Expression) -> None:
     if _is_bar(response):
         raise FormulaError(
-            f"the response '{render(response)}' holds a bar: give weights, trials or censoring as arguments, not in the formula"
+            f"the response '{render(response)}' holds a bar: give weights, trials or "
+            "censoring as arguments, not in the formula"
         )
     if type(response) in (Number, Text) or response == _DOT:
         raise FormulaError(f"the response '{render(response)}' is not a column: name one before '~'")
 
 
-def resolve_dot(formula: Formula, columns: Iterable[str], grouping: Iterable[str] = ()) -> tuple[Formula, tuple[str, ...]]:
+def resolve_dot(
+    formula: Formula, columns: Iterable[str], grouping: Iterable[str] = ()
+) -> tuple[Formula, tuple[str, ...]]:
     """Replace ``.`` by the columns that are neither in the response nor grouping factors.
 
     Parameters
@@ -425,14 +452,16 @@ def resolve_dot(formula: Formula, columns: Iterable[str], grouping: Iterable[str
     left_out = [name for name in columns if name in groups and name not in response]
     if not kept:
         raise FormulaError(
-            "'.' stands for no column: all columns are the response or grouping factors; write 1 for an intercept only"
+            "'.' stands for no column: all columns are the response or grouping "
+            "factors; write 1 for an intercept only"
         )
     fixed = formula.fixed
     if fixed.dot:
         fixed = expand_terms(fixed.terms[0].factors[0], kept)
         if formula.response is not None and any(term.factors == (formula.response,) for term in fixed.terms):
             raise FormulaError(
-                f"the response '{render(formula.response)}' is also a predictor: remove it from the right-hand side"
+                f"the response '{render(formula.response)}' is also a predictor: "
+                "remove it from the right-hand side"
             )
     bars = tuple(
         Bar(expand_terms(bar.effects.terms[0].factors[0], kept), bar.group, bar.structure, bar.options)
@@ -444,6 +473,8 @@ def resolve_dot(formula: Formula, columns: Iterable[str], grouping: Iterable[str
     if left_out:
         plural = "s" if len(left_out) > 1 else ""
         names = ", ".join(left_out)
-        was = "were left out (name them to include them)" if plural else "was left out (name it to include it)"
+        was = (
+            "were left out (name them to include them)" if plural else "was left out (name it to include it)"
+        )
         note += f"; the grouping column{plural} {names} {was}"
     return Formula(formula.response, fixed, bars, formula.text), (note,)

@@ -13,7 +13,7 @@ from mixedmodels.errors import FormulaError
 from mixedmodels.formula.ast import Call, Expression, Number, Operation, Text, Variable
 from mixedmodels.formula.tokenizer import END, NAME, NUMBER, OPERATOR, QUOTED, TEXT, error_at, tokenize
 
-__all__ = ["parse_sides"]
+__all__ = ["is_plain_name", "parse_sides"]
 
 _BINDING = {
     "|": 4,
@@ -61,7 +61,9 @@ class _Parser:
     def unexpected(self, token: tuple[int, str, int]) -> FormulaError:
         kind, value, position = token
         if kind == END:
-            return error_at(self.text, position, "the formula ends too early: a name or an expression is missing here")
+            return error_at(
+                self.text, position, "the formula ends too early: a name or an expression is missing here"
+            )
         message = f"unexpected {value!r}"
         if value == "~":
             message += ": a formula has one '~'"
@@ -153,7 +155,9 @@ class _Parser:
                 argument = self.expression(0)
                 if kwargs:
                     raise error_at(
-                        self.text, position, f"in {function}(), write arguments without a name before named ones"
+                        self.text,
+                        position,
+                        f"in {function}(), write arguments without a name before named ones",
                     )
                 args.append(argument)
             token = tokens[self.at]
@@ -177,17 +181,31 @@ def parse_sides(text: str) -> tuple[Expression | None, Expression]:
         token = tokens[parser.at]
         if token[1] != "~" or token[0] != OPERATOR:
             if token[0] == END:
-                raise FormulaError(f"the formula {text.strip()!r} has no '~': write 'response ~ predictors + (1 | group)'")
+                raise FormulaError(
+                    f"the formula {text.strip()!r} has no '~': write 'response ~ predictors + (1 | group)'"
+                )
             raise parser.unexpected(token)
         parser.at += 1
         if tokens[parser.at][0] == END:
-            raise error_at(text, tokens[parser.at][2], "nothing follows '~': write predictors, or 1 for an intercept only")
+            raise error_at(
+                text,
+                tokens[parser.at][2],
+                "nothing follows '~': write predictors, or 1 for an intercept only",
+            )
         right = parser.expression(0)
     except RecursionError:
-        raise FormulaError("the formula is nested too deeply: make columns of its inner expressions first") from None
+        raise FormulaError(
+            "the formula is nested too deeply: make columns of its inner expressions first"
+        ) from None
     if tokens[parser.at][0] != END:
         token = tokens[parser.at]
         if token[1] == ")":
             raise error_at(text, token[2], "this parenthesis was never opened")
         raise parser.unexpected(token)
     return response, right
+
+
+def is_plain_name(text: str) -> bool:
+    """Whether `text` is one name (in backticks or not)."""
+    tokens = tokenize(text)
+    return len(tokens) == 2 and tokens[0][0] in (NAME, QUOTED)

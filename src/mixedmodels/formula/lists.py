@@ -56,7 +56,8 @@ def formula_from_lists(
     random, grouping = list(_entries(random, "random")), list(_entries(grouping, "grouping"))
     if len(random) != len(grouping):
         raise FormulaError(
-            f"random has {len(random)} lists and grouping {len(grouping)} entries: give one grouping factor per list"
+            f"random has {len(random)} lists and grouping {len(grouping)} "
+            "entries: give one grouping factor per list"
         )
     bars = []
     for number, (effects, group) in enumerate(zip(random, grouping, strict=True), start=1):
@@ -80,7 +81,9 @@ def _factors(entry: Effect, what: str) -> tuple[Variable, ...]:
     if not names or not all(isinstance(name, str) and name for name in names):
         raise FormulaError(f"{what}: {entry!r} is neither a name nor a tuple of names")
     if any(name in (_INTERCEPT, _NO_INTERCEPT) for name in names):
-        raise FormulaError(f"{what}: {entry!r}: the pseudo-names intercept and no_intercept cannot be part of it")
+        raise FormulaError(
+            f"{what}: {entry!r}: the pseudo-names intercept and no_intercept cannot be part of it"
+        )
     return tuple(Variable(name) for name in dict.fromkeys(names))
 
 

@@ -6,7 +6,18 @@ import math
 import re
 from collections.abc import Iterator
 
-from mixedmodels.formula.ast import Bar, Call, Expression, Formula, Number, Operation, Term, TermList, Text, Variable
+from mixedmodels.formula.ast import (
+    Bar,
+    Call,
+    Expression,
+    Formula,
+    Number,
+    Operation,
+    Term,
+    TermList,
+    Text,
+    Variable,
+)
 
 __all__ = ["format_number", "group_name", "render", "term_label", "variables"]
 

@@ -1,6 +1,5 @@
 """From a formula and a data frame to the arrays of a model.
 
-`plan_of` reads a formula once (no data: which expressions, which terms use them, which grouping factors);
 `build` reads the columns, settles missing values, codes factors, fills X and Z column by column, drops
 dependent columns and checks that the data can tell the parameters apart.
 """
@@ -9,162 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from mixedmodels.design import Design, RandomTerm
-from mixedmodels.errors import DataError, FormulaError, IdentifiabilityError, OptionError
-from mixedmodels.formula.ast import Expression, Formula, Number, TermList, Text, Variable
+from mixedmodels.errors import DataError, IdentifiabilityError, OptionError
+from mixedmodels.formula.ast import Formula
 from mixedmodels.frame import identify
-from mixedmodels.frame.columns import Columns, numeric_column
+from mixedmodels.frame.columns import Columns
 from mixedmodels.frame.encode import encode_part, encode_variable, fill_columns
-from mixedmodels.frame.factors import code_column, interact, level_labels, take_levels
-from mixedmodels.frame.missing import (
-    check_finite,
-    check_weights,
-    count_missing,
-    describe_missing,
-    is_clean,
-    missing_rows,
-    refuse_missing,
-    take_rows,
-    without_unused,
-)
+from mixedmodels.frame.factors import level_labels, take_levels
+from mixedmodels.frame.missing import check_weights, without_unused
 from mixedmodels.frame.newdata import NewDesign, encode_new
+from mixedmodels.frame.plan import PartPlan, Plan, plan_of
 from mixedmodels.frame.rank import find_dependence
+from mixedmodels.frame.rows import Rows, nothing_left, read_rows, settle_rows
 from mixedmodels.frame.state import Encoding, GroupState, PartState, VariableState, find_bars
 from mixedmodels.frame.values import FactorColumn, MatrixColumn, Value
 
-__all__ = ["ModelFrame", "build", "plan_of"]
+__all__ = ["ModelFrame", "build"]
 
 _ROW_MAJOR = 8  # up to this many fixed columns, X is stored row by row (and may serve as a term's Z)
-
-
-class PartPlan(NamedTuple):
-    """Terms of a right-hand side as indices into the plan's expressions."""
-
-    intercept: bool
-    terms: tuple[tuple[int, ...], ...]
-    labels: tuple[str, ...]
-
-
-class GroupPlan(NamedTuple):
-    """One grouping factor: its name, expressions and, where these are plain columns, their names."""
-
-    name: str
-    expressions: tuple[Expression, ...]
-    columns: tuple[str | None, ...]
-
-
-class Plan(NamedTuple):
-    """What a formula asks for, independent of any data."""
-
-    formula: Formula
-    response: Expression
-    response_label: str
-    expressions: tuple[Expression, ...]
-    labels: tuple[str, ...]
-    columns: tuple[str | None, ...]
-    fixed: PartPlan
-    offsets: tuple[int, ...]
-    bars: tuple[PartPlan, ...]
-    bar_labels: tuple[str, ...]
-    bar_groups: tuple[int, ...]
-    options: tuple[dict[str, Any], ...]
-    groups: tuple[GroupPlan, ...]
-    needed: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
-_PLANS: dict[int, Plan] = {}
-_PLANS_KEPT = 256
-
-
-def plan_of(formula: Formula) -> Plan:
-    """The plan of a formula, remembered by the identity of the (immutable) formula."""
-    plan = _PLANS.get(id(formula))
-    if plan is None or plan.formula is not formula:
-        plan = _make_plan(formula)
-        while len(_PLANS) >= _PLANS_KEPT:
-            _PLANS.pop(next(iter(_PLANS)), None)
-        _PLANS[id(formula)] = plan  # the plan holds the formula, so the identity cannot be reused
-    return plan
-
-
-def _make_plan(formula: Formula) -> Plan:
-    from mixedmodels.formula import group_name, render, term_label, variables
-
-    if formula.response is None:
-        raise FormulaError("the formula has no response; write 'response ~ ...'")
-    if not formula.bars:
-        raise FormulaError(
-            f"the formula '{formula}' has no random-effects term such as (1 | group); without one it is an "
-            "ordinary regression: use ordinary least squares (for instance statsmodels' ols)"
-        )
-    expressions: dict[Expression, int] = {}
-
-    def part(terms: TermList) -> PartPlan:
-        return PartPlan(
-            terms.intercept,
-            tuple(
-                tuple(expressions.setdefault(factor, len(expressions)) for factor in term.factors)
-                for term in terms.terms
-            ),
-            tuple(term_label(term) for term in terms.terms),
-        )
-
-    fixed = part(formula.fixed)
-    offsets = tuple(expressions.setdefault(e, len(expressions)) for e in formula.fixed.offsets)
-    bars = []
-    options = []
-    groups: dict[tuple[Expression, ...], int] = {}
-    names = []
-    labels = tuple(render(bar) for bar in formula.bars)
-    for bar, label in zip(formula.bars, labels, strict=True):
-        if bar.effects.offsets:
-            raise FormulaError(f"{label} holds an offset; offsets belong to the fixed part")
-        if not bar.effects.intercept and not bar.effects.terms:
-            raise FormulaError(f"{label} has no effects; write for instance (1 | {group_name(bar)})")
-        bars.append(part(bar.effects))
-        options.append({name: _constant(value, name, label) for name, value in bar.options})
-        if bar.group not in groups:
-            groups[bar.group] = len(groups)
-            names.append(group_name(bar))
-    bar_groups = tuple(groups[bar.group] for bar in formula.bars)
-    seen: dict[tuple[Any, ...], str] = {}
-    for bar, plan, group, label in zip(formula.bars, bars, bar_groups, labels, strict=True):
-        key = (bar.structure, plan.intercept, frozenset(map(frozenset, plan.terms)), group)
-        if key in seen:
-            raise FormulaError(f"the random term {label} occurs twice; leave one out")
-        seen[key] = label
-    names_of = tuple(e.name if isinstance(e, Variable) else None for e in expressions)
-    return Plan(
-        formula,
-        formula.response,
-        render(formula.response),
-        tuple(expressions),
-        tuple(render(e) for e in expressions),
-        names_of,
-        fixed,
-        offsets,
-        tuple(bars),
-        labels,
-        bar_groups,
-        tuple(options),
-        tuple(
-            GroupPlan(name, group, tuple(e.name if isinstance(e, Variable) else None for e in group))
-            for name, group in zip(names, groups, strict=True)
-        ),
-        variables(formula),
-        identify.overlapping_terms(bars, labels, bar_groups),
-    )
-
-
-def _constant(node: Expression, name: str, label: str) -> Any:
-    if isinstance(node, (Number, Text)):
-        return node.value
-    raise FormulaError(f"option {name!r} of {label} must be a number or a text")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -281,8 +146,8 @@ def build(
     sigma_fixed : bool
         Whether the residual standard deviation is given; lifts the checks that it can be estimated.
     known : collection of str
-        Grouping factors with a known covariance between their levels (pedigree, ...): the checks of the number of
-        levels do not apply to them.
+        Grouping factors with a known covariance between their levels (pedigree, ...): the checks of their
+        number of levels do not apply.
 
     Returns
     -------
@@ -320,16 +185,16 @@ def build(
     if na_action not in ("omit", "exclude", "fail"):
         raise OptionError(f"na_action must be 'omit', 'exclude' or 'fail', not {na_action!r}")
 
-    rows = _read(plan, columns, weights, offset, functions)
+    rows = read_rows(plan, columns, weights, offset, functions)
     kept: np.ndarray | None = None
     na_counts: dict[str, int] = {}
     zero_rows: np.ndarray | None = None
     positive = None if rows.weights is None else check_weights(rows.weights, "weights")
     if positive is not None or not rows.clean():
-        kept, zero_rows, na_counts = _settle_rows(plan, rows, columns, positive, na_action, messages)
+        kept, zero_rows, na_counts = settle_rows(plan, rows, columns, positive, na_action, messages)
     n = columns.n_rows if kept is None else kept.shape[0]
     if n == 0:
-        raise DataError(_nothing_left(columns.n_rows, na_counts))
+        raise DataError(nothing_left(columns.n_rows, na_counts))
 
     y = _response(rows.response, plan.response_label)
     variables = _encode_variables(plan, rows, contrasts, messages)
@@ -418,249 +283,6 @@ def _resolve_dot(
     return formula, columns
 
 
-# --- reading ---------------------------------------------------------------------------------------------
-
-
-class _Rows:
-    """Values of everything the formula asks for; cut down to the rows that take part."""
-
-    __slots__ = (
-        "group_states",
-        "groups",
-        "offset",
-        "offset_given",
-        "parts",
-        "response",
-        "states",
-        "values",
-        "weights",
-    )
-
-    response: Value
-    values: list[Value]
-    states: list[Any]
-    groups: list[FactorColumn]
-    parts: list[list[FactorColumn] | None]
-    group_states: list[tuple[Any, ...]]
-    weights: np.ndarray | None
-    offset: np.ndarray | None
-    offset_given: Any
-
-    def clean(self) -> bool:
-        """Whether there is nothing missing or infinite anywhere."""
-        if not is_clean(self.response):
-            return False
-        for value in self.values:
-            if not is_clean(value):
-                return False
-        for group in self.groups:
-            if not is_clean(group):
-                return False
-        return (self.weights is None or is_clean(self.weights)) and (
-            self.offset is None or is_clean(self.offset)
-        )
-
-
-def _evaluate(
-    expression: Expression, label: str, columns: Columns, functions: Mapping[str, Any] | None
-) -> tuple[Value, Any]:
-    """Value and learnt state of one expression that is not a plain column."""
-    from mixedmodels.frame.expressions import learn
-
-    value, state = learn(expression, columns, functions=functions)
-    return as_value(value, label, columns.n_rows), state
-
-
-def as_value(value: Any, label: str, n_rows: int) -> Value:
-    """Bring the result of an expression into one of the three forms of a column."""
-    if isinstance(value, FactorColumn):
-        length = value.codes.shape[0]
-    elif isinstance(value, MatrixColumn):
-        length = value.values.shape[0]
-    else:
-        value = np.asarray(value)
-        if value.ndim == 0:
-            value = np.full(n_rows, value)
-        if value.dtype.kind == "b":
-            value = FactorColumn(value.astype(np.int32), np.array([False, True]))
-            length = value.codes.shape[0]
-        elif value.ndim != 1 or value.dtype.kind not in "fiu":
-            raise DataError(
-                f"{label} gives {value.ndim}-dimensional values of type {value.dtype}; one number per row is needed"
-            )
-        else:
-            length = value.shape[0]
-            if value.dtype != np.float64:
-                value = value.astype(np.float64)
-    if length != n_rows:
-        raise DataError(f"{label} gives {length} values for {n_rows} rows")
-    return value
-
-
-def _read(plan: Plan, columns: Columns, weights: Any, offset: Any, functions: Any) -> _Rows:
-    """Read and evaluate everything, all rows of the data."""
-    rows = _Rows()
-    response = plan.response
-    if type(response) is Variable:
-        rows.response = columns[response.name]
-    else:
-        rows.response = _evaluate(response, plan.response_label, columns, functions)[0]
-    values: list[Value] = []
-    states: list[Any] = []
-    for name, expression, label in zip(plan.columns, plan.expressions, plan.labels, strict=True):
-        if name is not None:
-            values.append(columns[name])
-            states.append(None)
-        else:
-            value, state = _evaluate(expression, label, columns, functions)
-            values.append(value)
-            states.append(state)
-    rows.values, rows.states = values, states
-    rows.groups, rows.parts, rows.group_states = [], [], []
-    for group in plan.groups:
-        if len(group.columns) == 1 and group.columns[0] is not None:
-            rows.groups.append(_grouping_column(columns, group.columns[0]))
-            rows.parts.append(None)
-            rows.group_states.append((None,))
-            continue
-        parts, part_states = [], []
-        for name, expression in zip(group.columns, group.expressions, strict=True):
-            if name is not None:
-                parts.append(_grouping_column(columns, name))
-                part_states.append(None)
-            else:
-                value, state = _evaluate(expression, group.name, columns, functions)
-                parts.append(without_unused(_as_factor(value, group.name))[0])
-                part_states.append(state)
-        rows.groups.append(interact(parts) if len(parts) > 1 else parts[0])
-        rows.parts.append(parts)
-        rows.group_states.append(tuple(part_states))
-    rows.weights = None if weights is None else numeric_column(weights, columns, "weights").copy()
-    rows.offset = None if offset is None else numeric_column(offset, columns, "offset")
-    rows.offset_given = None if offset is None or isinstance(offset, str) else rows.offset
-    return rows
-
-
-def _grouping_column(columns: Columns, name: str) -> FactorColumn:
-    """Grouping factor of a column; coded levels of numbers and texts all occur, categories may not."""
-    factor = columns.factor(name)
-    if type(columns.raw(name)) is FactorColumn:
-        return without_unused(factor)[0]
-    return factor
-
-
-def _as_factor(value: Value, name: str) -> FactorColumn:
-    if isinstance(value, FactorColumn):
-        return value
-    if isinstance(value, MatrixColumn):
-        raise DataError(f"the grouping factor {name!r} has several columns; it must have one")
-    return code_column(value)
-
-
-def _settle_rows(
-    plan: Plan,
-    rows: _Rows,
-    columns: Columns,
-    positive: np.ndarray | None,
-    na_action: str,
-    messages: list[str],
-) -> tuple[np.ndarray | None, np.ndarray | None, dict[str, int]]:
-    """Find the rows that take part and cut everything down to them."""
-    masks = _missing_masks(plan, rows, columns)
-    counts = count_missing(masks)
-    missing = np.zeros(columns.n_rows, dtype=bool)
-    for mask in masks.values():
-        missing |= mask
-    if counts:
-        if na_action == "fail":
-            refuse_missing(counts)
-        messages.append(describe_missing(counts, int(np.count_nonzero(missing))))
-    zero_rows = None
-    left_out = missing
-    if positive is not None:
-        zero = ~positive & ~missing
-        if zero.any():
-            zero_rows = np.flatnonzero(zero)
-            left_out = missing | zero
-            number = zero_rows.shape[0]
-            messages.append(f"{number} row{'s' if number > 1 else ''} with weight 0 left out of the fit")
-    kept = None
-    if left_out.any():
-        kept = np.flatnonzero(~left_out)
-        _cut(rows, kept)
-    check_finite(rows.response, f"the response {plan.response_label}")
-    for label, value in zip(plan.labels, rows.values, strict=True):
-        check_finite(value, f"column {label!r}")
-    if rows.weights is not None:
-        check_finite(rows.weights, "weights")
-    if rows.offset is not None:
-        check_finite(rows.offset, "offset")
-    return kept, zero_rows, counts
-
-
-def _missing_masks(plan: Plan, rows: _Rows, columns: Columns) -> dict[str, np.ndarray]:
-    """Rows in which each variable is missing: columns by name, transforms only for what they add (log of -1)."""
-    from mixedmodels.formula import variables
-
-    masks: dict[str, np.ndarray] = {}
-
-    def enter(name: str, mask: np.ndarray) -> None:
-        masks[name] = masks[name] | mask if name in masks else mask
-
-    expressions = ((plan.response, plan.response_label), *zip(plan.expressions, plan.labels, strict=True))
-    for (expression, label), value in zip(expressions, (rows.response, *rows.values), strict=True):
-        mask = missing_rows(value)
-        if isinstance(expression, Variable):
-            enter(expression.name, mask)
-            continue
-        if not mask.any():
-            continue
-        for name in variables(expression):
-            inner = missing_rows(columns[name]) & mask
-            enter(name, inner)
-            mask = mask & ~inner
-        enter(label, mask)
-    for group, parts, factor in zip(plan.groups, rows.parts, rows.groups, strict=True):
-        for name, part in zip(group.columns, parts or [factor], strict=True):
-            enter(name or group.name, part.codes < 0)
-    if rows.weights is not None:
-        enter("weights", np.isnan(rows.weights))
-    if rows.offset is not None:
-        enter("offset", np.isnan(rows.offset))
-    return masks
-
-
-def _cut(rows: _Rows, kept: np.ndarray) -> None:
-    """Keep the given rows of everything; grouping factors lose the levels that no longer occur."""
-    rows.response = take_rows(rows.response, kept)
-    rows.values = [take_rows(value, kept) for value in rows.values]
-    groups = []
-    for factor, parts in zip(rows.groups, rows.parts, strict=True):
-        cut = without_unused(take_rows(factor, kept))[0]  # type: ignore[arg-type]
-        if parts is not None and len(parts) > 1:
-            # Levels of a:b are numbered by the levels of a and b, which may have lost some as well.
-            trimmed = [without_unused(take_rows(part, kept))[0] for part in parts]  # type: ignore[arg-type]
-            cut = interact(trimmed)
-        groups.append(cut)
-    rows.groups = groups
-    if rows.weights is not None:
-        rows.weights = rows.weights[kept]
-    if rows.offset is not None:
-        rows.offset = rows.offset[kept]
-
-
-def _nothing_left(n_rows: int, counts: dict[str, int]) -> str:
-    if n_rows == 0:
-        return "the data have no rows"
-    if counts:
-        parts = ", ".join(f"{name}: {number}" for name, number in counts.items())
-        return f"no row without missing values is left of {n_rows} (missing: {parts})"
-    return f"all {n_rows} rows have weight 0"
-
-
-# --- encoding --------------------------------------------------------------------------------------------
-
-
 def _response(value: Value, label: str) -> np.ndarray:
     """The response as a new float array."""
     if isinstance(value, FactorColumn):
@@ -675,7 +297,7 @@ def _response(value: Value, label: str) -> np.ndarray:
 
 
 def _encode_variables(
-    plan: Plan, rows: _Rows, contrasts: Mapping[str, Any] | None, messages: list[str]
+    plan: Plan, rows: Rows, contrasts: Mapping[str, Any] | None, messages: list[str]
 ) -> tuple[VariableState, ...]:
     """States of all variables; unused levels of factors are dropped with a note."""
     values = rows.values
@@ -703,7 +325,7 @@ def _encode_variables(
     return tuple(result)
 
 
-def _sum_offsets(plan: Plan, variables: Sequence[VariableState], rows: _Rows) -> np.ndarray | None:
+def _sum_offsets(plan: Plan, variables: Sequence[VariableState], rows: Rows) -> np.ndarray | None:
     """Sum of the formula's offsets and the argument."""
     total = None if rows.offset is None else np.array(rows.offset)
     for i in plan.offsets:
@@ -725,7 +347,7 @@ def _fixed_part(
     ones: int | slice | None = None
     if part.intercept:
         ones = 0
-    elif part.terms and part.full[0] == (True,):
+    elif part.terms and all(part.full[0]):
         ones = slice(0, part.stops[0])
     if len(part.terms) > 1 and part.stops[-1] - part.intercept > len(part.terms):
         _check_products(X, part)
@@ -749,7 +371,7 @@ def _random_terms(
     X: np.ndarray,
     dropped: tuple[str, ...],
     variables: Sequence[VariableState],
-    rows: _Rows,
+    rows: Rows,
 ) -> tuple[tuple[PartState, ...], tuple[RandomTerm, ...]]:
     """One term per bar; terms with the same left side share Z, which may be X itself."""
     from mixedmodels.covariance import make_covariance

@@ -3,8 +3,8 @@
 A factor in a term is coded by contrasts if what is left of the term without it is contained in an earlier
 term (the empty rest is contained in the intercept), and by a full set of dummies otherwise. Without an
 intercept the first factor of the first term that has one gets dummies. This is the rule of R's
-``terms``, except that the containing term may add only factors to the rest: in ``~ a:x + a:b`` with numeric x,
-R takes the margin a to be present in a:x, although it is not, and loses columns.
+``terms``, except that the containing term may add only factors to the rest: in ``~ a:x + a:b`` with
+numeric x, R takes the margin a to be present in a:x, although it is not, and loses columns.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ def encode_part(
             if is_factor[v] and not whole and len(variable.levels) < 2:
                 raise DataError(
                     f"factor {variable.label!r} has a single level "
-                    f"({', '.join(level_labels(variable.levels))}) in the rows used; leave it out of the formula"
+                    f"({', '.join(level_labels(variable.levels))}) in the rows used; "
+                    "leave it out of the formula"
                 )
             parts.append(_variable_names(variable, whole))
         combined = list(parts[0])

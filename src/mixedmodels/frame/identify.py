@@ -89,8 +89,8 @@ def check(
             continue
         if m == 1:
             raise IdentifiabilityError(
-                f"grouping factor {group.name!r} has a single level ({factor.levels[0]}): its variance cannot be "
-                "estimated; leave the term out"
+                f"grouping factor {group.name!r} has a single level ({factor.levels[0]}): its variance "
+                "cannot be estimated; leave the term out"
             )
         messages.append(
             f"grouping factor {group.name} has only {m} levels: its variance is poorly determined; "
@@ -104,14 +104,14 @@ def check(
             if term.k == 1 and term.m >= n:
                 raise IdentifiabilityError(
                     f"random term {label}: grouping factor {term.group!r} has one observation per level "
-                    f"({n}), so its variance and the residual variance cannot be told apart; leave the term out, "
-                    "fix sigma or give weights"
+                    f"({n}), so its variance and the residual variance cannot be told apart; leave the "
+                    "term out, fix sigma or give weights"
                 )
             if term.covariance.name in _FREE_DIAGONAL:
                 raise IdentifiabilityError(
                     f"random term {label} has {effects} effects ({term.m} levels x {term.k} columns) for {n} "
-                    "observations: its variances and the residual variance cannot be told apart; simplify the "
-                    "term or fix sigma"
+                    "observations: its variances and the residual variance cannot be told apart; simplify "
+                    "the term or fix sigma"
                 )
     if len(terms) > 1:
         _note_constant_spans(plan, terms, messages)
@@ -149,8 +149,8 @@ def _note_nested(plan: Any, groups: Sequence[FactorColumn], messages: list[str])
             if looks_nested(a, b):
                 x, g = plan.groups[inner].name, plan.groups[outer].name
                 messages.append(
-                    f"every level of {g} has the same first levels of {x}: if {x} {b.levels[0]} of one {g} is not "
-                    f"{x} {b.levels[0]} of another, the factors are nested: write (1 | {g}/{x})"
+                    f"every level of {g} has the first levels of {x}: if {x} {b.levels[0]} of one {g} is "
+                    f"not {x} {b.levels[0]} of another, the factors are nested: write (1 | {g}/{x})"
                 )
 
 

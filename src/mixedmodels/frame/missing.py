@@ -26,7 +26,7 @@ __all__ = [
 
 
 def is_clean(value: Value) -> bool:
-    """Whether a column has neither a missing nor an infinite value; False may be a false alarm on overflow."""
+    """Whether a column has no missing and no infinite value; False may be a false alarm on overflow."""
     if type(value) is np.ndarray:
         return math.isfinite(np.dot(value, value))
     if type(value) is FactorColumn:

@@ -31,12 +31,12 @@ class NewDesign:
         Fixed-effects columns; NaN in rows with missing values.
     offset : ndarray of float64, shape (n,), or None
     terms : tuple of (codes, Z) or None
-        For each random term of the design the level of each row (int32; -1 for a new or missing level) and the
-        values of its columns (None: ones). None for a term that was not asked for.
+        For each random term of the design the level of each row (int32; -1 for a new or missing level) and
+        the values of its columns (None: ones). None for a term that was not asked for.
     estimable : ndarray of bool, shape (n,), or None
         False where the prediction depends on coefficients the data could not estimate; None: all can be.
     rows : ndarray of bool, shape (n,)
-        False for rows that cannot be predicted (missing values; with ``new_levels="missing"`` also new levels).
+        False for rows that cannot be predicted (missing values; new levels if ``new_levels="missing"``).
     """
 
     X: np.ndarray
@@ -71,8 +71,8 @@ def encode_new(
     re_form : {"all", "none"} or sequence of str
         Random terms to include, by text or grouping factor.
     new_levels : {"error", "population", "missing"}
-        What to do with a level of a grouping factor that the fit has not seen, or a missing one: refuse, code it
-        -1 (its random effect is 0), or mark the row as not predictable.
+        What to do with a level of a grouping factor that the fit has not seen, or a missing one: refuse, code
+        it -1 (its random effect is 0), or mark the row as not predictable.
     offset : array of shape (n,) or str, optional
         Needed if the model was fitted with an array as offset.
     functions : mapping, optional
@@ -172,8 +172,8 @@ def _new_value(variable: VariableState, columns: Columns, functions: Any) -> Val
     expression = variable.expression
     if isinstance(expression, Variable):
         return columns.factor(expression.name) if variable.kind == "factor" else columns[expression.name]
-    from mixedmodels.frame.build import as_value
     from mixedmodels.frame.expressions import apply
+    from mixedmodels.frame.rows import as_value
 
     value = apply(expression, columns, variable.state, functions=functions)
     return as_value(value, variable.label, columns.n_rows)
@@ -215,13 +215,13 @@ def _group_codes(
         if isinstance(expression, Variable):
             if expression.name not in columns:
                 raise DataError(
-                    f"the new data have no column {expression.name!r}, which the random terms on {group.name!r} "
-                    'need; add it, or predict without random effects (re_form="none")'
+                    f"the new data have no column {expression.name!r}, which the random terms on "
+                    f'{group.name!r} need; add it, or predict without random effects (re_form="none")'
                 )
             factor = columns.factor(expression.name)
         else:
-            from mixedmodels.frame.build import as_value
             from mixedmodels.frame.expressions import apply
+            from mixedmodels.frame.rows import as_value
 
             value = as_value(
                 apply(expression, columns, state, functions=functions), group.name, columns.n_rows
@@ -246,8 +246,8 @@ def _group_codes(
         missing = (codes < 0) & valid
         if missing.any():
             raise NewLevelError(
-                f"grouping factor {group.name!r} is missing in {int(missing.sum())} rows of the new data (first in row "
-                f'{int(np.flatnonzero(missing)[0])}); use new_levels="population" or "missing"'
+                f"grouping factor {group.name!r} is missing in {int(missing.sum())} rows of the new data "
+                f'(first in row {int(np.flatnonzero(missing)[0])}); use new_levels="population" or "missing"'
             )
     return codes
 

@@ -197,7 +197,7 @@ class Encoding(NamedTuple):
     def from_dict(cls, data: Mapping[str, Any]) -> Encoding:
         """Inverse of :meth:`to_dict`; lists may stand where arrays were written."""
         from mixedmodels.formula import parse
-        from mixedmodels.frame.build import plan_of
+        from mixedmodels.frame.plan import plan_of
 
         formula = parse(data["formula"])
         plan = plan_of(formula)

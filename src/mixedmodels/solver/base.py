@@ -16,10 +16,19 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["Components", "Directions", "Solution", "Solver"]
+from mixedmodels.errors import SolverError
+
+__all__ = ["Breakdown", "Components", "Directions", "Solution", "Solver"]
 
 # One direction is one symmetric k x k matrix (or None) for each term; a solver takes a list of them.
 Directions = Sequence[Sequence["np.ndarray | None"]]
+
+
+class Breakdown(SolverError, FloatingPointError):
+    """The numbers cannot be computed at this theta (overflow, a matrix not positive definite, a perfect fit).
+
+    It is a FloatingPointError too, which an optimiser takes as "step too long".
+    """
 
 
 @dataclass(frozen=True, slots=True, eq=False)

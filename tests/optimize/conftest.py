@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mixedmodels.optimize.base import Certificate, columns_of_entries
+from mixedmodels.objective.em import add_direction
+from mixedmodels.optimize.base import Certificate
 from mixedmodels.solver._kernels.newton import CallbackEvaluator
 
 
@@ -57,7 +58,6 @@ class ToyLMM:
         self.entries = np.array(entries)
         self.names = tuple(f"t{i}" for i in range(t))
         self.lower, self.upper, self.start = np.array(lower), np.full(t, np.inf), np.array(start)
-        self.columns = columns_of_entries(self.entries)
         self.evaluator = CallbackEvaluator(
             self.k, entries, clips, p, self.nu, reml, 0.0, 0.0, function=self.components
         )
@@ -212,8 +212,10 @@ class ToyLMM:
         at = 0
         for f, (M, kind) in enumerate(zip(self.M(T, S, s), self.kinds, strict=True)):
             k = len(M)
+            v = None
             if kind == 0:
                 w, V = np.linalg.eigh(M)
+                v = V[:, 0]
                 dS = np.outer(V[:, 0], V[:, 0])
                 slope = w[0]
             elif kind == 1:
@@ -232,14 +234,15 @@ class ToyLMM:
                 ai = s * out[5][0, 0] - s / pwrss * q * q
                 gain = slope**2 / (2 * ai)
                 if gain > best[0]:
-                    best = (gain, f, -slope / ai, dS)
+                    best = (gain, f, -slope / ai, dS, v)
         if best[0] < 1e-8:
             return None
-        _, f, tau, dS = best
-        lam = lams[f] @ lams[f].T + tau * dS
-        w, V = np.linalg.eigh(lam)
-        R = np.linalg.qr((V * np.sqrt(np.maximum(w, 0))).T)[1]
-        lam = (R * np.sign(np.where(np.diag(R) == 0, 1, np.diag(R)))[:, None]).T
+        _, f, tau, dS, v = best
+        lam = lams[f]
+        if self.kinds[f] == 0:
+            lam = add_direction(lam, np.sqrt(tau) * v)
+        else:
+            lam = np.sqrt(lam**2 + tau * dS)
         out = np.array(theta, dtype=float)
         for g, i, j, t in self.entries:
             if g == f:

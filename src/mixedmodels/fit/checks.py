@@ -1,0 +1,186 @@
+"""Notes about singular or poorly determined parts of a fit, and errors for impossible ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixedmodels.errors import DataError, IdentifiabilityError
+
+if TYPE_CHECKING:
+    from mixedmodels.design import Design, RandomTerm
+
+__all__ = [
+    "SINGULAR_TOLERANCE",
+    "check_data",
+    "check_perfect_fit",
+    "few_levels_notes",
+    "scaled_factor",
+    "singular_note",
+    "smallest_eigenvalue",
+    "term_gram",
+]
+
+# A scaled Sigma whose smallest eigenvalue is below this (an SD of 1e-4 residual SDs) counts as singular.
+SINGULAR_TOLERANCE = 1e-8
+_PERFECT = 1e-8
+_FEW_LEVELS = 5
+
+
+def check_data(design: Design, *, sigma_fixed: bool = False) -> None:
+    """Refuse data that no estimate can come from.
+
+    Raises
+    ------
+    DataError
+        Fewer observations than fixed effects need, or a response that is constant.
+    IdentifiabilityError
+        A term with as many random effects as observations, or with a single level.
+    """
+    n, p = design.n, design.p
+    if n <= p and not sigma_fixed:
+        raise DataError(
+            f"{n} observations cannot estimate {p} fixed effects and a residual variance; "
+            "use more rows or a smaller fixed part"
+        )
+    response = design.y if design.offset is None else design.y - design.offset
+    if response.size and not sigma_fixed and float(response.max()) == float(response.min()):
+        minus = "" if design.offset is None else " (minus the offset)"
+        raise DataError(
+            f"the response{minus} is constant ({float(response[0]):g} in all {n} rows): "
+            "there is no variation to explain; check the response column"
+        )
+    if sigma_fixed:
+        return
+    constant_weights = design.weights is None or float(design.weights.min()) == float(design.weights.max())
+    for term in design.terms:
+        if term.precision is not None or term.covariance.name == "user":
+            continue
+        where = f"({' + '.join(term.names)} | {term.group})"
+        if term.m < 2:
+            raise IdentifiabilityError(
+                f"grouping factor {term.group!r} has a single level: a variance between levels cannot be "
+                f"estimated; remove the term {where}"
+            )
+        if constant_weights and n <= term.m * term.k:
+            raise IdentifiabilityError(
+                f"the term {where} has {term.m * term.k} random effects for {n} observations: its variance "
+                "and the residual variance cannot be told apart; remove columns or the term, or fix sigma="
+            )
+
+
+def check_perfect_fit(sigma: float, y: np.ndarray, offset: np.ndarray | None) -> None:
+    """Refuse a fit whose residual standard deviation vanishes against that of the response.
+
+    Raises
+    ------
+    DataError
+        The model reproduces the response exactly; the likelihood is unbounded.
+    """
+    response = y if offset is None else y - offset
+    centred = response - response.mean()
+    spread = math.sqrt(float(centred @ centred) / max(1, response.shape[0] - 1))
+    if not sigma > _PERFECT * spread:
+        raise DataError(
+            "perfect fit: the model reproduces the response exactly, so the residual variance is zero and "
+            "the likelihood unbounded; look for a copy of the response among the predictors, or drop terms"
+        )
+
+
+def term_gram(term: RandomTerm) -> np.ndarray:
+    """Mean cross-product ``Z'Z / n`` of a term's columns, shape (k, k)."""
+    if term.Z is None:
+        return np.ones((1, 1))
+    return term.Z.T @ term.Z / term.Z.shape[0]
+
+
+def constant_column(term: RandomTerm) -> int | None:
+    """Index of the term's intercept column, or None."""
+    return term.names.index("(Intercept)") if "(Intercept)" in term.names else None
+
+
+def scaled_factor(term: RandomTerm, factor: np.ndarray) -> np.ndarray:
+    """Relative factor of the term in coordinates where its columns have unit size, ``T^{-1} factor``."""
+    if term.k == 1:
+        size = 1.0 if term.Z is None else math.sqrt(float(term.Z[:, 0] @ term.Z[:, 0]) / term.Z.shape[0])
+        return factor * size
+    T = term.covariance.transform(term_gram(term), constant_column(term))
+    return np.linalg.solve(T, factor)
+
+
+def smallest_eigenvalue(factor: Sequence[Sequence[float]]) -> float:
+    """Smallest eigenvalue of ``factor factor'``; in closed form up to two columns."""
+    k = len(factor)
+    if k == 1:
+        return factor[0][0] * factor[0][0]
+    if k == 2:
+        (a, upper), (b, c) = factor
+        trace = a * a + upper * upper + b * b + c * c
+        determinant = (a * c - b * upper) ** 2
+        # 2 det / (trace + root) instead of (trace - root) / 2: no cancellation near zero
+        root = math.sqrt(max(0.0, trace * trace - 4.0 * determinant))
+        return 2.0 * determinant / (trace + root) if trace > 0.0 else 0.0
+    values = np.linalg.svd(np.asarray(factor), compute_uv=False)
+    return float(values[-1]) ** 2
+
+
+def singular_note(term: RandomTerm, factor: np.ndarray, scaled: np.ndarray) -> str:
+    """Says in words which variance is zero or which combination of columns does not vary.
+
+    Parameters
+    ----------
+    term : RandomTerm
+    factor, scaled : ndarray, shape (k, k)
+        Relative factor in the user's coordinates and in unit-size coordinates (`scaled_factor`).
+    """
+    sizes = np.sqrt((scaled * scaled).sum(axis=1))
+    zero = [
+        name for name, size in zip(term.names, sizes.tolist(), strict=True) if size**2 < SINGULAR_TOLERANCE
+    ]
+    head = f"singular fit: in {term.group}, "
+    remedy = "; the model may be too rich for these data, consider a simpler random part"
+    if len(zero) == term.k:
+        verb = "variance of {} is" if term.k == 1 else "variances of {} are"
+        return f"{head}the {verb.format(_listed(zero))} estimated as zero{remedy}"
+    if zero:
+        verb = "variance of {} is" if len(zero) == 1 else "variances of {} are"
+        return f"{head}the {verb.format(_listed(zero))} estimated as zero{remedy}"
+    Sigma = factor @ factor.T
+    if term.k == 2:
+        rho = Sigma[0, 1] / math.sqrt(Sigma[0, 0] * Sigma[1, 1])
+        if abs(abs(rho) - 1.0) < 1e-4:
+            sign = "+1" if rho > 0 else "-1"
+            return f"{head}the correlation of {_listed(term.names)} is estimated as {sign}{remedy}"
+    # null directions v of Sigma: v'b has no variance; shown with each column in its own SD
+    sds = np.sqrt(np.diag(Sigma))
+    values, vectors = np.linalg.eigh(Sigma / np.outer(sds, sds))
+    null = max(1, int((values < 1e-6).sum()))
+    direction = vectors[:, 0] / sds
+    direction = direction / direction[np.argmax(np.abs(vectors[:, 0]))]
+    parts = [
+        f"{value:+.3g} {name}"
+        for value, name in zip(direction.tolist(), term.names, strict=True)
+        if abs(value) > 1e-3 * np.abs(direction).max()
+    ]
+    more = f" (and {null - 1} more)" if null > 1 else ""
+    return f"{head}the combination {' '.join(parts).lstrip('+')} has no variance{more}{remedy}"
+
+
+def few_levels_notes(design: Design) -> list[str]:
+    """Notes about grouping factors with two to four levels."""
+    out = []
+    for group, m in {term.group: term.m for term in design.terms}.items():
+        if 1 < m < _FEW_LEVELS:
+            out.append(
+                f"grouping factor {group} has only {m} levels: its variance is poorly determined; "
+                "a fixed effect may serve better"
+            )
+    return out
+
+
+def _listed(names: Sequence[str]) -> str:
+    names = list(names)
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

@@ -172,6 +172,8 @@ class _Expander:
             )
         left = self.encode(node.args[0], sign)
         right = self.encode(node.args[1], sign)
+        if not left and operator in ("*", "/"):
+            return []  # as R has it: 1 * a and 1 / a hold no term
         if operator == ":":
             terms = [a | b for a in left for b in right]
         elif operator == "*":

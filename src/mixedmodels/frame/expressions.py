@@ -165,7 +165,7 @@ def _drop_unused(column: FactorColumn) -> tuple[FactorColumn, list[Any] | None]:
     if used.all():
         return column, None
     kept = np.flatnonzero(used)
-    levels = [column.levels[i] for i in kept]
+    levels = [column.levels[i] for i in kept.tolist()]
     table = np.full(used.size + 1, -1, dtype=np.int32)
     table[kept] = np.arange(kept.size)
     contrast = column.contrast

@@ -49,6 +49,8 @@ STRUCTURES = (
 )
 """Tags that may stand before a bar: ``cs(x | g)``."""
 
+_MOST_PRODUCTS = 1_000_000
+
 _POSITIONAL_OPTION = {"rr": "d", "propto": "matrix", "equalto": "matrix"}
 _BARS = ("|", "||")
 _RESERVED = ("TRUE", "FALSE", "NULL", "NA", "NaN", "Inf")
@@ -174,6 +176,7 @@ class _Expander:
         right = self.encode(node.args[1], sign)
         if not left and operator in ("*", "/"):
             return []  # as R has it: 1 * a and 1 / a hold no term
+        _check_size(left, right, node)
         if operator == ":":
             terms = [a | b for a in left for b in right]
         elif operator == "*":
@@ -197,6 +200,7 @@ class _Expander:
         single = self.encode(base, sign)
         terms = single
         for _ in range(min(int(exponent.value), len(self.variables) + 1) - 1):
+            _check_size(single, terms, node)
             terms = list(dict.fromkeys(a | b for a in single for b in terms))
         return terms
 
@@ -287,6 +291,13 @@ class _Expander:
         return TermList(self.intercept, tuple(terms), tuple(self.offsets))
 
 
+def _check_size(left: Sequence[int], right: Sequence[int], node: Expression) -> None:
+    if len(left) * len(right) > _MOST_PRODUCTS:
+        raise FormulaError(
+            f"'{render(node)[:80]}' expands to too many interactions: name the ones that are wanted"
+        )
+
+
 def _union(masks: Iterable[int]) -> int:
     union = 0
     for mask in masks:
@@ -341,9 +352,17 @@ def _expand_group(node: Expression, whole: Expression) -> list[tuple[Expression,
 def expand_terms(node: Expression, dot: Sequence[Variable] = ()) -> TermList:
     """Expand a right-hand side without bars; with ``.`` unresolved the side is kept as it is."""
     if not dot and _has_dot(node):
-        return TermList(True, (Term((node,)),), (), True)
+        return _unresolved(node)
     expander = _Expander(dot)
     return expander.result(expander.encode(node))
+
+
+def _unresolved(node: Expression) -> TermList:
+    """A right-hand side with ``.`` is kept as written, after a trial expansion that finds its mistakes."""
+    while isinstance(node, Operation) and node.operator == "+" and len(node.args) == 1:
+        node = node.args[0]
+    _Expander((_DOT,)).encode(node)
+    return TermList(True, (Term((node,)),), (), True)
 
 
 def _split_bars(node: Expression) -> tuple[Expression | None, list[Expression]]:
@@ -379,7 +398,7 @@ def expand_formula(response: Expression | None, right: Expression, text: str = "
     if _has_dot(right):
         kept, bars = _split_bars(right)
         if kept is not None and _has_dot(kept):
-            fixed_dot = TermList(True, (Term((kept,)),), (), True)
+            fixed_dot = _unresolved(kept)
             right = _sum(bars)
     masks = expander.encode(right, True, True)
     fixed = expander.result(masks) if fixed_dot is None else fixed_dot

@@ -30,7 +30,7 @@ def labels(column):
     return [None if code < 0 else column.levels[code] for code in column.codes]
 
 
-# --- columns -------------------------------------------------------------------------------------------------
+# --- columns
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_unknown_column():
         value("log(z)", {"x": np.array([1.0])})
 
 
-# --- values --------------------------------------------------------------------------------------------------
+# --- values
 
 
 def test_undefined_results_are_nan_without_a_warning():
@@ -150,7 +150,8 @@ def test_cbind_names():
     assert result.suffixes == ("my a", "b")
     assert value("cbind(log(b), b)", columns).suffixes == ("", "b")
     assert value("cbind(log(b), b^2)", columns).suffixes == ("1", "2")
-    assert value("cbind(u = b, b)", columns).suffixes == ("b", "u") or True
+    assert value("cbind(b, u = b)", columns).suffixes == ("b", "u")
+    assert value("cbind(b)", columns).suffixes == ("",)
     assert value("cbind(poly(b, 1, raw = TRUE), b)", columns).suffixes == ("1", "b")
 
 
@@ -160,13 +161,29 @@ def test_argument_names_may_be_spelled_with_underscores():
     np.testing.assert_array_equal(a, value("bs(x, boundary_knots = c(0, 2))", {"x": x}).values)
 
 
-# --- state ---------------------------------------------------------------------------------------------------
+# --- state
 
 TEXTS = [
-    "x", "f", "b", "log(x + 1)", "poly(scale(x), 2)", "bs(log(x + 10), df = 4)", "ns(x, df = 3)", "scale(x)", "cut(x, 3)",
-    "I((x - mean(x)) / sd(x))", "factor(x > 0)", "relevel(f, ref = 'b')", "C(f, sum)", "C(f, contr.treatment(base = 2))",
-    "C(f, cbind(c(-1, 0, 1), c(1, -2, 1)))", "interaction(f, b)", "cbind(x, scale(x))", "I(x > 0 | f == 'a')", "d",
-]  # fmt: skip
+    "x",
+    "f",
+    "b",
+    "log(x + 1)",
+    "poly(scale(x), 2)",
+    "bs(log(x + 10), df = 4)",
+    "ns(x, df = 3)",
+    "scale(x)",
+    "cut(x, 3)",
+    "I((x - mean(x)) / sd(x))",
+    "factor(x > 0)",
+    "relevel(f, ref = 'b')",
+    "C(f, sum)",
+    "C(f, contr.treatment(base = 2))",
+    "C(f, cbind(c(-1, 0, 1), c(1, -2, 1)))",
+    "interaction(f, b)",
+    "cbind(x, scale(x))",
+    "I(x > 0 | f == 'a')",
+    "d",
+]
 
 
 def columns(n=24):
@@ -213,8 +230,25 @@ def test_state_survives_saving_and_serves_single_rows(text):
 def test_new_levels_are_named(text):
     node, data = expression(text), columns()
     _, state = learn(node, data)
-    with pytest.raises(NewLevelError, match="new level.*zebra.*known levels: "):
+    with pytest.raises(NewLevelError, match=r"new level.*zebra.*known levels: "):
         apply(node, {**data, "f": np.array(["a", "zebra"] * 12)}, state)
+
+
+@pytest.mark.parametrize(
+    "text", ["f", "factor(f)", "as.factor(f)", "relevel(f, ref = 'b')", "interaction(f, b)"]
+)
+def test_new_levels_may_be_allowed(text):
+    node, data = expression(text), columns()
+    _, state = learn(node, data)
+    new = {"f": np.array(["a", "zebra", "b"]), "b": data["b"][:3]}
+    codes = apply(node, new, state, allow_new_levels=True).codes
+    assert (codes < 0).tolist() == [False, True, False]
+
+
+def test_infinite_new_values_do_not_warn():
+    node = expression("bs(x, df = 4)")
+    _, state = learn(node, columns())
+    assert not np.isfinite(apply(node, {"x": np.array([math.inf])}, state).values).any()
 
 
 def test_new_level_message():
@@ -273,7 +307,7 @@ def test_contrast_matrix_for_levels_without_rows():
         learn(Variable("f"), {"f": unused})
 
 
-# --- functions of the caller ---------------------------------------------------------------------------------
+# --- functions of the caller
 
 
 def test_callers_functions():
@@ -308,7 +342,7 @@ def test_callers_functions_errors():
         value("short(x)", data, functions={"short": lambda v: v[:1]})
 
 
-# --- what is refused -----------------------------------------------------------------------------------------
+# --- what is refused
 
 
 @pytest.mark.parametrize(
@@ -317,9 +351,8 @@ def test_callers_functions_errors():
         ("lgo(x)", "did you mean log()?"),
         ("__import__('os')", "unknown function '__import__'"),
         ("frobnicate(x)", "functions={'frobnicate': ...}"),
-        ("foo(x | x)", "covariance structures" if False else "not a covariance structure"),
+        ("foo(x | x)", "not a covariance structure"),
         ("I(offset(x))", "a term of its own"),
-        ("log(x = x, 2)", None),
         ("log()", "'x' is missing"),
         ("ifelse(x > 1, 2)", "'no' is missing"),
         ("cbind()", "needs columns"),
@@ -329,7 +362,7 @@ def test_callers_functions_errors():
 def test_refused(text, fragment):
     with pytest.raises(FormulaError) as error:
         value(text, {"x": np.array([1.0])})
-    assert fragment is None or fragment in str(error.value)
+    assert fragment in str(error.value)
 
 
 def test_no_python_is_evaluated():

@@ -15,6 +15,8 @@ from mixedmodels.frame.values import FactorColumn, MatrixColumn
 
 __all__ = ["FUNCTIONS", "operate"]
 
+_LONGEST_SEQUENCE = 100_000
+
 _ARITHMETIC: dict[str, Callable[..., Any]] = {
     "+": np.add,
     "-": np.subtract,
@@ -48,6 +50,8 @@ def _combine(function: Callable[..., Any], operands: list[Any], label: str) -> A
             raise DataError(f"'{label}' combines columns of different lengths")
         with np.errstate(all="ignore"):
             return function(*operands)
+    if len({len(operand) for operand in operands if isinstance(operand, list)} - {1}) > 1:
+        raise FormulaError(f"'{label}' combines vectors of different lengths")
     with np.errstate(all="ignore"):
         result = function(*[np.asarray(operand, dtype=float) for operand in operands])
     return result.tolist() if result.ndim else result.item()
@@ -77,8 +81,8 @@ def _log(arguments: Arguments) -> Any:
 
 def _round(arguments: Arguments) -> Any:
     x = as_number(arguments.values["x"], arguments.texts["x"], "round")
-    digits = arguments.number("digits", 0.0)
-    return _combine(lambda v: np.round(v, int(digits)), [x], arguments.label)
+    digits = arguments.whole("digits", 0, -300)
+    return _combine(lambda v: np.round(v, digits), [x], arguments.label)
 
 
 def _identity(arguments: Arguments) -> Any:
@@ -292,6 +296,8 @@ def operate(operator: str, operands: tuple[Any, ...], texts: tuple[str, ...], la
     if operator == "%in%":
         return _membership(left, right, (texts[0], texts[1]), label)
     if operator == ":" and isinstance(left, float) and isinstance(right, float):
+        if not abs(right - left) <= _LONGEST_SEQUENCE:
+            raise FormulaError(f"'{label}': a sequence has at most {_LONGEST_SEQUENCE} numbers")
         step = 1.0 if right >= left else -1.0
         return np.arange(left, right + step * 1e-10, step).tolist()
     if operator == ":":

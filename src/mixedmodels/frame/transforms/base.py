@@ -11,6 +11,7 @@ new data with what it has learnt; the learnt state is a dict of plain data and a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,6 +119,8 @@ class Arguments:
         Value and text of each argument given.
     rest : tuple of (name or None, value, text)
         Arguments of a variadic function.
+    strict : bool
+        New levels of factors are an error; otherwise they become missing.
     """
 
     label: str
@@ -125,6 +128,7 @@ class Arguments:
     values: Mapping[str, Any]
     texts: Mapping[str, str]
     rest: tuple[tuple[str | None, Any, str], ...] = ()
+    strict: bool = True
 
     def __contains__(self, name: str) -> bool:
         return self.values.get(name) is not None
@@ -163,7 +167,7 @@ class Arguments:
 
     def whole(self, name: str, default: int, least: int) -> int:
         value = self.number(name, float(default))
-        if value != value or value != int(value) or value < least:
+        if not math.isfinite(value) or value != int(value) or value < least:
             raise self.bad(name, f"a whole number of at least {least}")
         return int(value)
 

@@ -67,7 +67,9 @@ def _learn_factor(arguments: Arguments) -> tuple[FactorColumn, State]:
 
 def _apply_factor(arguments: Arguments, state: State) -> FactorColumn:
     column = as_factor(arguments.values["x"], arguments.texts["x"], arguments.function)
-    codes = recode(column, state["levels"], f"'{arguments.label}'", strict=state["strict"])
+    codes = recode(
+        column, state["levels"], f"'{arguments.label}'", strict=state["strict"] and arguments.strict
+    )
     labels = state["labels"]
     if labels is None:
         return FactorColumn(codes, tuple(state["levels"]), ordered=state["ordered"])
@@ -92,7 +94,7 @@ def _learn_relevel(arguments: Arguments) -> tuple[FactorColumn, State]:
     texts = [level_text(level) for level in column.levels]
     if isinstance(ref, (str, bool)) and level_text(ref) in texts:
         first = texts.index(level_text(ref))
-    elif isinstance(ref, float) and ref == int(ref) and 1 <= ref <= len(texts):
+    elif isinstance(ref, float) and ref in range(1, len(texts) + 1):
         first = int(ref) - 1  # a position, as in R
         if level_text(ref) in texts and texts[first] != level_text(ref):
             raise FormulaError(
@@ -144,7 +146,9 @@ def _apply_interaction(arguments: Arguments, state: State) -> FactorColumn:
     )
     rows = np.full(codes.shape[0], -1, dtype=np.int32)
     rows[present] = inverse.ravel()
-    matched = recode(FactorColumn(rows, labels), state["levels"], f"'{arguments.label}'")
+    matched = recode(
+        FactorColumn(rows, labels), state["levels"], f"'{arguments.label}'", strict=arguments.strict
+    )
     return FactorColumn(matched, tuple(state["levels"]))
 
 

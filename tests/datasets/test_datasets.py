@@ -13,6 +13,7 @@ import pytest
 
 from mixedmodels.datasets import dataset_names, describe_dataset, load_dataset
 from mixedmodels.errors import OptionError
+from mixedmodels.frame.columns import Columns
 from mixedmodels.frame.values import FactorColumn
 
 # Mean and sum of squares of the response, and levels of each factor, computed in R 4.2.2 from lme4 and nlme.
@@ -150,3 +151,15 @@ def test_descriptions_are_complete():
         assert "~" in info.formula
         for part in (info.name, info.title, info.formula, info.source, info.licence):
             assert part and part in text
+
+
+@pytest.mark.parametrize("backend", ["pandas", "polars", "pyarrow", "dict"])
+@pytest.mark.parametrize("name", ["cake", "Machines", "InstEval"])
+def test_models_read_the_same_columns_from_every_backend(name, backend):
+    plain, read = load_dataset(name, "dict"), Columns(load_dataset(name, backend))
+    for key, column in plain.items():
+        if isinstance(column, FactorColumn):
+            np.testing.assert_array_equal(read.factor(key).codes, column.codes)
+            assert tuple(read.factor(key).levels) == column.levels
+        else:
+            np.testing.assert_array_equal(read[key], column)

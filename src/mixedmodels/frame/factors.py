@@ -41,6 +41,8 @@ def level_label(level: Any) -> str:
         return str(level)
     if isinstance(level, (bool, np.bool_)):
         return "TRUE" if level else "FALSE"
+    if isinstance(level, np.timedelta64):  # counts as an integer for NumPy
+        return str(level)
     if isinstance(level, (int, np.integer)):
         return str(int(level))
     if isinstance(level, (float, np.floating)):
@@ -153,15 +155,19 @@ def code_integers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return codes, levels + low
 
 
-def code_texts(values: Iterable[Any]) -> tuple[np.ndarray, list[Any]]:
-    """Codes in order of appearance and distinct values of hashable objects, in one pass."""
-    table: dict[Any, int] = {}
-    enter = table.setdefault
+def code_texts(values: list[Any]) -> tuple[np.ndarray, list[Any]]:
+    """Codes in order of appearance and distinct values of hashable objects, by hashing.
+
+    Raises
+    ------
+    DataError
+        A value cannot be hashed (a list, a set).
+    """
     try:
-        codes = np.fromiter((enter(value, len(table)) for value in values), dtype=np.int32)
+        table = {value: code for code, value in enumerate(dict.fromkeys(values))}
     except TypeError as error:
-        raise DataError(f"a grouping column holds values that cannot be compared ({error})") from None
-    return codes, list(table)
+        raise DataError(f"a column holds values that cannot be labels ({error})") from None
+    return np.fromiter(map(table.__getitem__, values), dtype=np.int32, count=len(values)), list(table)
 
 
 def sort_levels(codes: np.ndarray, levels: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -242,9 +248,10 @@ def code_column(values: np.ndarray) -> FactorColumn:
             return _code_present(values, ~missing)
         levels, codes = np.unique(values, return_inverse=True)
         return FactorColumn(codes.astype(np.int32), np.array(level_labels(levels), dtype=object))
+    elif kind in "US":
+        texts = values if kind == "U" else np.char.decode(values, "utf-8", "replace")
+        return FactorColumn(*sort_levels(*code_texts(texts.tolist())))
     levels, codes = np.unique(values, return_inverse=True)
-    if kind in "US":
-        levels = levels.astype(str).astype(object)
     return FactorColumn(codes.astype(np.int32), levels)
 
 

@@ -242,7 +242,7 @@ def test_data_are_never_changed():
         (pd.array([datetime.date(1970, 1, 5), None], dtype=pd.ArrowDtype(pa.date32())), ["1970-01-05"]),
         (pd.array(["w", None], dtype=pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string()))), ["w"]),
         (pd.array(["w", None], dtype=pd.StringDtype("python")), ["w"]),
-        (pd.to_timedelta([1, None], unit="D"), ["1 days", "86400000000000 nanoseconds", "86400 seconds"]),
+        (pd.to_timedelta([1, None], unit="D"), ["1"]),
         (pd.Categorical(pd.to_datetime(["2020-01-01", None])), ["2020-01-01"]),
         (pd.Categorical([7, None]), ["7"]),
         (pd.PeriodIndex(["2020-01", None], freq="M"), ["2020-01"]),
@@ -255,4 +255,4 @@ def test_unusual_pandas_columns_can_group(column, labels):
     factor = Columns(pd.DataFrame({"a": column})).factor("a")
     assert factor.codes.tolist() == [0, -1]
     (label,) = level_labels(factor.levels)
-    assert label in labels
+    assert [label] == labels

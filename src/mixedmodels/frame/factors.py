@@ -242,7 +242,9 @@ def code_column(values: np.ndarray) -> FactorColumn:
             return _code_present(values, ~missing)
         if bool((values == np.trunc(values)).all()) and bool((np.abs(values) < 2.0**53).all()):
             return FactorColumn(*code_integers(values.astype(np.int64)))
-    elif kind in "mM":
+    elif kind == "m":  # labels in days, whatever the unit of storage
+        return code_column(values / np.timedelta64(1, "D"))
+    elif kind == "M":
         missing = np.isnat(values)
         if missing.any():
             return _code_present(values, ~missing)

@@ -17,7 +17,8 @@ from mixedmodels.formula.ast import (
     Text,
     Variable,
 )
-from mixedmodels.formula.expansion import STRUCTURES, expand_formula, resolve_dot
+from mixedmodels.formula.dot import resolve_dot
+from mixedmodels.formula.expansion import STRUCTURES, expand_formula
 from mixedmodels.formula.grammar import parse_sides
 from mixedmodels.formula.lists import formula_from_lists
 from mixedmodels.formula.render import group_name, render, term_label, variables
@@ -46,8 +47,13 @@ __all__ = [
 
 @lru_cache(maxsize=512)
 def _parse(text: str) -> Formula:
-    response, right = parse_sides(text)
-    return expand_formula(response, right, text)
+    try:
+        response, right = parse_sides(text)
+        return expand_formula(response, right, text)
+    except RecursionError:
+        raise FormulaError(
+            "the formula is nested too deeply: make columns of its inner expressions first"
+        ) from None
 
 
 def parse(text: str) -> Formula:

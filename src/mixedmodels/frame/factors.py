@@ -106,7 +106,7 @@ def code_integers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Codes and sorted levels of integers.
 
     A range of values not much longer than the column is coded through a table in two passes, O(n) and sorted
-    for free; a wide range through sorting.
+    for free; a wide range through sorting, of 16-bit digits where that is faster.
 
     Parameters
     ----------
@@ -124,6 +124,8 @@ def code_integers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     high = int(np.maximum.reduce(values))
     span = high - low + 1
     if span > 8 * n + 256 or high >= 2**62 or low <= -(2**62):
+        if n > 4096 and span <= 2**32:
+            return _code_by_radix(values, low, span)
         levels, codes = np.unique(values, return_inverse=True)
         return codes.astype(np.int32), levels
     if values.dtype.itemsize < 8 or values.dtype.kind == "u":
@@ -153,6 +155,23 @@ def code_integers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         chunk = slice(start, start + _CHUNK)
         table.take(values[chunk] - low, out=codes[chunk], mode="clip")
     return codes, levels + low
+
+
+def _code_by_radix(values: np.ndarray, low: int, span: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of integers from `low` to ``low + span - 1`` by radix sorting of 16-bit digits: O(n), no comparisons."""
+    shifted = (values - low if values.dtype.itemsize == 8 else values.astype(np.int64) - low).astype(
+        np.uint32
+    )
+    order = np.argsort(shifted.astype(np.uint16), kind="stable")  # stable sorting of 16 bits is a radix sort
+    if span > 2**16:
+        order = order[np.argsort((shifted >> 16).astype(np.uint16)[order], kind="stable")]
+    in_order = values[order]
+    first = np.empty(values.shape[0], dtype=bool)
+    first[0] = True
+    np.not_equal(in_order[1:], in_order[:-1], out=first[1:])
+    codes = np.empty(values.shape[0], dtype=np.int32)
+    codes[order] = np.cumsum(first, dtype=np.int32) - 1
+    return codes, in_order[first]
 
 
 def code_texts(values: list[Any]) -> tuple[np.ndarray, list[Any]]:

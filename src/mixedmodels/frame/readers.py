@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import DataError
-from mixedmodels.frame.factors import code_column, code_texts, drop_unused, sort_levels
+from mixedmodels.frame.factors import LOGICAL, code_column, code_texts, level_labels, sort_levels
 from mixedmodels.frame.values import FactorColumn, Value
 
 __all__ = ["Raw", "collect", "plain_column", "reader_of", "to_numbers"]
@@ -102,8 +102,11 @@ def _from_extension(array: Any, name: str) -> Raw:
         levels = _category_levels(array.categories)
         codes = np.asarray(array.codes).astype(np.int32)
         return FactorColumn(codes, levels, ordered=bool(dtype.ordered))
-    if isinstance(dtype, (pandas.DatetimeTZDtype,)):
-        return np.asarray(array.astype("datetime64[ns]") if dtype.tz is None else array.tz_convert(None))
+    if isinstance(dtype, pandas.DatetimeTZDtype):
+        return np.asarray(array.tz_convert(None))
+    if isinstance(dtype, pandas.ArrowDtype):
+        pyarrow = sys.modules["pyarrow"]
+        return _read_arrow(pyarrow.table({"x": array.__arrow_array__()}))[3]("x")
     if isinstance(array, (pandas.arrays.DatetimeArray, pandas.arrays.TimedeltaArray)):
         return np.asarray(array)
     kind = getattr(dtype, "kind", "O")
@@ -119,10 +122,8 @@ def _from_extension(array: Any, name: str) -> Raw:
         full = array.to_numpy(dtype=np.bool_ if kind == "b" else np.dtype(f"{kind}8"), na_value=zero)
         return _masked(full, missing)
     if isinstance(dtype, pandas.StringDtype):
-        codes, levels = pandas.factorize(array)
-        return FactorColumn(*sort_levels(codes.astype(np.int32), list(levels)))
-    if kind in "mM":
-        return array.to_numpy(dtype=f"{kind}8[ns]", na_value=np.array("NaT", f"{kind}8[ns]")[()])
+        codes, levels = array.factorize()
+        return FactorColumn(*sort_levels(codes.astype(np.int32), levels.tolist()))
     return _from_pandas_object(np.asarray(array, dtype=object), name)
 
 
@@ -132,7 +133,7 @@ def _category_levels(categories: Any) -> np.ndarray:
     if levels.dtype.kind in "iuf":
         return levels
     if levels.dtype.kind in "mM":
-        return np.array([str(value) for value in categories], dtype=object)
+        return np.array(level_labels(levels), dtype=object)
     return levels.astype(object)
 
 
@@ -317,7 +318,7 @@ def _masked(values: np.ndarray, missing: np.ndarray) -> Raw:
     if values.dtype.kind == "b":
         codes = values.astype(np.int32)
         codes[missing] = -1
-        return FactorColumn(codes, np.array([False, True]))
+        return FactorColumn(codes, LOGICAL)
     if values.dtype.kind == "f":
         values = values.astype(np.float64)
         values[missing] = np.nan
@@ -399,15 +400,14 @@ def to_numbers(raw: Any, name: str) -> Value:
     if kind == "f":
         return raw if raw.dtype == np.float64 and raw.dtype.isnative else raw.astype(np.float64)
     if kind == "b":
-        return FactorColumn(*drop_unused(raw.astype(np.int32), np.array([False, True]))[:2])
+        return FactorColumn(raw.astype(np.int32), LOGICAL)
     if isinstance(raw, np.ma.MaskedArray):
         values = raw.data.astype(np.float64)
         values[np.ma.getmaskarray(raw)] = np.nan
         return values
     if kind == "M":
         # Days since 1970-01-01: the epoch drops out of every fit because solvers centre the columns.
-        unit = np.datetime_data(raw.dtype)[0]
-        return (raw - np.datetime64(0, unit)) / np.timedelta64(1, "D")
+        return (raw - np.zeros((), dtype=raw.dtype)) / np.timedelta64(1, "D")
     if kind == "m":
         return raw / np.timedelta64(1, "D")
     return raw.astype(np.float64)

@@ -10,7 +10,7 @@ import numpy as np
 from mixedmodels.errors import DataError
 from mixedmodels.formula.ast import Expression, Variable
 from mixedmodels.frame.columns import Columns, numeric_column
-from mixedmodels.frame.factors import code_column, interact
+from mixedmodels.frame.factors import LOGICAL, code_column, interact
 from mixedmodels.frame.missing import (
     check_finite,
     count_missing,
@@ -54,17 +54,18 @@ class Rows:
 
     def clean(self) -> bool:
         """Whether there is nothing missing or infinite anywhere."""
-        if not is_clean(self.response):
-            return False
-        for value in self.values:
-            if not is_clean(value):
+        with np.errstate(over="ignore"):
+            if not is_clean(self.response):
                 return False
-        for group in self.groups:
-            if not is_clean(group):
-                return False
-        return (self.weights is None or is_clean(self.weights)) and (
-            self.offset is None or is_clean(self.offset)
-        )
+            for value in self.values:
+                if not is_clean(value):
+                    return False
+            for group in self.groups:
+                if not is_clean(group):
+                    return False
+            return (self.weights is None or is_clean(self.weights)) and (
+                self.offset is None or is_clean(self.offset)
+            )
 
 
 def _evaluate(
@@ -88,7 +89,7 @@ def as_value(value: Any, label: str, n_rows: int) -> Value:
         if value.ndim == 0:
             value = np.full(n_rows, value)
         if value.dtype.kind == "b":
-            value = FactorColumn(value.astype(np.int32), np.array([False, True]))
+            value = FactorColumn(value.astype(np.int32), LOGICAL)
             length = value.codes.shape[0]
         elif value.ndim != 1 or value.dtype.kind not in "fiu":
             raise DataError(
@@ -130,7 +131,8 @@ def read_rows(plan: Plan, columns: Columns, weights: Any, offset: Any, functions
             rows.parts.append(None)
             rows.group_states.append((None,))
             continue
-        parts, part_states = [], []
+        parts: list[FactorColumn] = []
+        part_states: list[Any] = []
         for name, expression in zip(group.columns, group.expressions, strict=True):
             if name is not None:
                 parts.append(_grouping_column(columns, name))
@@ -228,8 +230,8 @@ def _missing_masks(plan: Plan, rows: Rows, columns: Columns) -> dict[str, np.nda
             mask = mask & ~inner
         enter(label, mask)
     for group, parts, factor in zip(plan.groups, rows.parts, rows.groups, strict=True):
-        for name, part in zip(group.columns, parts or [factor], strict=True):
-            enter(name or group.name, part.codes < 0)
+        for column, part in zip(group.columns, parts or [factor], strict=True):
+            enter(column or group.name, part.codes < 0)
     if rows.weights is not None:
         enter("weights", np.isnan(rows.weights))
     if rows.offset is not None:

@@ -127,46 +127,44 @@ def smallest_eigenvalue(factor: Sequence[Sequence[float]]) -> float:
     return float(values[-1]) ** 2
 
 
-def singular_note(term: RandomTerm, factor: np.ndarray, scaled: np.ndarray) -> str:
+def singular_note(term: RandomTerm, factor: np.ndarray) -> str:
     """Says in words which variance is zero or which combination of columns does not vary.
 
     Parameters
     ----------
     term : RandomTerm
-    factor, scaled : ndarray, shape (k, k)
-        Relative factor in the user's coordinates and in unit-size coordinates (`scaled_factor`).
+    factor : ndarray, shape (k, k)
+        Relative factor whose product with its transpose is singular.
     """
-    sizes = np.sqrt((scaled * scaled).sum(axis=1))
-    zero = [
-        name for name, size in zip(term.names, sizes.tolist(), strict=True) if size**2 < SINGULAR_TOLERANCE
-    ]
+    Sigma = factor @ factor.T
+    sds = np.sqrt(np.diagonal(Sigma))
+    sizes = sds * np.sqrt(np.diagonal(term_gram(term)))
+    zero = [name for name, size in zip(term.names, sizes.tolist(), strict=True) if size**2 < SINGULAR_TOLERANCE]
     head = f"singular fit: in {term.group}, "
     remedy = "; the model may be too rich for these data, consider a simpler random part"
-    if len(zero) == term.k:
-        verb = "variance of {} is" if term.k == 1 else "variances of {} are"
-        return f"{head}the {verb.format(_listed(zero))} estimated as zero{remedy}"
     if zero:
         verb = "variance of {} is" if len(zero) == 1 else "variances of {} are"
         return f"{head}the {verb.format(_listed(zero))} estimated as zero{remedy}"
-    Sigma = factor @ factor.T
-    if term.k == 2:
-        rho = Sigma[0, 1] / math.sqrt(Sigma[0, 0] * Sigma[1, 1])
-        if abs(abs(rho) - 1.0) < 1e-4:
-            sign = "+1" if rho > 0 else "-1"
-            return f"{head}the correlation of {_listed(term.names)} is estimated as {sign}{remedy}"
-    # null directions v of Sigma: v'b has no variance; shown with each column in its own SD
-    sds = np.sqrt(np.diag(Sigma))
-    values, vectors = np.linalg.eigh(Sigma / np.outer(sds, sds))
+    correlation = Sigma / sds / sds[:, None]
+    if term.k == 2 and abs(abs(correlation[0, 1]) - 1.0) < 1e-4:
+        sign = "+1" if correlation[0, 1] > 0 else "-1"
+        return f"{head}the correlation of {_listed(term.names)} is estimated as {sign}{remedy}"
+    # A null vector v of Sigma: v'b has no variance. It is found in units of the SDs, then told in the user's.
+    values, vectors = np.linalg.eigh(correlation)
     null = max(1, int((values < 1e-6).sum()))
-    direction = vectors[:, 0] / sds
-    direction = direction / direction[np.argmax(np.abs(vectors[:, 0]))]
-    parts = [
-        f"{value:+.3g} {name}"
-        for value, name in zip(direction.tolist(), term.names, strict=True)
-        if abs(value) > 1e-3 * np.abs(direction).max()
-    ]
-    more = f" (and {null - 1} more)" if null > 1 else ""
-    return f"{head}the combination {' '.join(parts).lstrip('+')} has no variance{more}{remedy}"
+    v = vectors[:, 0]
+    shown = np.flatnonzero(np.abs(v) > 1e-3 * np.abs(v).max())
+    direction = v / sds
+    direction = direction / direction[shown[0]]
+    combination = " ".join([_signed(float(direction[j]), term.names[j]) for j in shown]).removeprefix("+ ")
+    more = f" ({null} such combinations in all)" if null > 1 else ""
+    return f"{head}the combination {combination} has no variance{more}{remedy}"
+
+
+def _signed(value: float, name: str) -> str:
+    sign = "-" if value < 0 else "+"
+    number = f"{abs(value):.3g}"
+    return f"{sign} {name}" if number == "1" else f"{sign} {number} {name}"
 
 
 def few_levels_notes(design: Design) -> list[str]:

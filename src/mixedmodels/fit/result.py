@@ -391,9 +391,7 @@ class LMMFit:
         if not self.converged:
             out.append(f"not converged: {optimum.message}")
         for position in self._singular:
-            term = design.terms[position]
-            factor = np.array(self._factors[position])
-            out.append(checks.singular_note(term, factor, checks.scaled_factor(term, factor)))
+            out.append(checks.singular_note(design.terms[position], np.array(self._factors[position])))
         out += frame.messages
         if self._options.sigma is not None:
             out.append(f"the residual SD is held at sigma = {float(self._options.sigma):g}")

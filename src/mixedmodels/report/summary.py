@@ -130,12 +130,17 @@ def _criteria_table(fit: LMMFit) -> Table:
         f"{fit.loglik:.1f}",
         str(fit.nobs - fit.df_model),
     )
-    return Table("", (first, "AIC", "BIC", "logLik", "df.resid"), (cells,), "rrrrr", indent=1)
+    return _even("", (first, "AIC", "BIC", "logLik", "df.resid"), cells, 8)
 
 
 def _residual_table(fit: LMMFit) -> Table:
     cells = tuple([f"{value:.4f}" for value in fit.scaled_quantiles()])
-    return Table("Scaled residuals", ("Min", "1Q", "Median", "3Q", "Max"), (cells,), "rrrrr")
+    return _even("Scaled residuals", ("Min", "1Q", "Median", "3Q", "Max"), cells, 7)
+
+
+def _even(title: str, header: tuple[str, ...], cells: tuple[str, ...], width: int) -> Table:
+    """A table of one row whose columns are at least `width` wide."""
+    return Table(title, tuple([head.rjust(width) for head in header]), (cells,), "r" * len(cells))
 
 
 def _random_table(fit: LMMFit) -> Table:

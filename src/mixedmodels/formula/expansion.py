@@ -153,11 +153,10 @@ class _Expander:
             if operator == "+":
                 terms.update(dict.fromkeys(self.encode(operand, sign, additive)))
             else:
-                kept = len(self.offsets)
+                kept, self.offsets = self.offsets, []
                 for mask in self.encode(operand, not sign, False):
                     terms.pop(mask, None)
-                removed = self.offsets[kept:]
-                self.offsets = [offset for offset in self.offsets[:kept] if offset not in removed]
+                self.offsets = [offset for offset in kept if offset not in self.offsets]
         return list(terms)
 
     def product(self, node: Operation, sign: bool) -> list[int]:
@@ -311,7 +310,7 @@ def _bare_bar(node: Operation, response: Expression | None = None) -> FormulaErr
 
 
 def _expand_group(node: Expression, whole: Expression) -> list[tuple[Expression, ...]]:
-    """Grouping factors of ``(... | node)``: a/b is b:a and a, inner first as lme4 has it; a*b is a, b and a:b."""
+    """Grouping factors of ``(... | node)``: a/b is b:a and a, inner first as in lme4; a*b is a, b and a:b."""
     inner = _unwrap(node)
     if type(inner) is Variable and inner.name not in (".", *_RESERVED):
         return [(inner,)]

@@ -147,6 +147,8 @@ class _Parser:
             kind, value, position = tokens[self.at]
             following = tokens[self.at + 1] if kind != END else tokens[self.at]
             if kind in (NAME, QUOTED) and following[1] == "=" and following[0] == OPERATOR:
+                if kind == QUOTED:
+                    value = _unescape(value)
                 if any(value == name for name, _ in kwargs):
                     raise error_at(self.text, position, f"argument {value!r} of {function}() is given twice")
                 self.at += 2

@@ -77,7 +77,7 @@ def _entries(values: Iterable[object], what: str) -> Iterable[object]:
 
 
 def _factors(entry: Effect, what: str) -> tuple[Variable, ...]:
-    names = (entry,) if isinstance(entry, str) else tuple(entry)
+    names = (entry,) if isinstance(entry, str) or not isinstance(entry, Iterable) else tuple(entry)
     if not names or not all(isinstance(name, str) and name for name in names):
         raise FormulaError(f"{what}: {entry!r} is neither a name nor a tuple of names")
     if any(name in (_INTERCEPT, _NO_INTERCEPT) for name in names):

@@ -154,9 +154,8 @@ def _base_index(base: Any, levels: Sequence[Any] | np.ndarray, labels: tuple[str
     if isinstance(base, str):
         if base in labels:
             return labels.index(base)
-    elif isinstance(base, (int, float, np.integer, np.floating)) and not isinstance(base, bool):
-        if base == int(base) and 1 <= base <= len(levels):
-            return int(base) - 1
+    elif isinstance(base, (int, float, np.integer, np.floating)) and base in range(1, len(levels) + 1):
+        return int(base) - 1
     raise OptionError(
         f"base {base!r} is neither a level nor a position from 1 to "
         f"{len(labels)}; the levels are {_shown(labels)}"
@@ -195,12 +194,11 @@ def _polynomial(m: int, scores: Any) -> tuple[np.ndarray, tuple[str, ...]]:
             f"(at most {_MAX_POLYNOMIAL_LEVELS}): "
             f"use another contrast, or the numeric scores as a predictor"
         )
-    from mixedmodels.frame.transforms.polynomial import (
-        orthogonal_polynomials,  # that package needs this module
-    )
+    # Late: the transforms need this module.
+    from mixedmodels.frame.transforms.polynomial import orthogonal_polynomials
 
     _, _, values = orthogonal_polynomials(scores, m - 1)
-    names = tuple([".L", ".Q", ".C"]) + tuple(f"^{j}" for j in range(4, m))
+    names = (".L", ".Q", ".C", *(f"^{j}" for j in range(4, m)))
     return values, names[: m - 1]
 
 

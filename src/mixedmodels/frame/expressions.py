@@ -47,6 +47,11 @@ _CONSTANTS: dict[str, Any] = {
     "Inf": math.inf,
     "pi": math.pi,
 }
+_LENIENT = frozenset(
+    ("factor", "ordered", "as.factor", "relevel", "interaction", "C", "is.na", "==", "!=", "%in%")
+)
+"""Functions and operators that check the levels of their argument themselves or have a value for any level."""
+
 _MISSING_OBJECTS = ("NAType", "NaTType", "NoneType")
 
 Functions = Mapping[str, Callable[..., Any]]
@@ -167,7 +172,7 @@ def _drop_unused(column: FactorColumn) -> tuple[FactorColumn, list[Any] | None]:
 
 
 def _normal(name: str) -> str:
-    """Argument names are compared without regard to case, dots and underscores: boundary_knots is Boundary.knots."""
+    """Argument names are compared loosely: boundary_knots is Boundary.knots."""
     return name.lower().replace("_", ".")
 
 
@@ -203,21 +208,25 @@ class _Evaluator:
             value = self.evaluate(expression, "")
         if isinstance(value, Logical):
             return value.factor()
+        if isinstance(value, MatrixColumn) and value.values.shape[1] == 1:
+            return MatrixColumn(value.values, ("",))  # R appends a suffix only if there are several columns
         if not is_column(value):
             raise FormulaError(
                 f"'{render(expression)}' is a constant: a term needs at least one column of the data"
             )
         return value
 
-    def evaluate(self, node: Expression, path: str) -> Any:
+    def evaluate(self, node: Expression, path: str, lenient: bool = False) -> Any:
+        """Value of a node; `path` finds its state, `lenient` lets new levels of a column pass."""
         if isinstance(node, Variable):
             if node.name in _CONSTANTS and not (node.name == "pi" and "pi" in self.columns):
                 return _CONSTANTS[node.name]
-            return self.variable(node.name)
+            return self.variable(node.name, lenient)
         if isinstance(node, (Number, Text)):
             return node.value
         if isinstance(node, Operation):
-            operands = tuple(self.evaluate(arg, f"{path}.{i}") for i, arg in enumerate(node.args))
+            lenient = node.operator in _LENIENT
+            operands = tuple(self.evaluate(arg, f"{path}.{i}", lenient) for i, arg in enumerate(node.args))
             if node.operator == "(":
                 return operands[0]
             return operate(node.operator, operands, tuple(map(render, node.args)), render(node))
@@ -225,7 +234,7 @@ class _Evaluator:
 
     # --- columns -----------------------------------------------------------------------------------------
 
-    def variable(self, name: str) -> Any:
+    def variable(self, name: str, lenient: bool = False) -> Any:
         try:
             raw = self.columns[name]
         except KeyError:
@@ -236,7 +245,7 @@ class _Evaluator:
             self.variables[name] = _describe(value)
             return value
         state = self.variables.get(name)
-        return value if state is None else _match(value, state, name)
+        return value if state is None else _match(value, state, name, lenient)
 
     # --- calls -------------------------------------------------------------------------------------------
 
@@ -281,10 +290,11 @@ class _Evaluator:
     def arguments(self, node: Call, parameters: tuple[str, ...], path: str) -> Arguments:
         """Evaluate the arguments and match them with the parameters."""
         label = render(node)
+        lenient = node.function in _LENIENT
         evaluated = [(None, arg) for arg in node.args] + list(node.kwargs)
         if parameters == ("...",):
             rest = tuple(
-                (name, self.evaluate(arg, f"{path}.{i}"), render(arg))
+                (name, self.evaluate(arg, f"{path}.{i}", lenient), render(arg))
                 for i, (name, arg) in enumerate(evaluated)
             )
             return Arguments(label, node.function, {}, {}, rest)
@@ -308,7 +318,7 @@ class _Evaluator:
                 parameter = matching[0]
                 if parameter in values:
                     raise FormulaError(f"'{label}': argument {parameter!r} is given twice")
-            values[parameter] = self.evaluate(arg, f"{path}.{i}")
+            values[parameter] = self.evaluate(arg, f"{path}.{i}", lenient)
             texts[parameter] = render(arg)
         required = parameters if parameters[0] == "test" else parameters[:1]
         for parameter in required:
@@ -360,9 +370,9 @@ class _Evaluator:
         label = render(node)
         if not node.args or len(node.args) + len(node.kwargs) > 2:
             raise FormulaError(f"'{label}': write C(factor, contrast), as in C(f, sum)")
-        value = self.evaluate(node.args[0], f"{path}.0")
+        value = self.evaluate(node.args[0], f"{path}.0", True)
         text = render(node.args[0])
-        if isinstance(value, np.ndarray) or (isinstance(value, Logical)):
+        if isinstance(value, (np.ndarray, Logical)):
             value = as_factor(value, text, "C")
         if not isinstance(value, FactorColumn):
             raise FormulaError(f"'{label}': C() needs a factor, not {text}")
@@ -529,12 +539,15 @@ def _describe(value: Any) -> State:
     return {"type": "numeric"}
 
 
-def _match(value: Any, state: State, name: str) -> Any:
-    """A column of new data as the type that it had in the fit."""
+def _match(value: Any, state: State, name: str, lenient: bool) -> Any:
+    """A column of new data as the type that it had in the fit; if `lenient`, new levels come after the old."""
     kind = state["type"]
     if kind == "factor":
         levels = state["levels"]
         column = value if isinstance(value, FactorColumn) else as_factor(value, f"column {name!r}", "factor")
+        if lenient:
+            known = set(map(level_text, levels))
+            levels = levels + [text for text in map(level_text, column.levels) if text not in known]
         codes = recode(column, levels, f"column {name!r}")
         return FactorColumn(codes, tuple(levels), ordered=state["ordered"])
     if kind == "numeric" and isinstance(value, Logical):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -85,16 +86,14 @@ def _identity(arguments: Arguments) -> Any:
 
 
 def _as_numeric(arguments: Arguments) -> Any:
-    """Numbers of a column; of a factor: its levels' numbers if they all are numbers, else positions from 1."""
+    """Numbers of a column; of a factor its levels' numbers, or positions from 1 if they are none."""
     value = arguments.values["x"]
     if not isinstance(value, FactorColumn):
         return as_number(value, arguments.texts["x"], arguments.function)
     numbers = np.arange(1.0, len(value.levels) + 1.0)
     if not value.ordered:
-        try:
+        with contextlib.suppress(ValueError):  # labels that are no numbers: positions, as in R
             numbers = np.array([float(level_text(level)) for level in value.levels])
-        except ValueError:
-            pass  # labels that are no numbers: positions, as in R
     return np.append(numbers, np.nan)[value.codes]
 
 
@@ -134,7 +133,7 @@ def _extreme(function: Callable[..., Any]) -> Plain:
 
 
 def _cbind(arguments: Arguments) -> MatrixColumn:
-    """Columns side by side; names as in R: those given, those of plain columns, else none (or numbers if no name)."""
+    """Columns side by side, named as in R: names given, names of plain columns, else none."""
     from mixedmodels.formula.grammar import is_plain_name
 
     blocks: list[np.ndarray] = []

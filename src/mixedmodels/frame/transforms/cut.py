@@ -32,7 +32,7 @@ def interval_labels(breaks: np.ndarray, digits: int, right: bool, include_lowest
     """Labels such as (0,5]: as few digits (at least `digits`) as keep the breaks apart."""
     for precision in range(digits, max(_MOST_DIGITS, digits) + 1):
         texts = [f"{value:.{max(precision, 1)}g}" for value in breaks]
-        texts = [text.replace("inf", "Inf") for text in texts]
+        texts = [{"inf": " Inf", "-inf": "-Inf"}.get(text, text) for text in texts]  # R pads Inf
         if len(set(texts)) == len(texts):
             break
     left, close = ("(", "]") if right else ("[", ")")

@@ -3,7 +3,8 @@ r"""B-splines and natural cubic splines: ``bs()`` and ``ns()`` with R's knots an
 On the knots t the B-splines of degree p follow the Cox-de Boor recursion
 
     B_{i,0}(x) = 1 if t_i <= x < t_{i+1},
-    B_{i,p}(x) = (x - t_i)/(t_{i+p} - t_i) B_{i,p-1}(x) + (t_{i+p+1} - x)/(t_{i+p+1} - t_{i+1}) B_{i+1,p-1}(x).
+    B_{i,p}(x) = (x - t_i) / (t_{i+p} - t_i) B_{i,p-1}(x)
+                 + (t_{i+p+1} - x) / (t_{i+p+1} - t_{i+1}) B_{i+1,p-1}(x).
 
 Outside the boundary knots the polynomial of the outermost interval is continued.
 
@@ -111,7 +112,7 @@ def check_knots(inner: np.ndarray, boundary: np.ndarray, name: str) -> None:
 def _learn_knots(
     arguments: Arguments, order: int, intercept: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The column, its inner and its boundary knots; `order` is how many columns there are without inner knots."""
+    """The column, its inner and its boundary knots; without inner knots there are `order` columns."""
     x, points = arguments.finite_points()
     boundary = arguments.vector("Boundary.knots")
     if boundary is None:

@@ -349,20 +349,11 @@ def _fixed_part(
         ones = 0
     elif part.terms and all(part.full[0]):
         ones = slice(0, part.stops[0])
-    if len(part.terms) > 1 and part.stops[-1] - part.intercept > len(part.terms):
-        _check_products(X, part)
-    dependence = find_dependence(X, ones)
+    dependence = find_dependence(X, ones, part.names)
     if dependence is None:
         return X, part, None, None
     order = "C" if p <= _ROW_MAJOR else "F"
     return np.asarray(X[:, dependence.kept], order=order), part, *dependence
-
-
-def _check_products(X: np.ndarray, part: PartState) -> None:
-    """Products of finite columns can overflow."""
-    for j, name in enumerate(part.names):
-        if ":" in name and not np.isfinite(np.dot(X[:, j], X[:, j])) and not np.isfinite(X[:, j]).all():
-            raise DataError(f"the product {name!r} overflows; rescale its variables")
 
 
 def _random_terms(

@@ -218,7 +218,8 @@ def fill_columns(
             if key not in ready:
                 ready[key] = _columns(values[key[0]], variables[key[0]], key[1])
             factors.append(ready[key])
-        j = _write_products(factors, out, j)
+        with np.errstate(over="ignore"):  # found and named by the rank check
+            j = _write_products(factors, out, j)
 
 
 def _write_products(factors: list[list[np.ndarray]], out: np.ndarray, start: int) -> int:

@@ -8,7 +8,6 @@ language); categoricals keep the order of their categories. Levels without a row
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from mixedmodels.errors import DataError
 from mixedmodels.frame.values import FactorColumn
 
 __all__ = [
+    "LOGICAL",
     "InteractionLevels",
     "code_column",
     "code_integers",
@@ -29,6 +29,8 @@ __all__ = [
     "match_interaction",
     "match_levels",
 ]
+
+LOGICAL = np.array(["FALSE", "TRUE"], dtype=object)  # levels of truth values, as R spells them
 
 _CHUNK = 1 << 16  # rows per pass: the shifted copy of a chunk stays in the cache
 
@@ -226,13 +228,11 @@ def code_column(values: np.ndarray) -> FactorColumn:
     if kind in "iu":
         return FactorColumn(*code_integers(values))
     if kind == "b":
-        present = np.array([False, True])
-        return FactorColumn(*drop_unused(values.astype(np.int32), present)[:2])
+        return FactorColumn(*drop_unused(values.astype(np.int32), LOGICAL)[:2])
     if kind == "f":
-        if values.shape[0] and not math.isfinite(np.dot(values, values)):
-            missing = np.isnan(values)
-            if missing.any():
-                return _code_present(values, ~missing)
+        missing = np.isnan(values)
+        if missing.any():
+            return _code_present(values, ~missing)
         if bool((values == np.trunc(values)).all()) and bool((np.abs(values) < 2.0**53).all()):
             return FactorColumn(*code_integers(values.astype(np.int64)))
     elif kind in "mM":

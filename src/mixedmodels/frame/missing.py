@@ -26,7 +26,11 @@ __all__ = [
 
 
 def is_clean(value: Value) -> bool:
-    """Whether a column has no missing and no infinite value; False may be a false alarm on overflow."""
+    """Whether a column has no missing and no infinite value.
+
+    One pass: a sum of squares is finite only if all values are. False may be a false alarm (overflow), which the
+    caller clears up; floating-point overflow warnings are the caller's to silence.
+    """
     if type(value) is np.ndarray:
         return math.isfinite(np.dot(value, value))
     if type(value) is FactorColumn:

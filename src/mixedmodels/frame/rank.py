@@ -7,9 +7,12 @@ their span and always scaled, so that neither units nor origins (years, dates in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from mixedmodels.errors import DataError
 
 __all__ = ["Dependence", "estimable", "find_dependence"]
 
@@ -33,7 +36,9 @@ class Dependence(NamedTuple):
     null: np.ndarray
 
 
-def find_dependence(X: np.ndarray, ones: int | slice | None) -> Dependence | None:
+def find_dependence(
+    X: np.ndarray, ones: int | slice | None, names: Sequence[str] | None = None
+) -> Dependence | None:
     """Dependent columns of X, or None if X has full column rank.
 
     Parameters
@@ -43,16 +48,38 @@ def find_dependence(X: np.ndarray, ones: int | slice | None) -> Dependence | Non
     ones : int, slice or None
         The column of ones, or the columns whose sum is the constant one; None if the constant is not
         known to lie in the span.
+    names : sequence of str, optional
+        Names of the columns, for the error.
 
     Returns
     -------
     Dependence or None
+
+    Raises
+    ------
+    DataError
+        A column has values too large for floating point (a product of variables that overflows).
+
+    Examples
+    --------
+    >>> x = np.array([2001.0, 2002.0, 2003.0, 2005.0])
+    >>> X = np.column_stack([np.ones(4), x, 2.0 * x + 1.0])
+    >>> dependence = find_dependence(X, 0)
+    >>> dependence.kept, np.round(dependence.null[:, 0], 6)
+    (array([0, 1]), array([ 1.,  2., -1.]))
     """
     n, p = X.shape
     if p == 0 or (p == 1 and ones == 0):
         return None
-    if p <= n and _surely_full(X, ones):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        full = p <= n and _surely_full(X, ones)
+    if full:
         return None
+    finite = np.isfinite(X).all(axis=0)
+    if not finite.all():
+        j = int(np.argmin(finite))
+        name = repr(names[j]) if names is not None else str(j)
+        raise DataError(f"the column {name} is too large for floating point; rescale its variables")
     return _careful(X, ones)
 
 
@@ -188,6 +215,8 @@ def _null_space(
         coefficients[np.abs(coefficients) < 1e-11] = 0.0
         null[kept] = coefficients * scale[dropped] / scale[kept][:, None]
     constant = centre[dropped] - centre[kept] @ null[kept]
+    rounding = np.abs(centre[dropped]) + np.abs(centre[kept]) @ np.abs(null[kept]) + scale[dropped]
+    constant[np.abs(constant) < 1e-12 * rounding] = 0.0
     null[support] += constant
     null[dropped, range(len(dropped))] = -1.0
     return null

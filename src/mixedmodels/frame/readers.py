@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import DataError
-from mixedmodels.frame.factors import code_column, code_texts, drop_unused, sort_levels
+from mixedmodels.frame.factors import LOGICAL, code_column, code_texts, sort_levels
 from mixedmodels.frame.values import FactorColumn, Value
 
 __all__ = ["Raw", "collect", "plain_column", "reader_of", "to_numbers"]
@@ -315,7 +315,7 @@ def _masked(values: np.ndarray, missing: np.ndarray) -> Raw:
     if values.dtype.kind == "b":
         codes = values.astype(np.int32)
         codes[missing] = -1
-        return FactorColumn(codes, np.array([False, True]))
+        return FactorColumn(codes, LOGICAL)
     if values.dtype.kind == "f":
         values = values.astype(np.float64)
         values[missing] = np.nan
@@ -397,7 +397,7 @@ def to_numbers(raw: Any, name: str) -> Value:
     if kind == "f":
         return raw if raw.dtype == np.float64 and raw.dtype.isnative else raw.astype(np.float64)
     if kind == "b":
-        return FactorColumn(*drop_unused(raw.astype(np.int32), np.array([False, True]))[:2])
+        return FactorColumn(raw.astype(np.int32), LOGICAL)
     if isinstance(raw, np.ma.MaskedArray):
         values = raw.data.astype(np.float64)
         values[np.ma.getmaskarray(raw)] = np.nan

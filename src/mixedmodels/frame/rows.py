@@ -10,7 +10,7 @@ import numpy as np
 from mixedmodels.errors import DataError
 from mixedmodels.formula.ast import Expression, Variable
 from mixedmodels.frame.columns import Columns, numeric_column
-from mixedmodels.frame.factors import code_column, interact
+from mixedmodels.frame.factors import LOGICAL, code_column, interact
 from mixedmodels.frame.missing import (
     check_finite,
     count_missing,
@@ -54,17 +54,18 @@ class Rows:
 
     def clean(self) -> bool:
         """Whether there is nothing missing or infinite anywhere."""
-        if not is_clean(self.response):
-            return False
-        for value in self.values:
-            if not is_clean(value):
+        with np.errstate(over="ignore"):
+            if not is_clean(self.response):
                 return False
-        for group in self.groups:
-            if not is_clean(group):
-                return False
-        return (self.weights is None or is_clean(self.weights)) and (
-            self.offset is None or is_clean(self.offset)
-        )
+            for value in self.values:
+                if not is_clean(value):
+                    return False
+            for group in self.groups:
+                if not is_clean(group):
+                    return False
+            return (self.weights is None or is_clean(self.weights)) and (
+                self.offset is None or is_clean(self.offset)
+            )
 
 
 def _evaluate(
@@ -88,7 +89,7 @@ def as_value(value: Any, label: str, n_rows: int) -> Value:
         if value.ndim == 0:
             value = np.full(n_rows, value)
         if value.dtype.kind == "b":
-            value = FactorColumn(value.astype(np.int32), np.array([False, True]))
+            value = FactorColumn(value.astype(np.int32), LOGICAL)
             length = value.codes.shape[0]
         elif value.ndim != 1 or value.dtype.kind not in "fiu":
             raise DataError(

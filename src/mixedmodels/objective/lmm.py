@@ -118,12 +118,14 @@ class LMMObjective:
     @cached_property
     def start(self) -> np.ndarray:
         """Starting values from moments of the least-squares residuals."""
-        own = getattr(self.solver, "start", None)
-        if own is not None:  # a solver that has the moments at hand
-            return np.clip(np.asarray(own(self.sigma_fixed), dtype=np.float64), self.lower, self.upper)
-        from mixedmodels.objective.start import moment_start
+        internal = getattr(self.solver, "start_internal", None)
+        crossed = len({id(term.codes) for term in self.design.terms}) > 1
+        if internal is not None and self.entries is not None and self.sigma_fixed is None and not crossed:
+            theta = self.theta_map @ internal  # the solver has the moments at hand
+        else:
+            from mixedmodels.objective.start import moment_start
 
-        theta = self._map.theta_of(moment_start(self.design, self.sigma_fixed))
+            theta = self._map.theta_of(moment_start(self.design, self.sigma_fixed))
         return np.clip(theta, self.lower, self.upper)
 
     def factors(self, theta: np.ndarray) -> list[np.ndarray]:
@@ -138,22 +140,13 @@ class LMMObjective:
     @cached_property
     def evaluator(self) -> Any:
         """Compiled evaluator for this criterion, or None: then the parts come from `Solver.components`."""
-        found = getattr(self.solver, "evaluator", None)
-        if found is None or self.entries is None:
-            return None
-        if not hasattr(found, "value_gradient_hessian"):  # a factory: one evaluator per criterion
-            found = found(self.reml, self.sigma_fixed)
-        if found is None or bool(found.reml) != self.reml or found.n_theta != self.n_theta:
-            return None
-        if (found.sigma_fixed > 0.0) != (self.sigma_fixed is not None):
-            return None
-        return found
+        make = getattr(self.solver, "evaluator_for", None)
+        return None if make is None else make(self.reml, self.sigma_fixed)
 
     @cached_property
     def theta_map(self) -> np.ndarray:
         """C in ``theta = C theta_internal``, shape (n_theta, n_theta)."""
-        C = getattr(self.solver, "theta_map", None)
-        return np.eye(self.n_theta) if C is None else np.asarray(C, dtype=np.float64)
+        return self.solver.theta_map
 
     @cached_property
     def _to_internal(self) -> np.ndarray:
@@ -166,6 +159,46 @@ class LMMObjective:
         except FloatingPointError as error:
             raise Breakdown(f"{error}; check the values of theta") from None
         return value, D.T @ gradient, D.T @ H @ D
+
+    def newton_minimize(
+        self, theta0: np.ndarray, *, callback: Any = None, **options: Any
+    ) -> dict[str, Any] | None:
+        """The default method run to the end without Python in the loop, or None where there is no evaluator.
+
+        Parameters
+        ----------
+        theta0 : ndarray, shape (n_theta,)
+        callback : callable, optional
+            ``callback(iteration, theta, value, decrement)``.
+        **options
+            Those of the compiled loop: tol, maxiter, max_seconds, cap, snap, escapes, trace.
+
+        Returns
+        -------
+        dict
+            theta, value, gradient, hessian, trace and counts, in the coordinates of this objective.
+        """
+        if self.evaluator is None or not self.n_theta:
+            return None
+        from mixedmodels.solver._kernels.newton import newton_minimize
+
+        C, D = self.theta_map, self._to_internal
+
+        def told(iteration: int, theta: np.ndarray, value: float, decrement: float) -> Any:
+            return callback(iteration, C @ np.asarray(theta), value, decrement)
+
+        facts = newton_minimize(
+            self.evaluator,
+            D @ self._map.check(theta0),
+            callback=None if callback is None else told,
+            **options,
+        )
+        facts["theta"] = C @ facts["theta"]
+        facts["gradient"] = D.T @ facts["gradient"]
+        facts["hessian"] = D.T @ facts["hessian"] @ D
+        if facts.get("trace") is not None:
+            facts["trace"] = np.column_stack([facts["trace"][:, :2], facts["trace"][:, 2:] @ C.T])
+        return facts
 
     # ------------------------------------------------------------------ objective
     def value(self, theta: np.ndarray) -> float:

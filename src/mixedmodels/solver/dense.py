@@ -203,7 +203,7 @@ class DenseSolver:
 
     name = "dense"
     evaluator = None
-    theta_map = None
+    reason = ""
 
     def __init__(self, design: Design) -> None:
         from scipy import sparse

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -47,30 +48,32 @@ def fitted(id_):
     return mm.lmm(ref["formula"], table(ref["data"]), **arguments(ref))
 
 
-def random_terms(model):
-    """Our random terms in theta's order: (group, names of the columns)."""
-    return [(term.group, term.names) for term in model.design.terms]
-
-
 def reordered_theta(ref, terms):
-    """lme4 orders terms by number of levels; ours keep the formula's order. Map by name, column-wise."""
+    """lme4 orders terms by number of levels; ours keep the formula's order. Map by name.
+
+    `terms` are our random terms in theta's order; the entries of a covariance structure say which element of
+    the factor each parameter is.
+    """
     by_name = dict(zip(ref["theta"]["names"], ref["theta"]["values"], strict=True))
     theta = []
-    for group, names in terms:
-        for j, column in enumerate(names):
-            theta.append(by_name.pop(f"{group}.{column}"))
-            theta += [by_name.pop(f"{group}.{row}.{column}") for row in names[j + 1 :]]
+    for term in terms:
+        part = np.full(term.covariance.n_theta, np.nan)
+        for row, column, parameter in term.covariance.entries:
+            names = [term.names[row]] if row == column else [term.names[row], term.names[column]]
+            part[parameter] = by_name.pop(".".join([term.group, *names]))
+        theta.append(part)
     assert not by_name, f"parameters of the reference not found in the model: {by_name}"
-    return np.array(theta)
+    return np.concatenate(theta)
 
 
 def covariances(fit):
     """{(group, name1, name2): covariance} from the variance table, residual left out."""
     out = {}
-    for group, name1, name2, covariance, _ in fit.varcorr.to_frame().itertuples(index=False):
-        if group != "Residual":
-            second = name1 if name2 is None or pd.isna(name2) else name2
-            out[group, name1, second] = out[group, second, name1] = covariance
+    for row in fit.varcorr.to_frame().itertuples():
+        if row.group != "Residual":
+            group = re.sub(r"\.\d+$", "", row.group)  # independent terms on one factor are numbered
+            second = row.name1 if pd.isna(row.name2) else row.name2
+            out[group, row.name1, second] = out[group, second, row.name1] = row.vcov
     return out
 
 
@@ -83,7 +86,7 @@ def test_the_collection_is_complete():
 def test_objective_at_the_reference_theta(id_):
     ref = reference(id_)
     model = mm.LinearMixedModel(ref["formula"], table(ref["data"]), **arguments(ref))
-    theta = reordered_theta(ref, random_terms(model))
+    theta = reordered_theta(ref, model.design.terms)
     assert model.objective(theta) == pytest.approx(ref["objective"]["deviance"], rel=1e-9)
 
 
@@ -137,7 +140,7 @@ def test_covariance_of_the_fixed_effects(id_):
 def test_variance_parameters(id_):
     ref, fit = reference(id_), fitted(id_)
     assert fit.sigma == pytest.approx(ref["sigma"], rel=1e-5)
-    np.testing.assert_allclose(fit.theta, reordered_theta(ref, random_terms(fit)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(fit.theta, reordered_theta(ref, fit.design.terms), rtol=1e-4, atol=1e-6)
     ours = covariances(fit)
     for block in ref["varcorr"]:
         for i, row in enumerate(block["terms"]):
@@ -150,7 +153,7 @@ def test_variance_parameters(id_):
 def test_boundary(id_):
     ref, fit = reference(id_), fitted(id_)
     assert fit.is_singular == ref["singular"]
-    at_zero = reordered_theta(ref, random_terms(fit)) == 0.0
+    at_zero = reordered_theta(ref, fit.design.terms) == 0.0
     assert np.all(fit.theta[at_zero] == 0.0), "on the boundary exactly, not nearly"
 
 
@@ -193,7 +196,7 @@ def test_predictions(id_, which):
     newdata = pd.DataFrame(ref["predictions"]["newdata"])
     before = newdata.copy()
     if which == "population":
-        values = fit.predict(newdata, re_form="~0")
+        values = fit.predict(newdata, re_form="population")
     else:
         values = fit.predict(newdata, new_levels="population")
     expected = np.array(ref["predictions"][which], dtype=float)

@@ -265,7 +265,9 @@ def _length(values: Any, name: str) -> int:
 
 
 def plain_column(values: Any, name: str) -> Raw:
-    """A NumPy array, masked array, list or series of one column."""
+    """A NumPy array, masked array, list or series of one column, or a factor already coded."""
+    if isinstance(values, FactorColumn):
+        return values
     if isinstance(values, np.ma.MaskedArray):
         return _masked(values.data, np.ma.getmaskarray(values))
     if not isinstance(values, np.ndarray):

@@ -19,7 +19,9 @@ def sleepstudy():
 
 
 def python(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def test_import_is_light():
@@ -63,7 +65,8 @@ def test_formula_may_be_text_or_formula_or_lists(sleepstudy):
     text = mm.lmm(FORMULA, sleepstudy)
     parsed = mm.lmm(parse(FORMULA), sleepstudy)
     lists = mm.lmm(
-        mm.formula_from_lists("Reaction", ["intercept", "Days"], [["intercept", "Days"]], ["Subject"]), sleepstudy
+        mm.formula_from_lists("Reaction", ["intercept", "Days"], [["intercept", "Days"]], ["Subject"]),
+        sleepstudy,
     )
     assert text.criterion == parsed.criterion == lists.criterion
     with pytest.raises(mm.OptionError, match="formula"):
@@ -97,7 +100,9 @@ def test_unfitted_model(sleepstudy, reml):
     step = 1e-5
     for j in range(3):
         moved = [model.objective(fit.theta + s * step * np.eye(3)[j] + 0.1) for s in (1, -1)]
-        assert model.gradient(fit.theta + 0.1)[j] == pytest.approx((moved[0] - moved[1]) / (2 * step), rel=1e-5)
+        assert model.gradient(fit.theta + 0.1)[j] == pytest.approx(
+            (moved[0] - moved[1]) / (2 * step), rel=1e-5
+        )
     assert "not fitted" in repr(model)
     assert model.fit(reml=not reml).is_reml is not reml
 

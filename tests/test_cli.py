@@ -54,7 +54,9 @@ def test_kinds_of_files(capsys, folder, name):
 
 
 def test_json(capsys):
-    status, out, _ = run(capsys, "fit", FORMULA, "sleepstudy", "--ml", "--json", "--ci", "wald", "--level", "0.9")
+    status, out, _ = run(
+        capsys, "fit", FORMULA, "sleepstudy", "--ml", "--json", "--ci", "wald", "--level", "0.9"
+    )
     result = json.loads(out)
     assert status == 0
     assert result["deviance"] == pytest.approx(1751.93934446, abs=1e-6)
@@ -126,7 +128,9 @@ def test_wrong_input_is_one_line_and_status_2(capsys, arguments, text):
     assert out == ""
 
 
-@pytest.mark.parametrize("arguments", [(), ("fit",), ("fit", FORMULA), ("nothing",), ("fit", "a", "b", "--nothing")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("fit",), ("fit", FORMULA), ("nothing",), ("fit", "a", "b", "--nothing")]
+)
 def test_wrong_usage_is_one_line_and_status_2(capsys, arguments):
     with pytest.raises(SystemExit) as stopped:
         cli.main(list(arguments))
@@ -173,7 +177,9 @@ def test_warnings_are_lines_on_standard_error(capsys, monkeypatch):
 
 def test_module_and_version():
     def call(*arguments):
-        return subprocess.run([sys.executable, "-m", "mixedmodels", *arguments], capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, "-m", "mixedmodels", *arguments], capture_output=True, text=True
+        )
 
     done = call("--version")
     assert done.returncode == 0 and done.stdout == f"mixedmodels {mm.__version__}\n"
@@ -188,7 +194,9 @@ def test_plain_csv_reader_agrees_with_the_others(folder, tmp_path):
     data = files.read_csv_plain(folder / "sleep.csv.gz")
     assert mm.lmm(FORMULA, data).criterion == pytest.approx(1743.62827195849, abs=1e-6)
     path = tmp_path / "types.csv"
-    path.write_text('i,f,t,b,m\n1,1.5,a,TRUE,1\n2,NA,"x, ""y""",FALSE,\n3,2e3,NA,TRUE,3\n', encoding="utf-8-sig")
+    path.write_text(
+        'i,f,t,b,m\n1,1.5,a,TRUE,1\n2,NA,"x, ""y""",FALSE,\n3,2e3,NA,TRUE,3\n', encoding="utf-8-sig"
+    )
     data = files.read_csv_plain(path)
     assert data["i"].tolist() == [1, 2, 3] and data["i"].dtype.kind == "i"
     assert np.array_equal(data["f"], [1.5, np.nan, 2000.0], equal_nan=True)
@@ -200,14 +208,19 @@ def test_plain_csv_reader_agrees_with_the_others(folder, tmp_path):
 @pytest.mark.parametrize("library", ["pyarrow", "polars", "pandas", None])
 def test_every_library_reads_the_same(folder, monkeypatch, library):
     monkeypatch.setattr(files, "_LIBRARIES", () if library is None else (library,))
-    assert mm.lmm(FORMULA, files.read_csv(folder / "sleep.csv")).criterion == pytest.approx(1743.62827195849, abs=1e-6)
+    assert mm.lmm(FORMULA, files.read_csv(folder / "sleep.csv")).criterion == pytest.approx(
+        1743.62827195849, abs=1e-6
+    )
     if library is None:
         with pytest.raises(mm.DataError, match="needs pyarrow or polars"):
             files.read_parquet(folder / "sleep.parquet")
         with pytest.raises(mm.DataError, match="needs pyarrow or polars"):
             files.read_arrow(folder / "sleep.feather")
     else:
-        for frame in (files.read_parquet(folder / "sleep.parquet"), files.read_arrow(folder / "sleep.feather")):
+        for frame in (
+            files.read_parquet(folder / "sleep.parquet"),
+            files.read_arrow(folder / "sleep.feather"),
+        ):
             assert mm.lmm(FORMULA, frame).criterion == pytest.approx(1743.62827195849, abs=1e-6)
 
 

@@ -95,12 +95,16 @@ def test_refusals():
         checks.check_data(design(y, (fine,), offset=y - 2.0))
     with pytest.raises(mm.DataError, match="12 observations"):
         checks.check_data(design(y, (fine,), X=np.eye(12)))
-    each = RandomTerm("g", ("(Intercept)",), np.arange(12, dtype=np.int32), range(12), None, make_covariance("us", 1))
+    each = RandomTerm(
+        "g", ("(Intercept)",), np.arange(12, dtype=np.int32), range(12), None, make_covariance("us", 1)
+    )
     with pytest.raises(mm.IdentifiabilityError, match="12 random effects for 12 observations"):
         checks.check_data(design(y, (each,)))
     checks.check_data(design(y, (each,)), sigma_fixed=True)
     checks.check_data(design(y, (each,), weights=np.linspace(1, 2, 12)))
-    one = RandomTerm("g", ("(Intercept)",), np.zeros(12, dtype=np.int32), ("a",), None, make_covariance("us", 1))
+    one = RandomTerm(
+        "g", ("(Intercept)",), np.zeros(12, dtype=np.int32), ("a",), None, make_covariance("us", 1)
+    )
     with pytest.raises(mm.IdentifiabilityError, match="single level"):
         checks.check_data(design(y, (one,)))
 

@@ -62,7 +62,9 @@ def test_equal_fits_give_equal_files(fit, tmp_path):
 def test_stateful_transforms_and_contrasts_survive(sleepstudy, tmp_path):
     data = sleepstudy.assign(half=np.where(sleepstudy["Days"] < 5, "early", "late"))
     fit = mm.lmm(
-        "Reaction ~ poly(Days, 2) + scale(Days):half + (scale(Days) | Subject)", data, contrasts={"half": "sum"}
+        "Reaction ~ poly(Days, 2) + scale(Days):half + (scale(Days) | Subject)",
+        data,
+        contrasts={"half": "sum"},
     )
     loaded = saved(fit, tmp_path)
     assert_same(fit, loaded, data.iloc[[5]])
@@ -97,7 +99,7 @@ def test_functions_must_be_passed_again(sleepstudy, tmp_path):
     fit = mm.lmm("Reaction ~ double(Days) + (1 | Subject)", sleepstudy, functions={"double": double})
     path = tmp_path / "fit.mm"
     fit.save(path)
-    with pytest.raises(mm.DataError, match="functions=.*'double'"):
+    with pytest.raises(mm.DataError, match=r"functions=.*'double'"):
         mm.load(path)
     loaded = mm.load(path, functions={"double": double})
     assert np.array_equal(loaded.predict(sleepstudy), fit.predict(sleepstudy))
@@ -115,7 +117,7 @@ def test_functions_must_be_passed_again(sleepstudy, tmp_path):
 def test_foreign_files(tmp_path, content):
     path = tmp_path / "other.mm"
     path.write_bytes(content)
-    with pytest.raises(mm.DataError, match="other.mm' is damaged or is not a fit saved by mixedmodels"):
+    with pytest.raises(mm.DataError, match=r"other\.mm' is damaged or is not a fit saved by mixedmodels"):
         mm.load(path)
 
 
@@ -166,7 +168,8 @@ def test_missing_file_and_unwritable_place(fit, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", ["os:system", "builtins:eval", "mixedmodels.cli:main", "mixedmodels.design:np", "subprocess:Popen"]
+    "path",
+    ["os:system", "builtins:eval", "mixedmodels.cli:main", "mixedmodels.design:np", "subprocess:Popen"],
 )
 def test_a_file_cannot_name_other_classes(fit, tmp_path, path):
     good, bad = tmp_path / "fit.mm", tmp_path / "bad.mm"
@@ -218,7 +221,14 @@ def test_codec_keeps_plain_values(value):
 def test_codec_keeps_floats_and_arrays():
     encoder = Encoder()
     shared = np.arange(3)
-    value = [np.inf, -np.inf, shared, shared, np.array(["a", None], dtype=object), np.datetime64("2024-01-02")]
+    value = [
+        np.inf,
+        -np.inf,
+        shared,
+        shared,
+        np.array(["a", None], dtype=object),
+        np.datetime64("2024-01-02"),
+    ]
     tree = json.loads(json.dumps(encoder.encode(value), allow_nan=False))
     back = Decoder(encoder.arrays).decode(tree)
     assert back[:2] == [np.inf, -np.inf]

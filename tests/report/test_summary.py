@@ -200,7 +200,9 @@ def test_p_values():
 
 
 def test_abbreviations():
-    assert [abbreviate(name) for name in ("(Intercept)", "Days", "temperature", "xxxxxxxxxx", "ABCDEFGHI")] == [
+    assert [
+        abbreviate(name) for name in ("(Intercept)", "Days", "temperature", "xxxxxxxxxx", "ABCDEFGHI")
+    ] == [
         "(Intr)",
         "Days",
         "tmprtr",

@@ -139,7 +139,7 @@ def singular_note(term: RandomTerm, factor: np.ndarray) -> str:
     Sigma = factor @ factor.T
     sds = np.sqrt(np.diagonal(Sigma))
     sizes = sds * np.sqrt(np.diagonal(term_gram(term)))
-    zero = [name for name, size in zip(term.names, sizes.tolist(), strict=True) if size**2 < SINGULAR_TOLERANCE]
+    zero = [term.names[j] for j, size in enumerate(sizes.tolist()) if size**2 < SINGULAR_TOLERANCE]
     head = f"singular fit: in {term.group}, "
     remedy = "; the model may be too rich for these data, consider a simpler random part"
     if zero:

@@ -130,7 +130,7 @@ def _criteria_table(fit: LMMFit) -> Table:
         f"{fit.loglik:.1f}",
         str(fit.nobs - fit.df_model),
     )
-    return _even("", (first, "AIC", "BIC", "logLik", "df.resid"), cells, 8)
+    return _even("", (first, "AIC", "BIC", "logLik", "df.resid"), cells, 8, indent=1)
 
 
 def _residual_table(fit: LMMFit) -> Table:
@@ -138,9 +138,9 @@ def _residual_table(fit: LMMFit) -> Table:
     return _even("Scaled residuals", ("Min", "1Q", "Median", "3Q", "Max"), cells, 7)
 
 
-def _even(title: str, header: tuple[str, ...], cells: tuple[str, ...], width: int) -> Table:
+def _even(title: str, header: tuple[str, ...], cells: tuple[str, ...], width: int, indent: int = 0) -> Table:
     """A table of one row whose columns are at least `width` wide."""
-    return Table(title, tuple([head.rjust(width) for head in header]), (cells,), "r" * len(cells))
+    return Table(title, tuple([head.rjust(width) for head in header]), (cells,), "r" * len(cells), indent)
 
 
 def _random_table(fit: LMMFit) -> Table:

@@ -234,6 +234,23 @@ def test_new_levels_are_named(text):
         apply(node, {**data, "f": np.array(["a", "zebra"] * 12)}, state)
 
 
+@pytest.mark.parametrize(
+    "text", ["f", "factor(f)", "as.factor(f)", "relevel(f, ref = 'b')", "interaction(f, b)"]
+)
+def test_new_levels_may_be_allowed(text):
+    node, data = expression(text), columns()
+    _, state = learn(node, data)
+    new = {"f": np.array(["a", "zebra", "b"]), "b": data["b"][:3]}
+    codes = apply(node, new, state, allow_new_levels=True).codes
+    assert (codes < 0).tolist() == [False, True, False]
+
+
+def test_infinite_new_values_do_not_warn():
+    node = expression("bs(x, df = 4)")
+    _, state = learn(node, columns())
+    assert not np.isfinite(apply(node, {"x": np.array([math.inf])}, state).values).any()
+
+
 def test_new_level_message():
     _, state = learn(Variable("f"), {"f": np.array(["a", "b"])})
     with pytest.raises(NewLevelError) as error:

@@ -17,7 +17,8 @@ from mixedmodels.formula.ast import (
     Text,
     Variable,
 )
-from mixedmodels.formula.expansion import STRUCTURES, expand_formula, resolve_dot
+from mixedmodels.formula.dot import resolve_dot
+from mixedmodels.formula.expansion import STRUCTURES, expand_formula
 from mixedmodels.formula.grammar import parse_sides
 from mixedmodels.formula.lists import formula_from_lists
 from mixedmodels.formula.render import group_name, render, term_label, variables

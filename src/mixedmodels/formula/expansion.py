@@ -24,9 +24,9 @@ from mixedmodels.formula.ast import (
     Text,
     Variable,
 )
-from mixedmodels.formula.render import render, variables
+from mixedmodels.formula.render import render
 
-__all__ = ["STRUCTURES", "expand_formula", "expand_terms", "resolve_dot"]
+__all__ = ["STRUCTURES", "expand_formula", "expand_terms", "refuse_response"]
 
 STRUCTURES = (
     "us",
@@ -172,6 +172,8 @@ class _Expander:
             )
         left = self.encode(node.args[0], sign)
         right = self.encode(node.args[1], sign)
+        if not left and operator in ("*", "/"):
+            return []  # as R has it: 1 * a and 1 / a hold no term
         if operator == ":":
             terms = [a | b for a in left for b in right]
         elif operator == "*":
@@ -380,10 +382,7 @@ def expand_formula(response: Expression | None, right: Expression, text: str = "
             right = _sum(bars)
     masks = expander.encode(right, True, True) if right is not None else []
     fixed = expander.result(masks) if fixed_dot is None else fixed_dot
-    if response is not None and any(term.factors == (response,) for term in fixed.terms):
-        raise FormulaError(
-            f"the response '{render(response)}' is also a predictor: remove it from the right-hand side"
-        )
+    refuse_response(response, fixed)
     return Formula(response, fixed, tuple(expander.bars), text)
 
 
@@ -394,6 +393,14 @@ def _sum(nodes: Sequence[Expression]) -> Expression | None:
     return total
 
 
+def refuse_response(response: Expression | None, fixed: TermList) -> None:
+    """The response as its own predictor is a mistake (R drops it with a warning)."""
+    if response is not None and any(term.factors == (response,) for term in fixed.terms):
+        raise FormulaError(
+            f"the response '{render(response)}' is also a predictor: remove it from the right-hand side"
+        )
+
+
 def _check_response(response: Expression, right: Expression) -> None:
     if _is_bar(response):
         raise FormulaError(
@@ -402,78 +409,3 @@ def _check_response(response: Expression, right: Expression) -> None:
         )
     if type(response) in (Number, Text) or response == _DOT:
         raise FormulaError(f"the response '{render(response)}' is not a column: name one before '~'")
-
-
-def resolve_dot(
-    formula: Formula, columns: Iterable[str], grouping: Iterable[str] = ()
-) -> tuple[Formula, tuple[str, ...]]:
-    """Replace ``.`` by the columns that are neither in the response nor grouping factors.
-
-    Parameters
-    ----------
-    formula : Formula
-        May or may not hold ``.``.
-    columns : iterable of str
-        Names of the data's columns, in order.
-    grouping : iterable of str
-        Columns to leave out in addition to those that the formula's bars group by.
-
-    Returns
-    -------
-    formula : Formula
-        Without ``.``.
-    notes : tuple of str
-        What ``.`` stands for and which grouping columns were left out.
-
-    Raises
-    ------
-    FormulaError
-        No column is left.
-
-    Examples
-    --------
-    >>> from mixedmodels.formula import parse
-    >>> resolved, notes = resolve_dot(parse("y ~ . + (1 | g)"), ["y", "a", "b", "g"])
-    >>> str(resolved)
-    'y ~ a + b + (1 | g)'
-    >>> notes[0]
-    "'.' stands for a, b; the grouping column g was left out (name it to include it)"
-    """
-    if not formula.fixed.dot and not any(bar.effects.dot for bar in formula.bars):
-        return formula, ()
-    groups = dict.fromkeys(grouping)
-    for bar in formula.bars:
-        for expression in bar.group:
-            groups.update(dict.fromkeys(variables(expression)))
-    columns = list(columns)
-    response = () if formula.response is None else variables(formula.response)
-    kept = tuple(Variable(name) for name in columns if name not in groups and name not in response)
-    left_out = [name for name in columns if name in groups and name not in response]
-    if not kept:
-        raise FormulaError(
-            "'.' stands for no column: all columns are the response or grouping "
-            "factors; write 1 for an intercept only"
-        )
-    fixed = formula.fixed
-    if fixed.dot:
-        fixed = expand_terms(fixed.terms[0].factors[0], kept)
-        if formula.response is not None and any(term.factors == (formula.response,) for term in fixed.terms):
-            raise FormulaError(
-                f"the response '{render(formula.response)}' is also a predictor: "
-                "remove it from the right-hand side"
-            )
-    bars = tuple(
-        Bar(expand_terms(bar.effects.terms[0].factors[0], kept), bar.group, bar.structure, bar.options)
-        if bar.effects.dot
-        else bar
-        for bar in formula.bars
-    )
-    note = f"'.' stands for {', '.join(render(column) for column in kept)}"
-    if left_out:
-        plural = "s" if len(left_out) > 1 else ""
-        names = ", ".join(left_out)
-        was = (
-            "were left out (name them to include them)" if plural else "was left out (name it to include it)"
-        )
-        note += f"; the grouping column{plural} {names} {was}"
-    return Formula(formula.response, fixed, bars, formula.text), (note,)

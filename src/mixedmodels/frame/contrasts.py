@@ -197,7 +197,7 @@ def _polynomial(m: int, scores: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     # Late: the transforms need this module.
     from mixedmodels.frame.transforms.polynomial import orthogonal_polynomials
 
-    _, _, values = orthogonal_polynomials(scores, m - 1)
+    _, values = orthogonal_polynomials(scores, m - 1)
     names = (".L", ".Q", ".C", *(f"^{j}" for j in range(4, m)))
     return values, names[: m - 1]
 

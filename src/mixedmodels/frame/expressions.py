@@ -7,9 +7,7 @@ new row means what it meant in the fit.
 
 from __future__ import annotations
 
-import datetime
 import math
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,7 +28,8 @@ from mixedmodels.frame.transforms.base import (
     is_column,
     plain_levels,
 )
-from mixedmodels.frame.transforms.factors import new_level_error, recode
+from mixedmodels.frame.transforms.coerce import coerce, describe, match_type
+from mixedmodels.frame.transforms.factors import recode
 from mixedmodels.frame.values import FactorColumn, MatrixColumn, Value
 
 __all__ = ["FUNCTION_NAMES", "apply", "learn"]
@@ -50,9 +49,7 @@ _CONSTANTS: dict[str, Any] = {
 _LENIENT = frozenset(
     ("factor", "ordered", "as.factor", "relevel", "interaction", "C", "is.na", "==", "!=", "%in%")
 )
-"""Functions and operators that check the levels of their argument themselves or have a value for any level."""
-
-_MISSING_OBJECTS = ("NAType", "NaTType", "NoneType")
+"""They check the levels of their argument themselves, or have a value for any level."""
 
 Functions = Mapping[str, Callable[..., Any]]
 
@@ -101,7 +98,8 @@ def learn(
     array([7.])
     """
     evaluator = _Evaluator(columns, functions, None)
-    value = evaluator.result(expression)
+    with np.errstate(all="ignore"):  # what is not defined is NaN, and the frame reports it
+        value = evaluator.result(expression)
     state: State = {"variables": evaluator.variables, "calls": evaluator.calls}
     if isinstance(value, FactorColumn) and not _is_logical(value):
         value, levels = _drop_unused(value)
@@ -111,7 +109,12 @@ def learn(
 
 
 def apply(
-    expression: Expression, columns: Mapping[str, Any], state: State, *, functions: Functions | None = None
+    expression: Expression,
+    columns: Mapping[str, Any],
+    state: State,
+    *,
+    functions: Functions | None = None,
+    allow_new_levels: bool = False,
 ) -> Value:
     """Evaluate an expression on new data with the state that `learn` returned.
 
@@ -121,6 +124,8 @@ def apply(
         As for `learn`; the columns may come as other types (a factor as strings).
     state : dict
         From `learn`.
+    allow_new_levels : bool
+        Levels that the fit has not seen become missing (code -1) instead of an error; for grouping factors.
 
     Returns
     -------
@@ -134,10 +139,11 @@ def apply(
     DataError
         A column is missing or of another type than in the fit.
     """
-    value = _Evaluator(columns, functions, state).result(expression)
+    with np.errstate(all="ignore"):
+        value = _Evaluator(columns, functions, state, not allow_new_levels).result(expression)
     levels = state.get("levels")
     if levels is not None and isinstance(value, FactorColumn):
-        codes = recode(value, levels, _what(expression))
+        codes = recode(value, levels, _what(expression), strict=not allow_new_levels)
         value = FactorColumn(codes, tuple(levels), value.ordered, value.contrast)
     return value
 
@@ -179,9 +185,16 @@ def _normal(name: str) -> str:
 class _Evaluator:
     """One walk over one expression. `state` is None while learning."""
 
-    __slots__ = ("calls", "columns", "functions", "learning", "variables")
+    __slots__ = ("calls", "columns", "functions", "learning", "strict", "variables")
 
-    def __init__(self, columns: Mapping[str, Any], functions: Functions | None, state: State | None) -> None:
+    def __init__(
+        self,
+        columns: Mapping[str, Any],
+        functions: Functions | None,
+        state: State | None,
+        strict: bool = True,
+    ) -> None:
+        self.strict = strict
         self.columns = columns
         self.functions = functions or {}
         if self.functions:
@@ -240,12 +253,12 @@ class _Evaluator:
         except KeyError:
             known = ", ".join(map(str, list(self.columns)[:20]))
             raise DataError(f"the data have no column {name!r} (columns: {known})") from None
-        value = _coerce(raw, f"column {name!r}")
+        value = coerce(raw, f"column {name!r}")
         if self.learning:
-            self.variables[name] = _describe(value)
+            self.variables[name] = describe(value)
             return value
         state = self.variables.get(name)
-        return value if state is None else _match(value, state, name, lenient)
+        return value if state is None else match_type(value, state, name, lenient, self.strict)
 
     # --- calls -------------------------------------------------------------------------------------------
 
@@ -297,7 +310,7 @@ class _Evaluator:
                 (name, self.evaluate(arg, f"{path}.{i}", lenient), render(arg))
                 for i, (name, arg) in enumerate(evaluated)
             )
-            return Arguments(label, node.function, {}, {}, rest)
+            return Arguments(label, node.function, {}, {}, rest, self.strict)
         values: dict[str, Any] = {}
         texts: dict[str, str] = {}
         for i, (name, arg) in enumerate(evaluated):
@@ -330,7 +343,7 @@ class _Evaluator:
                     f"'{label}': {parameter} must be a constant, but "
                     f"{texts[parameter]} is a column of the data"
                 )
-        return Arguments(label, node.function, values, texts)
+        return Arguments(label, node.function, values, texts, (), self.strict)
 
     def user_function(self, node: Call, path: str) -> Any:
         label = render(node)
@@ -349,7 +362,7 @@ class _Evaluator:
             raise DataError(f"'{label}': the function failed with {type(error).__name__}: {error}") from error
         if isinstance(result, (bool, int, float, np.number, np.bool_)):
             return bool(result) if isinstance(result, (bool, np.bool_)) else float(result)
-        value = _coerce(
+        value = coerce(
             result if isinstance(result, FactorColumn) else np.asarray(result), f"the result of '{label}'"
         )
         lengths = {arg.shape[0] for arg in [*args, *kwargs.values()] if isinstance(arg, np.ndarray)}
@@ -362,7 +375,9 @@ class _Evaluator:
                 self.calls[path] = {"levels": plain_levels(value.levels)}
             else:
                 levels = self.calls[path]["levels"]
-                value = FactorColumn(recode(value, levels, f"'{label}'"), tuple(levels), value.ordered)
+                value = FactorColumn(
+                    recode(value, levels, f"'{label}'", strict=self.strict), tuple(levels), value.ordered
+                )
         return value
 
     def contrast(self, node: Call, path: str) -> FactorColumn:
@@ -393,7 +408,7 @@ class _Evaluator:
                 "ordered": value.ordered,
             }
         state = self.calls[path]
-        codes = recode(value, state["levels"], f"'{label}'")
+        codes = recode(value, state["levels"], f"'{label}'", strict=self.strict)
         return FactorColumn(codes, tuple(state["levels"]), state["ordered"], state["contrast"])
 
     def contrast_spec(self, node: Expression, label: str) -> Any:
@@ -446,142 +461,3 @@ def _length(value: Any) -> int:
     if isinstance(value, FactorColumn):
         return value.codes.shape[0]
     return (value if isinstance(value, np.ndarray) else value.values).shape[0]
-
-
-# --- types of columns ------------------------------------------------------------------------------------
-
-
-def _coerce(raw: Any, what: str) -> Any:
-    """A column of any accepted type as float array, `Logical`, `FactorColumn` or `MatrixColumn`."""
-    if isinstance(raw, FactorColumn):
-        levels = raw.levels
-        if 0 < len(levels) <= 2 and all(isinstance(level, (bool, np.bool_)) for level in levels):
-            return Logical(np.append(np.asarray(levels, dtype=float), np.nan)[raw.codes])
-        return raw
-    if isinstance(raw, (MatrixColumn, Logical)):
-        return raw
-    array = raw if isinstance(raw, np.ndarray) else np.asarray(raw)
-    if isinstance(array, np.ma.MaskedArray):
-        if array.dtype.kind not in "iufb":
-            raise DataError(
-                f"{what} is a masked array of {array.dtype}; fill its gaps with None in an object array"
-            )
-        logical = array.dtype.kind == "b"
-        values = array.astype(float).filled(np.nan)
-        return Logical(values) if logical else values
-    kind = array.dtype.kind
-    if array.ndim == 2 and kind in "iufb":
-        return MatrixColumn(array.astype(float), tuple(str(j + 1) for j in range(array.shape[1])))
-    if array.ndim != 1:
-        raise DataError(f"{what} has {array.ndim} dimensions; it must have one value per row")
-    if kind == "f":
-        return array if array.dtype == np.float64 else array.astype(float)
-    if kind in "iu":
-        return array.astype(float)
-    if kind == "b":
-        return Logical(array.astype(float))
-    if kind in "mM":
-        return _days(array)
-    if kind in "UST":
-        return _text_factor(array.astype(object), np.zeros(array.shape[0], dtype=bool))
-    if kind == "O":
-        return _coerce_objects(array, what)
-    raise DataError(f"{what} holds {array.dtype}, which a model cannot use: make it numeric or text")
-
-
-def _days(array: np.ndarray) -> np.ndarray:
-    """Dates as days since 1970-01-01 and durations as days, with fractions; NaT is NaN."""
-    days = array.astype(f"{array.dtype.kind}8[us]").astype(np.int64) / 86_400_000_000
-    days[np.isnat(array)] = np.nan
-    return days
-
-
-def _text_factor(array: np.ndarray, missing: np.ndarray) -> FactorColumn:
-    texts = np.array(
-        [entry.decode() if isinstance(entry, bytes) else str(entry) for entry in array[~missing]],
-        dtype=object,
-    )
-    levels, inverse = np.unique(texts, return_inverse=True) if texts.size else (texts, np.empty(0, dtype=int))
-    codes = np.full(array.shape[0], -1, dtype=np.int32)
-    codes[~missing] = inverse
-    return FactorColumn(codes, tuple(levels.tolist()))
-
-
-def _coerce_objects(array: np.ndarray, what: str) -> Any:
-    missing = np.array(
-        [type(e).__name__ in _MISSING_OBJECTS or (isinstance(e, float) and e != e) for e in array], dtype=bool
-    )
-    present = array[~missing]
-    values = np.full(array.shape[0], np.nan)
-    if all(isinstance(entry, (bool, np.bool_)) for entry in present) and present.size:
-        values[~missing] = present.astype(float)
-        return Logical(values)
-    if all(isinstance(entry, (numbers.Number, np.bool_)) or hasattr(entry, "as_tuple") for entry in present):
-        values[~missing] = [float(entry) for entry in present]
-        return values
-    if all(isinstance(entry, (str, bytes)) for entry in present):
-        return _text_factor(array, missing)
-    if all(isinstance(entry, (datetime.date, np.datetime64)) for entry in present):
-        values[~missing] = _days(present.astype("datetime64[us]"))
-        return values
-    kinds = sorted({type(entry).__name__ for entry in present})
-    raise DataError(f"{what} mixes values of type {', '.join(kinds)}: make them all numbers or all text")
-
-
-def _describe(value: Any) -> State:
-    """What new data must match."""
-    if isinstance(value, FactorColumn):
-        return {"type": "factor", "levels": plain_levels(value.levels), "ordered": value.ordered}
-    if isinstance(value, Logical):
-        return {"type": "logical"}
-    if isinstance(value, MatrixColumn):
-        return {"type": "matrix", "columns": value.values.shape[1]}
-    return {"type": "numeric"}
-
-
-def _match(value: Any, state: State, name: str, lenient: bool) -> Any:
-    """A column of new data as the type that it had in the fit; if `lenient`, new levels come after the old."""
-    kind = state["type"]
-    if kind == "factor":
-        levels = state["levels"]
-        column = value if isinstance(value, FactorColumn) else as_factor(value, f"column {name!r}", "factor")
-        if lenient:
-            known = set(map(level_text, levels))
-            levels = levels + [text for text in map(level_text, column.levels) if text not in known]
-        codes = recode(column, levels, f"column {name!r}")
-        return FactorColumn(codes, tuple(levels), ordered=state["ordered"])
-    if kind == "numeric" and isinstance(value, Logical):
-        return value.values
-    if kind == "numeric" and isinstance(value, np.ndarray):
-        return value
-    if kind == "logical":
-        return _match_logical(value, name)
-    if kind == "matrix" and isinstance(value, MatrixColumn) and value.values.shape[1] == state["columns"]:
-        return value
-    found = (
-        "categorical"
-        if isinstance(value, FactorColumn)
-        else "a matrix"
-        if isinstance(value, MatrixColumn)
-        else "numeric"
-    )
-    raise DataError(
-        f"column {name!r} was {kind} in the fit and is {found} in the new data: give it the same type"
-    )
-
-
-def _match_logical(value: Any, name: str) -> Logical:
-    if isinstance(value, Logical):
-        return value
-    if isinstance(value, FactorColumn):
-        truth = {"TRUE": 1.0, "True": 1.0, "1": 1.0, "FALSE": 0.0, "False": 0.0, "0": 0.0}
-        table = [truth.get(level_text(level), -1.0) for level in value.levels]
-        if -1.0 in table:
-            unknown = [level_text(level) for level, code in zip(value.levels, table, strict=True) if code < 0]
-            raise new_level_error(f"column {name!r}", unknown, ("FALSE", "TRUE"))
-        return Logical(np.array([*table, np.nan])[value.codes])
-    if isinstance(value, np.ndarray) and np.isin(value[~np.isnan(value)], (0.0, 1.0)).all():
-        return Logical(value)
-    raise DataError(
-        f"column {name!r} was logical in the fit: give TRUE and FALSE, or 1 and 0, in the new data"
-    )

@@ -14,6 +14,9 @@ formulas <- c(
   "y ~ x.y + .z", "log(y) ~ poly(x, 2) * f", "y ~ I(x^2) + x", "y ~ a + offset(w)", "y ~ bs(x,df=4):f+ns( x , df=3 )",
   "y ~ I((x>1)|(z<2)) + I(x/2 * -z) + I(x%%2)", "y ~ `my x` * f", "~ a + b:c + a:d",
   "y ~ a:b:c + a:b + c + a", "y ~ (a + b):(c + d)", "y ~ a * (b + c) - b:a", "y ~ d:c + (a + c)^2",
+  "y ~ 1 * a", "y ~ 1 / a", "y ~ a / 1", "y ~ (a - a) * b", "y ~ b * (a - a)", "y ~ (1 + b) / a", "y ~ b %in% (a - a)",
+  "y ~ (b / c %in% a)^2 - c:(a * d) + d", "y ~ (a:b + c / d) %in% (d + b) * a", "y ~ (c + a * d)^2 / (b - c:a)",
+  "y ~ d - (a - (b - 1 + c)) + a * b %in% d",
   "y ~ f(x, base = 2, k = c(1, 0.5)) + cut(x, breaks = 3, labels = FALSE)", "y ~ log(x, 10) + I(1e5 * x) + I(x * 0.0001)")
 write(lapply(formulas, function(text) {
   t <- terms(as.formula(text))

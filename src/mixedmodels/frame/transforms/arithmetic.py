@@ -15,6 +15,8 @@ from mixedmodels.frame.values import FactorColumn, MatrixColumn
 
 __all__ = ["FUNCTIONS", "operate"]
 
+_LONGEST_SEQUENCE = 100_000
+
 _ARITHMETIC: dict[str, Callable[..., Any]] = {
     "+": np.add,
     "-": np.subtract,
@@ -292,6 +294,8 @@ def operate(operator: str, operands: tuple[Any, ...], texts: tuple[str, ...], la
     if operator == "%in%":
         return _membership(left, right, (texts[0], texts[1]), label)
     if operator == ":" and isinstance(left, float) and isinstance(right, float):
+        if not abs(right - left) <= _LONGEST_SEQUENCE:
+            raise FormulaError(f"'{label}': a sequence has at most {_LONGEST_SEQUENCE} numbers")
         step = 1.0 if right >= left else -1.0
         return np.arange(left, right + step * 1e-10, step).tolist()
     if operator == ":":

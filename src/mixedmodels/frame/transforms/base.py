@@ -118,6 +118,8 @@ class Arguments:
         Value and text of each argument given.
     rest : tuple of (name or None, value, text)
         Arguments of a variadic function.
+    strict : bool
+        New levels of factors are an error; otherwise they become missing.
     """
 
     label: str
@@ -125,6 +127,7 @@ class Arguments:
     values: Mapping[str, Any]
     texts: Mapping[str, str]
     rest: tuple[tuple[str | None, Any, str], ...] = ()
+    strict: bool = True
 
     def __contains__(self, name: str) -> bool:
         return self.values.get(name) is not None

@@ -67,7 +67,9 @@ def _learn_factor(arguments: Arguments) -> tuple[FactorColumn, State]:
 
 def _apply_factor(arguments: Arguments, state: State) -> FactorColumn:
     column = as_factor(arguments.values["x"], arguments.texts["x"], arguments.function)
-    codes = recode(column, state["levels"], f"'{arguments.label}'", strict=state["strict"])
+    codes = recode(
+        column, state["levels"], f"'{arguments.label}'", strict=state["strict"] and arguments.strict
+    )
     labels = state["labels"]
     if labels is None:
         return FactorColumn(codes, tuple(state["levels"]), ordered=state["ordered"])
@@ -144,7 +146,9 @@ def _apply_interaction(arguments: Arguments, state: State) -> FactorColumn:
     )
     rows = np.full(codes.shape[0], -1, dtype=np.int32)
     rows[present] = inverse.ravel()
-    matched = recode(FactorColumn(rows, labels), state["levels"], f"'{arguments.label}'")
+    matched = recode(
+        FactorColumn(rows, labels), state["levels"], f"'{arguments.label}'", strict=arguments.strict
+    )
     return FactorColumn(matched, tuple(state["levels"]))
 
 

@@ -11,13 +11,14 @@ from mixedmodels.frame.values import MatrixColumn
 __all__ = ["TRANSFORMS", "evaluate_orthogonal", "orthogonal_polynomials", "raw_powers"]
 
 
-def orthogonal_polynomials(x: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def orthogonal_polynomials(x: np.ndarray, degree: int) -> tuple[State, np.ndarray]:
     r"""Orthonormal polynomials on the points `x` by the Stieltjes procedure.
 
-    With p_0 = 1 and the inner product over the points,
+    The recursion runs on t = (x - center) / scale, which lies in [-1, 1], so that neither a large mean nor
+    large units cost digits. With p_0 = 1 and the inner product over the points,
 
-        p_{j+1}(x) = (x - alpha_j) p_j(x) - (norm2_j / norm2_{j-1}) p_{j-1}(x),
-        alpha_j = <x p_j, p_j> / norm2_j,     norm2_j = <p_j, p_j>,
+        p_{j+1}(t) = (t - alpha_j) p_j(t) - (norm2_j / norm2_{j-1}) p_{j-1}(t),
+        alpha_j = <t p_j, p_j> / norm2_j,     norm2_j = <p_j, p_j>,
 
     so leading coefficients are positive, as in R. Each p_j is orthogonalised once more against its
     predecessors while the points are at hand, which keeps high degrees orthogonal to rounding.
@@ -31,8 +32,8 @@ def orthogonal_polynomials(x: np.ndarray, degree: int) -> tuple[np.ndarray, np.n
 
     Returns
     -------
-    alpha : ndarray, shape (degree,)
-    norm2 : ndarray, shape (degree + 1,)
+    coefficients : dict
+        center, scale, alpha (degree,), norm2 (degree + 1,): what `evaluate_orthogonal` needs.
     values : ndarray, shape (n, degree)
         Orthonormal columns, orthogonal to a constant.
 
@@ -50,8 +51,8 @@ def orthogonal_polynomials(x: np.ndarray, degree: int) -> tuple[np.ndarray, np.n
         raise DataError(
             f"a polynomial of degree {degree} needs more than {degree} different values; there are {distinct}"
         )
-    centre = x.mean()
-    scale = np.abs(x - centre).max()  # powers of large numbers would overflow
+    centre = float(x.mean())
+    scale = float(np.abs(x - centre).max())
     t = (x - centre) / scale
     alpha, norm2 = np.empty(degree), np.empty(degree + 1)
     basis = np.empty((degree + 1, x.size))
@@ -67,18 +68,21 @@ def orthogonal_polynomials(x: np.ndarray, degree: int) -> tuple[np.ndarray, np.n
         ratio = norm2[j + 1] / norm2[j]
         basis[j + 1] = following / np.sqrt(norm2[j + 1])
         previous, current = current, following
-    return alpha * scale + centre, norm2 * scale ** (2.0 * np.arange(degree + 1)), basis[1:].T.copy()
+    coefficients: State = {"center": centre, "scale": scale, "alpha": alpha, "norm2": norm2}
+    return coefficients, basis[1:].T.copy()
 
 
-def evaluate_orthogonal(x: np.ndarray, alpha: np.ndarray, norm2: np.ndarray) -> np.ndarray:
+def evaluate_orthogonal(x: np.ndarray, coefficients: State) -> np.ndarray:
     """The learnt polynomials at new points, by the same recursion; shape (n, degree)."""
+    alpha, norm2 = np.asarray(coefficients["alpha"]), np.asarray(coefficients["norm2"])
+    t = (x - coefficients["center"]) / coefficients["scale"]
     degree = alpha.size
     values = np.empty((x.size, degree))
-    previous, current = np.zeros_like(x), np.full_like(x, 1.0 / np.sqrt(norm2[0]))
+    previous, current = np.zeros_like(t), np.full_like(t, 1.0 / np.sqrt(norm2[0]))
     below = 0.0  # sqrt(norm2[j] / norm2[j - 1]); the recursion runs on normalised polynomials
     for j in range(degree):
         step = np.sqrt(norm2[j + 1] / norm2[j])
-        following = ((x - alpha[j]) * current - below * previous) / step
+        following = ((t - alpha[j]) * current - below * previous) / step
         values[:, j] = following
         previous, current, below = current, following, step
     return values
@@ -99,19 +103,19 @@ def _learn_poly(arguments: Arguments) -> tuple[MatrixColumn, State]:
     if arguments.flag("raw", False):
         return _numbered(raw_powers(x, degree)), {"raw": True, "degree": degree}
     try:
-        alpha, norm2, learnt = orthogonal_polynomials(points, degree)
+        coefficients, learnt = orthogonal_polynomials(points, degree)
     except DataError as error:
         raise DataError(f"'{arguments.label}': {error}") from None
     values = np.full((x.size, degree), np.nan)
     values[~np.isnan(x)] = learnt
-    return _numbered(values), {"raw": False, "alpha": alpha, "norm2": norm2}
+    return _numbered(values), {"raw": False, **coefficients}
 
 
 def _apply_poly(arguments: Arguments, state: State) -> MatrixColumn:
     x = arguments.number_column()
     if state["raw"]:
         return _numbered(raw_powers(x, int(state["degree"])))
-    return _numbered(evaluate_orthogonal(x, np.asarray(state["alpha"]), np.asarray(state["norm2"])))
+    return _numbered(evaluate_orthogonal(x, state))
 
 
 TRANSFORMS: dict[str, Stateful] = {"poly": Stateful(("x", "degree", "raw"), _learn_poly, _apply_poly)}

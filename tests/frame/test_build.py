@@ -158,7 +158,7 @@ def test_shared_parameters():
         ("~ x + (1 | g)", FormulaError, "no response"),
         ("y ~ x + (1 | g) + (1 | g)", FormulaError, r"\(1 \| g\) occurs twice"),
         ("y ~ x + (x | g) + (1 + x | g)", FormulaError, "occurs twice"),
-        ("y ~ x + (0 | g)", FormulaError, ""),
+        ("y ~ x + (0 | g)", FormulaError, "no effects"),
         ("y ~ nope + (1 | g)", DataError, "no column 'nope'"),
         ("y ~ x + (1 | k)", DataError, "no column 'k'"),
         ("f ~ x + (1 | g)", DataError, r"'f' holds categories \(u, v, w\).*glmm"),

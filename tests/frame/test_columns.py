@@ -162,7 +162,7 @@ def test_dates_are_days_whatever_the_unit_and_zone():
         np.testing.assert_array_equal(Columns(frame)["t"], expected)
         group = Columns(frame).factor("t")
         assert group.codes.tolist() == [1, -1, 0]
-        assert [str(level) for level in group.levels] == ["1970-01-02", "2024-03-01T12:00"] or str(frame)
+        assert list(group.levels) == ["1970-01-02", "2024-03-01T12:00"]
 
 
 def test_unknown_column_names_a_neighbour_and_the_columns():

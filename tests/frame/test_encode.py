@@ -1,7 +1,7 @@
 """Column names, order and values of the fixed part as R's model.matrix gives them.
 
-The expected names were printed by R 4.2.2 for factors a (p, q, r), b (u, v), c (k, l), o (ordered lo < mid < hi), a
-logical t and numeric x, z.
+The expected names were printed by R 4.2.2 for factors a (p, q, r), b (u, v), c (k, l), o (ordered
+lo < mid < hi), a logical t and numeric x, z.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ R_NAMES = {
     "0+x:a+b": "bu bv x:ap x:aq x:ar",
     "a+a:b:c": "(Intercept) aq ar ap:bu:ck aq:bu:ck ar:bu:ck ap:bv:ck aq:bv:ck ar:bv:ck "
     "ap:bu:cl aq:bu:cl ar:bu:cl ap:bv:cl aq:bv:cl ar:bv:cl",
-    "a:x:b+a:b": "(Intercept) ap:bu aq:bu ar:bu ap:bv aq:bv ar:bv ap:x:bu aq:x:bu ar:x:bu ap:x:bv aq:x:bv ar:x:bv",
+    "a:x:b+a:b": "(Intercept) ap:bu aq:bu ar:bu ap:bv aq:bv ar:bv "
+    "ap:x:bu aq:x:bu ar:x:bu ap:x:bv aq:x:bv ar:x:bv",
     "t+t:x": "(Intercept) tTRUE tFALSE:x tTRUE:x",
     "a:x+b:x+x:a:b": "(Intercept) ap:x aq:x ar:x x:bv aq:x:bv ar:x:bv",
     "0+x+x:a": "x x:ap x:aq x:ar",
@@ -61,7 +62,7 @@ R_NAMES = {
 
 @pytest.mark.parametrize("right", list(R_NAMES))
 def test_names_are_rs(right):
-    assert " ".join(fixed(right).names) == R_NAMES[right].replace("poly(x, 2)", "poly(x, 2)")
+    assert " ".join(fixed(right).names) == R_NAMES[right]
 
 
 def test_values_of_an_interaction():

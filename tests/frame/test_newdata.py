@@ -86,7 +86,7 @@ def test_new_level_of_a_fixed_factor():
 
 def test_missing_columns():
     frame = build("y ~ x + (1 | g) + (1 | h)", DATA)
-    with pytest.raises(DataError, match="no column 'g'.*re_form=\"none\""):
+    with pytest.raises(DataError, match=r"no column 'g'.*re_form=.none"):
         frame.new_data({"x": [1.0], "h": ["k"]})
     population = frame.new_data({"x": [1.0]}, need_groups=False)
     assert population.terms == (None, None)

@@ -352,8 +352,9 @@ def _fixed_part(
     dependence = find_dependence(X, ones, part.names)
     if dependence is None:
         return X, part, None, None
-    order = "C" if p <= _ROW_MAJOR else "F"
-    return np.asarray(X[:, dependence.kept], order=order), part, *dependence
+    X = X[:, dependence.kept]
+    X = np.ascontiguousarray(X) if p <= _ROW_MAJOR else np.asfortranarray(X)
+    return X, part, *dependence
 
 
 def _random_terms(

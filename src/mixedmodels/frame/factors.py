@@ -54,11 +54,12 @@ def level_label(level: Any) -> str:
 
 
 def _date_label(level: np.datetime64) -> str:
-    """ISO text without the trailing zeros, so that the unit of storage does not show."""
-    text = str(level)
-    if "." in text:
-        text = text.rstrip("0").rstrip(".")
-    return text.removesuffix(":00").removesuffix("T00:00")
+    """ISO text without trailing zeros, so that the unit of storage does not show."""
+    date, _, time = str(level).partition("T")
+    if "." in time:
+        time = time.rstrip("0").rstrip(".")
+    time = (time + "00:00:00"[len(time) :]) if len(time) < 8 else time
+    return date if time == "00:00:00" else f"{date}T{time[:5] if time[5:] == ':00' else time}"
 
 
 def level_labels(levels: Iterable[Any]) -> tuple[str, ...]:

@@ -28,8 +28,8 @@ __all__ = [
 def is_clean(value: Value) -> bool:
     """Whether a column has no missing and no infinite value.
 
-    One pass: a sum of squares is finite only if all values are. False may be a false alarm (overflow), which the
-    caller clears up; floating-point overflow warnings are the caller's to silence.
+    One pass: a sum of squares is finite only if all values are. False may be a false alarm (overflow),
+    which the caller clears up; floating-point overflow warnings are the caller's to silence.
     """
     if type(value) is np.ndarray:
         return math.isfinite(np.dot(value, value))

@@ -176,7 +176,7 @@ def _careful(X: np.ndarray, ones: int | slice | None) -> Dependence | None:
     R = np.zeros((0, p))
     for i in range(0, n, _CHUNK):
         block = (X[i : i + _CHUNK] - centre) / unit
-        R = np.linalg.qr(np.vstack([R, block]), mode="r")
+        R = np.asarray(np.linalg.qr(np.vstack([R, block]), mode="r"))
     norms = np.sqrt((R * R).sum(axis=0))
     empty |= norms == 0.0
     R[:, empty] = 0.0

@@ -119,8 +119,8 @@ def _from_extension(array: Any, name: str) -> Raw:
         full = array.to_numpy(dtype=np.bool_ if kind == "b" else np.dtype(f"{kind}8"), na_value=zero)
         return _masked(full, missing)
     if isinstance(dtype, pandas.StringDtype):
-        codes, levels = pandas.factorize(array)
-        return FactorColumn(*sort_levels(codes.astype(np.int32), list(levels)))
+        codes, levels = array.factorize()
+        return FactorColumn(*sort_levels(codes.astype(np.int32), levels.tolist()))
     if kind in "mM":
         return array.to_numpy(dtype=f"{kind}8[ns]", na_value=np.array("NaT", f"{kind}8[ns]")[()])
     return _from_pandas_object(np.asarray(array, dtype=object), name)
@@ -406,8 +406,7 @@ def to_numbers(raw: Any, name: str) -> Value:
         return values
     if kind == "M":
         # Days since 1970-01-01: the epoch drops out of every fit because solvers centre the columns.
-        unit = np.datetime_data(raw.dtype)[0]
-        return (raw - np.datetime64(0, unit)) / np.timedelta64(1, "D")
+        return (raw - np.zeros((), dtype=raw.dtype)) / np.timedelta64(1, "D")
     if kind == "m":
         return raw / np.timedelta64(1, "D")
     return raw.astype(np.float64)

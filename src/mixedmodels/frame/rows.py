@@ -131,7 +131,8 @@ def read_rows(plan: Plan, columns: Columns, weights: Any, offset: Any, functions
             rows.parts.append(None)
             rows.group_states.append((None,))
             continue
-        parts, part_states = [], []
+        parts: list[FactorColumn] = []
+        part_states: list[Any] = []
         for name, expression in zip(group.columns, group.expressions, strict=True):
             if name is not None:
                 parts.append(_grouping_column(columns, name))
@@ -229,8 +230,8 @@ def _missing_masks(plan: Plan, rows: Rows, columns: Columns) -> dict[str, np.nda
             mask = mask & ~inner
         enter(label, mask)
     for group, parts, factor in zip(plan.groups, rows.parts, rows.groups, strict=True):
-        for name, part in zip(group.columns, parts or [factor], strict=True):
-            enter(name or group.name, part.codes < 0)
+        for column, part in zip(group.columns, parts or [factor], strict=True):
+            enter(column or group.name, part.codes < 0)
     if rows.weights is not None:
         enter("weights", np.isnan(rows.weights))
     if rows.offset is not None:

@@ -84,7 +84,7 @@ def row(result: dict, ours: dict | None) -> str:
         )
     ratio, difference = "", ""
     if ours is not None and "seconds" in ours and result is not ours:
-        ratio = f"{result['seconds'] / ours['seconds']:.1f}x"
+        ratio = f"{result['seconds'] / ours['seconds']:.3g}x"
         difference = f"{result['objective'] - ours['objective']:+.2e}"
     fresh = result["import"] + result["first"]
     return (

@@ -115,7 +115,7 @@ def standardise(design: Design) -> Standardised:
     rows = kernels.FixedPart(y, X, offset, sw)
     Xt, yt, T, own = np.empty((n, p)), np.empty(n), np.empty((p, p)), np.empty(p)
     if p == 0:
-        rows.pack(0, yt.reshape(n, 1))
+        rows.pack(0, Xt, yt)
         logdet = 0.0
     elif p <= _SMALL_P:
         logdet = rows.orthonormalise(Xt, yt, T, own)
@@ -168,14 +168,11 @@ def _float64(a: np.ndarray) -> np.ndarray:
 def _orthonormalise_blocks(rows, Xt: np.ndarray, yt: np.ndarray, T: np.ndarray, own: np.ndarray) -> float:
     """`FixedPart.orthonormalise` for many columns: the same steps with BLAS on blocks of rows."""
     n, p = Xt.shape
-    buffer = np.empty((min(n, _BLOCK), p + 1))
+    buffer = np.empty((min(n, _BLOCK), p))
     gram, D = np.zeros((p, p)), np.empty((p, p))
     blocks = [(lo, min(lo + _BLOCK, n)) for lo in range(0, n, _BLOCK)]
     for lo, hi in blocks:
-        block = buffer[: hi - lo]
-        rows.pack(lo, block)
-        yt[lo:hi] = block[:, p]
-        Xt[lo:hi] = block[:, :p]
+        rows.pack(lo, Xt[lo:hi], yt[lo:hi])
         gram += Xt[lo:hi].T @ Xt[lo:hi]
     own[:] = 1.0
     worst = kernels.upper_inverse_factor(gram, float(n), D, own)
@@ -184,7 +181,7 @@ def _orthonormalise_blocks(rows, Xt: np.ndarray, yt: np.ndarray, T: np.ndarray, 
     for repeat in range(6):
         gram[:] = 0.0
         for lo, hi in blocks:
-            block = buffer[: hi - lo, :p]
+            block = buffer[: hi - lo]
             block[:] = Xt[lo:hi]
             np.matmul(block, D, out=Xt[lo:hi])
             if worst < 1e-6:

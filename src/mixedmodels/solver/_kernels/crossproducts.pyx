@@ -5,6 +5,7 @@ Everything here is streaming: a row is read, shifted, scaled and added. Sums are
 thread per level, so that results do not depend on the number of threads.
 """
 
+cimport cython
 from libc.math cimport fabs, log, sqrt
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -219,6 +220,7 @@ cdef void _gram(const double* buf, Py_ssize_t nb, int p, double* G) noexcept nog
             G[j * p + l] += _dot(buf + j * BLOCK, buf + l * BLOCK, nb)
 
 
+@cython.final
 cdef class FixedPart:
     """The rows of X, y, offset and sqrt-weights, read in shifted blocks.
 
@@ -272,19 +274,20 @@ cdef class FixedPart:
             for j in range(self.p + 1):
                 mu[j] = 0.0
 
-    def pack(self, Py_ssize_t start, double[:, ::1] out):
-        """out (rows, p + 1) = sqrt(w) [x - mu, y - offset - mu_y] for rows start, start + 1, ..."""
-        cdef Py_ssize_t lo = 0, nb, i, n = out.shape[0]
-        cdef int j, P = self.p + 1
+    def pack(self, Py_ssize_t start, double[:, ::1] X, double[::1] y):
+        """X, y = sqrt(w) [x - mu], sqrt(w) (y - offset - mu_y) for rows start, start + 1, ..."""
+        cdef Py_ssize_t lo = 0, nb, i, n = y.shape[0]
+        cdef int j, p = self.p
         cdef double[::1] mu = self.mu
-        cdef double* buf = <double*>malloc(P * BLOCK * sizeof(double))
+        cdef double* buf = <double*>malloc((p + 1) * BLOCK * sizeof(double))
         with nogil:
             while lo < n:
                 nb = n - lo if n - lo < BLOCK else BLOCK
-                _load(&self.rows, start + lo, nb, self.p, &mu[0], buf)
+                _load(&self.rows, start + lo, nb, p, &mu[0], buf)
                 for i in range(nb):
-                    for j in range(P):
-                        out[lo + i, j] = buf[j * BLOCK + i]
+                    for j in range(p):
+                        X[lo + i, j] = buf[j * BLOCK + i]
+                memcpy(&y[lo], buf + p * BLOCK, nb * sizeof(double))
                 lo += nb
         free(buf)
 
@@ -645,6 +648,7 @@ cdef struct Column:
     int k
 
 
+@cython.final
 cdef class TermRows:
     """The columns of the terms of one factor, transformed row by row as they are read."""
     cdef Column* terms
@@ -710,6 +714,14 @@ cdef class TermRows:
                         out[j] = z[j * c.sc]
                 elif k == 1:
                     out[0] = z[0] * c.D[0]
+                elif k == 2:
+                    v = z[0]
+                    s = z[c.sc]
+                    if c.mu != NULL:
+                        v -= c.mu[0]
+                        s -= c.mu[1]
+                    out[0] = v * c.D[0] + s * c.D[2]
+                    out[1] = v * c.D[1] + s * c.D[3]
                 else:
                     for j in range(k):
                         out[j] = 0.0
@@ -738,10 +750,64 @@ cdef inline void _add_level(double* A, double* B, const double* z, const double*
             B[a * P + b] += v * xy[b]
 
 
+cdef void _accumulate(TermRows rows, const int* c, Py_ssize_t n, const double* x, const double* y, int p, bint far,
+                      double* A, double* B) noexcept nogil:
+    """Add all rows to A (upper triangles) and B; `far`: the accumulators do not fit in the first cache."""
+    cdef Py_ssize_t i, l, ahead = 24
+    cdef int k = rows.k, P = p + 1, b, k2 = k * k, kP = k * P
+    cdef double* z = <double*>malloc((k + P) * sizeof(double))
+    cdef double* xy = z + k
+    cdef double* Al
+    cdef double* Bl
+    cdef double z0, z1, x0, x1, v
+    for i in range(n):
+        if far and i + ahead < n:
+            l = c[i + ahead]
+            Bl = B + l * kP
+            MM_PREFETCH(Bl)
+            MM_PREFETCH(Bl + kP - 1)
+            MM_PREFETCH(A + l * k2)
+        l = c[i]
+        Al = A + l * k2
+        Bl = B + l * kP
+        if rows.ones:
+            Al[0] += 1.0
+            for b in range(p):
+                Bl[b] += x[i * p + b]
+            Bl[p] += y[i]
+        elif k == 2 and p == 2:
+            rows.row(i, z)
+            z0 = z[0]
+            z1 = z[1]
+            x0 = x[2 * i]
+            x1 = x[2 * i + 1]
+            v = y[i]
+            Al[0] += z0 * z0
+            Al[1] += z0 * z1
+            Al[3] += z1 * z1
+            Bl[0] += z0 * x0
+            Bl[1] += z0 * x1
+            Bl[2] += z0 * v
+            Bl[3] += z1 * x0
+            Bl[4] += z1 * x1
+            Bl[5] += z1 * v
+        else:
+            rows.row(i, z)
+            for b in range(p):
+                xy[b] = x[i * p + b]
+            xy[p] = y[i]
+            _add_level(Al, Bl, z, xy, k, P)
+    free(z)
+
+
 def level_products(TermRows rows, const int[::1] codes, Py_ssize_t m, const double[:, ::1] X, const double[::1] y):
-    """Z'Z and Z'[X y] by level: A (m, k, k) and B (m, k, p + 1)."""
-    cdef Py_ssize_t n = codes.shape[0], i, l, ahead = 24
-    cdef int k = rows.k, p = <int>X.shape[1], P = p + 1, a, b
+    """Z'Z and Z'[X y] by level: A (m, k, k) and B (m, k, p + 1).
+
+    One pass in row order; the accumulators of rows ahead are fetched early, so that unsorted codes cost no more
+    than sorted ones. The pass is bound by memory: threads would gain little.
+    """
+    cdef Py_ssize_t n = codes.shape[0], l
+    cdef int k = rows.k, p = <int>X.shape[1], P = p + 1, a, b, k2 = k * k, kP = k * P
     out_A = np.zeros((m, k, k))
     out_B = np.zeros((m, k, P))
     if n == 0 or m == 0:
@@ -753,72 +819,16 @@ def level_products(TermRows rows, const int[::1] codes, Py_ssize_t m, const doub
     cdef const double* x = &X[0, 0] if p else NULL
     cdef const double* yp = &y[0]
     cdef const int* c = &codes[0]
-    cdef double* z = <double*>malloc((k + P) * sizeof(double))
-    cdef double* xy = z + k
     cdef double* Al
-    cdef double* Bl
-    cdef double z0, z1, x0, x1, v
-    cdef int k2 = k * k, kP = k * P
     cdef bint far = m * (k2 + kP) > 4096          # the accumulators leave the first cache
     with nogil:
-        if rows.ones and p == 2:
-            for i in range(n):
-                if far and i + ahead < n:
-                    MM_PREFETCH(B + <Py_ssize_t>c[i + ahead] * 3)
-                    MM_PREFETCH(A + c[i + ahead])
-                A[c[i]] += 1.0
-                Bl = B + <Py_ssize_t>c[i] * 3
-                Bl[0] += x[2 * i]
-                Bl[1] += x[2 * i + 1]
-                Bl[2] += yp[i]
-        elif rows.ones:
-            for i in range(n):
-                if far and i + ahead < n:
-                    MM_PREFETCH(B + <Py_ssize_t>c[i + ahead] * P)
-                A[c[i]] += 1.0
-                Bl = B + <Py_ssize_t>c[i] * P
-                for b in range(p):
-                    Bl[b] += x[i * p + b]
-                Bl[p] += yp[i]
-        elif k == 2 and p == 2:
-            for i in range(n):
-                if far and i + ahead < n:
-                    MM_PREFETCH(B + <Py_ssize_t>c[i + ahead] * 6)
-                    MM_PREFETCH(A + <Py_ssize_t>c[i + ahead] * 4)
-                rows.row(i, z)
-                z0 = z[0]
-                z1 = z[1]
-                x0 = x[2 * i]
-                x1 = x[2 * i + 1]
-                v = yp[i]
-                Al = A + <Py_ssize_t>c[i] * 4
-                Bl = B + <Py_ssize_t>c[i] * 6
-                Al[0] += z0 * z0
-                Al[1] += z0 * z1
-                Al[3] += z1 * z1
-                Bl[0] += z0 * x0
-                Bl[1] += z0 * x1
-                Bl[2] += z0 * v
-                Bl[3] += z1 * x0
-                Bl[4] += z1 * x1
-                Bl[5] += z1 * v
-        else:
-            for i in range(n):
-                if far and i + ahead < n:
-                    MM_PREFETCH(B + <Py_ssize_t>c[i + ahead] * kP)
-                    MM_PREFETCH(A + <Py_ssize_t>c[i + ahead] * k2)
-                rows.row(i, z)
-                for b in range(p):
-                    xy[b] = x[i * p + b]
-                xy[p] = yp[i]
-                _add_level(A + <Py_ssize_t>c[i] * k2, B + <Py_ssize_t>c[i] * kP, z, xy, k, P)
+        _accumulate(rows, c, n, x, yp, p, far, A, B)
         if k > 1:
             for l in range(m):
                 Al = A + l * k2
                 for a in range(k):
                     for b in range(a):
                         Al[a * k + b] = Al[b * k + a]
-    free(z)
     return out_A, out_B
 
 

@@ -38,7 +38,7 @@ cdef extern from *:
 
 cdef enum:
     CHUNK = 2048                     # blocks of lanes in one chunk of the streaming passes
-    THREADED = 20000                 # levels from which threads pay
+    THREADED = 200000                # streamed levels from which threads pay (starting them costs 5-50 us)
 
 cdef inline int tri(int i, int j) noexcept nogil:
     return i * (i + 1) // 2 + j
@@ -137,6 +137,8 @@ cdef inline double _inner(int k, const double* R, const double* lam, double* Ei,
         d = U[j * k + j]
         for l in range(j):
             d -= U[j * k + l] * U[j * k + l] * U[l * k + l]
+        if d < 1.0:                               # E >= I: less is rounding
+            d = 1.0
         U[j * k + j] = d
         prod *= d
         if prod > 1e150:
@@ -280,7 +282,7 @@ cdef class GroupedLevels:
                         break
                     h = (h + 1) & mask
         # a class pays from the number of members whose streaming costs more than its moments
-        threshold = 1 + <int>(4.5 * kP * kP / (k * k * k + k * k * P + 0.5 * k * P * P + k2 * k2 + k * kP + 4.0))
+        threshold = 2 + <int>(4.5 * kP * kP / (k * k * k + k * k * P + 0.5 * k * P * P + k2 * k2 + k * kP + 4.0))
         number_ = np.full(max(found, 1), -1, dtype=np.intp)
         cdef Py_ssize_t[::1] number = number_
         self.n_classes = 0
@@ -868,7 +870,10 @@ cdef void _conditional(int k, const double* A, const double* lam, double* out, d
             s = D[i * k + j]
             for l in range(j):
                 s -= D[i * k + l] * D[j * k + l]
-            D[i * k + j] = sqrt(s) if i == j else s / D[j * k + j]
+            if i == j:
+                D[i * k + j] = sqrt(s) if not s < 1.0 else 1.0
+            else:
+                D[i * k + j] = s / D[j * k + j]
     for j in range(k):                            # Y = L^{-1} lam'
         for i in range(k):
             s = lam[j * k + i]

@@ -39,6 +39,7 @@ MM_INLINE void mm_factor(const int k, const vd *R, const double *lam, vd *B, vd 
         vd pivot = U[j * k + j];
         for (int l = 0; l < j; l++)
             pivot -= U[j * k + l] * U[j * k + l] * d[l];
+        pivot = VD_AT_LEAST_ONE(pivot); /* E >= I: less is rounding */
         *prod *= pivot;
         d[j] = pivot;
         dinv[j] = 1.0 / pivot;

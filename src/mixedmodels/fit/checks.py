@@ -18,6 +18,7 @@ __all__ = [
     "check_data",
     "check_perfect_fit",
     "few_levels_notes",
+    "is_singular",
     "scaled_factor",
     "singular_note",
     "smallest_eigenvalue",
@@ -94,21 +95,60 @@ def term_gram(term: RandomTerm) -> np.ndarray:
     """Mean cross-product ``Z'Z / n`` of a term's columns, shape (k, k)."""
     if term.Z is None:
         return np.ones((1, 1))
-    return term.Z.T @ term.Z / term.Z.shape[0]
-
-
-def constant_column(term: RandomTerm) -> int | None:
-    """Index of the term's intercept column, or None."""
-    return term.names.index("(Intercept)") if "(Intercept)" in term.names else None
+    gram = term.Z.T.dot(term.Z)
+    gram /= term.Z.shape[0]
+    return gram
 
 
 def scaled_factor(term: RandomTerm, factor: np.ndarray) -> np.ndarray:
-    """Relative factor of the term in coordinates where its columns have unit size, ``T^{-1} factor``."""
-    if term.k == 1:
-        size = 1.0 if term.Z is None else math.sqrt(float(term.Z[:, 0] @ term.Z[:, 0]) / term.Z.shape[0])
-        return factor * size
-    T = term.covariance.transform(term_gram(term), constant_column(term))
-    return np.linalg.solve(T, factor)
+    """Relative factor in units that do not depend on the columns': ``R factor`` with ``R'R = Z'Z / n``.
+
+    For structures that do not mix columns R holds the columns' root mean squares only.
+    """
+    if term.covariance.name == "user":
+        return factor
+    gram = term_gram(term)
+    diagonal = np.diagonal(gram)
+    if term.covariance.clip != "block" or term.k == 1:
+        return np.sqrt(diagonal)[:, None] * factor
+    try:
+        R = np.linalg.cholesky(gram).T
+        accurate = bool((np.diagonal(R) ** 2 > 1e-8 * diagonal).all())
+    except np.linalg.LinAlgError:
+        accurate = False
+    if not accurate:  # columns nearly dependent (a far origin): their cross-product has lost the digits
+        assert term.Z is not None
+        R = np.linalg.qr(term.Z, mode="r") / math.sqrt(term.Z.shape[0])
+    return R @ factor
+
+
+def is_singular(term: RandomTerm, factor: Sequence[Sequence[float]]) -> bool:
+    """Whether the scaled covariance matrix of a term has an eigenvalue of (nearly) zero.
+
+    Parameters
+    ----------
+    term : RandomTerm
+    factor : nested lists, k x k
+        Relative factor.
+    """
+    if term.Z is None:
+        return factor[0][0] ** 2 < SINGULAR_TOLERANCE
+    if term.k == 2 and term.covariance.clip == "block":
+        # Eigenvalues of R Sigma R' are those of Sigma G: trace and determinant suffice.
+        (a, _), (b, c) = factor
+        (g00, g01), (_, g11) = term_gram(term).tolist()
+        det = g00 * g11 - g01 * g01
+        if det > 1e-8 * g00 * g11:
+            trace = a * a * g00 + 2.0 * a * b * g01 + (b * b + c * c) * g11
+            return _smaller_root(trace, a * a * c * c * det) < SINGULAR_TOLERANCE
+    return smallest_eigenvalue(scaled_factor(term, np.array(factor)).tolist()) < SINGULAR_TOLERANCE
+
+
+def _smaller_root(trace: float, determinant: float) -> float:
+    """Smaller eigenvalue of a positive semi-definite 2 x 2 matrix."""
+    # 2 det / (trace + root) instead of (trace - root) / 2: no cancellation near zero
+    root = math.sqrt(max(0.0, trace * trace - 4.0 * determinant))
+    return 2.0 * determinant / (trace + root) if trace > 0.0 else 0.0
 
 
 def smallest_eigenvalue(factor: Sequence[Sequence[float]]) -> float:
@@ -118,11 +158,7 @@ def smallest_eigenvalue(factor: Sequence[Sequence[float]]) -> float:
         return factor[0][0] * factor[0][0]
     if k == 2:
         (a, upper), (b, c) = factor
-        trace = a * a + upper * upper + b * b + c * c
-        determinant = (a * c - b * upper) ** 2
-        # 2 det / (trace + root) instead of (trace - root) / 2: no cancellation near zero
-        root = math.sqrt(max(0.0, trace * trace - 4.0 * determinant))
-        return 2.0 * determinant / (trace + root) if trace > 0.0 else 0.0
+        return _smaller_root(a * a + upper * upper + b * b + c * c, (a * c - b * upper) ** 2)
     values = np.linalg.svd(np.asarray(factor), compute_uv=False)
     return float(values[-1]) ** 2
 

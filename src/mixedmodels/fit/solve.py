@@ -223,8 +223,9 @@ def update(fit: LMMFit, formula: Any, data: Any, changes: dict[str, Any]) -> LMM
         new = formula
         if isinstance(formula, str):
             from mixedmodels.fit.update_formula import updated_text
+            from mixedmodels.formula import parse
 
-            new = updated_text(fit.formula, formula)
+            new = str(parse(updated_text(fit.formula, formula)))
     return fit_model(new, data, options)
 
 

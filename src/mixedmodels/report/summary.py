@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mixedmodels.report.table import Table, decimals_for, format_column, format_number
@@ -194,6 +195,7 @@ def correlation_table(names: tuple[str, ...], vcov: list[list[float]], ses: list
     return Table("Correlation of Fixed Effects", header, tuple(rows), "l" + "r" * (p - 1))
 
 
+@lru_cache(maxsize=256)
 def abbreviate(name: str, length: int = 6) -> str:
     """A short form of a name: lower-case vowels go first, then other lower-case letters, from the end."""
     if len(name) <= length:

@@ -127,6 +127,8 @@ def _fit(arguments: argparse.Namespace) -> int:
             solver=arguments.solver,
             progress=False if arguments.quiet or arguments.json else "auto",
         )
+    if fit.optimum.status.value == "interrupted":
+        raise KeyboardInterrupt
     if not arguments.quiet:
         for warning in caught:
             print(f"{_PROGRAM}: warning: {_one_line(str(warning.message))}", file=sys.stderr)
@@ -165,8 +167,8 @@ def _intervals_text(fit: Any, level: float) -> str:
     from mixedmodels.report.text import render_table
 
     rows = _intervals(fit, level)
-    low = format_column([row[1] for row in rows], 4)
-    high = format_column([row[2] for row in rows], 4)
+    bounds = format_column([row[1] for row in rows] + [row[2] for row in rows], 4)
+    low, high = bounds[: len(rows)], bounds[len(rows) :]
     tails = [f"{100 * p:.4g} %" for p in ((1 - level) / 2, (1 + level) / 2)]
     cells = tuple(zip([row[0] for row in rows], low, high, strict=True))
     return "\n" + render_table(Table(f"Wald intervals ({100 * level:g} %)", ("", *tails), cells, "lrr"))

@@ -141,7 +141,12 @@ class LinearMixedModel:
             raise OptionError(
                 "lower and upper belong to covariance=; the structures of terms have their own bounds"
             )
-        chosen = Options(reml=reml, start=None if covariance is not None else start, **options)
+        if covariance is not None:
+            if options.get("solver", "auto") == "auto":
+                options["solver"] = "dense"  # one block of all random effects
+            if options.get("method") in ("em", "ecme"):
+                raise OptionError(f"method {options['method']!r} needs a structure it can invert; use 'auto'")
+        chosen = Options(reml=reml, start=start, **options)
         frame = matrix_frame(
             y,
             X,
@@ -179,8 +184,9 @@ class LinearMixedModel:
 
     @property
     def start(self) -> np.ndarray:
-        """Default start of theta, shape (n_theta,)."""
-        return np.array(self._objective.start)
+        """Start of theta, shape (n_theta,): the one given, else from moments of the data."""
+        start = self._options.start
+        return np.array(self._objective.start if start is None else start, dtype=float)
 
     @property
     def lower(self) -> np.ndarray:

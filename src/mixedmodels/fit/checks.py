@@ -18,6 +18,7 @@ __all__ = [
     "check_data",
     "check_perfect_fit",
     "few_levels_notes",
+    "is_singular",
     "scaled_factor",
     "singular_note",
     "smallest_eigenvalue",
@@ -94,21 +95,60 @@ def term_gram(term: RandomTerm) -> np.ndarray:
     """Mean cross-product ``Z'Z / n`` of a term's columns, shape (k, k)."""
     if term.Z is None:
         return np.ones((1, 1))
-    return term.Z.T @ term.Z / term.Z.shape[0]
-
-
-def constant_column(term: RandomTerm) -> int | None:
-    """Index of the term's intercept column, or None."""
-    return term.names.index("(Intercept)") if "(Intercept)" in term.names else None
+    gram = term.Z.T.dot(term.Z)
+    gram /= term.Z.shape[0]
+    return gram
 
 
 def scaled_factor(term: RandomTerm, factor: np.ndarray) -> np.ndarray:
-    """Relative factor of the term in coordinates where its columns have unit size, ``T^{-1} factor``."""
-    if term.k == 1:
-        size = 1.0 if term.Z is None else math.sqrt(float(term.Z[:, 0] @ term.Z[:, 0]) / term.Z.shape[0])
-        return factor * size
-    T = term.covariance.transform(term_gram(term), constant_column(term))
-    return np.linalg.solve(T, factor)
+    """Relative factor in units that do not depend on the columns': ``R factor`` with ``R'R = Z'Z / n``.
+
+    For structures that do not mix columns R holds the columns' root mean squares only.
+    """
+    if term.covariance.name == "user":
+        return factor
+    gram = term_gram(term)
+    diagonal = np.diagonal(gram)
+    if term.covariance.clip != "block" or term.k == 1:
+        return np.sqrt(diagonal)[:, None] * factor
+    try:
+        R = np.linalg.cholesky(gram).T
+        accurate = bool((np.diagonal(R) ** 2 > 1e-8 * diagonal).all())
+    except np.linalg.LinAlgError:
+        accurate = False
+    if not accurate:  # columns nearly dependent (a far origin): their cross-product has lost the digits
+        assert term.Z is not None
+        R = np.linalg.qr(term.Z, mode="r") / math.sqrt(term.Z.shape[0])
+    return R @ factor
+
+
+def is_singular(term: RandomTerm, factor: Sequence[Sequence[float]]) -> bool:
+    """Whether the scaled covariance matrix of a term has an eigenvalue of (nearly) zero.
+
+    Parameters
+    ----------
+    term : RandomTerm
+    factor : nested lists, k x k
+        Relative factor.
+    """
+    if term.Z is None:
+        return factor[0][0] ** 2 < SINGULAR_TOLERANCE
+    if term.k == 2 and term.covariance.clip == "block":
+        # Eigenvalues of R Sigma R' are those of Sigma G: trace and determinant suffice.
+        (a, _), (b, c) = factor
+        (g00, g01), (_, g11) = term_gram(term).tolist()
+        det = g00 * g11 - g01 * g01
+        if det > 1e-8 * g00 * g11:
+            trace = a * a * g00 + 2.0 * a * b * g01 + (b * b + c * c) * g11
+            return _smaller_root(trace, a * a * c * c * det) < SINGULAR_TOLERANCE
+    return smallest_eigenvalue(scaled_factor(term, np.array(factor)).tolist()) < SINGULAR_TOLERANCE
+
+
+def _smaller_root(trace: float, determinant: float) -> float:
+    """Smaller eigenvalue of a positive semi-definite 2 x 2 matrix."""
+    # 2 det / (trace + root) instead of (trace - root) / 2: no cancellation near zero
+    root = math.sqrt(max(0.0, trace * trace - 4.0 * determinant))
+    return 2.0 * determinant / (trace + root) if trace > 0.0 else 0.0
 
 
 def smallest_eigenvalue(factor: Sequence[Sequence[float]]) -> float:
@@ -118,55 +158,49 @@ def smallest_eigenvalue(factor: Sequence[Sequence[float]]) -> float:
         return factor[0][0] * factor[0][0]
     if k == 2:
         (a, upper), (b, c) = factor
-        trace = a * a + upper * upper + b * b + c * c
-        determinant = (a * c - b * upper) ** 2
-        # 2 det / (trace + root) instead of (trace - root) / 2: no cancellation near zero
-        root = math.sqrt(max(0.0, trace * trace - 4.0 * determinant))
-        return 2.0 * determinant / (trace + root) if trace > 0.0 else 0.0
+        return _smaller_root(a * a + upper * upper + b * b + c * c, (a * c - b * upper) ** 2)
     values = np.linalg.svd(np.asarray(factor), compute_uv=False)
     return float(values[-1]) ** 2
 
 
-def singular_note(term: RandomTerm, factor: np.ndarray, scaled: np.ndarray) -> str:
+def singular_note(term: RandomTerm, factor: np.ndarray) -> str:
     """Says in words which variance is zero or which combination of columns does not vary.
 
     Parameters
     ----------
     term : RandomTerm
-    factor, scaled : ndarray, shape (k, k)
-        Relative factor in the user's coordinates and in unit-size coordinates (`scaled_factor`).
+    factor : ndarray, shape (k, k)
+        Relative factor whose product with its transpose is singular.
     """
-    sizes = np.sqrt((scaled * scaled).sum(axis=1))
-    zero = [
-        name for name, size in zip(term.names, sizes.tolist(), strict=True) if size**2 < SINGULAR_TOLERANCE
-    ]
+    Sigma = factor @ factor.T
+    sds = np.sqrt(np.diagonal(Sigma))
+    sizes = sds * np.sqrt(np.diagonal(term_gram(term)))
+    zero = [term.names[j] for j, size in enumerate(sizes.tolist()) if size**2 < SINGULAR_TOLERANCE]
     head = f"singular fit: in {term.group}, "
     remedy = "; the model may be too rich for these data, consider a simpler random part"
-    if len(zero) == term.k:
-        verb = "variance of {} is" if term.k == 1 else "variances of {} are"
-        return f"{head}the {verb.format(_listed(zero))} estimated as zero{remedy}"
     if zero:
         verb = "variance of {} is" if len(zero) == 1 else "variances of {} are"
         return f"{head}the {verb.format(_listed(zero))} estimated as zero{remedy}"
-    Sigma = factor @ factor.T
-    if term.k == 2:
-        rho = Sigma[0, 1] / math.sqrt(Sigma[0, 0] * Sigma[1, 1])
-        if abs(abs(rho) - 1.0) < 1e-4:
-            sign = "+1" if rho > 0 else "-1"
-            return f"{head}the correlation of {_listed(term.names)} is estimated as {sign}{remedy}"
-    # null directions v of Sigma: v'b has no variance; shown with each column in its own SD
-    sds = np.sqrt(np.diag(Sigma))
-    values, vectors = np.linalg.eigh(Sigma / np.outer(sds, sds))
+    correlation = Sigma / sds / sds[:, None]
+    if term.k == 2 and abs(abs(correlation[0, 1]) - 1.0) < 1e-4:
+        sign = "+1" if correlation[0, 1] > 0 else "-1"
+        return f"{head}the correlation of {_listed(term.names)} is estimated as {sign}{remedy}"
+    # A null vector v of Sigma: v'b has no variance. It is found in units of the SDs, then told in the user's.
+    values, vectors = np.linalg.eigh(correlation)
     null = max(1, int((values < 1e-6).sum()))
-    direction = vectors[:, 0] / sds
-    direction = direction / direction[np.argmax(np.abs(vectors[:, 0]))]
-    parts = [
-        f"{value:+.3g} {name}"
-        for value, name in zip(direction.tolist(), term.names, strict=True)
-        if abs(value) > 1e-3 * np.abs(direction).max()
-    ]
-    more = f" (and {null - 1} more)" if null > 1 else ""
-    return f"{head}the combination {' '.join(parts).lstrip('+')} has no variance{more}{remedy}"
+    v = vectors[:, 0]
+    shown = np.flatnonzero(np.abs(v) > 1e-3 * np.abs(v).max())
+    direction = v / sds
+    direction = direction / direction[shown[0]]
+    combination = " ".join([_signed(float(direction[j]), term.names[j]) for j in shown]).removeprefix("+ ")
+    more = f" ({null} such combinations in all)" if null > 1 else ""
+    return f"{head}the combination {combination} has no variance{more}{remedy}"
+
+
+def _signed(value: float, name: str) -> str:
+    sign = "-" if value < 0 else "+"
+    number = f"{abs(value):.3g}"
+    return f"{sign} {name}" if number == "1" else f"{sign} {number} {name}"
 
 
 def few_levels_notes(design: Design) -> list[str]:

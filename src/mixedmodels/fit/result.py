@@ -97,15 +97,12 @@ class LMMFit:
 
     @property
     def formula_text(self) -> str:
-        """The formula as text; empty for a model made from matrices."""
-
-        def text() -> str:
-            formula = self._frame.formula
-            if formula is None:
-                return ""
-            return str(formula)
-
-        return self._once("formula_text", text)
+        """The formula as it was written (with ``.`` replaced); empty for a model made from matrices."""
+        formula = self._frame.formula
+        if formula is None:
+            return ""
+        text = formula.text
+        return " ".join(text.split()) if text and "." not in text else str(formula)
 
     @property
     def objective(self) -> Any:
@@ -373,12 +370,8 @@ class LMMFit:
         return self._once("singular", self._compute_singular)
 
     def _compute_singular(self) -> tuple[int, ...]:
-        out = []
-        for position, (term, factor) in enumerate(zip(self.design.terms, self._factors, strict=True)):
-            scaled = checks.scaled_factor(term, np.array(factor)).tolist()
-            if checks.smallest_eigenvalue(scaled) < checks.SINGULAR_TOLERANCE:
-                out.append(position)
-        return tuple(out)
+        pairs = zip(self.design.terms, self._factors, strict=True)
+        return tuple([j for j, (term, factor) in enumerate(pairs) if checks.is_singular(term, factor)])
 
     @property
     def messages(self) -> tuple[str, ...]:
@@ -391,9 +384,7 @@ class LMMFit:
         if not self.converged:
             out.append(f"not converged: {optimum.message}")
         for position in self._singular:
-            term = design.terms[position]
-            factor = np.array(self._factors[position])
-            out.append(checks.singular_note(term, factor, checks.scaled_factor(term, factor)))
+            out.append(checks.singular_note(design.terms[position], np.array(self._factors[position])))
         out += frame.messages
         if self._options.sigma is not None:
             out.append(f"the residual SD is held at sigma = {float(self._options.sigma):g}")

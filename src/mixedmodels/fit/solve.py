@@ -42,6 +42,10 @@ class Options:
             raise OptionError(f"reml must be True or False, got {self.reml!r}")
         if self.na_action not in ("omit", "exclude", "fail"):
             raise OptionError(f"na_action must be 'omit', 'exclude' or 'fail', got {self.na_action!r}")
+        if isinstance(self.control, dict):
+            object.__setattr__(self, "control", _control_of(self.control))
+        elif self.control is not None and type(self.control).__name__ != "Control":
+            raise OptionError(f"control must be a Control or a dict of its options, got {self.control!r}")
         if self.sigma is not None:
             try:
                 valid = 0.0 < float(self.sigma) < float("inf")
@@ -51,6 +55,15 @@ class Options:
                 raise OptionError(
                     f"sigma must be a positive number (the residual SD to hold fixed), got {self.sigma!r}"
                 )
+
+
+def _control_of(options: dict[str, Any]) -> Any:
+    from mixedmodels.optimize.control import Control
+
+    try:
+        return Control(**options)
+    except TypeError as error:
+        raise OptionError(f"control: {error}; see mixedmodels.Control") from None
 
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))
@@ -114,14 +127,11 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
     design = frame.design
     if objective is None:
         objective = make_objective(design, options)
-    method = "newton" if options.method == "auto" else options.method
-    keywords: dict[str, Any] = {"method": method, "start": _start(options.start, objective)}
+    keywords: dict[str, Any] = {"progress": options.progress}
     if options.control is not None:
         keywords["control"] = options.control
-    progress = _progress(options.progress)
-    if progress is not None:
-        keywords["progress"] = progress
-    optimum = minimize(objective, **keywords)
+    method = "newton" if options.method == "auto" else options.method
+    optimum = minimize(objective, method, _start(options.start, objective), **keywords)
     fit = LMMFit(frame, objective, optimum, options, data)
     if options.sigma is None:
         checks.check_perfect_fit(fit.sigma, design.y, design.offset)
@@ -147,22 +157,6 @@ def _start(start: Any, objective: Any) -> np.ndarray | None:
     if not np.isfinite(theta).all():
         raise OptionError("start holds values that are not finite")
     return theta
-
-
-def _progress(progress: Any) -> Any:
-    """A callback for the optimiser, or None.
-
-    ``"auto"`` shows nothing for a fit that is over within seconds; True prints each iteration at once.
-    """
-    if progress is None or progress is False:
-        return None
-    if callable(progress):
-        return progress
-    if progress is True or progress == "auto":
-        from mixedmodels.fit.progress import Progress
-
-        return Progress(delay=0.0 if progress is True else 3.0, force=progress is True)
-    raise OptionError(f"progress must be 'auto', True, False or a function, got {progress!r}")
 
 
 def refit(fit: LMMFit, new: Any) -> LMMFit:
@@ -229,8 +223,9 @@ def update(fit: LMMFit, formula: Any, data: Any, changes: dict[str, Any]) -> LMM
         new = formula
         if isinstance(formula, str):
             from mixedmodels.fit.update_formula import updated_text
+            from mixedmodels.formula import parse
 
-            new = updated_text(fit.formula, formula)
+            new = str(parse(updated_text(fit.formula, formula)))
     return fit_model(new, data, options)
 
 

@@ -22,7 +22,8 @@ def render_table(table: Table) -> str:
     if table.title:
         lines.append(f'<caption style="text-align:left"><b>{escape(table.title)}</b></caption>')
     heads = "".join(
-        f'<th scope="col"{side}>{escape(head)}</th>' for head, side in zip(table.header, sides, strict=True)
+        f'<th scope="col"{side}>{escape(head.strip())}</th>'
+        for head, side in zip(table.header, sides, strict=True)
     )
     lines.append(f"<thead><tr>{heads}</tr></thead>")
     lines.append("<tbody>")

@@ -49,7 +49,7 @@ def render_table(table: Table) -> str:
         lines.append(rf"\textbf{{{escape_latex(table.title)}}}\\[2pt]")
     lines.append(rf"\begin{{tabular}}{{{columns}}}")
     lines.append(r"\toprule")
-    lines.append(" & ".join(escape_latex(head) for head in table.header) + r" \\")
+    lines.append(" & ".join(escape_latex(head.strip()) for head in table.header) + r" \\")
     lines.append(r"\midrule")
     for row in table.rows:
         lines.append(

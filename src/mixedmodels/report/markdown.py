@@ -35,7 +35,7 @@ def render_table(table: Table) -> str:
     lines = []
     if table.title:
         lines += [f"**{escape_markdown(table.title)}**", ""]
-    lines.append("| " + " | ".join(escape_markdown(head) for head in table.header) + " |")
+    lines.append("| " + " | ".join(escape_markdown(head.strip()) for head in table.header) + " |")
     lines.append("|" + "|".join(":---" if letter == "l" else "---:" for letter in table.align) + "|")
     for row in table.rows:
         lines.append("| " + " | ".join(escape_markdown(cell.strip()) for cell in row) + " |")

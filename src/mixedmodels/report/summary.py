@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mixedmodels.report.table import Table, decimals_for, format_column, format_number
@@ -130,12 +131,17 @@ def _criteria_table(fit: LMMFit) -> Table:
         f"{fit.loglik:.1f}",
         str(fit.nobs - fit.df_model),
     )
-    return Table("", (first, "AIC", "BIC", "logLik", "df.resid"), (cells,), "rrrrr", indent=1)
+    return _even("", (first, "AIC", "BIC", "logLik", "df.resid"), cells, 8, indent=1)
 
 
 def _residual_table(fit: LMMFit) -> Table:
     cells = tuple([f"{value:.4f}" for value in fit.scaled_quantiles()])
-    return Table("Scaled residuals", ("Min", "1Q", "Median", "3Q", "Max"), (cells,), "rrrrr")
+    return _even("Scaled residuals", ("Min", "1Q", "Median", "3Q", "Max"), cells, 7)
+
+
+def _even(title: str, header: tuple[str, ...], cells: tuple[str, ...], width: int, indent: int = 0) -> Table:
+    """A table of one row whose columns are at least `width` wide."""
+    return Table(title, tuple([head.rjust(width) for head in header]), (cells,), "r" * len(cells), indent)
 
 
 def _random_table(fit: LMMFit) -> Table:
@@ -189,6 +195,7 @@ def correlation_table(names: tuple[str, ...], vcov: list[list[float]], ses: list
     return Table("Correlation of Fixed Effects", header, tuple(rows), "l" + "r" * (p - 1))
 
 
+@lru_cache(maxsize=256)
 def abbreviate(name: str, length: int = 6) -> str:
     """A short form of a name: lower-case vowels go first, then other lower-case letters, from the end."""
     if len(name) <= length:

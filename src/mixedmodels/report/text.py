@@ -14,21 +14,24 @@ __all__ = ["render_summary", "render_table"]
 
 def render_table(table: Table) -> str:
     """A table as lines of text, columns separated by one space."""
-    columns = []
-    for j, (head, align) in enumerate(zip(table.header, table.align, strict=True)):
-        cells = [row[j] for row in table.rows]
-        if align == "n":
-            inner = max(map(len, cells), default=0)
-            cells = [cell.rjust(inner) for cell in cells]
-        width = max(len(head), max(map(len, cells), default=0))
-        if align == "r":
-            columns.append([head.rjust(width)] + [cell.rjust(width) for cell in cells])
-        else:
-            columns.append([head.ljust(width)] + [cell.ljust(width) for cell in cells])
-    margin = " " * table.indent
-    lines = [(margin + " ".join(line)).rstrip() for line in zip(*columns, strict=True)]
-    if table.title:
-        lines.insert(0, table.title + ":")
+    header, rows = table.header, table.rows
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(header)
+    pattern = " " * table.indent
+    padded = False
+    for j, align in enumerate(table.align):
+        lengths = [len(cell) for cell in columns[j]]
+        inner = max(lengths, default=0)
+        if align == "n" and min(lengths, default=0) != inner:
+            columns[j] = tuple([cell.rjust(inner) for cell in columns[j]])
+            padded = True
+        width = max(len(header[j]), inner)
+        pattern += f"%{width}s " if align == "r" else f"%-{width}s "
+    pattern = pattern[:-1]
+    if padded:
+        rows = tuple(zip(*columns, strict=True))
+    lines = [f"{table.title}:"] if table.title else []
+    lines.append((pattern % header).rstrip())
+    lines += [(pattern % row).rstrip() for row in rows]
     if table.after:
         lines.append(table.after)
     return "\n".join(lines)

@@ -106,7 +106,7 @@ def test_agrees_with_the_dense_solver(kind):
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("sigma", [None, 0.7])
 def test_evaluator_follows_from_theta(kind, reml, sigma):
-    """Value, gradient and Newton matrix in internal coordinates, mapped by C, as the dense solver has them."""
+    """Value, gradient and Newton matrix in internal coordinates, mapped by C, as the dense solver."""
     design = random_design(5, kind)
     solver = GroupedSolver(design)
     evaluator = solver.evaluator_for(reml, sigma)
@@ -171,7 +171,7 @@ def test_pooled_streamed_and_mixed_agree(k, p):
 
 
 def test_pooling_survives_the_order_of_rows():
-    """The rows of each level in another order: sums differ in the last bits, classes are found all the same."""
+    """The rows of each level in another order: last bits of sums differ, the classes are found."""
     base = make_design(30 * 8, 30, 2, 2, seed=4, balanced=True)
     order = np.concatenate([8 * l + np.random.default_rng(l).permutation(8) for l in range(30)])
     term = base.terms[0]

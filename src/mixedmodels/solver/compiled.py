@@ -170,8 +170,8 @@ class CompiledSolver:
         """Starting values for theta~ from moments, shape (n_theta,).
 
         y~ has mean square 1 and the columns of Z~ have too. The mean square within the levels of a factor
-        estimates 1 - (variance of that factor), whatever else is crossed with it; a factor's variance is shared
-        equally by its columns. Values are kept away from 0, where the criterion is stationary.
+        estimates 1 - (variance of that factor), whatever else is crossed with it; a factor's variance is
+        shared equally by its columns. Values are kept away from 0, where the criterion is stationary.
         """
         variances, n = [], self.n
         for factor in self.pack.factors:

@@ -27,7 +27,8 @@ class GroupedSolver(CompiledSolver):
               [X\ y]'V^{-1}[X\ y] = W + \sum_l t_l' E_l^{-1} t_l,
 
     where W does not depend on theta. Levels with equal blocks are pooled: their sums are linear in the
-    moments :math:`\sum t_l t_l'` of the class, so that an evaluation costs the number of classes, not of levels.
+    moments :math:`\sum t_l t_l'` of the class, so that the cost of an evaluation follows the number of
+    classes, not of levels.
 
     Parameters
     ----------

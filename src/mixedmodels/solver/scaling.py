@@ -5,9 +5,10 @@ Rows are scaled by sqrt(weight). With beta0 the least-squares fit and s the root
     y~ = (y - offset - X beta0) / s,     X~ = X T_X  with (1/n) X~'X~ = I,     Z~_b = Z_b T_b,
 
 and everything maps back exactly: ``factor = T_b factor~``, ``beta = beta0 + s T_X beta~``,
-``sigma = s sigma~``, ``logdet_RX2 = logdet_RX2~ - 2 log|T_X|``. A response of 1e10 + noise, years written 2000 + t or dates in
-seconds therefore cost no digits: the columns are shifted by the constant column before anything is squared,
-and badly conditioned Gram matrices are factored a second time (Cholesky QR, twice).
+``sigma = s sigma~``, ``logdet_RX2 = logdet_RX2~ - 2 log|T_X|``.
+A response of 1e10 + noise, years written 2000 + t or dates in seconds therefore cost no digits: the columns
+are shifted by the constant column before anything is squared, and badly conditioned Gram matrices are
+factored a second time (Cholesky QR, twice).
 """
 
 from __future__ import annotations

@@ -1,1 +1,99 @@
-"""Mixed-effects models for Python."""
+"""Mixed-effects models for Python.
+
+    >>> import mixedmodels as mm
+    >>> data = mm.load_dataset("sleepstudy", backend="dict")
+    >>> fit = mm.lmm("Reaction ~ Days + (Days | Subject)", data)
+    >>> round(fit.sigma, 3)
+    25.592
+
+Names are imported on first use, so that ``import mixedmodels`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixedmodels.api import lmm
+    from mixedmodels.datasets import dataset_names, describe_dataset, load_dataset
+    from mixedmodels.design import RandomTerm
+    from mixedmodels.errors import (
+        ConvergenceWarning,
+        DataError,
+        FormulaError,
+        FormulaWarning,
+        IdentifiabilityError,
+        MixedModelsError,
+        MixedModelsWarning,
+        NewLevelError,
+        NotEstimableWarning,
+        NotImplementedYetError,
+        OptionError,
+        SolverError,
+    )
+    from mixedmodels.fit.result import LMMFit
+    from mixedmodels.fit.save import load
+    from mixedmodels.formula import formula_from_lists
+    from mixedmodels.model import LinearMixedModel
+    from mixedmodels.optimize.control import Control
+
+__all__ = [
+    "Control",
+    "ConvergenceWarning",
+    "DataError",
+    "FormulaError",
+    "FormulaWarning",
+    "IdentifiabilityError",
+    "LMMFit",
+    "LinearMixedModel",
+    "MixedModelsError",
+    "MixedModelsWarning",
+    "NewLevelError",
+    "NotEstimableWarning",
+    "NotImplementedYetError",
+    "OptionError",
+    "RandomTerm",
+    "SolverError",
+    "__version__",
+    "dataset_names",
+    "describe_dataset",
+    "formula_from_lists",
+    "lmm",
+    "load",
+    "load_dataset",
+]
+
+_HOMES = {
+    "lmm": "mixedmodels.api",
+    "LinearMixedModel": "mixedmodels.model",
+    "LMMFit": "mixedmodels.fit.result",
+    "load": "mixedmodels.fit.save",
+    "formula_from_lists": "mixedmodels.formula",
+    "RandomTerm": "mixedmodels.design",
+    "Control": "mixedmodels.optimize.control",
+    "load_dataset": "mixedmodels.datasets",
+    "dataset_names": "mixedmodels.datasets",
+    "describe_dataset": "mixedmodels.datasets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            value: Any = version("mixedmodels")
+        except PackageNotFoundError:  # a source tree that was not installed
+            value = "0+unknown"
+    elif name in __all__:
+        from importlib import import_module
+
+        value = getattr(import_module(_HOMES.get(name, "mixedmodels.errors")), name)
+    else:
+        raise AttributeError(f"module 'mixedmodels' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,1 +1,1 @@
-"""."""
+"""Fits: frozen results, their values, predictions, checks and storage."""

@@ -32,6 +32,10 @@ class FactorColumn:
     ordered: bool = False
     contrast: Any = None
 
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.codes)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatrixColumn:

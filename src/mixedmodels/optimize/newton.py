@@ -32,7 +32,7 @@ from mixedmodels.optimize.base import blocks_of_entries, columns_of_entries
 from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.optimum import Status
 
-__all__ = ["Run", "newton"]
+__all__ = ["Run", "Search", "newton"]
 
 PIVOT = 1e-11  # a pivot smaller than this, relative to its diagonal, counts as a null direction
 SLOW = 0.1  # decrements that shrink less than this call for the secant correction
@@ -129,17 +129,17 @@ def sigma_step(lam: np.ndarray, step: np.ndarray) -> np.ndarray | None:
     return None
 
 
-class _Search:
+class Search:
     """State of one search: the point, its derivatives, the secant correction and the counts."""
+
+    default_limit = 200
 
     def __init__(
         self,
         objective: Any,
         control: Control,
         monitor: Callable[[int, np.ndarray, float, float], Status | None],
-        derivatives: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]],
     ) -> None:
-        self.derivatives = derivatives
         self.objective = objective
         self.control = control
         self.monitor = monitor
@@ -158,6 +158,10 @@ class _Search:
         self.run = Run(theta=np.array([]))
 
     # ---- evaluation
+    def derivatives(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Value, gradient and the matrix of the step."""
+        return self.objective.newton(theta)
+
     def evaluate(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray] | None:
         """Value, gradient and Newton matrix; None where they do not exist."""
         self.run.evaluations += 1
@@ -206,6 +210,13 @@ class _Search:
             theta = np.minimum(np.maximum(0.1 * theta, self.lower), self.upper)
         return False
 
+    def report(self) -> Status | None:
+        """Record the iteration; the status with which to end, if any."""
+        run = self.run
+        if self.control.trace:
+            run.trace.append((run.iterations, run.theta.copy(), run.value))
+        return self.monitor(run.iterations, run.theta, run.value, run.decrement)
+
     # ---- the loop
     def minimise(self, limit: int, last_step: bool) -> Status:
         """Newton steps until the predicted decrease is below tol; then one more if `last_step`."""
@@ -218,9 +229,7 @@ class _Search:
             L, pivots = factorise(H, free)
             step = descend(L, pivots, g)
             run.decrement = -0.5 * float(g @ step)
-            stop = self.monitor(run.iterations, theta, f, run.decrement)
-            if self.control.trace:
-                run.trace.append((run.iterations, theta.copy(), f))
+            stop = self.report()
             if stop is not None:
                 return stop
             self.step = step
@@ -391,7 +400,7 @@ def newton(
     start: np.ndarray,
     control: Control,
     monitor: Callable[[int, np.ndarray, float, float], Status | None] = lambda *_: None,
-    derivatives: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]] | None = None,
+    search: type[Search] | None = None,
 ) -> Run:
     """Minimise by Newton steps with average information plus curvature.
 
@@ -402,8 +411,8 @@ def newton(
     control : Control
     monitor : callable
         ``monitor(iteration, theta, value, decrement)`` before every step; a Status it returns ends the search.
-    derivatives : callable, optional
-        ``theta -> (value, gradient, matrix)`` in place of ``objective.newton`` (the scoring methods).
+    search : subclass of Search, optional
+        Another method for the inner search: bounds, exact zeros and escapes from saddle points stay the same.
 
     Returns
     -------
@@ -413,23 +422,23 @@ def newton(
     ----------
     Gilmour, Thompson, Cullis (1995), average information. Levenberg (1944). Conn, Gould, Toint (1991), SR1.
     """
-    search = _Search(objective, control, monitor, derivatives or objective.newton)
-    run = search.run
-    limit = control.limit(200)
-    if not search.start(start):
+    state = (search or Search)(objective, control, monitor)
+    run = state.run
+    limit = control.limit(state.default_limit)
+    if not state.start(start):
         run.status = Status.NOT_POSITIVE_DEFINITE
         return run
     while True:
-        run.status = search.minimise(limit, last_step=True)
+        run.status = state.minimise(limit, last_step=True)
         if run.status is not Status.CONVERGED:
             break
-        on_bound, stepped = search.snap()
+        on_bound, stepped = state.snap()
         if on_bound:
-            run.status = search.minimise(limit, last_step=not stepped)
+            run.status = state.minimise(limit, last_step=not stepped)
             if run.status is not Status.CONVERGED:
                 break
             run.status = Status.BOUNDARY
-        if not on_bound or run.escapes >= control.escapes or not search.escape():
+        if not on_bound or run.escapes >= control.escapes or not state.escape():
             break
-        search.frozen[:] = False
+        state.frozen[:] = False
     return run

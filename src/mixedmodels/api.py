@@ -1,0 +1,143 @@
+"""The functions users call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mixedmodels.errors import NotImplementedYetError
+from mixedmodels.fit.solve import Options, fit_model
+
+if TYPE_CHECKING:
+    from mixedmodels.fit.result import LMMFit
+
+__all__ = ["lmm", "make_options"]
+
+
+def lmm(
+    formula: Any,
+    data: Any,
+    *,
+    reml: bool = True,
+    weights: Any = None,
+    offset: Any = None,
+    residual: Any = None,
+    known: Any = None,
+    contrasts: Mapping[str, Any] | None = None,
+    na_action: str = "omit",
+    start: Any = None,
+    method: str = "auto",
+    solver: str = "auto",
+    sigma: float | None = None,
+    control: Any = None,
+    progress: Any = "auto",
+    functions: Mapping[str, Callable] | None = None,
+    share: Any = None,
+) -> LMMFit:
+    r"""Fit a linear mixed model.
+
+    .. math::
+        y = X\beta + Zb + o + e, \qquad
+        b \sim N(0, \sigma^2 \Sigma(\theta)), \quad e_i \sim N(0, \sigma^2 / w_i)
+
+    by REML or maximum likelihood.
+
+    Parameters
+    ----------
+    formula : str or Formula
+        In R's language: ``"y ~ x + (x | g)"`` with correlated, ``(x || g)`` with independent random effects,
+        ``(1 | a/b)`` nested ones. Also what `formula_from_lists` returns.
+    data : data frame or dict of arrays
+        pandas, polars, pyarrow or any other frame that narwhals reads. Never changed.
+    reml : bool
+        REML (default) or maximum likelihood.
+    weights : str or array, optional
+        Precision weights: ``Var(e_i) = sigma^2 / w_i``. A column or an array. Rows with weight 0 are left
+        out of the likelihood.
+    offset : str or array, optional
+        A known part of the linear predictor, added to any ``offset()`` of the formula.
+    residual, known
+        Residual structures and known covariances between levels are not in this version.
+    contrasts : dict, optional
+        Contrasts by factor: ``"treatment"``, ``"sum"``, ``"helmert"``, ``"poly"`` or a matrix.
+    na_action : {"omit", "exclude", "fail"}
+        Rows with missing values are left out; with "exclude" fitted values and residuals have NaN in
+        their places.
+    start : array, optional
+        Start of theta.
+    method : str
+        Optimiser: "auto" is Newton with exact derivatives.
+    solver : str
+        "auto" chooses by the structure of the model; "dense" is the reference.
+    sigma : float, optional
+        Hold the residual standard deviation at this value.
+    control : Control, optional
+        Limits and tolerances of the optimiser.
+    progress : "auto", bool or callable
+        "auto" shows progress on a terminal once a fit takes long.
+    functions : dict of str to callable, optional
+        Functions of your own that the formula may call.
+    share : list of lists of str, optional
+        Random terms with the same covariance parameters, named by their text or grouping factor:
+        ``[["(1 | a)", "(1 | b)"]]``.
+
+    Returns
+    -------
+    LMMFit
+        A frozen fit; prints as its summary.
+
+    Raises
+    ------
+    FormulaError, DataError, IdentifiabilityError, OptionError
+        One line that names the place, column or term, and the remedy.
+
+    Warns
+    -----
+    ConvergenceWarning
+        The optimiser stopped early.
+
+    References
+    ----------
+    Bates, Maechler, Bolker & Walker (2015), Fitting linear mixed-effects models using lme4,
+    J. Stat. Softw. 67(1).
+
+    Examples
+    --------
+    >>> import mixedmodels as mm
+    >>> data = mm.load_dataset("sleepstudy", backend="dict")
+    >>> fit = mm.lmm("Reaction ~ Days + (Days | Subject)", data)
+    >>> print(fit.varcorr)
+     Groups   Name        Std.Dev. Corr
+     Subject  (Intercept) 24.741
+              Days         5.922    0.07
+     Residual             25.592
+    """
+    options = make_options(
+        residual=residual,
+        known=known,
+        reml=reml,
+        weights=weights,
+        offset=offset,
+        contrasts=contrasts,
+        na_action=na_action,
+        start=start,
+        method=method,
+        solver=solver,
+        sigma=sigma,
+        control=control,
+        progress=progress,
+        functions=functions,
+        share=share,
+    )
+    return fit_model(formula, data, options)
+
+
+def make_options(residual: Any = None, known: Any = None, **keywords: Any) -> Options:
+    """The options of a fit from keywords, after refusing what this version cannot do."""
+    if residual is not None:
+        raise NotImplementedYetError("residual= (residual structures) is not in this version; leave it out")
+    if known is not None:
+        raise NotImplementedYetError(
+            "known= (known covariances between levels) is not in this version; leave it out"
+        )
+    return Options(**keywords)

@@ -1,0 +1,220 @@
+"""Notes about singular or poorly determined parts of a fit, and errors for impossible ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixedmodels.errors import DataError, IdentifiabilityError
+
+if TYPE_CHECKING:
+    from mixedmodels.design import Design, RandomTerm
+
+__all__ = [
+    "SINGULAR_TOLERANCE",
+    "check_data",
+    "check_perfect_fit",
+    "few_levels_notes",
+    "is_singular",
+    "scaled_factor",
+    "singular_note",
+    "smallest_eigenvalue",
+    "term_gram",
+]
+
+# A scaled Sigma whose smallest eigenvalue is below this (an SD of 1e-4 residual SDs) counts as singular.
+SINGULAR_TOLERANCE = 1e-8
+_PERFECT = 1e-8
+_FEW_LEVELS = 5
+
+
+def check_data(design: Design, *, sigma_fixed: bool = False) -> None:
+    """Refuse data that no estimate can come from.
+
+    Raises
+    ------
+    DataError
+        Fewer observations than fixed effects need, or a response that is constant.
+    IdentifiabilityError
+        A term with as many random effects as observations, or with a single level.
+    """
+    n, p = design.n, design.p
+    if n <= p and not sigma_fixed:
+        raise DataError(
+            f"{n} observations cannot estimate {p} fixed effects and a residual variance; "
+            "use more rows or a smaller fixed part"
+        )
+    response = design.y if design.offset is None else design.y - design.offset
+    if response.size and not sigma_fixed and float(response.max()) == float(response.min()):
+        minus = "" if design.offset is None else " (minus the offset)"
+        raise DataError(
+            f"the response{minus} is constant ({float(response[0]):g} in all {n} rows): "
+            "there is no variation to explain; check the response column"
+        )
+    if sigma_fixed:
+        return
+    constant_weights = design.weights is None or float(design.weights.min()) == float(design.weights.max())
+    for term in design.terms:
+        if term.precision is not None or term.covariance.name == "user":
+            continue
+        where = f"({' + '.join(term.names)} | {term.group})"
+        if term.m < 2:
+            raise IdentifiabilityError(
+                f"grouping factor {term.group!r} has a single level: a variance between levels cannot be "
+                f"estimated; remove the term {where}"
+            )
+        if constant_weights and n <= term.m * term.k:
+            raise IdentifiabilityError(
+                f"the term {where} has {term.m * term.k} random effects for {n} observations: its variance "
+                "and the residual variance cannot be told apart; remove columns or the term, or fix sigma="
+            )
+
+
+def check_perfect_fit(sigma: float, y: np.ndarray, offset: np.ndarray | None) -> None:
+    """Refuse a fit whose residual standard deviation vanishes against that of the response.
+
+    Raises
+    ------
+    DataError
+        The model reproduces the response exactly; the likelihood is unbounded.
+    """
+    response = y if offset is None else y - offset
+    centred = response - response.mean()
+    spread = math.sqrt(float(centred @ centred) / max(1, response.shape[0] - 1))
+    if not sigma > _PERFECT * spread:
+        raise DataError(
+            "perfect fit: the model reproduces the response exactly, so the residual variance is zero and "
+            "the likelihood unbounded; look for a copy of the response among the predictors, or drop terms"
+        )
+
+
+def term_gram(term: RandomTerm) -> np.ndarray:
+    """Mean cross-product ``Z'Z / n`` of a term's columns, shape (k, k)."""
+    if term.Z is None:
+        return np.ones((1, 1))
+    gram = term.Z.T.dot(term.Z)
+    gram /= term.Z.shape[0]
+    return gram
+
+
+def scaled_factor(term: RandomTerm, factor: np.ndarray) -> np.ndarray:
+    """Relative factor in units that do not depend on the columns': ``R factor`` with ``R'R = Z'Z / n``.
+
+    For structures that do not mix columns R holds the columns' root mean squares only.
+    """
+    if term.covariance.name == "user":
+        return factor
+    gram = term_gram(term)
+    diagonal = np.diagonal(gram)
+    if term.covariance.clip != "block" or term.k == 1:
+        return np.sqrt(diagonal)[:, None] * factor
+    try:
+        R = np.linalg.cholesky(gram).T
+        accurate = bool((np.diagonal(R) ** 2 > 1e-8 * diagonal).all())
+    except np.linalg.LinAlgError:
+        accurate = False
+    if not accurate:  # columns nearly dependent (a far origin): their cross-product has lost the digits
+        assert term.Z is not None
+        R = np.linalg.qr(term.Z, mode="r") / math.sqrt(term.Z.shape[0])
+    return R @ factor
+
+
+def is_singular(term: RandomTerm, factor: Sequence[Sequence[float]]) -> bool:
+    """Whether the scaled covariance matrix of a term has an eigenvalue of (nearly) zero.
+
+    Parameters
+    ----------
+    term : RandomTerm
+    factor : nested lists, k x k
+        Relative factor.
+    """
+    if term.Z is None:
+        return factor[0][0] ** 2 < SINGULAR_TOLERANCE
+    if term.k == 2 and term.covariance.clip == "block":
+        # Eigenvalues of R Sigma R' are those of Sigma G: trace and determinant suffice.
+        (a, _), (b, c) = factor
+        (g00, g01), (_, g11) = term_gram(term).tolist()
+        det = g00 * g11 - g01 * g01
+        if det > 1e-8 * g00 * g11:
+            trace = a * a * g00 + 2.0 * a * b * g01 + (b * b + c * c) * g11
+            return _smaller_root(trace, a * a * c * c * det) < SINGULAR_TOLERANCE
+    return smallest_eigenvalue(scaled_factor(term, np.array(factor)).tolist()) < SINGULAR_TOLERANCE
+
+
+def _smaller_root(trace: float, determinant: float) -> float:
+    """Smaller eigenvalue of a positive semi-definite 2 x 2 matrix."""
+    # 2 det / (trace + root) instead of (trace - root) / 2: no cancellation near zero
+    root = math.sqrt(max(0.0, trace * trace - 4.0 * determinant))
+    return 2.0 * determinant / (trace + root) if trace > 0.0 else 0.0
+
+
+def smallest_eigenvalue(factor: Sequence[Sequence[float]]) -> float:
+    """Smallest eigenvalue of ``factor factor'``; in closed form up to two columns."""
+    k = len(factor)
+    if k == 1:
+        return factor[0][0] * factor[0][0]
+    if k == 2:
+        (a, upper), (b, c) = factor
+        return _smaller_root(a * a + upper * upper + b * b + c * c, (a * c - b * upper) ** 2)
+    values = np.linalg.svd(np.asarray(factor), compute_uv=False)
+    return float(values[-1]) ** 2
+
+
+def singular_note(term: RandomTerm, factor: np.ndarray) -> str:
+    """Says in words which variance is zero or which combination of columns does not vary.
+
+    Parameters
+    ----------
+    term : RandomTerm
+    factor : ndarray, shape (k, k)
+        Relative factor whose product with its transpose is singular.
+    """
+    Sigma = factor @ factor.T
+    sds = np.sqrt(np.diagonal(Sigma))
+    sizes = sds * np.sqrt(np.diagonal(term_gram(term)))
+    zero = [term.names[j] for j, size in enumerate(sizes.tolist()) if size**2 < SINGULAR_TOLERANCE]
+    head = f"singular fit: in {term.group}, "
+    remedy = "; the model may be too rich for these data, consider a simpler random part"
+    if zero:
+        verb = "variance of {} is" if len(zero) == 1 else "variances of {} are"
+        return f"{head}the {verb.format(_listed(zero))} estimated as zero{remedy}"
+    correlation = Sigma / sds / sds[:, None]
+    if term.k == 2 and abs(abs(correlation[0, 1]) - 1.0) < 1e-4:
+        sign = "+1" if correlation[0, 1] > 0 else "-1"
+        return f"{head}the correlation of {_listed(term.names)} is estimated as {sign}{remedy}"
+    # A null vector v of Sigma: v'b has no variance. It is found in units of the SDs, then told in the user's.
+    values, vectors = np.linalg.eigh(correlation)
+    null = max(1, int((values < 1e-6).sum()))
+    v = vectors[:, 0]
+    shown = np.flatnonzero(np.abs(v) > 1e-3 * np.abs(v).max())
+    direction = v / sds
+    direction = direction / direction[shown[0]]
+    combination = " ".join([_signed(float(direction[j]), term.names[j]) for j in shown]).removeprefix("+ ")
+    more = f" ({null} such combinations in all)" if null > 1 else ""
+    return f"{head}the combination {combination} has no variance{more}{remedy}"
+
+
+def _signed(value: float, name: str) -> str:
+    sign = "-" if value < 0 else "+"
+    number = f"{abs(value):.3g}"
+    return f"{sign} {name}" if number == "1" else f"{sign} {number} {name}"
+
+
+def few_levels_notes(design: Design) -> list[str]:
+    """Notes about grouping factors with two to four levels."""
+    out = []
+    for group, m in {term.group: term.m for term in design.terms}.items():
+        if 1 < m < _FEW_LEVELS:
+            out.append(
+                f"grouping factor {group} has only {m} levels: its variance is poorly determined; "
+                "a fixed effect may serve better"
+            )
+    return out
+
+
+def _listed(names: Sequence[str]) -> str:
+    names = list(names)
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

@@ -1,0 +1,152 @@
+"""A model made from matrices: what stands in for the model frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn
+
+import numpy as np
+
+from mixedmodels.design import Design, RandomTerm
+from mixedmodels.errors import DataError, OptionError
+from mixedmodels.fit.checks import check_data, few_levels_notes
+
+__all__ = ["MatrixFrame", "matrix_frame"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MatrixFrame:
+    """The part of a `ModelFrame` that a model without formula has."""
+
+    design: Design
+    n_rows: int
+    formula: None = None
+    encoding: None = None
+    kept: None = None
+    zero_weight_rows: None = None
+    na_counts: dict[str, int] = field(default_factory=dict)
+    dropped_columns: tuple[str, ...] = ()
+    backend: str = "dict"
+    messages: tuple[str, ...] = ()
+
+    def new_data(self, data: Any, **options: Any) -> NoReturn:
+        """Refuses: there is no recipe that turns a data frame into X and Z."""
+        raise OptionError(
+            "a model made from matrices cannot read new data; compute X @ fit.beta and add the rows of "
+            "fit.ranef_arrays() yourself"
+        )
+
+
+def _vector(values: Any, name: str, n: int | None = None) -> np.ndarray:
+    try:
+        array = np.array(values, dtype=float)
+    except (TypeError, ValueError):
+        raise DataError(f"{name} must hold numbers") from None
+    if array.ndim != 1:
+        raise DataError(f"{name} must have one dimension, got shape {array.shape}")
+    if n is not None and array.shape[0] != n:
+        raise DataError(f"{name} has {array.shape[0]} values; y has {n}")
+    if not np.isfinite(array).all():
+        raise DataError(f"{name} holds missing or infinite values; leave these rows out")
+    array.setflags(write=False)
+    return array
+
+
+def _matrix(values: Any, name: str, n: int) -> np.ndarray:
+    if hasattr(values, "toarray"):
+        values = values.toarray()
+    try:
+        array = np.array(values, dtype=float)
+    except (TypeError, ValueError):
+        raise DataError(f"{name} must hold numbers") from None
+    if array.ndim == 1:
+        array = array.reshape(-1, 1)
+    if array.ndim != 2 or array.shape[0] != n:
+        raise DataError(f"{name} has shape {array.shape}; it needs {n} rows, one for each value of y")
+    if not np.isfinite(array).all():
+        raise DataError(f"{name} holds missing or infinite values; leave these rows out")
+    array.setflags(write=False)
+    return array
+
+
+def _term(term: Any, position: int, n: int) -> RandomTerm:
+    from mixedmodels.covariance import make_covariance
+
+    if not isinstance(term, RandomTerm):
+        raise OptionError(
+            f"terms[{position}] is a {type(term).__name__}; give mixedmodels.RandomTerm objects"
+        )
+    Z = None if term.Z is None else _matrix(term.Z, f"Z of terms[{position}]", n)
+    k = 1 if Z is None else Z.shape[1]
+    codes, levels = np.asarray(term.codes), term.levels
+    if codes.shape != (n,):
+        raise DataError(f"codes of terms[{position}] has shape {codes.shape}; y has {n} values")
+    if levels is None:
+        levels, codes = np.unique(codes, return_inverse=True)
+    if codes.dtype.kind not in "iu" or (n and (int(codes.min()) < 0 or int(codes.max()) >= len(levels))):
+        raise DataError(
+            f"codes of terms[{position}] must be whole numbers 0 .. {len(levels) - 1}; "
+            "or give any labels and levels=None"
+        )
+    codes = np.array(codes, dtype=np.int32)
+    codes.setflags(write=False)
+    names = (
+        tuple(term.names)
+        if term.names
+        else (("(Intercept)",) if Z is None else tuple(f"z{j + 1}" for j in range(k)))
+    )
+    if len(names) != k:
+        raise DataError(f"terms[{position}] has {len(names)} names for {k} columns")
+    covariance = make_covariance(term.covariance, k) if isinstance(term.covariance, str) else term.covariance
+    if covariance.k != k:
+        raise DataError(f"the covariance of terms[{position}] is for {covariance.k} columns; Z has {k}")
+    return replace(term, codes=codes, levels=levels, Z=Z, names=names, covariance=covariance)
+
+
+def matrix_frame(
+    y: Any,
+    X: Any,
+    terms: Sequence[RandomTerm],
+    *,
+    weights: Any = None,
+    offset: Any = None,
+    names: Sequence[str] | None = None,
+    sigma_fixed: bool = False,
+) -> MatrixFrame:
+    """Check and freeze (copies of) the arrays of a model.
+
+    Parameters
+    ----------
+    y : array, shape (n,)
+    X : array, shape (n, p), or None
+    terms : sequence of RandomTerm
+        `covariance` may be a tag ("us"); with ``levels=None`` the codes may be any labels.
+    weights, offset : array, shape (n,), optional
+    names : sequence of str, length p, optional
+        Names of the columns of X; by default x1, x2, ..., and ``(Intercept)`` for a column of ones.
+    sigma_fixed : bool
+        Whether the residual standard deviation is given.
+    """
+    y = _vector(y, "y")
+    n = y.shape[0]
+    if n == 0:
+        raise DataError("y is empty")
+    X = _matrix(np.zeros((n, 0)) if X is None else X, "X", n)
+    if names is None:
+        names = ["(Intercept)" if (X[:, j] == 1.0).all() else f"x{j + 1}" for j in range(X.shape[1])]
+    names = tuple(map(str, names))
+    if len(names) != X.shape[1]:
+        raise DataError(f"names has {len(names)} entries; X has {X.shape[1]} columns")
+    if len(set(names)) != len(names):
+        raise DataError("names must be all different")
+    if weights is not None:
+        weights = _vector(weights, "weights", n)
+        if not (weights > 0.0).all():
+            raise DataError("weights must be positive; leave rows with weight zero out")
+    if offset is not None:
+        offset = _vector(offset, "offset", n)
+    checked = tuple([_term(term, position, n) for position, term in enumerate(terms)])
+    design = Design(y, X, names, checked, offset, weights)
+    check_data(design, sigma_fixed=sigma_fixed)
+    return MatrixFrame(design, n, messages=tuple(few_levels_notes(design)))

@@ -1,0 +1,121 @@
+"""Conditional modes of the random effects: tables as plain columns, and the coefficients per level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from mixedmodels.design import Design, RandomTerm
+
+__all__ = ["TermEffects", "coefficient_columns", "conditional_sds", "effect_columns", "level_array"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TermEffects:
+    """Conditional modes of one term as arrays.
+
+    Attributes
+    ----------
+    group : str
+        Grouping factor.
+    names : tuple of str, length k
+        Columns of the term.
+    levels : sequence of length m
+    b : ndarray, shape (m, k)
+        Conditional modes, in the units of the response.
+    """
+
+    group: str
+    names: tuple[str, ...]
+    levels: Any
+    b: np.ndarray
+
+
+def level_array(term: RandomTerm) -> np.ndarray:
+    """Levels of a term as a one-dimensional array, of their own type where they have one."""
+    levels = term.levels
+    if isinstance(levels, np.ndarray):
+        return levels
+    items = list(levels)
+    array = np.asarray(items) if len({type(item) for item in items}) == 1 else np.empty(0)
+    if array.ndim != 1 or array.shape[0] != len(items):
+        array = np.empty(len(items), dtype=object)
+        array[:] = items
+    return array
+
+
+def conditional_sds(blocks: np.ndarray, sigma: float) -> np.ndarray:
+    """Standard deviations from the blocks Lambda M^{-1} Lambda' of one term, shape (m, k)."""
+    diagonal = np.einsum("lii->li", blocks)
+    return sigma * np.sqrt(np.maximum(diagonal, 0.0))
+
+
+def effect_columns(
+    design: Design, b: Sequence[np.ndarray], sds: Sequence[np.ndarray] | None = None
+) -> dict[str, Any]:
+    """Columns group, level, term, estimate (and sd), one row per level and column of each term."""
+    groups: list[str] = []
+    names: list[str] = []
+    levels = []
+    for term in design.terms:
+        size = term.m * term.k
+        groups += [term.group] * size
+        names += list(term.names) * term.m
+        levels.append(np.repeat(level_array(term), term.k))
+    out = {"group": groups, "level": _joined(levels), "term": names, "estimate": _flat(b)}
+    if sds is not None:
+        out["sd"] = _flat(sds)
+    return out
+
+
+def coefficient_columns(design: Design, beta: np.ndarray, b: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Columns group, level, term, estimate: fixed effect plus random effects of each level.
+
+    For every grouping factor the terms are the fixed effects and then the random columns without a
+    fixed effect of the same name, whose fixed part counts as zero.
+    """
+    groups: list[str] = []
+    terms: list[str] = []
+    levels = []
+    estimates = []
+    for group in dict.fromkeys(term.group for term in design.terms):
+        members = [
+            (term, values) for term, values in zip(design.terms, b, strict=True) if term.group == group
+        ]
+        names = list(design.x_names)
+        for term, _ in members:
+            names += [name for name in term.names if name not in names]
+        first = members[0][0]
+        table = np.zeros((first.m, len(names)))
+        table[:, : design.p] = beta
+        for term, values in members:
+            for j, name in enumerate(term.names):
+                table[:, names.index(name)] += values[:, j]
+        groups += [group] * table.size
+        terms += names * first.m
+        levels.append(np.repeat(level_array(first), len(names)))
+        estimates.append(table)
+    return {"group": groups, "level": _joined(levels), "term": terms, "estimate": _flat(estimates)}
+
+
+def _joined(parts: list[np.ndarray]) -> Any:
+    """Levels of all terms one after another; as text where the terms' levels are of different types."""
+    if not parts:
+        return np.empty(0)
+    kinds = {part.dtype.kind for part in parts}
+    if len(kinds) == 1 and "O" not in kinds:
+        return np.concatenate(parts)
+    items = [item for part in parts for item in part.tolist()]
+    if len({type(item) for item in items}) > 1:
+        return [str(item) for item in items]
+    return items
+
+
+def _flat(parts: Sequence[np.ndarray]) -> np.ndarray:
+    if not parts:
+        return np.empty(0)
+    return np.concatenate([np.ascontiguousarray(part).reshape(-1) for part in parts])

@@ -1,0 +1,734 @@
+"""A fitted linear mixed model: a frozen object whose numbers are computed on first use and then kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from mixedmodels.errors import NotImplementedYetError, OptionError
+from mixedmodels.fit import checks, values, wald
+from mixedmodels.fit.varcorr import TermVariance, VarCorr, term_variance, unique_keys
+
+if TYPE_CHECKING:
+    from mixedmodels.design import Design
+    from mixedmodels.fit.ranef import TermEffects
+    from mixedmodels.fit.solve import Options
+    from mixedmodels.report.summary import Summary
+
+__all__ = ["LMMFit"]
+
+_LOG_2PI = math.log(2.0 * math.pi)
+
+
+class LMMFit:
+    """A fitted linear mixed model.
+
+    The model is ``y = X beta + Z b + offset + e`` with ``b ~ N(0, sigma^2 Sigma(theta))`` and
+    ``e_i ~ N(0, sigma^2 / w_i)``. Attributes are plain numbers, arrays (read-only) and dicts; methods
+    return tables in the data-frame library of the data. The object never changes: `refit`, `refit_ml`
+    and `update` return new ones.
+
+    Examples
+    --------
+    >>> import mixedmodels as mm
+    >>> fit = mm.lmm("Reaction ~ Days + (Days | Subject)", mm.load_dataset("sleepstudy", backend="dict"))
+    >>> round(fit.fixef["Days"], 4)
+    10.4673
+    >>> fit.is_singular
+    False
+    """
+
+    __slots__ = ("__weakref__", "_cache", "_data", "_frame", "_objective", "_optimum", "_options")
+
+    def __init__(self, frame: Any, objective: Any, optimum: Any, options: Options, data: Any = None) -> None:
+        put = object.__setattr__
+        put(self, "_frame", frame)
+        put(self, "_objective", objective)
+        put(self, "_optimum", optimum)
+        put(self, "_options", options)
+        put(self, "_data", data)
+        put(self, "_cache", {})
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(
+            f"a fit is frozen: {name!r} cannot be set; update(), refit() and refit_ml() give new fits"
+        )
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a fit is frozen: {name!r} cannot be deleted")
+
+    def __copy__(self) -> LMMFit:
+        return self
+
+    def __deepcopy__(self, memo: dict) -> LMMFit:
+        return self
+
+    def __reduce__(self) -> Any:
+        from mixedmodels.fit.save import from_bytes, to_bytes
+
+        return from_bytes, (to_bytes(self), self._options.functions)
+
+    def _once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """The cached value of `name`. Two threads may both compute it; they agree."""
+        cache = self._cache
+        if name in cache:
+            return cache[name]
+        return cache.setdefault(name, compute())
+
+    # ------------------------------------------------------------------ the pieces
+
+    @property
+    def design(self) -> Design:
+        """Arrays the model was fitted to (`mixedmodels.design.Design`)."""
+        return self._frame.design
+
+    @property
+    def frame(self) -> Any:
+        """The `ModelFrame`: formula, encoding, design and what was left out."""
+        return self._frame
+
+    @property
+    def formula(self) -> Any:
+        """The parsed `Formula`; None for a model made from matrices."""
+        return self._frame.formula
+
+    @property
+    def formula_text(self) -> str:
+        """The formula as it was written (with ``.`` replaced); empty for a model made from matrices."""
+        formula = self._frame.formula
+        if formula is None:
+            return ""
+        text = formula.text
+        return " ".join(text.split()) if text and "." not in text else str(formula)
+
+    @property
+    def objective(self) -> Any:
+        """The criterion as a function of theta (`LMMObjective`)."""
+        if self._objective is None:
+            from mixedmodels.fit.solve import make_objective
+
+            object.__setattr__(self, "_objective", make_objective(self.design, self._options))
+        return self._objective
+
+    @property
+    def optimum(self) -> Any:
+        """What the optimiser returned: theta, gradient, Hessian, iterations, certificate (`Optimum`)."""
+        return self._optimum
+
+    @property
+    def solver(self) -> Any:
+        """The penalised least-squares solver; ``fit.solver.describe()`` says which one and why."""
+        return self.objective.solver
+
+    @property
+    def _solution(self) -> Any:
+        return self._once("solution", lambda: self.objective.solution(self.theta))
+
+    @property
+    def _factors(self) -> list[list[list[float]]]:
+        """Relative factors of the terms as nested lists."""
+        return self._once("factors", self._compute_factors)
+
+    def _compute_factors(self) -> list[list[list[float]]]:
+        theta = self.theta
+        design = self.design
+        out = []
+        position = 0
+        for term in design.terms:
+            count = term.covariance.n_theta
+            if design.theta_index is None:
+                part = theta[position : position + count]
+            else:
+                part = theta[design.theta_index[position : position + count]]
+            out.append(term.covariance.factor(part).tolist())
+            position += count
+        return out
+
+    # ------------------------------------------------------------------ estimates
+
+    @property
+    def theta(self) -> np.ndarray:
+        """Covariance parameters, shape (n_theta,): entries of the relative factors in lme4's order."""
+        return self._once("theta", lambda: values.readonly(np.array(self._optimum.theta, dtype=float)))
+
+    @property
+    def theta_names(self) -> tuple[str, ...]:
+        """Names of the entries of `theta`."""
+        return tuple(self.objective.names)
+
+    @property
+    def beta(self) -> np.ndarray:
+        """Fixed-effects estimates, shape (p,)."""
+        return self._once("beta", lambda: values.readonly(np.array(self._solution.beta, dtype=float)))
+
+    @property
+    def fixef(self) -> dict[str, float]:
+        """Fixed-effects estimates by name (a new dict at each call)."""
+        return dict(zip(self.design.x_names, self.beta.tolist(), strict=True))
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation (of an observation with weight 1)."""
+        return self._once("sigma", self._compute_sigma)
+
+    def _compute_sigma(self) -> float:
+        fixed = self._options.sigma
+        if fixed is not None:
+            return float(fixed)
+        return math.sqrt(float(self._solution.pwrss) / self._nu)
+
+    @property
+    def _nu(self) -> int:
+        design = self.design
+        return design.n - design.p if self.is_reml else design.n
+
+    @property
+    def vcov(self) -> np.ndarray:
+        """Covariance matrix of `beta`, ``sigma^2 (X' V^{-1} X)^{-1}``, shape (p, p)."""
+        return self._once(
+            "vcov",
+            lambda: values.readonly(self.sigma * self.sigma * np.asarray(self._solution.vcov_unscaled)),
+        )
+
+    @property
+    def se(self) -> dict[str, float]:
+        """Standard errors of the fixed effects by name (a new dict at each call)."""
+        diagonal = self._once("vcov_diagonal", lambda: self.vcov.diagonal().tolist())
+        return {
+            name: math.sqrt(value) if value > 0.0 else math.nan
+            for name, value in zip(self.design.x_names, diagonal, strict=True)
+        }
+
+    @property
+    def varcorr(self) -> VarCorr:
+        """Variances, standard deviations and correlations; prints as a table and has ``to_frame()``."""
+        return self._once("varcorr", self._compute_varcorr)
+
+    def _compute_varcorr(self) -> VarCorr:
+        terms: list[TermVariance] = []
+        design = self.design
+        keys = unique_keys([term.group for term in design.terms])
+        for key, term, factor in zip(keys, design.terms, self._factors, strict=True):
+            correlated = term.covariance.clip == "block" and len(factor) > 1
+            terms.append(term_variance(key, term.names, factor, self.sigma, correlated))
+        return VarCorr(tuple(terms), self.sigma, self._native, _render_varcorr)
+
+    def ranef_arrays(self) -> tuple[TermEffects, ...]:
+        """Conditional modes of the random effects as arrays, one `TermEffects` per term."""
+        from mixedmodels.fit.ranef import TermEffects
+
+        return self._once(
+            "ranef_arrays",
+            lambda: tuple(
+                TermEffects(term.group, term.names, term.levels, values.readonly(np.array(b, dtype=float)))
+                for term, b in zip(self.design.terms, self._solution.b, strict=True)
+            ),
+        )
+
+    @property
+    def _b(self) -> tuple[np.ndarray, ...]:
+        return tuple([effects.b for effects in self.ranef_arrays()])
+
+    def conditional_covariance(self, term: int = 0) -> np.ndarray:
+        """Var(b_level | y, beta) of one term, shape (m, k, k): sigma^2 times blocks of Lambda M^{-1} Lambda'.
+
+        Parameters
+        ----------
+        term : int
+            Position of the term in the formula.
+        """
+        if not 0 <= term < len(self.design.terms):
+            raise OptionError(f"term must lie between 0 and {len(self.design.terms) - 1}, got {term!r}")
+        blocks = self.solver.conditional_covariance([np.array(factor) for factor in self._factors], term)
+        return values.readonly(self.sigma**2 * np.asarray(blocks))
+
+    def ranef_columns(self, condvar: bool = False) -> dict[str, Any]:
+        """The columns of `ranef` as lists and arrays."""
+        from mixedmodels.fit.ranef import conditional_sds, effect_columns
+
+        sds = None
+        if condvar:
+            sds = [
+                conditional_sds(self.conditional_covariance(position), 1.0)
+                for position in range(len(self.design.terms))
+            ]
+        return effect_columns(self.design, self._b, sds)
+
+    def ranef(self, condvar: bool = False) -> Any:
+        """Conditional modes of the random effects: a table with columns group, level, term, estimate.
+
+        Parameters
+        ----------
+        condvar : bool
+            Adds the column ``sd``: conditional standard deviations given the data, beta and theta.
+        """
+        return self._native(self.ranef_columns(condvar))
+
+    def coef_columns(self) -> dict[str, Any]:
+        """The columns of `coef` as lists and arrays."""
+        from mixedmodels.fit.ranef import coefficient_columns
+
+        return coefficient_columns(self.design, self.beta, self._b)
+
+    def coef(self) -> Any:
+        """Coefficients per level, fixed plus random: a table with columns group, level, term, estimate."""
+        return self._native(self.coef_columns())
+
+    # ------------------------------------------------------------------ likelihood
+
+    @property
+    def is_reml(self) -> bool:
+        """Whether the REML criterion was optimised."""
+        return self._options.reml
+
+    @property
+    def criterion(self) -> float:
+        """-2 times the log-likelihood that was optimised (REML or ML) at the estimates."""
+        return float(self._optimum.value)
+
+    @property
+    def loglik(self) -> float:
+        """Log-likelihood that was optimised, REML or ML."""
+        return -0.5 * self.criterion
+
+    @property
+    def deviance(self) -> float:
+        """-2 times the ML log-likelihood at the estimate of theta.
+
+        For a REML fit this is the ML criterion evaluated at the REML estimate of theta (with beta and sigma
+        profiled out by ML), not its minimum; ``fit.refit_ml().deviance`` is the minimum.
+        """
+        return self._once("deviance", self._compute_deviance)
+
+    def _compute_deviance(self) -> float:
+        if not self.is_reml:
+            return self.criterion
+        solution, design = self._solution, self.design
+        n = design.n
+        log_weights = 0.0 if design.weights is None else float(np.log(design.weights).sum())
+        pwrss = float(solution.pwrss)
+        if self._options.sigma is None:
+            scale = n * (1.0 + _LOG_2PI + math.log(pwrss / n))
+        else:
+            sigma2 = float(self._options.sigma) ** 2
+            scale = n * (_LOG_2PI + math.log(sigma2)) + pwrss / sigma2
+        return float(solution.logdet_L2) + scale - log_weights
+
+    @property
+    def df_model(self) -> int:
+        """Number of free parameters: fixed effects, theta, and the residual SD unless it is fixed."""
+        return self.design.p + len(self.theta) + (self._options.sigma is None)
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion, ``criterion + 2 df_model``."""
+        return self.criterion + 2.0 * self.df_model
+
+    @property
+    def bic(self) -> float:
+        """Bayesian criterion, ``criterion + log(nobs) df_model``."""
+        return self.criterion + math.log(self.nobs) * self.df_model
+
+    @property
+    def aicc(self) -> float:
+        """AIC with the small-sample correction; infinite where ``nobs <= df_model + 1``."""
+        k = self.df_model
+        room = self.nobs - k - 1
+        return self.aic + 2.0 * k * (k + 1) / room if room > 0 else math.inf
+
+    @property
+    def nobs(self) -> int:
+        """Number of observations in the likelihood."""
+        return self.design.n
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the data, before any were left out."""
+        return self._frame.n_rows
+
+    @property
+    def ngroups(self) -> dict[str, int]:
+        """Number of levels of each grouping factor."""
+        return {term.group: term.m for term in self.design.terms}
+
+    @property
+    def converged(self) -> bool:
+        """Whether the optimiser met its convergence criterion."""
+        return bool(self._optimum.converged)
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether a covariance matrix of the random effects is singular: variance 0, correlation +-1, ..."""
+        return bool(self._singular)
+
+    @property
+    def _singular(self) -> tuple[int, ...]:
+        """Positions of the singular terms."""
+        return self._once("singular", self._compute_singular)
+
+    def _compute_singular(self) -> tuple[int, ...]:
+        pairs = zip(self.design.terms, self._factors, strict=True)
+        return tuple([j for j, (term, factor) in enumerate(pairs) if checks.is_singular(term, factor)])
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """Facts worth knowing about this fit, one sentence each; printed below the summary."""
+        return self._once("messages", self._compute_messages)
+
+    def _compute_messages(self) -> tuple[str, ...]:
+        frame, design, optimum = self._frame, self.design, self._optimum
+        out: list[str] = []
+        if not self.converged:
+            out.append(f"not converged: {optimum.message}")
+        for position in self._singular:
+            out.append(checks.singular_note(design.terms[position], np.array(self._factors[position])))
+        out += frame.messages
+        if self._options.sigma is not None:
+            out.append(f"the residual SD is held at sigma = {float(self._options.sigma):g}")
+        return tuple(out)
+
+    # ------------------------------------------------------------------ values
+
+    def _rows(self, array: np.ndarray, zero_weight: Callable[[], np.ndarray] | None = None) -> np.ndarray:
+        """Values of the design's rows at their places among all rows, rows of weight zero included.
+
+        With ``na_action="exclude"`` all rows of the data, NaN where values were missing; else without these.
+        """
+        frame = self._frame
+        if frame.kept is None:
+            return array
+        out = np.full(frame.n_rows, np.nan)
+        out[frame.kept] = array
+        zero = frame.zero_weight_rows
+        if zero is not None and zero_weight is not None:
+            out[zero] = zero_weight()
+        if self._options.na_action == "exclude":
+            return out
+        if zero is None:
+            return array
+        used = np.zeros(frame.n_rows, dtype=bool)
+        used[frame.kept] = True
+        used[zero] = True
+        return out[used]
+
+    def response(self) -> np.ndarray:
+        """The response of the rows that `fitted` and `residuals` return; NaN in rows of weight zero."""
+        return self._rows(np.array(self.design.y))
+
+    def fitted(self, re_form: Any = None) -> np.ndarray:
+        """Fitted values of the rows of the fit.
+
+        Parameters
+        ----------
+        re_form : None, "population", formula text or sequence of group names
+            None: all random effects; ``"population"``: none; otherwise the terms named, as in `predict`.
+
+        Returns
+        -------
+        ndarray, shape (nobs,)
+            Rows of weight zero have fitted values as well, in the order of the data. With
+            ``na_action="exclude"`` as long as the data, NaN where values were missing.
+        """
+        return self._rows(
+            np.array(self._linear_predictor(re_form)), lambda: self._zero_weight_fitted(re_form)
+        )
+
+    def _zero_weight_fitted(self, re_form: Any) -> np.ndarray:
+        from mixedmodels.fit.predict import predict_design, select_columns
+
+        return predict_design(
+            self, self._frame.zero_weight_design, select_columns(self, re_form), "population"
+        )
+
+    def _linear_predictor(self, re_form: Any = None) -> np.ndarray:
+        if re_form is None:
+            return self._once("eta", lambda: values.readonly(self._compute_eta(None)))
+        return self._compute_eta(re_form)
+
+    def _compute_eta(self, re_form: Any) -> np.ndarray:
+        from mixedmodels.fit.predict import select_columns
+
+        design = self.design
+        eta = values.fixed_predictor(design.X, self.beta, design.offset)
+        if re_form is None:
+            return values.add_random_effects(eta, design, self._b)
+        for position, columns in select_columns(self, re_form):
+            term = design.terms[position]
+            eta += values.term_contribution(term.codes, term.Z, self._b[position], columns)
+        return eta
+
+    def residuals(self, kind: str = "response") -> np.ndarray:
+        """Residuals of the rows of the fit.
+
+        Parameters
+        ----------
+        kind : str
+            ``"response"`` (or ``"conditional"``): y minus the fitted values; ``"marginal"``: y minus the
+            fixed part; ``"pearson"``: response residuals times the square root of the weight; ``"scaled"``
+            (or ``"normalized"``): Pearson residuals over sigma.
+
+        Returns
+        -------
+        ndarray, shape (nobs,)
+            As the rows of `fitted`; NaN in rows of weight zero and, with ``na_action="exclude"``, in rows
+            with missing values.
+        """
+        return self._rows(self._residuals(values.check_residual_kind(kind)))
+
+    def _residuals(self, kind: str) -> np.ndarray:
+        design = self.design
+        out = design.y - self._linear_predictor("population" if kind == "marginal" else None)
+        if kind in ("pearson", "scaled", "normalized"):
+            if design.weights is not None:
+                out *= np.sqrt(design.weights)
+            if kind != "pearson":
+                out /= self.sigma
+        return out
+
+    def scaled_quantiles(self) -> tuple[float, ...]:
+        """Minimum, quartiles, median and maximum of the scaled residuals."""
+        return self._once(
+            "scaled_quantiles",
+            lambda: tuple(values.quantiles(self._residuals("scaled"), (0.0, 0.25, 0.5, 0.75, 1.0))),
+        )
+
+    def predict(
+        self,
+        newdata: Any = None,
+        re_form: Any = None,
+        new_levels: str = "error",
+        interval: str | None = None,
+        level: float = 0.95,
+        se: bool = False,
+        type: str = "response",
+        offset: Any = None,
+    ) -> np.ndarray:
+        """Predicted response of new rows.
+
+        ``X beta + offset`` plus the conditional modes of the random effects chosen by `re_form`.
+
+        Parameters
+        ----------
+        newdata : data frame or dict of arrays, optional
+            Needs no response column; None predicts the rows of the fit.
+        re_form : None, "population", formula text or sequence of group names
+            None: all random effects. ``"population"`` (also ``"NA"``, ``"~0"``, False): none, and the
+            grouping columns are not needed. ``"~ (1 | Subject)"`` or ``["Subject"]``: these terms only.
+        new_levels : {"error", "population", "missing"}
+            What to do with levels of grouping factors that the fit has not seen.
+        interval, level, se
+            Intervals and standard errors of predictions are not in this version.
+        type : {"response", "link"}
+            The same thing for a linear model.
+        offset : array or column name, optional
+            Offset of the new rows, needed if the model was fitted with an array as offset.
+
+        Returns
+        -------
+        ndarray, shape (rows of newdata,)
+            NaN where a predictor is missing or the value is not estimable (with a `NotEstimableWarning`).
+
+        Raises
+        ------
+        NewLevelError
+            A grouping factor has new levels and ``new_levels="error"``.
+        """
+        from mixedmodels.fit.predict import predict
+
+        if interval is not None or se:
+            raise NotImplementedYetError(
+                "standard errors and intervals of predictions are not in this version"
+            )
+        if type not in ("response", "link"):
+            raise OptionError(f"type must be 'response' or 'link', got {type!r}")
+        return predict(self, newdata, re_form, new_levels, offset)
+
+    def simulate(self, n: int = 1, seed: Any = None, new_effects: bool = True) -> np.ndarray:
+        """Responses drawn from the fitted model.
+
+        Parameters
+        ----------
+        n : int
+            Number of draws.
+        seed : int, Generator or None
+            Seed of `numpy.random.default_rng`.
+        new_effects : bool
+            True draws the random effects anew; False keeps them at their conditional modes.
+
+        Returns
+        -------
+        ndarray, shape (nobs, n)
+        """
+        from mixedmodels.fit.predict import simulate
+
+        return simulate(self, n, seed, new_effects)
+
+    # ------------------------------------------------------------------ inference (Wald)
+
+    def confint(self, method: str = "wald", level: float = 0.95) -> Any:
+        """Confidence intervals of the fixed effects: term, estimate, conf_low, conf_high.
+
+        Parameters
+        ----------
+        method : {"wald"}
+            Estimate -/+ normal quantile times standard error; other methods are not in this version.
+        level : float
+            Confidence level.
+        """
+        if method != "wald":
+            if method in ("profile", "bootstrap", "satterthwaite", "kenward-roger"):
+                raise NotImplementedYetError(
+                    f"confint(method={method!r}) is not in this version; use method='wald'"
+                )
+            raise OptionError(f"confint method {method!r} is unknown; available: wald")
+        quantile = wald.normal_quantile(level)
+        estimates, ses = self.fixef, self.se
+        bounds = [wald.wald_interval(estimates[name], ses[name], quantile) for name in estimates]
+        return self._native(
+            {
+                "term": list(estimates),
+                "estimate": list(estimates.values()),
+                "conf_low": [low for low, _ in bounds],
+                "conf_high": [high for _, high in bounds],
+            }
+        )
+
+    def wald(self) -> Any:
+        """Wald tests of the fixed effects: term, estimate, std_error, statistic, p_value.
+
+        The statistic is estimate / standard error and its reference the standard normal distribution, which
+        is too optimistic with few groups.
+        """
+        estimates, ses = self.fixef, self.se
+        statistics = [wald.wald_statistic(estimates[name], ses[name]) for name in estimates]
+        return self._native(
+            {
+                "term": list(estimates),
+                "estimate": list(estimates.values()),
+                "std_error": list(ses.values()),
+                "statistic": statistics,
+                "p_value": [wald.two_sided_p(z) for z in statistics],
+            }
+        )
+
+    # ------------------------------------------------------------------ other models
+
+    def refit(self, new: Any) -> LMMFit:
+        """The same model fitted to another response, or to other data.
+
+        Parameters
+        ----------
+        new : array of length nobs (or n_rows), or a data frame or dict
+            A response for the rows of this fit, or data for the whole model (learnt levels, knots and centres
+            are learnt afresh).
+        """
+        from mixedmodels.fit.solve import refit
+
+        return refit(self, new)
+
+    def refit_ml(self) -> LMMFit:
+        """The same model fitted by maximum likelihood; the fit itself if it already is."""
+        return self if not self.is_reml else self.update(reml=False)
+
+    def update(self, formula: Any = None, *, data: Any = None, **changes: Any) -> LMMFit:
+        """The model with another formula or other options, fitted anew.
+
+        Parameters
+        ----------
+        formula : str or Formula, optional
+            In a text a ``.`` stands for what this fit has there: ``". ~ . + x"``, ``"~ . - (x | g)"``.
+        data : optional
+            Other data; by default those of this fit. A fit loaded from a file keeps no data: pass them.
+        **changes
+            Any keyword of `lmm`: ``reml=False``, ``weights="w"``, ``method=...``.
+        """
+        from mixedmodels.fit.solve import update
+
+        return update(self, formula, data, changes)
+
+    # ------------------------------------------------------------------ presentation
+
+    def _native(self, columns: dict[str, Any]) -> Any:
+        """Columns as a frame of the caller's library."""
+        from mixedmodels.report.tidy import to_native
+
+        return to_native(columns, self._frame.backend)
+
+    def summary(self, correlation: bool | None = None) -> Summary:
+        """The summary as a frozen object that prints and renders to HTML, LaTeX and Markdown.
+
+        Parameters
+        ----------
+        correlation : bool, optional
+            Show the correlations of the fixed effects; by default for 2 to 12 coefficients.
+        """
+        from mixedmodels.report.summary import summarize
+
+        return summarize(self, correlation)
+
+    def __str__(self) -> str:
+        return str(self.summary())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.summary().to_html()
+
+    def tidy(
+        self,
+        effects: str | Sequence[str] = ("fixed", "ran_pars"),
+        conf_int: bool = False,
+        level: float = 0.95,
+    ) -> Any:
+        """Estimates as a table.
+
+        Columns effect, group, term, estimate, std_error, statistic, df, p_value[, conf_low, conf_high].
+
+        Parameters
+        ----------
+        effects : str or sequence of str
+            Any of ``"fixed"``, ``"ran_pars"``, ``"ran_vals"``, ``"ran_coefs"``.
+        conf_int : bool
+            Adds conf_low and conf_high (Wald).
+        level : float
+            Confidence level.
+        """
+        from mixedmodels.report.tidy import tidy_columns
+
+        return self._native(tidy_columns(self, effects, conf_int, level))
+
+    def glance(self) -> Any:
+        """One row about the model: nobs, sigma, loglik, criterion, deviance, aic, bic, aicc, df_model, ..."""
+        from mixedmodels.report.tidy import glance_columns
+
+        return self._native(glance_columns(self))
+
+    def augment(self) -> Any:
+        """Row by row: response, fitted values (all effects and fixed only), residuals.
+
+        One row per observation of the fit, or per row of the data with ``na_action="exclude"``.
+        """
+        from mixedmodels.report.tidy import augment_columns
+
+        return self._native(augment_columns(self))
+
+    def save(self, path: Any) -> None:
+        """Write the fit to a file that `mixedmodels.load` reads; holds numbers and text only, never code.
+
+        Parameters
+        ----------
+        path : str or path-like
+            An existing file is replaced.
+        """
+        from mixedmodels.fit.save import save
+
+        save(self, path)
+
+
+def _render_varcorr(varcorr: VarCorr, form: str) -> str:
+    from mixedmodels.report.variances import render_varcorr
+
+    return render_varcorr(varcorr, form)

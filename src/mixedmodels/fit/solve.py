@@ -1,0 +1,233 @@
+"""From a model frame to a fit: solver, objective, optimiser, checks; and fits derived from other fits."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.errors import ConvergenceWarning, DataError, OptionError
+from mixedmodels.fit import checks
+from mixedmodels.fit.result import LMMFit
+
+if TYPE_CHECKING:
+    from mixedmodels.design import Design
+
+__all__ = ["Options", "fit_frame", "fit_model", "make_frame", "make_objective", "refit", "update"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Options:
+    """Everything `lmm` was told beside formula and data."""
+
+    reml: bool = True
+    weights: Any = None
+    offset: Any = None
+    contrasts: Any = None
+    na_action: str = "omit"
+    start: Any = None
+    method: str = "auto"
+    solver: str = "auto"
+    sigma: float | None = None
+    control: Any = None
+    progress: Any = "auto"
+    functions: Any = None
+    share: Any = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.reml, (bool, np.bool_)):
+            raise OptionError(f"reml must be True or False, got {self.reml!r}")
+        if self.na_action not in ("omit", "exclude", "fail"):
+            raise OptionError(f"na_action must be 'omit', 'exclude' or 'fail', got {self.na_action!r}")
+        if isinstance(self.control, dict):
+            object.__setattr__(self, "control", _control_of(self.control))
+        elif self.control is not None and type(self.control).__name__ != "Control":
+            raise OptionError(f"control must be a Control or a dict of its options, got {self.control!r}")
+        if self.sigma is not None:
+            try:
+                valid = 0.0 < float(self.sigma) < float("inf")
+            except (TypeError, ValueError):
+                valid = False
+            if not valid:
+                raise OptionError(
+                    f"sigma must be a positive number (the residual SD to hold fixed), got {self.sigma!r}"
+                )
+
+
+def _control_of(options: dict[str, Any]) -> Any:
+    from mixedmodels.optimize.control import Control
+
+    try:
+        return Control(**options)
+    except TypeError as error:
+        raise OptionError(f"control: {error}; see mixedmodels.Control") from None
+
+
+OPTION_NAMES = tuple(field.name for field in fields(Options))
+# options that change the model frame; the others only change how it is fitted
+_FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "share"}
+
+
+def make_frame(formula: Any, data: Any, options: Options) -> Any:
+    """`ModelFrame` of a formula (text, `Formula`) and data."""
+    from mixedmodels.formula import parse
+    from mixedmodels.frame import build
+
+    if isinstance(formula, str):
+        formula = parse(formula)
+    elif not hasattr(formula, "bars"):
+        raise OptionError(f"formula must be a text or a Formula, got {type(formula).__name__}")
+    if data is None:
+        raise DataError("no data were given; pass a data frame or a dict of arrays")
+    return build(
+        formula,
+        data,
+        weights=options.weights,
+        offset=options.offset,
+        contrasts=options.contrasts,
+        na_action=options.na_action,
+        functions=options.functions,
+        share=options.share,
+        sigma_fixed=options.sigma is not None,
+    )
+
+
+def make_objective(design: Design, options: Options) -> Any:
+    """`LMMObjective` of a design with the solver asked for."""
+    from mixedmodels.objective.lmm import LMMObjective
+    from mixedmodels.solver.choose import choose_solver
+
+    solver = choose_solver(design, options.solver)
+    return LMMObjective(design, solver, options.reml, sigma=options.sigma)
+
+
+def fit_model(formula: Any, data: Any, options: Options) -> LMMFit:
+    """Fit a formula to data."""
+    return fit_frame(make_frame(formula, data, options), options, data)
+
+
+def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = None) -> LMMFit:
+    """Fit a model frame.
+
+    Raises
+    ------
+    DataError, IdentifiabilityError
+        Data that no estimate can come from.
+
+    Warns
+    -----
+    ConvergenceWarning
+        The optimiser stopped before its criterion was met.
+    """
+    from mixedmodels.optimize import minimize
+
+    design = frame.design
+    if objective is None:
+        objective = make_objective(design, options)
+    keywords: dict[str, Any] = {"progress": options.progress}
+    if options.control is not None:
+        keywords["control"] = options.control
+    method = "newton" if options.method == "auto" else options.method
+    optimum = minimize(objective, method, _start(options.start, objective), **keywords)
+    fit = LMMFit(frame, objective, optimum, options, data)
+    if options.sigma is None:
+        checks.check_perfect_fit(fit.sigma, design.y, design.offset)
+    if not optimum.converged:
+        warnings.warn(
+            f"the fit did not converge: {optimum.message}",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    return fit
+
+
+def _start(start: Any, objective: Any) -> np.ndarray | None:
+    if start is None:
+        return None
+    try:
+        theta = np.array(start, dtype=float).reshape(-1)
+    except (TypeError, ValueError):
+        raise OptionError("start must be numbers: one for each entry of theta") from None
+    names = tuple(objective.names)
+    if theta.shape[0] != len(names):
+        raise OptionError(f"start has {theta.shape[0]} values; theta has {len(names)}: {', '.join(names)}")
+    if not np.isfinite(theta).all():
+        raise OptionError("start holds values that are not finite")
+    return theta
+
+
+def refit(fit: LMMFit, new: Any) -> LMMFit:
+    """The same model fitted to a new response or to new data; see `LMMFit.refit`."""
+    if (
+        isinstance(new, Mapping)
+        or hasattr(new, "columns")
+        or hasattr(new, "schema")
+        or hasattr(new, "__dataframe__")
+    ):
+        if fit.formula is None:
+            raise OptionError(
+                "a model made from matrices can be refitted to a response only, not to a data frame"
+            )
+        return fit_model(fit.formula, new, replace(fit._options, start=None))
+    try:
+        y = np.array(new, dtype=float)
+    except (TypeError, ValueError):
+        raise DataError("refit needs a numeric response, or a data frame for the whole model") from None
+    frame, design = fit._frame, fit.design
+    if y.ndim != 1 or y.shape[0] not in (design.n, frame.n_rows):
+        rows = f"{design.n}" if frame.n_rows == design.n else f"{design.n} or {frame.n_rows}"
+        raise DataError(f"the new response has shape {y.shape}; it needs {rows} values")
+    if y.shape[0] != design.n:
+        y = y[frame.kept]
+    if not np.isfinite(y).all():
+        raise DataError("the new response holds missing or infinite values; refit to data without these rows")
+    y.setflags(write=False)
+    new_frame = frame_with_response(frame, y)
+    checks.check_data(new_frame.design, sigma_fixed=fit._options.sigma is not None)
+    return fit_frame(new_frame, replace(fit._options, start=None), None)
+
+
+def frame_with_response(frame: Any, y: np.ndarray) -> Any:
+    """The model frame with another response."""
+    return replace(frame, design=replace(frame.design, y=y))
+
+
+def update(fit: LMMFit, formula: Any, data: Any, changes: dict[str, Any]) -> LMMFit:
+    """The model with changes; see `LMMFit.update`."""
+    for name in changes:
+        if name not in OPTION_NAMES:
+            raise OptionError(f"update() has no argument {name!r}; available: {', '.join(OPTION_NAMES)}")
+    old = fit._options
+    options = replace(old, **changes)
+    if "start" not in changes:
+        options = replace(options, start=None)
+    if formula is None and data is None and not (_FRAME_OPTIONS & changes.keys()):
+        return fit_frame(fit._frame, options, fit._data)
+    if fit.formula is None:
+        raise OptionError(
+            "a model made from matrices has no formula to update; build the new one with from_matrices"
+        )
+    if data is None:
+        data = fit._data
+        if data is None:
+            raise DataError(
+                "this fit does not hold its data (it was loaded or refitted); pass data= to update()"
+            )
+    elif any(_is_array(getattr(old, name)) and name not in changes for name in ("weights", "offset")):
+        raise OptionError("weights or offset were given as arrays; pass them again with the new data")
+    new = fit.formula
+    if formula is not None:
+        new = formula
+        if isinstance(formula, str):
+            from mixedmodels.fit.update_formula import updated_text
+            from mixedmodels.formula import parse
+
+            new = str(parse(updated_text(fit.formula, formula)))
+    return fit_model(new, data, options)
+
+
+def _is_array(value: Any) -> bool:
+    return value is not None and not isinstance(value, str)

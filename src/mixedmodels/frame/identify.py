@@ -1,0 +1,177 @@
+"""Whether the data can tell the parameters of a model apart, and designs that are probably not meant."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from mixedmodels.design import RandomTerm
+from mixedmodels.errors import DataError, IdentifiabilityError
+from mixedmodels.frame.values import FactorColumn
+
+__all__ = ["check", "is_constant", "looks_nested", "overlapping_terms"]
+
+_FREE_DIAGONAL = (
+    "us",
+    "diag",
+    "homdiag",
+)  # structures whose Sigma may be any multiple of a diagonal direction
+
+
+def is_constant(values: np.ndarray) -> bool:
+    """Whether all values are equal."""
+    middle = values.shape[0] // 2
+    if values[0] != values[middle] or values[0] != values[-1]:
+        return False
+    return bool((values == values[0]).all())
+
+
+def overlapping_terms(bars: Sequence[Any], labels: Sequence[str], groups: Sequence[int]) -> tuple[str, ...]:
+    """Notes on bars on one grouping factor that hold the same effect, such as ``(1|g) + (0 + f|g)``.
+
+    Whether an effect without intercept contains the constant depends on its being a factor, which only the
+    data tell; here only effects named twice are found, the rest in `check`.
+    """
+    notes = []
+    for i in range(len(bars)):
+        for j in range(i):
+            if groups[i] != groups[j]:
+                continue
+            common = sorted(
+                set(map(frozenset, bars[i].terms)) & set(map(frozenset, bars[j].terms)), key=sorted
+            )
+            names = [bars[i].labels[list(map(frozenset, bars[i].terms)).index(term)] for term in common]
+            if bars[i].intercept and bars[j].intercept:
+                names.insert(0, "the intercept")
+            if names:
+                notes.append(_overlap(labels[j], labels[i], ", ".join(names)))
+    return tuple(notes)
+
+
+def _overlap(first: str, second: str, what: str) -> str:
+    return f"random terms {first} and {second} overlap in {what}: their variances cannot be told apart there"
+
+
+def check(
+    y: np.ndarray,
+    p: int,
+    plan: Any,
+    terms: Sequence[RandomTerm],
+    groups: Sequence[FactorColumn],
+    messages: list[str],
+    *,
+    free_sigma: bool,
+    known: Collection[str] = (),
+) -> None:
+    """Raise or note what the data cannot tell.
+
+    Raises
+    ------
+    DataError
+        The response is constant.
+    IdentifiabilityError
+        A grouping factor has one level, or a term as many effects as there are observations.
+    """
+    n = y.shape[0]
+    if is_constant(y):
+        raise DataError(
+            f"the response {plan.response_label!r} is constant ({y[0]:g}): there is nothing to fit"
+        )
+    if p >= n and free_sigma:
+        raise IdentifiabilityError(
+            f"the fixed part has {p} columns for {n} observations: leave terms out or fix sigma"
+        )
+    for group, factor in zip(plan.groups, groups, strict=True):
+        m = len(factor.levels)
+        if m >= 5 or group.name in known:
+            continue
+        if m == 1:
+            raise IdentifiabilityError(
+                f"grouping factor {group.name!r} has a single level ({factor.levels[0]}): its variance "
+                "cannot be estimated; leave the term out"
+            )
+        messages.append(
+            f"grouping factor {group.name} has only {m} levels: its variance is poorly determined; "
+            "consider a fixed effect"
+        )
+    if free_sigma:
+        for label, term in zip(plan.bar_labels, terms, strict=True):
+            effects = term.m * term.k
+            if effects < n or term.group in known:
+                continue
+            if term.k == 1 and term.m >= n:
+                raise IdentifiabilityError(
+                    f"random term {label}: grouping factor {term.group!r} has one observation per level "
+                    f"({n}), so its variance and the residual variance cannot be told apart; leave the "
+                    "term out, fix sigma or give weights"
+                )
+            if term.covariance.name in _FREE_DIAGONAL:
+                raise IdentifiabilityError(
+                    f"random term {label} has {effects} effects ({term.m} levels x {term.k} columns) for {n} "
+                    "observations: its variances and the residual variance cannot be told apart; simplify "
+                    "the term or fix sigma"
+                )
+    if len(terms) > 1:
+        _note_constant_spans(plan, terms, messages)
+        if len(groups) > 1:
+            _note_nested(plan, groups, messages)
+
+
+def _note_constant_spans(plan: Any, terms: Sequence[RandomTerm], messages: list[str]) -> None:
+    """Notes on pairs ``(1 | g) + (0 + f | g)`` with a factor f: the dummies of f sum to the constant."""
+    for i, term in enumerate(terms):
+        bar = plan.bars[i]
+        if bar.intercept or term.Z is None:
+            continue
+        others = [
+            j
+            for j in range(len(terms))
+            if plan.bar_groups[j] == plan.bar_groups[i] and plan.bars[j].intercept
+        ]
+        if others and bool((term.Z.sum(axis=1) == 1.0).all()):
+            messages.append(_overlap(plan.bar_labels[others[0]], plan.bar_labels[i], "the intercept"))
+
+
+def _note_nested(plan: Any, groups: Sequence[FactorColumn], messages: list[str]) -> None:
+    """Notes on factors whose labels start anew in each level of another one."""
+    singles = [i for i, group in enumerate(plan.groups) if len(group.expressions) == 1]
+    crossed = {frozenset(group.expressions) for group in plan.groups if len(group.expressions) > 1}
+    for inner in singles:
+        for outer in singles:
+            a, b = groups[outer], groups[inner]
+            pair = frozenset((plan.groups[outer].expressions[0], plan.groups[inner].expressions[0]))
+            if inner == outer or pair in crossed or len(b.levels) > len(a.levels):
+                continue
+            if len(b.levels) == len(a.levels) and inner < outer:
+                continue  # of two factors of one size, ask once
+            if looks_nested(a, b):
+                x, g = plan.groups[inner].name, plan.groups[outer].name
+                messages.append(
+                    f"every level of {g} has the first levels of {x}: if {x} {b.levels[0]} of one {g} is "
+                    f"not {x} {b.levels[0]} of another, the factors are nested: write (1 | {g}/{x})"
+                )
+
+
+def looks_nested(outer: FactorColumn, inner: FactorColumn) -> bool:
+    """Whether labels of `inner` look like counters that start anew in each level of `outer`.
+
+    True if the labels found in each level of `outer` are a first part of inner's levels and the combinations
+    have at least two rows on average. A factor crossed with one row per combination cannot be meant as nested
+    (the nested variance could not be told from the residual), so it does not count.
+    """
+    n = outer.codes.shape[0]
+    m_outer, m_inner = len(outer.levels), len(inner.levels)
+    if m_inner < 2 or m_outer * m_inner > 8 * n:
+        return False
+    present = np.zeros((m_outer, m_inner), dtype=bool)
+    key = outer.codes.astype(np.int64)
+    key *= m_inner
+    key += inner.codes
+    present.ravel()[key] = True
+    sizes = np.count_nonzero(present, axis=1)
+    if 2 * int(sizes.sum()) > n:
+        return False
+    first_missing = np.where(present.all(axis=1), m_inner, np.argmin(present, axis=1))
+    return bool((first_missing == sizes).all()) and int(sizes.min()) > 1

@@ -1,0 +1,291 @@
+"""The columns of a fitted model for new data: predictions need no response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mixedmodels.errors import DataError, NewLevelError, OptionError
+from mixedmodels.formula.ast import Variable
+from mixedmodels.frame.columns import Columns, numeric_column
+from mixedmodels.frame.encode import fill_columns
+from mixedmodels.frame.factors import InteractionLevels, code_column, match_interaction, match_levels
+from mixedmodels.frame.missing import missing_rows, take_rows
+from mixedmodels.frame.rank import estimable
+from mixedmodels.frame.state import Encoding, GroupState, VariableState, find_bars
+from mixedmodels.frame.values import FactorColumn, MatrixColumn, Value
+
+__all__ = ["NewDesign", "encode_new"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewDesign:
+    """Columns of a model for new data.
+
+    Attributes
+    ----------
+    X : ndarray of float64, shape (n, p)
+        Fixed-effects columns; NaN in rows with missing values.
+    offset : ndarray of float64, shape (n,), or None
+    terms : tuple of (codes, Z) or None
+        For each random term of the design the level of each row (int32; -1 for a new or missing level) and
+        the values of its columns (None: ones). None for a term that was not asked for.
+    estimable : ndarray of bool, shape (n,), or None
+        False where the prediction depends on coefficients the data could not estimate; None: all can be.
+    rows : ndarray of bool, shape (n,)
+        False for rows that cannot be predicted (missing values; new levels if ``new_levels="missing"``).
+    """
+
+    X: np.ndarray
+    offset: np.ndarray | None
+    terms: tuple[tuple[np.ndarray, np.ndarray | None] | None, ...]
+    estimable: np.ndarray | None
+    rows: np.ndarray
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return self.X.shape[0]
+
+
+def encode_new(
+    encoding: Encoding,
+    data: Any,
+    *,
+    re_form: str | Sequence[str] = "all",
+    new_levels: str = "error",
+    offset: Any = None,
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+    rows: np.ndarray | None = None,
+) -> NewDesign:
+    """Columns of the model for new data.
+
+    Parameters
+    ----------
+    encoding : Encoding
+    data : data frame or mapping
+        Needs the columns of the fixed part and of the random terms asked for.
+    re_form : {"all", "none"} or sequence of str
+        Random terms to include, by text or grouping factor.
+    new_levels : {"error", "population", "missing"}
+        What to do with a level of a grouping factor that the fit has not seen, or a missing one: refuse, code
+        it -1 (its random effect is 0), or mark the row as not predictable.
+    offset : array of shape (n,) or str, optional
+        Needed if the model was fitted with an array as offset.
+    functions : mapping, optional
+        The user's own transforms.
+    rows : ndarray of intp, optional
+        Use only these rows of the data.
+
+    Returns
+    -------
+    NewDesign
+
+    Raises
+    ------
+    NewLevelError
+        A new level of a factor in the fixed part, or of a grouping factor under ``new_levels="error"``.
+    DataError
+        A column is missing or of another kind than in the fit.
+    """
+    if new_levels not in ("error", "population", "missing"):
+        raise OptionError(f"new_levels must be 'error', 'population' or 'missing', not {new_levels!r}")
+    wanted = _wanted_bars(encoding, re_form)
+    columns = data if type(data) is Columns else Columns(data, _needed(encoding, wanted, offset))
+    n = columns.n_rows if rows is None else rows.shape[0]
+
+    used = {v for term in encoding.fixed.terms for v in term} | set(encoding.offsets)
+    for b in wanted:
+        used |= {v for term in encoding.bars[b].terms for v in term}
+    valid = np.ones(n, dtype=bool)
+    values: list[Value | None] = [None] * len(encoding.variables)
+    for i in sorted(used):
+        value = _new_value(encoding.variables[i], columns, functions)
+        if rows is not None:
+            value = take_rows(value, rows)
+        values[i] = _match(encoding.variables[i], value)
+        valid &= ~missing_rows(values[i])  # type: ignore[arg-type]
+    X = np.empty((n, len(encoding.fixed.names)))
+    fill_columns(encoding.fixed, encoding.variables, values, X)  # type: ignore[arg-type]
+    X[~valid] = np.nan
+    can_estimate = None
+    if encoding.kept is not None:
+        assert encoding.null is not None
+        can_estimate = estimable(X, encoding.null) | ~valid
+        X = X[:, encoding.kept]
+
+    codes: dict[int, np.ndarray] = {}
+    Zs: dict[Any, np.ndarray] = {}
+    terms: list[tuple[np.ndarray, np.ndarray | None] | None] = [None] * len(encoding.bars)
+    for b in wanted:
+        g = encoding.bar_groups[b]
+        if g not in codes:
+            codes[g] = _group_codes(encoding.groups[g], columns, functions, rows, valid, new_levels)
+        part = encoding.bars[b]
+        if not part.terms:
+            terms[b] = (codes[g], None)
+            continue
+        key = part[:3]
+        if key not in Zs:
+            Zs[key] = np.empty((n, len(part.names)))
+            fill_columns(part, encoding.variables, values, Zs[key])  # type: ignore[arg-type]
+        terms[b] = (codes[g], Zs[key])
+    if new_levels == "missing":
+        for code in codes.values():
+            valid &= code >= 0
+    for Z in Zs.values():
+        Z[~valid] = np.nan
+    return NewDesign(
+        X, _new_offset(encoding, values, columns, offset, rows), tuple(terms), can_estimate, valid
+    )
+
+
+def _wanted_bars(encoding: Encoding, re_form: str | Sequence[str]) -> tuple[int, ...]:
+    if re_form == "all":
+        return tuple(range(len(encoding.bars)))
+    if re_form == "none":
+        return ()
+    names = [re_form] if isinstance(re_form, str) else list(re_form)
+    groups = [encoding.groups[g].name for g in encoding.bar_groups]
+    return find_bars(names, encoding.bar_labels, groups, several=True)
+
+
+def _needed(encoding: Encoding, wanted: Sequence[int], offset: Any) -> list[str]:
+    """Columns to collect from a lazy source."""
+    from mixedmodels.formula import variables
+
+    names: list[str] = []
+    for variable in encoding.variables:
+        names.extend(variables(variable.expression))
+    for b in wanted:
+        for expression in encoding.groups[encoding.bar_groups[b]].expressions:
+            names.extend(variables(expression))
+    names.extend(name for name in (encoding.offset_column, offset) if isinstance(name, str) and name)
+    return names
+
+
+def _new_value(variable: VariableState, columns: Columns, functions: Any) -> Value:
+    """Values of a variable in new data, transforms using what they learnt in the fit."""
+    expression = variable.expression
+    if isinstance(expression, Variable):
+        return columns.factor(expression.name) if variable.kind == "factor" else columns[expression.name]
+    from mixedmodels.frame.expressions import apply
+    from mixedmodels.frame.rows import as_value
+
+    value = apply(expression, columns, variable.state, functions=functions)
+    return as_value(value, variable.label, columns.n_rows)
+
+
+def _match(variable: VariableState, value: Value) -> Value:
+    """Check the kind of a variable and bring factors to the fit's codes."""
+    label = variable.label
+    if variable.kind == "factor":
+        if not isinstance(value, FactorColumn):
+            value = code_column(value)  # type: ignore[arg-type]
+        codes, unknown = match_levels(value, variable.levels)
+        if unknown:
+            known = ", ".join(map(str, variable.levels[:10])) + (", ..." if len(variable.levels) > 10 else "")
+            raise NewLevelError(
+                f"factor {label!r} has the new level{'s' if len(unknown) > 1 else ''} "
+                f"{', '.join(map(repr, unknown[:10]))} in the new data; its effect was not estimated "
+                f"(levels of the fit: {known})"
+            )
+        return FactorColumn(codes, variable.levels)
+    if isinstance(value, FactorColumn):
+        raise DataError(f"{label!r} was numeric in the fit but holds labels in the new data")
+    if isinstance(value, MatrixColumn) != (variable.kind == "matrix"):
+        raise DataError(f"{label!r} does not have the number of columns it had in the fit")
+    return value
+
+
+def _group_codes(
+    group: GroupState,
+    columns: Columns,
+    functions: Any,
+    rows: np.ndarray | None,
+    valid: np.ndarray,
+    new_levels: str,
+) -> np.ndarray:
+    """Level of each row; -1 for a new or missing one."""
+    factors = []
+    for expression, state in zip(group.expressions, group.states, strict=True):
+        if isinstance(expression, Variable):
+            if expression.name not in columns:
+                raise DataError(
+                    f"the new data have no column {expression.name!r}, which the random terms on "
+                    f'{group.name!r} need; add it, or predict without random effects (re_form="none")'
+                )
+            factor = columns.factor(expression.name)
+        else:
+            from mixedmodels.frame.expressions import apply
+            from mixedmodels.frame.rows import as_value
+
+            value = as_value(
+                apply(expression, columns, state, functions=functions), group.name, columns.n_rows
+            )
+            factor = value if isinstance(value, FactorColumn) else code_column(value)  # type: ignore[arg-type]
+        factors.append(take_rows(factor, rows) if rows is not None else factor)
+    unknown: tuple[str, ...] = ()
+    if isinstance(group.levels, InteractionLevels):
+        matched = [match_levels(f, levels)[0] for f, levels in zip(factors, group.levels.levels, strict=True)]  # type: ignore[arg-type]
+        codes = match_interaction(matched, group.levels)
+        if new_levels == "error" and (codes < 0).any():
+            unknown = _unknown_combinations(factors, codes)
+    else:
+        codes, unknown = match_levels(factors[0], group.levels)  # type: ignore[arg-type]
+    if new_levels == "error":
+        if unknown:
+            listed = ", ".join(unknown[:10]) + (f", ... ({len(unknown)} in all)" if len(unknown) > 10 else "")
+            raise NewLevelError(
+                f"grouping factor {group.name!r} has new levels in the new data: {listed}; use "
+                'new_levels="population" to predict with a random effect of 0, or "missing"'
+            )
+        missing = (codes < 0) & valid
+        if missing.any():
+            raise NewLevelError(
+                f"grouping factor {group.name!r} is missing in {int(missing.sum())} rows of the new data "
+                f'(first in row {int(np.flatnonzero(missing)[0])}); use new_levels="population" or "missing"'
+            )
+    return codes
+
+
+def _unknown_combinations(factors: Sequence[Any], codes: np.ndarray) -> tuple[str, ...]:
+    """Labels of the combinations that the fit has not seen, in order of appearance."""
+    from mixedmodels.frame.factors import level_label
+
+    labels: dict[str, None] = {}
+    for row in np.flatnonzero(codes < 0):
+        parts = [factor.codes[row] for factor in factors]
+        if min(parts) >= 0:
+            texts = [level_label(factor.levels[code]) for factor, code in zip(factors, parts, strict=True)]
+            labels[":".join(texts)] = None
+    return tuple(labels)
+
+
+def _new_offset(
+    encoding: Encoding,
+    values: Sequence[Value | None],
+    columns: Columns,
+    offset: Any,
+    rows: np.ndarray | None,
+) -> np.ndarray | None:
+    """Sum of the formula's offsets and the offset argument of the fit."""
+    total: np.ndarray | None = None
+    for i in encoding.offsets:
+        value = values[i]
+        total = np.array(value) if total is None else total + value
+    source = offset if offset is not None else encoding.offset_column
+    if source is None:
+        return total
+    if isinstance(source, str) and not source:
+        raise DataError(
+            "the model was fitted with an array as offset; give the offset of the new rows as offset=..., "
+            "or put it into the formula as offset(column)"
+        )
+    extra = numeric_column(source, columns, "offset")
+    if rows is not None:
+        extra = extra[rows]
+    return np.array(extra) if total is None else total + extra

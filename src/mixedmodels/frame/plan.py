@@ -1,0 +1,137 @@
+"""What a formula asks for, worked out once and without data: expressions, terms, grouping factors."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from mixedmodels.errors import FormulaError
+from mixedmodels.formula.ast import Expression, Formula, Number, TermList, Text, Variable
+from mixedmodels.frame import identify
+
+__all__ = ["GroupPlan", "PartPlan", "Plan", "plan_of"]
+
+
+class PartPlan(NamedTuple):
+    """Terms of a right-hand side as indices into the plan's expressions."""
+
+    intercept: bool
+    terms: tuple[tuple[int, ...], ...]
+    labels: tuple[str, ...]
+
+
+class GroupPlan(NamedTuple):
+    """One grouping factor: its name, expressions and, where these are plain columns, their names."""
+
+    name: str
+    expressions: tuple[Expression, ...]
+    columns: tuple[str | None, ...]
+
+
+class Plan(NamedTuple):
+    """What a formula asks for, independent of any data."""
+
+    formula: Formula
+    response: Expression
+    response_label: str
+    expressions: tuple[Expression, ...]
+    labels: tuple[str, ...]
+    columns: tuple[str | None, ...]
+    fixed: PartPlan
+    offsets: tuple[int, ...]
+    bars: tuple[PartPlan, ...]
+    bar_labels: tuple[str, ...]
+    bar_groups: tuple[int, ...]
+    options: tuple[dict[str, Any], ...]
+    groups: tuple[GroupPlan, ...]
+    needed: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+_PLANS: dict[int, Plan] = {}
+_PLANS_KEPT = 256
+
+
+def plan_of(formula: Formula) -> Plan:
+    """The plan of a formula, remembered by the identity of the (immutable) formula."""
+    plan = _PLANS.get(id(formula))
+    if plan is None or plan.formula is not formula:
+        plan = _make_plan(formula)
+        while len(_PLANS) >= _PLANS_KEPT:
+            _PLANS.pop(next(iter(_PLANS)), None)
+        _PLANS[id(formula)] = plan  # the plan holds the formula, so the identity cannot be reused
+    return plan
+
+
+def _make_plan(formula: Formula) -> Plan:
+    from mixedmodels.formula import group_name, render, term_label, variables
+
+    if formula.response is None:
+        raise FormulaError("the formula has no response; write 'response ~ ...'")
+    if not formula.bars:
+        raise FormulaError(
+            f"the formula '{formula}' has no random-effects term such as (1 | group); without one it is an "
+            "ordinary regression: use ordinary least squares (for instance statsmodels' ols)"
+        )
+    expressions: dict[Expression, int] = {}
+
+    def part(terms: TermList) -> PartPlan:
+        return PartPlan(
+            terms.intercept,
+            tuple(
+                tuple(expressions.setdefault(factor, len(expressions)) for factor in term.factors)
+                for term in terms.terms
+            ),
+            tuple(term_label(term) for term in terms.terms),
+        )
+
+    fixed = part(formula.fixed)
+    offsets = tuple(expressions.setdefault(e, len(expressions)) for e in formula.fixed.offsets)
+    bars = []
+    options = []
+    groups: dict[tuple[Expression, ...], int] = {}
+    names = []
+    labels = tuple(render(bar) for bar in formula.bars)
+    for bar, label in zip(formula.bars, labels, strict=True):
+        if bar.effects.offsets:
+            raise FormulaError(f"{label} holds an offset; offsets belong to the fixed part")
+        if not bar.effects.intercept and not bar.effects.terms:
+            raise FormulaError(f"{label} has no effects; write for instance (1 | {group_name(bar)})")
+        bars.append(part(bar.effects))
+        options.append({name: _constant(value, name, label) for name, value in bar.options})
+        if bar.group not in groups:
+            groups[bar.group] = len(groups)
+            names.append(group_name(bar))
+    bar_groups = tuple(groups[bar.group] for bar in formula.bars)
+    seen: dict[tuple[Any, ...], str] = {}
+    for bar, plan, group, label in zip(formula.bars, bars, bar_groups, labels, strict=True):
+        key = (bar.structure, plan.intercept, frozenset(map(frozenset, plan.terms)), group)
+        if key in seen:
+            raise FormulaError(f"the random term {label} occurs twice; leave one out")
+        seen[key] = label
+    names_of = tuple(e.name if isinstance(e, Variable) else None for e in expressions)
+    return Plan(
+        formula,
+        formula.response,
+        render(formula.response),
+        tuple(expressions),
+        tuple(render(e) for e in expressions),
+        names_of,
+        fixed,
+        offsets,
+        tuple(bars),
+        labels,
+        bar_groups,
+        tuple(options),
+        tuple(
+            GroupPlan(name, group, tuple(e.name if isinstance(e, Variable) else None for e in group))
+            for name, group in zip(names, groups, strict=True)
+        ),
+        variables(formula),
+        identify.overlapping_terms(bars, labels, bar_groups),
+    )
+
+
+def _constant(node: Expression, name: str, label: str) -> Any:
+    if isinstance(node, (Number, Text)):
+        return node.value
+    raise FormulaError(f"option {name!r} of {label} must be a number or a text")

@@ -1,0 +1,199 @@
+"""Tidy tables of a fit, as plain columns and in the caller's data-frame library."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.errors import DataError, OptionError
+
+if TYPE_CHECKING:
+    from mixedmodels.fit.result import LMMFit
+
+__all__ = ["EFFECTS", "augment_columns", "glance_columns", "tidy_columns", "to_native"]
+
+EFFECTS = ("fixed", "ran_pars", "ran_vals", "ran_coefs")
+_COLUMNS = (
+    "effect",
+    "group",
+    "term",
+    "estimate",
+    "std_error",
+    "statistic",
+    "df",
+    "p_value",
+    "conf_low",
+    "conf_high",
+)
+_EAGER = ("pandas", "polars", "pyarrow", "modin", "cudf")
+
+
+def to_native(columns: dict[str, Any], backend: str | None) -> Any:
+    """Columns as a data frame of the library named `backend`.
+
+    Parameters
+    ----------
+    columns : dict of str to list or ndarray
+        Columns of one length. None stands for a missing text.
+    backend : str or None
+        pandas, polars, pyarrow, modin, cudf; ``"dict"`` or None gives a dict of arrays; any other library
+        (duckdb, dask, ...) gets a pyarrow table, or pandas, or a dict, whichever is installed first.
+    """
+    name = "dict" if backend is None else str(backend).lower()
+    if name == "dict":
+        return {key: _array(values) for key, values in columns.items()}
+    lists = {key: list(values) if isinstance(values, tuple) else values for key, values in columns.items()}
+    if name == "pandas":
+        import pandas
+
+        return pandas.DataFrame(lists)
+    if name == "polars":
+        import polars
+
+        return polars.DataFrame(lists, strict=False)
+    if name == "pyarrow":
+        import pyarrow
+
+        return pyarrow.table({key: _arrow_values(values) for key, values in lists.items()})
+    if name in _EAGER:
+        import narwhals
+
+        return narwhals.from_dict(lists, backend=name).to_native()
+    for other in ("pyarrow", "pandas"):
+        try:
+            return to_native(columns, other)
+        except ImportError:
+            continue
+    return to_native(columns, "dict")
+
+
+def _arrow_values(values: Any) -> Any:
+    return values.tolist() if isinstance(values, np.ndarray) and values.dtype.kind in "UO" else values
+
+
+def _array(values: Any) -> np.ndarray:
+    if isinstance(values, np.ndarray):
+        return values
+    values = list(values)
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub" and any(
+        value is None or not isinstance(value, str) for value in values
+    ):
+        array = np.empty(len(values), dtype=object)
+        array[:] = values
+    return array
+
+
+def _effects(effects: str | Sequence[str]) -> tuple[str, ...]:
+    names = (effects,) if isinstance(effects, str) else tuple(effects)
+    for name in names:
+        if name not in EFFECTS:
+            raise OptionError(f"effects={name!r} is unknown; available: {', '.join(EFFECTS)}")
+    return names
+
+
+def tidy_columns(
+    fit: LMMFit,
+    effects: str | Sequence[str] = ("fixed", "ran_pars"),
+    conf_int: bool = False,
+    level: float = 0.95,
+) -> dict[str, list[Any]]:
+    """Columns effect, group, term, estimate, std_error, statistic, df, p_value, conf_low, conf_high.
+
+    Fixed effects carry the normal (Wald) statistic and p-value; df is infinite there. ``ran_pars`` are
+    standard deviations ``sd__x`` and correlations ``cor__x.z``; ``ran_vals`` the conditional modes with their
+    conditional standard deviations, term ``level.name``; ``ran_coefs`` coefficients per level.
+    """
+    from mixedmodels.fit.wald import normal_quantile, two_sided_p, wald_interval, wald_statistic
+
+    rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    quantile = normal_quantile(level)
+
+    def add(
+        effect: str, group: str | None, term: str, estimate: float, se: float = math.nan, test: bool = False
+    ) -> None:
+        low, high = wald_interval(estimate, se, quantile) if conf_int and se == se else (math.nan, math.nan)
+        statistic = wald_statistic(estimate, se) if test else math.nan
+        cells = (
+            effect,
+            group,
+            term,
+            estimate,
+            se,
+            statistic,
+            math.inf if test else math.nan,
+            two_sided_p(statistic),
+            low,
+            high,
+        )
+        for column, cell in zip(rows.values(), cells, strict=True):
+            column.append(cell)
+
+    for effect in _effects(effects):
+        if effect == "fixed":
+            for term, estimate in fit.fixef.items():
+                add(effect, None, term, estimate, fit.se[term], test=True)
+        elif effect == "ran_pars":
+            for term in fit.varcorr.terms:
+                for name, sd in zip(term.names, term.sds, strict=True):
+                    add(effect, term.group, f"sd__{name}", sd)
+                for i, row in enumerate(term.correlations()):
+                    for j, value in enumerate(row):
+                        add(effect, term.group, f"cor__{term.names[j]}.{term.names[i]}", value)
+            add(effect, "Residual", "sd__Observation", fit.sigma)
+        elif effect == "ran_vals":
+            columns = fit.ranef_columns(condvar=True)
+            for group, lev, name, estimate, sd in zip(
+                *[_items(column) for column in columns.values()], strict=True
+            ):
+                add(effect, group, f"{lev}.{name}", estimate, sd)
+        else:
+            columns = fit.coef_columns()
+            for group, lev, name, estimate in zip(
+                *[_items(column) for column in columns.values()], strict=True
+            ):
+                add(effect, group, f"{lev}.{name}", estimate)
+    if not conf_int:
+        del rows["conf_low"], rows["conf_high"]
+    return rows
+
+
+def _items(column: Any) -> list[Any]:
+    return column.tolist() if isinstance(column, np.ndarray) else list(column)
+
+
+def glance_columns(fit: LMMFit) -> dict[str, list[Any]]:
+    """One row about the whole model."""
+    return {
+        "nobs": [fit.nobs],
+        "sigma": [fit.sigma],
+        "loglik": [fit.loglik],
+        "criterion": [fit.criterion],
+        "deviance": [fit.deviance],
+        "aic": [fit.aic],
+        "bic": [fit.bic],
+        "aicc": [fit.aicc],
+        "df_model": [fit.df_model],
+        "df_residual": [fit.nobs - fit.df_model],
+        "is_reml": [fit.is_reml],
+        "is_singular": [fit.is_singular],
+        "converged": [fit.converged],
+    }
+
+
+def augment_columns(fit: LMMFit) -> dict[str, np.ndarray]:
+    """Columns of length n: response, fitted values on both levels, residuals."""
+    columns = {
+        "response": fit.response(),
+        "fitted": fit.fitted(),
+        "fixed": fit.fitted(re_form="population"),
+        "residual": fit.residuals(),
+        "scaled_residual": fit.residuals("scaled"),
+    }
+    lengths = {values.shape[0] for values in columns.values()}
+    if len(lengths) != 1:
+        raise DataError("the fit's rows cannot be lined up; refit with na_action='exclude'")
+    return columns

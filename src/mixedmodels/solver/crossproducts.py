@@ -147,7 +147,7 @@ class CrossProducts:
 
     @property
     def yy(self) -> float:
-        """``y'y``."""
+        """Sum of squares of the response, ``y'y``."""
         return float(self.G[-1, -1])
 
     def __add__(self, other: CrossProducts) -> CrossProducts:
@@ -203,6 +203,15 @@ def cross_products(design: Design, standardised: Standardised) -> CrossProducts:
     Returns
     -------
     CrossProducts
+
+    Examples
+    --------
+    >>> from mixedmodels.solver.scaling import standardise
+    >>> from mixedmodels.testing import random_design
+    >>> design = random_design(0, "one_slope")
+    >>> pack = cross_products(design, standardise(design))
+    >>> pack.factors[0].A.shape, pack.factors[0].ZXy.shape
+    ((12, 2, 2), (12, 2, 3))
     """
     X, y, sw = standardised.X, standardised.y, standardised.sqrt_weights
     factors, readers, codes = [], [], []

@@ -39,6 +39,12 @@ class GroupedSolver(CompiledSolver):
     ------
     SolverError
         The design has several grouping factors, none, or a known precision.
+
+    Examples
+    --------
+    >>> from mixedmodels.testing import random_design
+    >>> GroupedSolver(random_design(0, "one_slope")).describe()
+    'grouped: 12 levels x 2 columns, 90 rows'
     """
 
     name = "grouped"

@@ -103,6 +103,13 @@ def standardise(design: Design) -> Standardised:
     ------
     IdentifiabilityError
         A fixed-effects column is a combination of others.
+
+    Examples
+    --------
+    >>> from mixedmodels.testing import random_design
+    >>> std = standardise(random_design(0, "one_slope"))
+    >>> bool(abs(std.X.T @ std.X / len(std.y) - np.eye(std.X.shape[1])).max() < 1e-12)
+    True
     """
     y = _float64(design.y)
     X = _float64(design.X)

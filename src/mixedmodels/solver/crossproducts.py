@@ -211,7 +211,7 @@ def cross_products(design: Design, standardised: Standardised) -> CrossProducts:
     >>> design = random_design(0, "one_slope")
     >>> pack = cross_products(design, standardise(design))
     >>> pack.factors[0].A.shape, pack.factors[0].ZXy.shape
-    ((12, 2, 2), (12, 2, 3))
+    ((12, 2, 2), (12, 2, 4))
     """
     X, y, sw = standardised.X, standardised.y, standardised.sqrt_weights
     factors, readers, codes = [], [], []

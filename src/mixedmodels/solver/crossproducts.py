@@ -89,7 +89,7 @@ class BlockCSR:
         return self.indices.shape[0]
 
     def transpose_pattern(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The same blocks by columns: ``indptr (columns + 1,)``, ``rows (nnz,)``, ``position (nnz,)`` into `data`."""
+        """The same blocks by columns: ``indptr``, ``rows`` and ``position`` into `data`, both (nnz,)."""
         return kernels.transpose_pattern(self.indptr, self.indices, self.columns)
 
     def __add__(self, other: BlockCSR) -> BlockCSR:
@@ -147,7 +147,7 @@ class CrossProducts:
 
     @property
     def yy(self) -> float:
-        """``y'y``."""
+        """Sum of squares of the response, ``y'y``."""
         return float(self.G[-1, -1])
 
     def __add__(self, other: CrossProducts) -> CrossProducts:
@@ -170,7 +170,7 @@ class CrossProducts:
 
 
 def amalgamate(design: Design) -> list[tuple[int, ...]]:
-    """Which terms share a grouping factor: tuples of term indices, most levels first (ties: formula order)."""
+    """Which terms share a factor: tuples of term indices, most levels first (ties: formula order)."""
     found: list[list[int]] = []
     for i, term in enumerate(design.terms):
         for members in found:
@@ -203,6 +203,15 @@ def cross_products(design: Design, standardised: Standardised) -> CrossProducts:
     Returns
     -------
     CrossProducts
+
+    Examples
+    --------
+    >>> from mixedmodels.solver.scaling import standardise
+    >>> from mixedmodels.testing import random_design
+    >>> design = random_design(0, "one_slope")
+    >>> pack = cross_products(design, standardise(design))
+    >>> pack.factors[0].A.shape, pack.factors[0].ZXy.shape
+    ((12, 2, 2), (12, 2, 4))
     """
     X, y, sw = standardised.X, standardised.y, standardised.sqrt_weights
     factors, readers, codes = [], [], []

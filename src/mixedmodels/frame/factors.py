@@ -158,7 +158,7 @@ def code_integers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _code_by_radix(values: np.ndarray, low: int, span: int) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of integers from `low` to ``low + span - 1`` by radix sorting of 16-bit digits: O(n), no comparisons."""
+    """Codes of integers from `low` to ``low + span - 1`` by radix sorting of 16-bit digits, O(n)."""
     shifted = (values - low if values.dtype.itemsize == 8 else values.astype(np.int64) - low).astype(
         np.uint32
     )

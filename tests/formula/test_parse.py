@@ -5,6 +5,8 @@ from __future__ import annotations
 import timeit
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mixedmodels.errors import FormulaError
 from mixedmodels.formula import Call, Number, Operation, Text, Variable, parse, variables
@@ -112,9 +114,37 @@ def test_not_a_text():
         parse(3)
 
 
-def test_deep_nesting_is_an_error_not_a_crash():
+@pytest.mark.parametrize(
+    "inner", ["(" * 20000 + "x" + ")" * 20000, "*".join("ab" * 5000), "^".join("x" * 5000), "-" * 5000 + "x"]
+)
+def test_deep_nesting_is_an_error_not_a_crash(inner):
     with pytest.raises(FormulaError, match="nested too deeply"):
-        parse("y ~ " + "(" * 20000 + "x" + ")" * 20000)
+        parse(f"y ~ {inner}")
+
+
+def test_explosions_are_refused():
+    with pytest.raises(FormulaError, match="too many interactions"):
+        parse("y ~ " + " * ".join(f"x{j}" for j in range(60)))
+    assert len(parse("y ~ (" + " + ".join(f"x{j}" for j in range(100)) + ")^2").fixed.terms) == 5050
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    st.lists(
+        st.sampled_from(
+            [*"abxy01 ~+-*/:^|().,=<>!&%'`$[é\n", "%in%", "||", "**", "f(", "(1|g)", "cs(", "2.5"]
+        ),
+        max_size=14,
+    )
+)
+def test_any_text_is_a_formula_or_a_formula_error(pieces):
+    text = "y ~" + "".join(pieces)
+    try:
+        formula = parse(text)
+    except FormulaError as error:
+        assert str(error)
+        return
+    assert parse(str(formula)) == formula
 
 
 def test_long_lines_keep_the_caret_in_sight():

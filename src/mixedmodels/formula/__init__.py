@@ -47,8 +47,13 @@ __all__ = [
 
 @lru_cache(maxsize=512)
 def _parse(text: str) -> Formula:
-    response, right = parse_sides(text)
-    return expand_formula(response, right, text)
+    try:
+        response, right = parse_sides(text)
+        return expand_formula(response, right, text)
+    except RecursionError:
+        raise FormulaError(
+            "the formula is nested too deeply: make columns of its inner expressions first"
+        ) from None
 
 
 def parse(text: str) -> Formula:

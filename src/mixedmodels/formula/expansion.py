@@ -10,6 +10,7 @@ Statistical Models in S, chapter 2.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeGuard
 
 from mixedmodels.errors import FormulaError
 from mixedmodels.formula.ast import (
@@ -48,14 +49,16 @@ STRUCTURES = (
 )
 """Tags that may stand before a bar: ``cs(x | g)``."""
 
+_MOST_PRODUCTS = 1_000_000
+
 _POSITIONAL_OPTION = {"rr": "d", "propto": "matrix", "equalto": "matrix"}
 _BARS = ("|", "||")
 _RESERVED = ("TRUE", "FALSE", "NULL", "NA", "NaN", "Inf")
 _DOT = Variable(".")
 
 
-def _is_bar(node: Expression) -> bool:
-    return type(node) is Operation and node.operator in _BARS
+def _is_bar(node: Expression) -> TypeGuard[Operation]:
+    return isinstance(node, Operation) and node.operator in _BARS
 
 
 def _has_dot(node: Expression) -> bool:
@@ -63,16 +66,16 @@ def _has_dot(node: Expression) -> bool:
     stack = [node]
     while stack:
         node = stack.pop()
-        if type(node) is Variable:
+        if isinstance(node, Variable):
             if node.name == ".":
                 return True
-        elif type(node) is Operation:
+        elif isinstance(node, Operation):
             stack.extend(node.args)
     return False
 
 
 def _unwrap(node: Expression) -> Expression:
-    while type(node) is Operation and node.operator == "(":
+    while isinstance(node, Operation) and node.operator == "(":
         node = node.args[0]
     return node
 
@@ -80,7 +83,7 @@ def _unwrap(node: Expression) -> Expression:
 def _sum_operands(node: Expression) -> list[tuple[str, Expression]]:
     """Operands of a chain of + and - with their signs, left to right, without recursion."""
     operands: list[tuple[str, Expression]] = []
-    while type(node) is Operation and node.operator in "+-":
+    while isinstance(node, Operation) and node.operator in "+-":
         if len(node.args) == 1:
             operands.append((node.operator, node.args[0]))
             break
@@ -114,12 +117,11 @@ class _Expander:
 
     def encode(self, node: Expression, sign: bool = True, additive: bool = False) -> list[int]:
         """Masks of the terms of `node`; `sign` is False under a minus, `additive` where a bar may stand."""
-        kind = type(node)
-        if kind is Variable:
+        if isinstance(node, Variable):
             if node.name == ".":
                 return [self.bit(column) for column in self.dot]
             return [self.bit(node)]
-        if kind is Operation:
+        if isinstance(node, Operation):
             operator = node.operator
             if operator in ("+", "-"):
                 return self.total(node, sign, additive)
@@ -129,9 +131,9 @@ class _Expander:
                     return self.bar(inner, node, sign, additive, "us", ())
                 return self.encode(inner, sign, additive)
             return self.product(node, sign)
-        if kind is Call:
+        if isinstance(node, Call):
             return self.call(node, sign, additive)
-        if kind is Number:
+        if isinstance(node, Number):
             if node.value == 1.0:
                 self.intercept = sign
                 return []
@@ -174,6 +176,7 @@ class _Expander:
         right = self.encode(node.args[1], sign)
         if not left and operator in ("*", "/"):
             return []  # as R has it: 1 * a and 1 / a hold no term
+        _check_size(left, right, node)
         if operator == ":":
             terms = [a | b for a in left for b in right]
         elif operator == "*":
@@ -189,7 +192,7 @@ class _Expander:
     def power(self, node: Operation, sign: bool) -> list[int]:
         base, exponent = node.args
         exponent = _unwrap(exponent)
-        if type(exponent) is not Number or exponent.value < 1 or exponent.value != int(exponent.value):
+        if not isinstance(exponent, Number) or exponent.value < 1 or exponent.value != int(exponent.value):
             raise FormulaError(
                 f"'{render(node)}': between terms '^' needs a whole number of at least 1 and means "
                 f"interactions up to that order; for arithmetic write I({render(node)})"
@@ -197,12 +200,15 @@ class _Expander:
         single = self.encode(base, sign)
         terms = single
         for _ in range(min(int(exponent.value), len(self.variables) + 1) - 1):
+            _check_size(single, terms, node)
             terms = list(dict.fromkeys(a | b for a in single for b in terms))
         return terms
 
     def call(self, node: Call, sign: bool, additive: bool) -> list[int]:
-        if node.args and _is_bar(_unwrap(node.args[0])) and node.function in STRUCTURES:
-            return self.tagged_bar(node, sign, additive)
+        if node.function in STRUCTURES and node.args:
+            bar = _unwrap(node.args[0])
+            if _is_bar(bar):
+                return self.tagged_bar(node, bar, sign, additive)
         if node.function == "offset":
             if len(node.args) != 1 or node.kwargs:
                 raise FormulaError(
@@ -213,8 +219,7 @@ class _Expander:
             return []
         return [self.bit(node)]
 
-    def tagged_bar(self, node: Call, sign: bool, additive: bool) -> list[int]:
-        bar = _unwrap(node.args[0])
+    def tagged_bar(self, node: Call, bar: Operation, sign: bool, additive: bool) -> list[int]:
         options = node.kwargs
         if len(node.args) > 1:
             name = _POSITIONAL_OPTION.get(node.function)
@@ -279,11 +284,18 @@ class _Expander:
                 mask ^= low
             terms.append(Term(tuple(factors)))
         for name in self.index:
-            if type(name) is Variable and name.name in _RESERVED:
+            if isinstance(name, Variable) and name.name in _RESERVED:
                 raise FormulaError(
                     f"the constant {name.name} is not a term; put a column of that name inside I()"
                 )
         return TermList(self.intercept, tuple(terms), tuple(self.offsets))
+
+
+def _check_size(left: Sequence[int], right: Sequence[int], node: Expression) -> None:
+    if len(left) * len(right) > _MOST_PRODUCTS:
+        raise FormulaError(
+            f"'{render(node)[:80]}' expands to too many interactions: name the ones that are wanted"
+        )
 
 
 def _union(masks: Iterable[int]) -> int:
@@ -314,19 +326,19 @@ def _bare_bar(node: Operation, response: Expression | None = None) -> FormulaErr
 def _expand_group(node: Expression, whole: Expression) -> list[tuple[Expression, ...]]:
     """Grouping factors of ``(... | node)``: a/b is b:a and a, inner first as in lme4; a*b is a, b and a:b."""
     inner = _unwrap(node)
-    if type(inner) is Variable and inner.name not in (".", *_RESERVED):
+    if isinstance(inner, Variable) and inner.name not in (".", *_RESERVED):
         return [(inner,)]
-    if type(inner) is Operation and inner.operator == "/":
+    if isinstance(inner, Operation) and inner.operator == "/":
         outer = _expand_group(inner.args[0], whole)
         nested = _expand_group(inner.args[1], whole)
         parent = tuple(dict.fromkeys(part for group in outer for part in reversed(group)))[::-1]
         return [tuple(dict.fromkeys(child + parent)) for child in nested] + outer
     expander = _Expander()
-    if type(inner) in (Number, Text) or _has_dot(inner):
+    if isinstance(inner, (Number, Text)) or _has_dot(inner):
         raise FormulaError(
             f"'{render(whole)}': {render(inner)} is not a grouping factor; name a column after the bar"
         )
-    if type(inner) is Operation and inner.operator in ("+", "-"):
+    if isinstance(inner, Operation) and inner.operator in ("+", "-"):
         raise FormulaError(
             f"'{render(whole)}': grouping factors are not added; write one term per factor, "
             f"as in (1 | a) + (1 | b), or (1 | a:b) for their combinations"
@@ -340,9 +352,17 @@ def _expand_group(node: Expression, whole: Expression) -> list[tuple[Expression,
 def expand_terms(node: Expression, dot: Sequence[Variable] = ()) -> TermList:
     """Expand a right-hand side without bars; with ``.`` unresolved the side is kept as it is."""
     if not dot and _has_dot(node):
-        return TermList(True, (Term((node,)),), (), True)
+        return _unresolved(node)
     expander = _Expander(dot)
     return expander.result(expander.encode(node))
+
+
+def _unresolved(node: Expression) -> TermList:
+    """A right-hand side with ``.`` is kept as written, after a trial expansion that finds its mistakes."""
+    while isinstance(node, Operation) and node.operator == "+" and len(node.args) == 1:
+        node = node.args[0]
+    _Expander((_DOT,)).encode(node)
+    return TermList(True, (Term((node,)),), (), True)
 
 
 def _split_bars(node: Expression) -> tuple[Expression | None, list[Expression]]:
@@ -352,7 +372,7 @@ def _split_bars(node: Expression) -> tuple[Expression | None, list[Expression]]:
     for sign, operand in _sum_operands(node):
         inner = _unwrap(operand)
         tagged = (
-            type(inner) is Call
+            isinstance(inner, Call)
             and inner.function in STRUCTURES
             and inner.args
             and _is_bar(_unwrap(inner.args[0]))
@@ -371,25 +391,25 @@ def expand_formula(response: Expression | None, right: Expression, text: str = "
     if response is not None:
         _check_response(response, right)
     if _is_bar(right):
-        raise _bare_bar(right, response)  # type: ignore[arg-type]
+        raise _bare_bar(right, response)
     expander = _Expander()
     expander.bars = []
     fixed_dot = None
     if _has_dot(right):
         kept, bars = _split_bars(right)
         if kept is not None and _has_dot(kept):
-            fixed_dot = TermList(True, (Term((kept,)),), (), True)
+            fixed_dot = _unresolved(kept)
             right = _sum(bars)
-    masks = expander.encode(right, True, True) if right is not None else []
+    masks = expander.encode(right, True, True)
     fixed = expander.result(masks) if fixed_dot is None else fixed_dot
     refuse_response(response, fixed)
     return Formula(response, fixed, tuple(expander.bars), text)
 
 
-def _sum(nodes: Sequence[Expression]) -> Expression | None:
-    total: Expression | None = None
+def _sum(nodes: Sequence[Expression]) -> Expression:
+    total: Expression = Number(0.0)
     for node in nodes:
-        total = node if total is None else Operation("+", (total, node))
+        total = Operation("+", (total, node))
     return total
 
 
@@ -407,5 +427,5 @@ def _check_response(response: Expression, right: Expression) -> None:
             f"the response '{render(response)}' holds a bar: give weights, trials or "
             "censoring as arguments, not in the formula"
         )
-    if type(response) in (Number, Text) or response == _DOT:
+    if isinstance(response, (Number, Text)) or response == _DOT:
         raise FormulaError(f"the response '{render(response)}' is not a column: name one before '~'")

@@ -176,29 +176,24 @@ def parse_sides(text: str) -> tuple[Expression | None, Expression]:
     tokens = parser.tokens
     if tokens[0][0] == END:
         raise FormulaError("the formula is empty: write for instance 'y ~ x + (1 | group)'")
-    try:
-        response = None
-        if not (tokens[0][1] == "~" and tokens[0][0] == OPERATOR):
-            response = parser.expression(0)
-        token = tokens[parser.at]
-        if token[1] != "~" or token[0] != OPERATOR:
-            if token[0] == END:
-                raise FormulaError(
-                    f"the formula {text.strip()!r} has no '~': write 'response ~ predictors + (1 | group)'"
-                )
-            raise parser.unexpected(token)
-        parser.at += 1
-        if tokens[parser.at][0] == END:
-            raise error_at(
-                text,
-                tokens[parser.at][2],
-                "nothing follows '~': write predictors, or 1 for an intercept only",
+    response = None
+    if not (tokens[0][1] == "~" and tokens[0][0] == OPERATOR):
+        response = parser.expression(0)
+    token = tokens[parser.at]
+    if token[1] != "~" or token[0] != OPERATOR:
+        if token[0] == END:
+            raise FormulaError(
+                f"the formula {text.strip()!r} has no '~': write 'response ~ predictors + (1 | group)'"
             )
-        right = parser.expression(0)
-    except RecursionError:
-        raise FormulaError(
-            "the formula is nested too deeply: make columns of its inner expressions first"
-        ) from None
+        raise parser.unexpected(token)
+    parser.at += 1
+    if tokens[parser.at][0] == END:
+        raise error_at(
+            text,
+            tokens[parser.at][2],
+            "nothing follows '~': write predictors, or 1 for an intercept only",
+        )
+    right = parser.expression(0)
     if tokens[parser.at][0] != END:
         token = tokens[parser.at]
         if token[1] == ")":

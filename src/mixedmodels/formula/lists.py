@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from mixedmodels.errors import FormulaError
 from mixedmodels.formula.ast import Bar, Formula, Term, TermList, Variable
+from mixedmodels.formula.expansion import refuse_response
 from mixedmodels.formula.render import render
 
 __all__ = ["formula_from_lists"]
@@ -67,10 +69,11 @@ def formula_from_lists(
             raise FormulaError(f'random[{number - 1}] holds no effect: list "intercept" or a column')
         bars.append(Bar(terms, factors))
     formula = Formula(Variable(response), _term_list(fixed, "fixed"), tuple(bars))
+    refuse_response(formula.response, formula.fixed)
     return Formula(formula.response, formula.fixed, formula.bars, render(formula))
 
 
-def _entries(values: Iterable[object], what: str) -> Iterable[object]:
+def _entries(values: Iterable[Any], what: str) -> Iterable[Any]:
     if isinstance(values, str):
         raise FormulaError(f"{what} must be a list of entries, not the text {values!r}")
     return values

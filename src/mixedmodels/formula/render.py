@@ -102,8 +102,9 @@ def _expression(node: Expression) -> tuple[str, int]:
             right_minimum = 20
         chain.append(_enclosed(right, right_minimum))
         chain.append(operator if operator in _TIGHT else f" {operator} ")
-        inner = isinstance(left, Operation) and len(left.args) == 2 and _PRECEDENCE[left.operator] == binding
-        if not inner or binding in (10, 22):
+        if not isinstance(left, Operation) or len(left.args) != 2 or binding in (10, 22):
+            break
+        if _PRECEDENCE[left.operator] != binding:
             break
         node, operator = left, left.operator
     chain.append(_enclosed(left, binding if binding not in (10, 22) else binding + 1))

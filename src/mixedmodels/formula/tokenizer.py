@@ -67,7 +67,7 @@ def tokenize(text: str) -> list[Token]:
             character = text[position]
             remedy = _REMEDIES.get(character, "put column names that hold such characters in backticks")
             raise error_at(text, position, f"the formula holds {character!r}, which cannot be read; {remedy}")
-        kind = found.lastindex
+        kind = found.lastindex or END
         append((kind, found[kind], found.start(kind)))
         if kind == END:
             return tokens

@@ -165,7 +165,7 @@ def _drop_unused(column: FactorColumn) -> tuple[FactorColumn, list[Any] | None]:
     if used.all():
         return column, None
     kept = np.flatnonzero(used)
-    levels = [column.levels[i] for i in kept]
+    levels = [column.levels[i] for i in kept.tolist()]
     table = np.full(used.size + 1, -1, dtype=np.int32)
     table[kept] = np.arange(kept.size)
     contrast = column.contrast
@@ -411,6 +411,12 @@ class _Evaluator:
         codes = recode(value, state["levels"], f"'{label}'", strict=self.strict)
         return FactorColumn(codes, tuple(state["levels"]), state["ordered"], state["contrast"])
 
+    def contrast_vector(self, node: Expression, label: str) -> np.ndarray:
+        value = self.evaluate(node, "")
+        if not isinstance(value, list) or not all(isinstance(entry, float) for entry in value):
+            raise FormulaError(f"'{label}': {render(node)} is not a vector of numbers, as in c(-1, 0, 1)")
+        return np.array(value)
+
     def contrast_spec(self, node: Expression, label: str) -> Any:
         """A contrast's name, a mapping with base or scores, or a matrix."""
         if isinstance(node, (Variable, Text)):
@@ -420,17 +426,16 @@ class _Evaluator:
             except OptionError as error:
                 raise FormulaError(f"'{label}': {error}") from None
         if isinstance(node, Call) and node.function == "cbind":
-            vectors = [self.evaluate(arg, "") for arg in [*node.args, *(value for _, value in node.kwargs)]]
-            if not all(isinstance(vector, list) for vector in vectors) or len({len(v) for v in vectors}) != 1:
-                raise FormulaError(
-                    f"'{label}': a contrast matrix is cbind() of vectors of equal length, one entry per level"
-                )
-            matrix = np.column_stack([np.asarray(vector, dtype=float) for vector in vectors])
+            parts = [*node.args, *(value for _, value in node.kwargs)]
+            vectors = [self.contrast_vector(part, label) for part in parts]
+            if len({len(vector) for vector in vectors}) != 1:
+                raise FormulaError(f"'{label}': the columns of a contrast matrix need one entry per level")
+            matrix = np.column_stack(vectors)
             if node.kwargs and not node.args:
                 return {"matrix": matrix, "names": [name for name, _ in node.kwargs]}
             return matrix
         if isinstance(node, Call) and node.function == "c":
-            return np.asarray(self.evaluate(node, ""), dtype=float)[:, None]
+            return self.contrast_vector(node, label)[:, None]
         if isinstance(node, Call):
             try:
                 spec: dict[str, Any] = {"name": contrast_name(node.function)}

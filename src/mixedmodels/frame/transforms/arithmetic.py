@@ -50,6 +50,8 @@ def _combine(function: Callable[..., Any], operands: list[Any], label: str) -> A
             raise DataError(f"'{label}' combines columns of different lengths")
         with np.errstate(all="ignore"):
             return function(*operands)
+    if len({len(operand) for operand in operands if isinstance(operand, list)} - {1}) > 1:
+        raise FormulaError(f"'{label}' combines vectors of different lengths")
     with np.errstate(all="ignore"):
         result = function(*[np.asarray(operand, dtype=float) for operand in operands])
     return result.tolist() if result.ndim else result.item()
@@ -79,8 +81,8 @@ def _log(arguments: Arguments) -> Any:
 
 def _round(arguments: Arguments) -> Any:
     x = as_number(arguments.values["x"], arguments.texts["x"], "round")
-    digits = arguments.number("digits", 0.0)
-    return _combine(lambda v: np.round(v, int(digits)), [x], arguments.label)
+    digits = arguments.whole("digits", 0, -300)
+    return _combine(lambda v: np.round(v, digits), [x], arguments.label)
 
 
 def _identity(arguments: Arguments) -> Any:

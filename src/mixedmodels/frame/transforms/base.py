@@ -11,6 +11,7 @@ new data with what it has learnt; the learnt state is a dict of plain data and a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,7 +167,7 @@ class Arguments:
 
     def whole(self, name: str, default: int, least: int) -> int:
         value = self.number(name, float(default))
-        if value != value or value != int(value) or value < least:
+        if not math.isfinite(value) or value != int(value) or value < least:
             raise self.bad(name, f"a whole number of at least {least}")
         return int(value)
 

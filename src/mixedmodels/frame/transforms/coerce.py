@@ -35,7 +35,7 @@ def coerce(raw: Any, what: str) -> Any:
                 f"{what} is a masked array of {array.dtype}; fill its gaps with None in an object array"
             )
         logical = array.dtype.kind == "b"
-        values = array.astype(float).filled(np.nan)
+        values = np.ma.filled(array.astype(float), np.nan)
         return Logical(values) if logical else values
     kind = array.dtype.kind
     if array.ndim == 2 and kind in "iufb":

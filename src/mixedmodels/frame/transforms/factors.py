@@ -94,7 +94,7 @@ def _learn_relevel(arguments: Arguments) -> tuple[FactorColumn, State]:
     texts = [level_text(level) for level in column.levels]
     if isinstance(ref, (str, bool)) and level_text(ref) in texts:
         first = texts.index(level_text(ref))
-    elif isinstance(ref, float) and ref == int(ref) and 1 <= ref <= len(texts):
+    elif isinstance(ref, float) and ref in range(1, len(texts) + 1):
         first = int(ref) - 1  # a position, as in R
         if level_text(ref) in texts and texts[first] != level_text(ref):
             raise FormulaError(

@@ -15,6 +15,7 @@ import pytest
 from mixedmodels.errors import DataError
 from mixedmodels.frame import Columns
 from mixedmodels.frame.columns import numeric_column
+from mixedmodels.frame.factors import level_labels
 from mixedmodels.frame.values import FactorColumn
 
 
@@ -233,3 +234,25 @@ def test_data_are_never_changed():
         columns.factor(name)
     for name, values in before.items():
         np.testing.assert_array_equal(data[name], values)
+
+
+@pytest.mark.parametrize(
+    ("column", "labels"),
+    [
+        (pd.array([datetime.date(1970, 1, 5), None], dtype=pd.ArrowDtype(pa.date32())), ["1970-01-05"]),
+        (pd.array(["w", None], dtype=pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string()))), ["w"]),
+        (pd.array(["w", None], dtype=pd.StringDtype("python")), ["w"]),
+        (pd.to_timedelta([1, None], unit="D"), ["1"]),
+        (pd.Categorical(pd.to_datetime(["2020-01-01", None])), ["2020-01-01"]),
+        (pd.Categorical([7, None]), ["7"]),
+        (pd.PeriodIndex(["2020-01", None], freq="M"), ["2020-01"]),
+        (pd.arrays.SparseArray([1.0, np.nan]), ["1"]),
+        (pd.Series([1, pd.NA], dtype=object), ["1"]),
+        (pd.array([decimal.Decimal("1.5"), None], dtype=pd.ArrowDtype(pa.decimal128(5, 2))), ["1.5"]),
+    ],
+)
+def test_unusual_pandas_columns_can_group(column, labels):
+    factor = Columns(pd.DataFrame({"a": column})).factor("a")
+    assert factor.codes.tolist() == [0, -1]
+    (label,) = level_labels(factor.levels)
+    assert [label] == labels

@@ -76,6 +76,18 @@ def test_long_columns_are_coded_in_chunks(step):
     np.testing.assert_array_equal(levels[codes], values)
 
 
+@pytest.mark.parametrize("span", [60_000, 10**6, 2**32, 2**40])
+@pytest.mark.parametrize("low", [-(10**12), 0, 10**15])
+def test_wide_ranges_are_sorted(span, low):
+    rng = np.random.default_rng(3)
+    values = low + rng.choice(rng.integers(0, span, 3000), 5000)
+    values[:2] = low, low + span - 1
+    codes, levels = code_integers(values)
+    np.testing.assert_array_equal(levels, np.unique(values))
+    np.testing.assert_array_equal(levels[codes], values)
+    assert codes.dtype == np.int32
+
+
 def test_floats_with_missing_values_and_whole_numbers():
     factor = code_column(np.array([2.0, np.nan, 1.0, 2.0]))
     assert factor.codes.tolist() == [1, -1, 0, 1]

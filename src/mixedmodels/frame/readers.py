@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import DataError
-from mixedmodels.frame.factors import LOGICAL, code_column, code_texts, sort_levels
+from mixedmodels.frame.factors import LOGICAL, code_column, code_texts, level_labels, sort_levels
 from mixedmodels.frame.values import FactorColumn, Value
 
 __all__ = ["Raw", "collect", "plain_column", "reader_of", "to_numbers"]
@@ -102,8 +102,11 @@ def _from_extension(array: Any, name: str) -> Raw:
         levels = _category_levels(array.categories)
         codes = np.asarray(array.codes).astype(np.int32)
         return FactorColumn(codes, levels, ordered=bool(dtype.ordered))
-    if isinstance(dtype, (pandas.DatetimeTZDtype,)):
-        return np.asarray(array.astype("datetime64[ns]") if dtype.tz is None else array.tz_convert(None))
+    if isinstance(dtype, pandas.DatetimeTZDtype):
+        return np.asarray(array.tz_convert(None))
+    if isinstance(dtype, pandas.ArrowDtype):
+        pyarrow = sys.modules["pyarrow"]
+        return _read_arrow(pyarrow.table({"x": array.__arrow_array__()}))[3]("x")
     if isinstance(array, (pandas.arrays.DatetimeArray, pandas.arrays.TimedeltaArray)):
         return np.asarray(array)
     kind = getattr(dtype, "kind", "O")
@@ -121,8 +124,6 @@ def _from_extension(array: Any, name: str) -> Raw:
     if isinstance(dtype, pandas.StringDtype):
         codes, levels = array.factorize()
         return FactorColumn(*sort_levels(codes.astype(np.int32), levels.tolist()))
-    if kind in "mM":
-        return array.to_numpy(dtype=f"{kind}8[ns]", na_value=np.array("NaT", f"{kind}8[ns]")[()])
     return _from_pandas_object(np.asarray(array, dtype=object), name)
 
 
@@ -132,7 +133,7 @@ def _category_levels(categories: Any) -> np.ndarray:
     if levels.dtype.kind in "iuf":
         return levels
     if levels.dtype.kind in "mM":
-        return np.array([str(value) for value in categories], dtype=object)
+        return np.array(level_labels(levels), dtype=object)
     return levels.astype(object)
 
 

@@ -19,6 +19,10 @@ __all__ = ["certify", "smallest_direction"]
 # A factor counts as singular when its smallest eigenvalue, in units of the data, is below this share of
 # the largest possible effect (1: a column whose random effects have the size of the residuals).
 _SINGULAR = 1e-6
+# A scaled eigenvalue above -_NEGATIVE is what a converged search leaves; a way out must promise a
+# decrease of the criterion of at least _GAIN.
+_NEGATIVE = 1e-6
+_GAIN = 1e-9
 
 
 def certify(
@@ -64,7 +68,7 @@ def certify(
         singular.append(bool(values[-1] <= _SINGULAR * max(1.0, values[0])))
     worst = min(ways, key=lambda way: way[0]) if ways else None
     escape = None
-    if worst is not None and worst[0] < -1e-8:
+    if worst is not None and worst[0] < -_NEGATIVE:
         _, b, v = worst
 
         def escape(point: np.ndarray) -> np.ndarray | None:
@@ -104,7 +108,7 @@ def _escape(objective: LMMObjective, theta: np.ndarray, tied: list[int], v: np.n
     parts = objective.solver.components(factors, 2, [direction], objective.reml)
     slope = sum(float(np.sum(objective._M(parts)[b] * dS)) for b in tied)
     curvature = float(objective._average(parts, [direction])[0, 0])
-    if not slope < 0.0 or not curvature > 0.0:
+    if not slope < 0.0 or not curvature > 0.0 or 0.5 * slope**2 / curvature < _GAIN:
         return None
     value, tau = objective._criterion(parts), -slope / curvature
     for _ in range(40):

@@ -45,6 +45,7 @@ class ParameterMap:
                 f"theta_index must give one of the numbers 0, 1, ... without gaps for each of the "
                 f"{sum(sizes)} parameters, got {flat.tolist()}"
             )
+        self._design = design
         self._structures = structures
         self._groups = tuple(term.group for term in design.terms)
         self._columns = tuple(term.names for term in design.terms)
@@ -136,9 +137,33 @@ class ParameterMap:
                 out[i, j] = out[j, i] = value
         return out
 
+    @cached_property
+    def transforms(self) -> list[np.ndarray]:
+        """T_b per term, the change to orthonormal columns that the structure allows (`Covariance.transform`).
+
+        Terms that share parameters keep their columns: what suits one of them would not suit the other.
+        """
+        design, out = self._design, []
+        places = np.bincount(np.concatenate([np.unique(index) for index in self.index]))
+        for term, index in zip(design.terms, self.index, strict=True):
+            if term.Z is None or places[index].max() > 1:
+                out.append(np.eye(term.k))
+                continue
+            weighted = term.Z if design.weights is None else term.Z * design.weights[:, None]
+            out.append(term.covariance.transform(weighted.T @ term.Z / design.n, None))
+        return out
+
     def positive_parts(self, matrices: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Positive part of M_b on the feasible cone of each term."""
-        return [positive_part(M, s.clip) for M, s in zip(matrices, self._structures, strict=True)]
+        """Positive part of M_b on the feasible cone of each term.
+
+        It is taken in the coordinates of orthonormal columns, ``T^{-T} (T'MT)^+ T^{-1}``, so that
+        Newton's steps do not depend on the units or the origin of a covariate.
+        """
+        out = []
+        for M, T, structure in zip(matrices, self.transforms, self._structures, strict=True):
+            inverse = np.linalg.inv(T)
+            out.append(inverse.T @ positive_part(T.T @ M @ T, structure.clip) @ inverse)
+        return out
 
 
 def gradient_of(

@@ -2,8 +2,8 @@ r"""Starting values from moments: O(n) per term, close enough that Newton needs 
 
 Scalar terms (crossed, nested, any number) use the U-statistics of Gao & Owen (2017), *Efficient moment
 calculations for variance components in large unbalanced crossed random effects models*, Electron. J. Stat.
-11:1235-1296, with the exact cell counts. Other terms are treated column by column after orthogonalising
-their columns, as if each were alone.
+11:1235-1296, with the exact cell counts. Other terms are treated as if each were alone, after orthogonalising
+their columns.
 """
 
 from __future__ import annotations
@@ -135,10 +135,11 @@ def moment_start(design: Design, sigma: float | None = None) -> list[np.ndarray]
 def _columnwise(
     term: RandomTerm, r: np.ndarray, w: np.ndarray, rss: float, df: int, sigma: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Transform T and, per transformed column, the standard deviation tau that solves two moment equations.
+    r"""Transform T and the relative standard deviation of each transformed column, as if the term were alone.
 
-    ``S_j = sum_l (sum_{i in l} w z r)^2`` has mean ``sigma^2 (a_j + tau^2 B_j)`` with ``a_j = sum w z^2`` and
-    ``B_j = sum_l (sum_{i in l} w z^2)^2``; ``rss`` has mean ``sigma^2 (df + tau^2 a_j)``.
+    The error variance comes from the regressions within levels. Then, with A_l and c_l the cross-products of
+    level l and :math:`S_j = \sum_l c_{lj}^2`, the variances v solve
+    :math:`E\,S_j = \sigma^2 \sum_l A_{l,jj} + \sum_{j'} v_{j'} \sum_l A_{l,jj'}^2`.
     """
     m, k, codes = term.m, term.k, term.codes
     n = r.shape[0]
@@ -147,23 +148,33 @@ def _columnwise(
     else:
         T = term.covariance.transform((term.Z * w[:, None]).T @ term.Z / n, None)
         columns = list((term.Z @ T).T)
-    sd = np.empty(k)
-    for j, z in enumerate(columns):
-        a_level = np.bincount(codes, w * z * z, m)
-        S = float(np.sum(np.bincount(codes, w * z * r, m) ** 2))
-        a, B = float(a_level.sum()), float(a_level @ a_level)
-        default = 1.5 / np.sqrt(a / m) if a > 0.0 else 1.0
-        if sigma is not None:
-            top, bottom = S / sigma**2 - a, B
-        elif rss > 0.0:
-            top, bottom = S / rss * df - a, B - S / rss * a
-        else:
-            top, bottom = 0.0, 0.0
-        if bottom > 0.0:
-            sd[j] = np.clip(np.sqrt(max(top, 0.0) / bottom), _SMALLEST * default, _LARGEST * default)
-        else:  # more than all the variance lies between levels: no moment solution
-            sd[j] = default if top <= 0.0 else 10.0 * default
-    return T, sd
+    A, c = np.empty((m, k, k)), np.empty((m, k))
+    for j in range(k):
+        c[:, j] = np.bincount(codes, w * columns[j] * r, m)
+        for i in range(j + 1):
+            A[:, i, j] = A[:, j, i] = np.bincount(codes, w * columns[i] * columns[j], m)
+    a = np.einsum("ljj->j", A)
+    default = 1.5 / np.sqrt(np.where(a > 0.0, a, m) / m)
+    error = sigma**2 if sigma is not None else _within_variance(A, c, rss, df)
+    if not error > 0.0:
+        return T, default
+    B = np.einsum("lij,lij->ij", A, A)
+    B += 1e-10 * max(float(np.trace(B)), 1e-300) * np.eye(k)
+    variances = np.linalg.solve(B, np.einsum("lj,lj->j", c, c) - error * a)
+    sd = np.sqrt(np.maximum(variances, 0.0) / error)
+    return T, np.clip(sd, _SMALLEST * default, _LARGEST * default)
+
+
+def _within_variance(A: np.ndarray, c: np.ndarray, rss: float, df: int) -> float:
+    """Error variance from the regression within each level; half of the total where too few rows are left."""
+    m, k = c.shape
+    ridge = 1e-9 * max(float(np.einsum("ljj->", A)) / (m * k), 1e-300)
+    inverse = np.linalg.inv(A + ridge * np.eye(k))
+    explained = float(np.einsum("lj,ljk,lk->", c, inverse, c))
+    left = df + 1 - float(np.einsum("ljk,lkj->", A, inverse))
+    if left > 0.05 * df and explained < rss:
+        return (rss - explained) / left
+    return 0.5 * rss / max(df, 1)
 
 
 def _inside(term: RandomTerm, T: np.ndarray, sd: np.ndarray) -> np.ndarray:

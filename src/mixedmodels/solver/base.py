@@ -90,9 +90,9 @@ class Solution:
 class Solver(Protocol):
     """What every solver provides; `mixedmodels.testing.check_solver` checks it against `DenseSolver`.
 
-    Optional: ``evaluator_for(reml, sigma)``, a compiled evaluator of the criterion or None, with ``theta_map``,
-    the constant matrix C of ``theta = C theta_internal``, and ``start_internal``; ``trace_products(factors,
-    directions, reml)`` in solvers that can afford all of K.
+    Optional: ``evaluator_for(reml, sigma)``, a compiled evaluator of the criterion or None, with
+    ``theta_map`` (the constant matrix C of ``theta = C theta_internal``) and ``start_internal``;
+    ``trace_products(factors, directions, reml)`` in solvers that can afford all of K.
 
     Attributes
     ----------

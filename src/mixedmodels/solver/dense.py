@@ -279,6 +279,8 @@ class DenseSolver:
                     f"the factor of term {term.group!r} has shape {np.shape(factor)}, "
                     f"expected {(term.k, term.k)}"
                 )
+            if not np.all(np.isfinite(factor)):
+                raise Breakdown(f"the factor of term {term.group!r} is not finite; check the values of theta")
 
     def _K(self, state: PenalizedSolution, factors: Sequence[np.ndarray], project: bool) -> np.ndarray:
         """``Z'V^{-1}Z``, or ``Z'PZ`` if `project`: C'AC + G'PG, G = M^{-1}Lambda'A, C = I - Lambda G."""

@@ -175,7 +175,7 @@ def _orthonormalise_blocks(rows, Xt: np.ndarray, yt: np.ndarray, T: np.ndarray, 
         rows.pack(lo, Xt[lo:hi], yt[lo:hi])
         gram += Xt[lo:hi].T @ Xt[lo:hi]
     own[:] = 1.0
-    worst = kernels.upper_inverse_factor(gram, float(n), D, own)
+    worst = kernels.upper_inverse_factor(gram, float(n), D, own, False)
     T[:] = D
     logdet = float(np.log(np.abs(np.diag(D))).sum())
     for repeat in range(6):
@@ -188,7 +188,7 @@ def _orthonormalise_blocks(rows, Xt: np.ndarray, yt: np.ndarray, T: np.ndarray, 
                 gram += Xt[lo:hi].T @ Xt[lo:hi]
         if worst >= 1e-6 or repeat == 5:
             return logdet
-        worst = kernels.upper_inverse_factor(gram, float(n), D, own)
+        worst = kernels.upper_inverse_factor(gram, float(n), D, own, True)
         T[:] = T @ D
         logdet += float(np.log(np.abs(np.diag(D))).sum())
     raise AssertionError("unreachable")

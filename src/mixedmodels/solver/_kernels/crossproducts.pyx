@@ -53,12 +53,13 @@ def constant_column(const double[:, :] X):
     return _constant_column(&X[0, 0], n, p, X.strides[0] // 8, X.strides[1] // 8)
 
 
-cdef double _upper_inverse_factor(const double* G, int p, int ld, double n, double* D, double* ratio) noexcept nogil:
+cdef double _upper_inverse_factor(const double* G, int p, int ld, double n, double* D, double* ratio,
+                                  bint repeated) noexcept nogil:
     """D = sqrt(n) R^{-1}, upper triangular, for G = R'R; returns the smallest pivot relative to its column.
 
     A pivot lost in rounding is replaced by a small one: D stays invertible and a further pass over the
-    rows (Gram matrix of the transformed columns) repairs what is missing. ratio[j] is multiplied by the
-    relative pivots, so that over several passes it tells how much of column j is its own.
+    rows (`repeated`: Gram matrix of the transformed columns, n I but for rounding) repairs what is missing.
+    ratio[j] is multiplied by the relative pivots: over several passes, how much of column j is its own.
     """
     cdef int i, j, l
     cdef double s, d, worst = 1.0, rn = sqrt(n)
@@ -81,7 +82,7 @@ cdef double _upper_inverse_factor(const double* G, int p, int ld, double n, doub
                     s = 1e-14 * d
                 if s / d < worst:
                     worst = s / d
-                ratio[j] *= s / d
+                ratio[j] *= s / (n if repeated else d)
                 R[j * p + j] = sqrt(s)
     for j in range(p):
         for i in range(p):
@@ -320,7 +321,7 @@ cdef class FixedPart:
                 lo += nb
             for j in range(p):
                 op[j] = 1.0
-            worst = _upper_inverse_factor(G, p, p, dn, D, op)
+            worst = _upper_inverse_factor(G, p, p, dn, D, op, False)
             memcpy(Tp, D, p * p * sizeof(double))
             for j in range(p):
                 logdet += log(fabs(D[j * p + j]))
@@ -353,7 +354,7 @@ cdef class FixedPart:
                 lo += nb
             while worst < 1e-6 and it < 5:
                 it += 1
-                worst = _upper_inverse_factor(G, p, p, dn, D, op)
+                worst = _upper_inverse_factor(G, p, p, dn, D, op, True)
                 _right_multiply(Tp, D, p)
                 for j in range(p):
                     logdet += log(fabs(D[j * p + j]))
@@ -372,10 +373,10 @@ cdef class FixedPart:
         return logdet
 
 
-def upper_inverse_factor(double[:, ::1] G, double n, double[:, ::1] D, double[::1] own):
+def upper_inverse_factor(double[:, ::1] G, double n, double[:, ::1] D, double[::1] own, bint repeated):
     """D = sqrt(n) R^{-1} for G = R'R (upper triangle read); see `FixedPart.orthonormalise`."""
     cdef int p = <int>G.shape[0]
-    return _upper_inverse_factor(&G[0, 0], p, p, n, &D[0, 0], &own[0])
+    return _upper_inverse_factor(&G[0, 0], p, p, n, &D[0, 0], &own[0], repeated)
 
 
 def project(double[:, ::1] X, double[::1] y, double[::1] b, double floor):
@@ -550,7 +551,7 @@ def lower_transform(const double[:, :] Z, sw, double[::1] mu, double[:, ::1] D, 
         _column_stats(&Z[0, 0], Z.strides[0] // 8, Z.strides[1] // 8, wp, n, k, c, &mu[0], G)
         for j in range(k):
             ratio[j] = 1.0
-        worst = _upper_inverse_factor(G, k, k, 1.0, &D[0, 0], ratio)      # D = R^{-1}
+        worst = _upper_inverse_factor(G, k, k, 1.0, &D[0, 0], ratio, False)      # D = R^{-1}
         # R by inverting the upper triangle, then N = R N_0
         for j in range(k):
             for i in range(k):

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["Covariance"]
+__all__ = ["Covariance", "LinearCovariance"]
 
 
 @runtime_checkable
@@ -66,3 +66,77 @@ class Covariance(Protocol):
         columns. A structure that allows nothing returns the identity.
         """
         ...
+
+
+class LinearCovariance:
+    """A structure whose factor is linear in theta: ``factor[row, column] = theta[parameter]``.
+
+    Subclasses set `name` and `clip` and give the table of entries; everything else follows from it.
+    Instances are immutable (their arrays are read-only), so one instance may serve every term and fit.
+
+    Parameters
+    ----------
+    k : int
+        Columns of the term.
+    entries : sequence of (row, column, parameter)
+        The free positions of the factor; the others are zero. Parameters are numbered from 0 without gaps.
+    """
+
+    __slots__ = ("_derivatives", "_flat", "entries", "k", "lower", "n_theta", "start", "upper")
+
+    name = ""
+    clip = "block"
+
+    def __init__(self, k: int, entries: list[tuple[int, int, int]]) -> None:
+        table = np.array(entries, dtype=np.intp).reshape(-1, 3)
+        rows, columns, parameters = table.T
+        self.k = k
+        self.n_theta = int(parameters.max()) + 1
+        self.entries = table
+        self._flat = rows * k + columns
+        on_diagonal = np.zeros(self.n_theta, dtype=bool)
+        on_diagonal[parameters[rows == columns]] = True
+        self.start = on_diagonal.astype(np.float64)
+        self.lower = np.where(on_diagonal, 0.0, -np.inf)
+        self.upper = np.full(self.n_theta, np.inf)
+        self._derivatives = np.zeros((self.n_theta, k, k))
+        self._derivatives[parameters, rows, columns] = 1.0
+        for array in (table, self._flat, self.start, self.lower, self.upper, self._derivatives):
+            array.setflags(write=False)
+
+    def factor(self, theta: np.ndarray) -> np.ndarray:
+        """Relative factor, shape (k, k), lower triangular."""
+        out = np.zeros(self.k * self.k)
+        out[self._flat] = np.asarray(theta, dtype=np.float64)[self.entries[:, 2]]
+        return out.reshape(self.k, self.k)
+
+    def factor_derivatives(self, theta: np.ndarray) -> np.ndarray:
+        """Derivatives of the factor, shape (n_theta, k, k), read-only: they do not depend on theta."""
+        return self._derivatives
+
+    def theta_of(self, factor: np.ndarray) -> np.ndarray:
+        """Parameters of a lower-triangular factor that lies in the structure (inverse of `factor`)."""
+        out = np.empty(self.n_theta)
+        out[self.entries[:, 2]] = np.asarray(factor, dtype=np.float64).reshape(-1)[self._flat]
+        return out
+
+    def parameter_names(self, columns: tuple[str, ...]) -> tuple[str, ...]:
+        """Names as lme4 gives them: ``column`` on the diagonal, ``row.column`` below it."""
+        positions = self.entries[:, :2].tolist()
+        return tuple(columns[a] if a == c else f"{columns[a]}.{columns[c]}" for a, c in positions)
+
+    def transform(self, gram: np.ndarray, constant: int | None) -> np.ndarray:
+        """Identity: a structure that allows no change of coordinates."""
+        return np.eye(self.k)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.k})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.k == other.k  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.k))
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.k,)

@@ -1,1 +1,31 @@
-"""."""
+"""Random designs and conformance checks for structures, solvers and objectives, public for extensions."""
+
+from __future__ import annotations
+
+from mixedmodels.testing.checks import (
+    assert_close,
+    check_covariance,
+    check_objective,
+    check_solver,
+    random_directions,
+)
+from mixedmodels.testing.designs import (
+    DESIGN_KINDS,
+    SINGLE_FACTOR_KINDS,
+    random_design,
+    random_factors,
+    random_theta,
+)
+
+__all__ = [
+    "DESIGN_KINDS",
+    "SINGLE_FACTOR_KINDS",
+    "assert_close",
+    "check_covariance",
+    "check_objective",
+    "check_solver",
+    "random_design",
+    "random_directions",
+    "random_factors",
+    "random_theta",
+]

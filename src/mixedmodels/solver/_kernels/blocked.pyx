@@ -55,23 +55,25 @@ cdef extern from "blocked_numeric.h" nogil:
     ctypedef struct mm_scalars:
         double logdet_L2, logdet_RX2, pwrss
     int mm_setup(mm_model* M, int F, const int* k, const int* koff, const int* m, int leaf, int p1, int rcap,
-                 int reml, int npairs, const mm_pair* pairs, const mm_prec* prec, const double** A,
+                 int npairs, const mm_pair* pairs, const mm_prec* prec, const double** A,
                  const double** ZX, const double* XX, int nthreads, int cut)
     void mm_model_free(mm_model* M)
-    int mm_components(mm_model* M, const double* lam, int order, const double* dS, int ndir, int kk,
+    int mm_components(mm_model* M, const double* lam, int order, int reml, const double* dS, int ndir, int kk,
                       mm_scalars* sc, double* T, double* S, double* wpw)
     int mm_forward(mm_model* M, const double* lam, mm_scalars* sc)
     void mm_back(mm_model* M, const double* lam, int nc)
     int mm_conditional(mm_model* M, const double* lam, int f, double* out)
 
 
-cdef class BlockedEvaluator(Evaluator):
-    """Evaluator for several grouping factors.
+cdef class BlockedStructure:
+    """Order, symbolic analysis and work space for one set of cross-products; shared by its evaluators.
 
     Parameters
     ----------
-    k, entries, clips, p, nu, reml, constant, sigma_fixed
-        As in `Evaluator`.
+    k : sequence of int
+        Columns of each factor.
+    p : int
+        Fixed-effects columns.
     arrays : dict
         ``A``: list over factors of (m, k, k); ``ZX``: list of (m, k, p + 1), last column Z'y; ``XX``:
         (p + 1, p + 1), cross-products of [X, y]; ``pairs``: list of (f, g, indptr, indices, data (nnz, k_f,
@@ -85,21 +87,26 @@ cdef class BlockedEvaluator(Evaluator):
     """
 
     cdef mm_model* model
-    cdef object _arrays
-    cdef readonly int leaf, n_threads
+    cdef object keep
+    cdef readonly object m, k
+    cdef readonly int leaf, n_threads, p
 
-    def __cinit__(self, k, entries, clips, int p, double nu, bint reml, double constant=0.0,
-                  double sigma_fixed=0.0, arrays=None, *, int cut=-1, int n_threads=0):
-        cdef int F = self.n_factors, f, i, npairs, rc
+    def __cinit__(self, k, int p, arrays, *, int cut=-1, int n_threads=0):
+        cdef int F = len(k), f, i, npairs, rc
         cdef double[::1] dv
-        cdef int[::1] iv
+        cdef int[::1] iv, kp, op
         cdef int64_t[::1] lv
         self.model = <mm_model*> calloc(1, sizeof(mm_model))
         if self.model == NULL:
             raise MemoryError
-        if arrays is None:
-            raise ValueError("arrays with the cross-products are needed")
-        kk = [self.k[f] for f in range(F)]
+        kk = [int(v) for v in k]
+        self.k = kk
+        self.p = p
+        kv = np.array(kk, dtype=np.intc)
+        ko = np.concatenate([[0], np.cumsum(kv * kv)]).astype(np.intc)
+        kp = kv
+        op = ko
+        rcap = sum(v * (v + 1) // 2 for v in kk)
         A = [np.ascontiguousarray(a, dtype=np.float64) for a in arrays["A"]]
         ZX = [np.ascontiguousarray(a, dtype=np.float64) for a in arrays["ZX"]]
         XX = np.ascontiguousarray(arrays["XX"], dtype=np.float64)
@@ -160,7 +167,8 @@ cdef class BlockedEvaluator(Evaluator):
                     cq[f].logdet_covariance = prec[f][3]
                 dv = A[f].reshape(-1); cA[f] = &dv[0]
                 dv = ZX[f].reshape(-1); cZ[f] = &dv[0]
-            self._arrays = (A[leaf] if leaf >= 0 else None, ZX[leaf] if leaf >= 0 else None, XX, m)
+            self.keep = (A[leaf] if leaf >= 0 else None, ZX[leaf] if leaf >= 0 else None, XX, kv, ko)
+            self.m = m
             mv = np.ascontiguousarray(m, dtype=np.intc)
             iv = mv
             dv = XX.reshape(-1)
@@ -170,8 +178,8 @@ cdef class BlockedEvaluator(Evaluator):
             self.model.bl.dtrsm = <void*> dtrsm
             self.model.bl.dpotrf = <void*> dpotrf
             self.model.bl.dpotri = <void*> dpotri
-            rc = mm_setup(self.model, F, self.k, self.koff, &iv[0], leaf, p + 1, max(self.n_theta, 1), reml,
-                          npairs, cp, cq, cA, cZ, &dv[0], n_threads, cut)
+            rc = mm_setup(self.model, F, &kp[0], &op[0], &iv[0], leaf, p + 1, max(rcap, 1), npairs, cp, cq, cA, cZ,
+                          &dv[0], n_threads, cut)
             if rc:
                 raise MemoryError("not enough memory for the factor of the penalised cross-products")
         finally:
@@ -185,10 +193,59 @@ cdef class BlockedEvaluator(Evaluator):
             mm_model_free(self.model)
             free(self.model)
 
+    @property
+    def sizes(self):
+        """Sizes: leaf, columns of the rest, head, tail, supernodes, nnz of L, density of the rest's graph."""
+        cdef mm_model* M = self.model
+        return {"leaf": self.leaf, "rest_columns": M.n, "head_columns": M.P.t0, "tail_columns": M.P.nt,
+                "supernodes": M.P.ns, "nnz_L": int(M.P.nnz), "density": M.density,
+                "dense_coupling": bool(M.dense)}
+
+    def _columns(self, int f):
+        """First column (in the order of elimination) of each level of a rest factor."""
+        cdef int l, mf = self.m[f], s = self.model.bstart[f]
+        cdef int b, c = 0
+        size = np.empty(self.model.nb + 1, dtype=np.int64)
+        fac = np.empty(self.model.nb, dtype=np.int64)
+        for g in range(len(self.k)):
+            if g != self.leaf:
+                for l in range(self.m[g]):
+                    fac[self.model.pos[self.model.bstart[g] + l]] = self.k[g]
+        size[0] = 0
+        np.cumsum(fac, out=size[1:])
+        where = np.empty(mf, dtype=np.int64)
+        for l in range(mf):
+            where[l] = size[self.model.pos[s + l]]
+        return where
+
+
+cdef class BlockedEvaluator(Evaluator):
+    """Evaluator for several grouping factors.
+
+    Parameters
+    ----------
+    k, entries, clips, p, nu, reml, constant, sigma_fixed
+        As in `Evaluator`.
+    structure : BlockedStructure
+        Evaluators may share it; they must then not run at the same time.
+    """
+
+    cdef mm_model* model
+    cdef readonly BlockedStructure structure
+
+    def __cinit__(self, k, entries, clips, int p, double nu, bint reml, double constant=0.0,
+                  double sigma_fixed=0.0, BlockedStructure structure=None):
+        if structure is None or list(k) != structure.k or p != structure.p:
+            raise ValueError("a BlockedStructure of the same factors and fixed effects is needed")
+        if self.n_theta > sum(v * (v + 1) // 2 for v in structure.k):
+            raise ValueError("more parameters than entries of the relative factors")
+        self.structure = structure
+        self.model = structure.model
+
     cdef int components(self, int order) noexcept nogil:
         cdef mm_scalars sc
-        cdef int bad = mm_components(self.model, self.lam, order, self.dS, self.n_dir, self.kk, &sc, self.T, self.S,
-                                     self.wpw)
+        cdef int bad = mm_components(self.model, self.lam, order, self.reml, self.dS, self.n_dir, self.kk, &sc,
+                                     self.T, self.S, self.wpw)
         if bad:
             return 1
         self.logdet_L2 = sc.logdet_L2
@@ -227,7 +284,8 @@ cdef class BlockedEvaluator(Evaluator):
             for j in range(i + 1):
                 R[i, j] = M.C[i + j * (p + 1)]
         half = np.linalg.inv(R) if p else R
-        A0, ZX0, _, m = self._arrays
+        A0 = self.structure.keep[0]
+        m = self.structure.m
         rest = np.empty(n)
         cdef double[::1] rv = rest
         if n:
@@ -237,7 +295,7 @@ cdef class BlockedEvaluator(Evaluator):
         out = []
         for f in range(self.n_factors):
             kf = self.k[f]
-            if f == self.leaf:
+            if f == self.structure.leaf:
                 t = np.empty((m[f], kf))
                 rv = t.reshape(-1)
                 memcpy(&rv[0], M.tl, m[f] * kf * sizeof(double))
@@ -248,31 +306,14 @@ cdef class BlockedEvaluator(Evaluator):
                     D = l0.T @ A0 @ l0 + np.eye(kf)
                     out.append(np.linalg.solve(D, (t @ l0)[:, :, None])[:, :, 0])
             else:
-                first = self._columns(f)
+                first = self.structure._columns(f)
                 out.append(rest[first[:, None] + np.arange(kf)])
         return beta, half.T @ half, out
-
-    def _columns(self, int f):
-        """First column (in the order of elimination) of each level of a rest factor."""
-        cdef int l, mf = self._arrays[3][f], s = self.model.bstart[f]
-        cdef int b, c = 0
-        size = np.empty(self.model.nb + 1, dtype=np.int64)
-        fac = np.empty(self.model.nb, dtype=np.int64)
-        for g in range(self.n_factors):
-            if g != self.leaf:
-                for l in range(self._arrays[3][g]):
-                    fac[self.model.pos[self.model.bstart[g] + l]] = self.k[g]
-        size[0] = 0
-        np.cumsum(fac, out=size[1:])
-        where = np.empty(mf, dtype=np.int64)
-        for l in range(mf):
-            where[l] = size[self.model.pos[s + l]]
-        return where
 
     def conditional_blocks(self, lam, int f):
         """Diagonal blocks of Lambda M^{-1} Lambda' of factor f, shape (m, k, k)."""
         self._forward(lam)
-        out = np.empty((self._arrays[3][f], self.k[f], self.k[f]))
+        out = np.empty((self.structure.m[f], self.k[f], self.k[f]))
         cdef double[::1] ov = out.reshape(-1)
         cdef int bad
         with nogil:
@@ -280,11 +321,3 @@ cdef class BlockedEvaluator(Evaluator):
         if bad:
             raise MemoryError("not enough memory for the conditional covariances")
         return out
-
-    @property
-    def structure(self):
-        """Sizes: leaf, columns of the rest, head, tail, supernodes, nnz of L, density of the rest's graph."""
-        cdef mm_model* M = self.model
-        return {"leaf": self.leaf, "rest_columns": M.n, "head_columns": M.P.t0, "tail_columns": M.P.nt,
-                "supernodes": M.P.ns, "nnz_L": int(M.P.nnz), "density": M.density,
-                "dense_coupling": bool(M.dense)}

@@ -984,7 +984,8 @@ static void mm_outer(const double *a, const double *b, int levels, int k, int nc
     }
 }
 
-static int mm_components(mm_model *M, const double *lam, int order, const double *dS, int ndir, int kk, mm_scalars *sc,
+static int mm_components(mm_model *M, const double *lam, int order, int reml, const double *dS, int ndir, int kk,
+                         mm_scalars *sc,
                          double *T, double *S, double *wpw)
 {
     int F = M->F, p = M->p1 - 1, nc, ncr, anysing = 0, anyprec = 0, f, j, n = M->n;
@@ -996,7 +997,7 @@ static int mm_components(mm_model *M, const double *lam, int order, const double
         anysing |= sing[f];
         anyprec |= M->hasprec[f];
     }
-    nc = 1 + (M->reml ? p : 0);
+    nc = 1 + (reml ? p : 0);
     ncr = anysing || anyprec ? nc : 1;
     mm_back(M, lam, nc);
     memset(T, 0, kk * sizeof(double));

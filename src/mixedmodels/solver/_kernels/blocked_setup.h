@@ -20,7 +20,7 @@ typedef struct {            /* known precision between the levels of one factor,
 
 typedef struct {
     /* sizes */
-    int F, leaf, p1, m0, k0, nb, n, scalar, dense, nthreads, rcap, kmax, reml;
+    int F, leaf, p1, m0, k0, nb, n, scalar, dense, nthreads, rcap, kmax;
     const int *k, *koff;
     int *m, *bstart;                /* levels of a factor; its first block (rest factors, by level) */
     mm_blas bl;
@@ -111,7 +111,7 @@ static double mm_sample_density(int nb, const int64_t *vptr, const int *vel, con
 
 /* cut: < 0 by cost; 0 everything dense; otherwise that many pivots in the head.  Returns 0, 1 out of memory. */
 static int mm_setup(mm_model *M, int F, const int *k, const int *koff, const int *m, int leaf, int p1, int rcap,
-                    int reml, int npairs, const mm_pair *pairs, const mm_prec *prec, const double *const *A,
+                    int npairs, const mm_pair *pairs, const mm_prec *prec, const double *const *A,
                     const double *const *ZX, const double *XX, int nthreads, int cut)
 {
     int f, g, i, j, l, e, rc = 1, nb = 0, nrest = 0;
@@ -122,7 +122,7 @@ static int mm_setup(mm_model *M, int F, const int *k, const int *koff, const int
     char *tr = NULL;
     mm_order o;
     memset(&o, 0, sizeof(o));
-    M->F = F; M->k = k; M->koff = koff; M->leaf = leaf; M->p1 = p1; M->rcap = rcap; M->reml = reml;
+    M->F = F; M->k = k; M->koff = koff; M->leaf = leaf; M->p1 = p1; M->rcap = rcap;
     M->nthreads = nthreads;
     M->m0 = leaf >= 0 ? m[leaf] : 0;
     M->k0 = leaf >= 0 ? k[leaf] : 0;

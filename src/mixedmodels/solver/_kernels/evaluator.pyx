@@ -318,6 +318,11 @@ cdef class Evaluator:
             D = np.ascontiguousarray(directions, dtype=np.float64).reshape(-1, self.kk)
             r = D.shape[0]
             wpw = np.zeros((r, r))
+            weights = None
+            if r > cap and self.kk == 1:         # every direction is a multiple of one
+                weights = D[:, 0]
+                D = np.ones((1, 1))
+                r = 1
             half = r if r <= cap else max(cap // 2, 1)
             if r > cap and cap < 2:
                 raise ValueError("at most one direction at a time for a model with one parameter")
@@ -339,7 +344,7 @@ cdef class Evaluator:
                     for j in range(len(index)):
                         block[i, j] = self.wpw[i * self.n_dir + j]
                 wpw[np.ix_(index, index)] = block
-            out["wpw"] = wpw
+            out["wpw"] = wpw if weights is None else wpw[0, 0] * np.outer(weights, weights)
         else:
             with nogil:
                 bad = self.components(order)

@@ -1,0 +1,130 @@
+"""The contract of a penalised-least-squares solver, in the user's coordinates and one factor per term.
+
+For relative factors ``factor_b`` (k x k, any values, singular ones included) a solver works on
+
+    minimise  |W^(1/2) (y - offset - X beta - Z Lambda u)|^2 + u' P u,        M = Lambda' Z'WZ Lambda + P,
+
+with Lambda = diag_b(I_m kron factor_b) and P = diag_b(A_b^{-1} kron I_k) (P = I without known precision):
+generalised least squares with V = I + W^(1/2) Z Lambda P^{-1} Lambda' Z' W^(1/2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+__all__ = ["Components", "Directions", "Solution", "Solver"]
+
+# One direction is one symmetric k x k matrix (or None) for each term; a solver takes a list of them.
+Directions = Sequence[Sequence["np.ndarray | None"]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Components:
+    r"""What the criterion and its derivatives are made of, at given relative factors.
+
+    Attributes
+    ----------
+    logdet_L2 : float
+        ``log|V| = log|M| - log|P|``; 0 when every factor is 0. (The weights' ``-sum log w`` is not in it.)
+    logdet_RX2 : float
+        ``log|X'V^{-1}X|``, X and V with rows scaled by the square roots of the weights; 0 when p = 0.
+    pwrss : float
+        Penalised weighted residual sum of squares, ``y'Py``.
+    T : tuple of ndarray, one (k, k) per term, or None
+        ``tr``-like part of d criterion / d Sigma_b: ``T_b = sum_{l,l'} A_{ll'} K_{ll'}`` with
+        ``K = Z'V^{-1}Z`` (ML) or ``Z'PZ`` (REML), P the projection
+        ``V^{-1} - V^{-1}X(X'V^{-1}X)^{-1}X'V^{-1}``. Independent levels: the sum of the diagonal blocks of K.
+    S : tuple of ndarray, one (k, k) per term, or None
+        ``S_b = sum_{l,l'} A_{ll'} c_l c_{l'}'``, ``c = Z'Py``, the same for ML and REML.
+    wpw : ndarray, shape (r, r), or None
+        ``y'P V_i P V_j P y`` for the directions, ``V_i = sum_b Z_b (A_b kron dSigma_bi) Z_b'``.
+    """
+
+    logdet_L2: float
+    logdet_RX2: float
+    pwrss: float
+    T: tuple[np.ndarray, ...] | None = None
+    S: tuple[np.ndarray, ...] | None = None
+    wpw: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """Estimates and predictions at given relative factors.
+
+    Attributes
+    ----------
+    beta : ndarray, shape (p,)
+        Fixed effects.
+    vcov_unscaled : ndarray, shape (p, p)
+        ``(X'V^{-1}X)^{-1}``; times sigma^2 it is Var(beta).
+    u, b : tuple of ndarray, one (m, k) per term
+        Spherical random effects and conditional modes ``b = u factor'``.
+    logdet_L2, logdet_RX2, pwrss : float
+        As in `Components`.
+    """
+
+    beta: np.ndarray
+    vcov_unscaled: np.ndarray
+    u: tuple[np.ndarray, ...]
+    b: tuple[np.ndarray, ...]
+    logdet_L2: float
+    logdet_RX2: float
+    pwrss: float
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """What every solver provides; `mixedmodels.testing.check_solver` checks it against `DenseSolver`.
+
+    Two attributes are optional: ``evaluator`` (compiled fast path, with ``theta_map``, the constant matrix C
+    of ``theta = C theta_internal``) is None where there is none; ``trace_products(factors, directions,
+    reml)`` exists only in solvers that can afford all of K.
+
+    Attributes
+    ----------
+    name : str
+        ``"dense"``, ``"grouped"`` or ``"blocked"``.
+    n, p : int
+        Observations and fixed-effects columns.
+    evaluator : object or None
+        The compiled evaluator, if any.
+    """
+
+    name: str
+    n: int
+    p: int
+    evaluator: Any
+
+    def describe(self) -> str:
+        """One line: which algorithm, on which sizes."""
+        ...
+
+    def nu(self, reml: bool) -> int:
+        """Divisor of pwrss: n - p (REML) or n (ML)."""
+        ...
+
+    def components(
+        self,
+        factors: Sequence[np.ndarray],
+        order: int = 0,
+        directions: Directions | None = None,
+        reml: bool = True,
+    ) -> Components:
+        """Parts of the criterion (order 0), of its gradient (1) and of the average information (2)."""
+        ...
+
+    def solution(self, factors: Sequence[np.ndarray], reml: bool = True) -> Solution:
+        """Estimates of beta and predictions of the random effects."""
+        ...
+
+    def conditional_covariance(self, factors: Sequence[np.ndarray], term: int) -> np.ndarray:
+        """Diagonal blocks of ``Lambda M^{-1} Lambda'`` for one term, shape (m, k, k).
+
+        Times sigma^2 they are Var(b_l | y, beta).
+        """
+        ...

@@ -1,0 +1,336 @@
+"""From the compiled evaluators, which work in internal coordinates, to the solver contract in the user's.
+
+With ``factor = T factor~`` per term, ``dSigma = T dSigma~ T'``, the response scaled by s and X by T_X:
+
+    T_b = T^{-T} T~_b T^{-1},   S_b = s^2 T^{-T} S~_b T^{-1},   pwrss = s^2 pwrss~,   wpw = s^2 wpw~,
+    logdet_RX2 = logdet_RX2~ - 2 log|T_X|,   beta = beta0 + s T_X beta~,   u = s u~,   theta = C theta~.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.errors import SolverError
+from mixedmodels.solver.base import Components, Directions, Solution
+from mixedmodels.solver.crossproducts import CrossProducts, cross_products
+from mixedmodels.solver.scaling import Standardised, standardise
+
+if TYPE_CHECKING:
+    from mixedmodels.design import Design
+
+__all__ = ["CompiledSolver"]
+
+_CLIP = {"block": 0, "diagonal": 1, "trace": 2}
+
+
+class CompiledSolver:
+    """Base of the solvers whose work is done by a compiled `Evaluator`.
+
+    A subclass sets `name`, writes `describe`, and gives three hooks: `_prepare` (once), `_new_evaluator` and
+    the two that read results by factor, `_solve` and `_conditional`.
+
+    Parameters
+    ----------
+    design : Design
+
+    Attributes
+    ----------
+    n, p : int
+    standardised : Standardised
+    pack : CrossProducts
+    """
+
+    name = "compiled"
+
+    def __init__(self, design: Design) -> None:
+        self.design = design
+        self.n = design.n
+        self.p = design.p
+        self.standardised: Standardised = standardise(design)
+        self.pack: CrossProducts = cross_products(design, self.standardised)
+        # place[t] = (factor, first column, last column + 1) of term t
+        place: list[Any] = [None] * len(design.terms)
+        for f, factor in enumerate(self.pack.factors):
+            for t, columns in zip(factor.terms, factor.slices, strict=True):
+                place[t] = (f, columns.start, columns.stop)
+        self._place: list[tuple[int, int, int]] = place
+        self._k = [factor.k for factor in self.pack.factors]
+        self._working: dict[bool, Any] = {}
+        self._prepare()
+
+    # ------------------------------------------------------------------ hooks
+    def _prepare(self) -> None:
+        """Everything that does not depend on theta."""
+
+    def _new_evaluator(
+        self, entries: Any, clips: Any, nu: float, reml: bool, constant: float, sigma: float
+    ) -> Any:
+        """A compiled Evaluator for these entries and clips (see `Evaluator`)."""
+        raise NotImplementedError
+
+    def _solve(self, evaluator: Any, lam: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """``beta~ (p,)``, ``(X~'V^{-1}X~)^{-1} (p, p)`` and ``u~`` per factor (m, k); fills the log determinants."""
+        raise NotImplementedError
+
+    def _conditional(self, evaluator: Any, lam: np.ndarray, factor: int) -> np.ndarray:
+        """Diagonal blocks of ``Lambda~ M^{-1} Lambda~'`` for one factor, shape (m, k, k)."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """One line: which algorithm, on which sizes."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ parameters
+    def nu(self, reml: bool) -> int:
+        """Divisor of pwrss: n - p (REML) or n (ML)."""
+        return self.n - self.p if reml else self.n
+
+    @cached_property
+    def _index(self) -> list[int]:
+        """Free parameter of each term parameter."""
+        index = self.design.theta_index
+        if index is None:
+            return list(range(sum(term.covariance.n_theta for term in self.design.terms)))
+        return [int(i) for i in index]
+
+    @property
+    def n_theta(self) -> int:
+        """Number of free parameters."""
+        return max(self._index, default=-1) + 1
+
+    @cached_property
+    def linear(self) -> bool:
+        """Whether every structure is linear in theta, so that the compiled path from theta exists."""
+        return all(term.covariance.entries is not None for term in self.design.terms)
+
+    @cached_property
+    def theta_map(self) -> np.ndarray:
+        """Constant matrix C with ``theta = C theta~``, shape (n_theta, n_theta)."""
+        if not self.linear:
+            raise SolverError("the covariance structures of this model are not linear in theta")
+        C = np.zeros((self.n_theta, self.n_theta))
+        at = 0
+        for term, T in zip(self.design.terms, self.standardised.T, strict=True):
+            index = self._index[at : at + term.covariance.n_theta]
+            at += term.covariance.n_theta
+            seen = set()
+            entries = term.covariance.entries.tolist()
+            for row, column, parameter in entries:
+                if parameter in seen:
+                    continue
+                seen.add(parameter)
+                target = index[parameter]
+                if T is None:
+                    C[target, target] = 1.0
+                    continue
+                for row2, column2, parameter2 in entries:
+                    if column2 == column:
+                        C[target, index[parameter2]] = T[row, row2]
+        return C
+
+    def evaluator_for(self, reml: bool, sigma: float | None = None) -> Any:
+        """Compiled evaluator of the criterion as a function of theta~, or None if a structure is not linear.
+
+        Its value is the criterion in the user's coordinates; `theta_map` takes theta~ to theta.
+
+        Parameters
+        ----------
+        reml : bool
+        sigma : float or None
+            Residual standard deviation held fixed.
+        """
+        if not self.linear:
+            return None
+        entries, clips = [], []
+        at = 0
+        for term, (f, lo, hi) in zip(self.design.terms, self._place, strict=True):
+            covariance = term.covariance
+            for row, column, parameter in covariance.entries.tolist():
+                entries.append((f, lo + row, lo + column, self._index[at + parameter]))
+            clips.append((f, lo, hi, _CLIP[covariance.clip]))
+            at += covariance.n_theta
+        nu = self.nu(reml)
+        fixed = 0.0 if sigma is None else sigma / self.standardised.y_scale
+        return self._new_evaluator(
+            entries, clips, float(nu), reml, self.standardised.constant(nu, reml), fixed
+        )
+
+    @cached_property
+    def evaluator(self) -> Any:
+        """Compiled evaluator for REML, or None."""
+        return self.evaluator_for(True)
+
+    @property
+    def start_internal(self) -> np.ndarray:
+        """Starting values for theta~ from moments, shape (n_theta,).
+
+        y~ has mean square 1 and the columns of Z~ have too. The mean square within the levels of a factor estimates
+        1 - (variance of that factor), whatever else is crossed with it; a factor's variance is shared equally by its
+        columns. Values are kept away from 0, where the criterion is stationary.
+        """
+        variances, n = [], self.n
+        for factor in self.pack.factors:
+            diagonal = np.einsum("mii->mi", factor.A)
+            Zy = factor.Zy
+            explained = float(np.sum(Zy * Zy / np.where(diagonal > 0.0, diagonal, 1.0)))
+            df = n - factor.m * factor.k
+            within = (n - explained) / df if df > 0.1 * n and explained < n else 0.5
+            variances.append(min(max(1.0 - within, 0.0), 0.9))
+        total = sum(variances)
+        if total > 0.9:
+            variances = [0.9 * v / total for v in variances]
+            total = 0.9
+        theta = np.zeros(self.n_theta)
+        at = 0
+        for term, (f, _, _) in zip(self.design.terms, self._place, strict=True):
+            factor, covariance = self.pack.factors[f], term.covariance
+            least = 0.3 * math.sqrt(factor.m / max(n, 1))
+            value = max(math.sqrt(variances[f] / factor.k / (1.0 - total)), least)
+            for parameter, start in enumerate(covariance.start.tolist()):
+                theta[self._index[at + parameter]] = value * start
+            at += covariance.n_theta
+        return theta
+
+    # ------------------------------------------------------------------ between the coordinates
+    @cached_property
+    def _T_inverse(self) -> list[np.ndarray | None]:
+        """T^{-1} per term."""
+        return [None if T is None else _lower_inverse(T) for T in self.standardised.T]
+
+    def _lam(self, factors: Sequence[np.ndarray]) -> np.ndarray:
+        """Relative factors of the compiled evaluator, shape (kk,), from the user's, one per term."""
+        if len(factors) != len(self._place):
+            raise SolverError(f"{len(factors)} relative factors for {len(self._place)} random-effects terms")
+        blocks = [np.zeros((k, k)) for k in self._k]
+        for (f, lo, hi), factor, Ti in zip(self._place, factors, self._T_inverse, strict=True):
+            blocks[f][lo:hi, lo:hi] = factor if Ti is None else Ti @ factor
+        return np.concatenate([block.ravel() for block in blocks])
+
+    def _dS(self, directions: Directions) -> np.ndarray:
+        """Directions d Sigma~ of the compiled evaluator, shape (r, kk)."""
+        out = []
+        for direction in directions:
+            blocks = [np.zeros((k, k)) for k in self._k]
+            for (f, lo, hi), dS, Ti in zip(self._place, direction, self._T_inverse, strict=True):
+                if dS is not None:
+                    blocks[f][lo:hi, lo:hi] = dS if Ti is None else Ti @ dS @ Ti.T
+            out.append(np.concatenate([block.ravel() for block in blocks]))
+        return np.array(out).reshape(len(out), sum(k * k for k in self._k))
+
+    def _by_term(self, values: np.ndarray, scale: float) -> tuple[np.ndarray, ...]:
+        """Per term ``scale T^{-T} values T^{-1}`` for factor-wise k x k matrices `values`, shape (kk,)."""
+        offsets = np.concatenate([[0], np.cumsum([k * k for k in self._k])])
+        out = []
+        for (f, lo, hi), Ti in zip(self._place, self._T_inverse, strict=True):
+            k = self._k[f]
+            block = values[offsets[f] : offsets[f + 1]].reshape(k, k)[lo:hi, lo:hi]
+            out.append(scale * (block if Ti is None else Ti.T @ block @ Ti))
+        return tuple(out)
+
+    def _working_evaluator(self, reml: bool) -> Any:
+        """An evaluator for given factors: unstructured, so that it takes any directions."""
+        if reml not in self._working:
+            entries, clips, t = [], [], 0
+            for f, k in enumerate(self._k):
+                for column in range(k):
+                    for row in range(column, k):
+                        entries.append((f, row, column, t))
+                        t += 1
+                clips.append((f, 0, k, 0))
+            self._working[reml] = self._new_evaluator(entries, clips, float(self.nu(reml)), reml, 0.0, 0.0)
+        return self._working[reml]
+
+    # ------------------------------------------------------------------ the contract
+    def components(
+        self,
+        factors: Sequence[np.ndarray],
+        order: int = 0,
+        directions: Directions | None = None,
+        reml: bool = True,
+    ) -> Components:
+        """Parts of the criterion (order 0), of its gradient (1) and of the average information (2).
+
+        Raises
+        ------
+        SolverError
+            The penalised cross-products are not positive definite (a factor holds NaN or infinity).
+        """
+        s2 = self.standardised.y_scale**2
+        evaluator = self._working_evaluator(reml)
+        dS = None
+        if order >= 2:
+            dS = self._dS(directions or [])
+        try:
+            if order >= 2 and len(dS):
+                out = evaluator.components_at(self._lam(factors), dS, 2)
+            else:
+                out = evaluator.components_at(self._lam(factors), None, min(order, 1))
+        except FloatingPointError as error:
+            raise _not_definite() from error
+        wpw = None
+        if order >= 2:
+            wpw = s2 * out["wpw"] if "wpw" in out else np.zeros((0, 0))
+        return Components(
+            out["logdet_L2"],
+            out["logdet_RX2"] - 2.0 * self.standardised.logdet_T_X,
+            s2 * out["pwrss"],
+            self._by_term(out["T"], 1.0) if order >= 1 else None,
+            self._by_term(out["S"], s2) if order >= 1 else None,
+            wpw,
+        )
+
+    def solution(self, factors: Sequence[np.ndarray], reml: bool = True) -> Solution:
+        """Estimates of beta and predictions of the random effects."""
+        std = self.standardised
+        evaluator = self._working_evaluator(reml)
+        try:
+            beta, vcov, modes = self._solve(evaluator, self._lam(factors))
+        except FloatingPointError as error:
+            raise _not_definite() from error
+        s = std.y_scale
+        u = tuple(s * modes[f][:, lo:hi] for f, lo, hi in self._place)
+        return Solution(
+            beta=std.beta0 + s * (std.T_X @ beta),
+            vcov_unscaled=std.T_X @ vcov @ std.T_X.T,
+            u=u,
+            b=tuple(
+                u_t @ np.asarray(factor, dtype=np.float64).T for u_t, factor in zip(u, factors, strict=True)
+            ),
+            logdet_L2=evaluator.logdet_L2,
+            logdet_RX2=evaluator.logdet_RX2 - 2.0 * std.logdet_T_X,
+            pwrss=s * s * evaluator.pwrss,
+        )
+
+    def conditional_covariance(self, factors: Sequence[np.ndarray], term: int) -> np.ndarray:
+        """Diagonal blocks of ``Lambda M^{-1} Lambda'`` for one term, shape (m, k, k)."""
+        f, lo, hi = self._place[term]
+        try:
+            blocks = self._conditional(self._working_evaluator(False), self._lam(factors), f)
+        except FloatingPointError as error:
+            raise _not_definite() from error
+        blocks = blocks[:, lo:hi, lo:hi]
+        T = self.standardised.T[term]
+        return blocks if T is None else T @ blocks @ T.T
+
+
+def _lower_inverse(T: np.ndarray) -> np.ndarray:
+    """Inverse of a small lower-triangular matrix by forward substitution."""
+    k = T.shape[0]
+    out = np.zeros((k, k))
+    for j in range(k):
+        out[j, j] = 1.0 / T[j, j]
+        for i in range(j + 1, k):
+            out[i, j] = -(T[i, j:i] @ out[j:i, j]) / T[i, i]
+    return out
+
+
+def _not_definite() -> SolverError:
+    return SolverError(
+        "the penalised cross-product matrix is not positive definite at these parameters; "
+        "check the relative factors for NaN or infinite values"
+    )

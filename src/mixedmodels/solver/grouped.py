@@ -1,0 +1,94 @@
+"""Solver for models with one grouping factor: blocks of k x k, one per level, or one per class of equal levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.errors import SolverError
+from mixedmodels.solver._kernels.grouped import GroupedEvaluator, GroupedLevels
+from mixedmodels.solver.base import Directions
+from mixedmodels.solver.compiled import CompiledSolver
+
+if TYPE_CHECKING:
+    from mixedmodels.design import Design
+
+__all__ = ["GroupedSolver"]
+
+
+class GroupedSolver(CompiledSolver):
+    r"""One grouping factor, any number of terms on it, independent levels.
+
+    Level by level, with :math:`A_l = Z_l'Z_l = R_l R_l'` and :math:`t_l = R_l^{-1} Z_l'[X\ y]`,
+
+    .. math:: E_l = I + R_l'\Sigma R_l, \qquad \log|V| = \sum_l \log|E_l|, \qquad
+              [X\ y]'V^{-1}[X\ y] = W + \sum_l t_l' E_l^{-1} t_l,
+
+    where W does not depend on theta. Levels with equal blocks are pooled: their sums are linear in the moments
+    :math:`\sum t_l t_l'` of the class, so that an evaluation costs the number of classes, not of levels.
+
+    Parameters
+    ----------
+    design : Design
+        All terms on one grouping factor, without known precision.
+
+    Raises
+    ------
+    SolverError
+        The design has several grouping factors, none, or a known precision.
+    """
+
+    name = "grouped"
+
+    def __init__(self, design: Design) -> None:
+        if any(term.precision is not None for term in design.terms):
+            raise SolverError(
+                "the grouped solver needs independent levels; use solver='blocked' for known precisions"
+            )
+        super().__init__(design)
+
+    def _prepare(self) -> None:
+        if len(self.pack.factors) != 1:
+            raise SolverError(
+                f"the grouped solver needs exactly one grouping factor, this design has "
+                f"{len(self.pack.factors)}; use solver='blocked'"
+            )
+        factor = self.pack.factors[0]
+        self.levels = GroupedLevels(factor.A, factor.ZXy, self.pack.G)
+
+    def describe(self) -> str:
+        """One line: sizes, and how many levels share their block."""
+        factor, levels = self.pack.factors[0], self.levels
+        columns = f"{factor.k} column" + ("s" if factor.k > 1 else "")
+        text = f"grouped: {factor.m} levels x {columns}, {self.n} rows"
+        if levels.n_classes:
+            text += f" in {levels.n_classes} class" + ("es" if levels.n_classes > 1 else "")
+            text += " of identical blocks"
+            if levels.n_streamed:
+                text += f" ({levels.n_streamed} levels on their own)"
+        return text
+
+    def _new_evaluator(
+        self, entries: Any, clips: Any, nu: float, reml: bool, constant: float, sigma: float
+    ) -> GroupedEvaluator:
+        return GroupedEvaluator(
+            self._k, entries, clips, self.p, nu, reml, constant, sigma, levels=self.levels
+        )
+
+    def _solve(self, evaluator: Any, lam: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        beta, vcov, u, _, _ = evaluator.solution(lam)
+        return beta, vcov, [u]
+
+    def _conditional(self, evaluator: Any, lam: np.ndarray, factor: int) -> np.ndarray:
+        return evaluator.solution(lam, covariance=True)[4]
+
+    def trace_products(
+        self, factors: Sequence[np.ndarray], directions: Directions, reml: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``tr(K dS_i K dS_j)``, shape (r, r), and ``tr(K dS_i)``, shape (r,): exact, for second derivatives.
+
+        K is ``Z'V^{-1}Z`` (ML) or ``Z'PZ`` (REML); dS_i acts on every level.
+        """
+        return self._working_evaluator(reml).trace_products(self._lam(factors), self._dS(directions))

@@ -1,1 +1,1 @@
-"""."""
+"""Criteria as functions of theta: value, gradient, second derivatives, certificate."""

@@ -16,10 +16,19 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["Components", "Directions", "Solution", "Solver"]
+from mixedmodels.errors import SolverError
+
+__all__ = ["Breakdown", "Components", "Directions", "Solution", "Solver"]
 
 # One direction is one symmetric k x k matrix (or None) for each term; a solver takes a list of them.
 Directions = Sequence[Sequence["np.ndarray | None"]]
+
+
+class Breakdown(SolverError, FloatingPointError):
+    """The numbers cannot be computed at this theta (overflow, a matrix not positive definite, a perfect fit).
+
+    It is a FloatingPointError too, which an optimiser takes as "step too long".
+    """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,9 +90,9 @@ class Solution:
 class Solver(Protocol):
     """What every solver provides; `mixedmodels.testing.check_solver` checks it against `DenseSolver`.
 
-    Two attributes are optional: ``evaluator`` (compiled fast path, with ``theta_map``, the constant matrix C
-    of ``theta = C theta_internal``) is None where there is none; ``trace_products(factors, directions,
-    reml)`` exists only in solvers that can afford all of K.
+    Optional: ``evaluator_for(reml, sigma)``, a compiled evaluator of the criterion or None, with ``theta_map``,
+    the constant matrix C of ``theta = C theta_internal``, and ``start_internal``; ``trace_products(factors,
+    directions, reml)`` in solvers that can afford all of K.
 
     Attributes
     ----------
@@ -93,12 +102,15 @@ class Solver(Protocol):
         Observations and fixed-effects columns.
     evaluator : object or None
         The compiled evaluator, if any.
+    reason : str
+        Why this solver was taken; `choose_solver` fills it in.
     """
 
     name: str
     n: int
     p: int
     evaluator: Any
+    reason: str
 
     def describe(self) -> str:
         """One line: which algorithm, on which sizes."""

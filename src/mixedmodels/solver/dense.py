@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import IdentifiabilityError, SolverError
-from mixedmodels.solver.base import Components, Directions, Solution
+from mixedmodels.solver.base import Breakdown, Components, Directions, Solution
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
@@ -58,7 +58,7 @@ def fixed_part(
     response = y if offset is None else y - offset
     # The mean goes first, where there is a constant column: y - mean is exact when the mean is large,
     # while X beta0 would be rounded at the size of the mean.
-    constant = np.flatnonzero((X == X[:1]).all(axis=0) & (X[:1] != 0.0).all(axis=0)) if y.size else []
+    constant = np.flatnonzero((X[:1] == X).all(axis=0) & (X[:1] != 0.0).all(axis=0)) if y.size else []
     shift = float(np.mean(response)) if len(constant) else 0.0
     response = response - shift
     unscaled = X[0] if y.size else np.zeros(X.shape[1])
@@ -125,7 +125,7 @@ class PenalizedSolution:
 
 
 def penalized_solve(
-    fixed: FixedPart, B: Any, M: np.ndarray, penalty: Any, advice: str = "reduce the factor"
+    fixed: FixedPart, B: Any, M: np.ndarray, penalty: Any, advice: str = "check the values of theta"
 ) -> PenalizedSolution:
     """Minimise ``|r - Q gamma - B u|^2 + u'Pu`` for ``B = Z Lambda`` (dense or sparse) and ``M = B'B + P``.
 
@@ -147,11 +147,11 @@ def penalized_solve(
     from scipy.linalg import cho_solve
 
     if not np.all(np.isfinite(M)):
-        raise SolverError("the relative covariance factor holds a value that is not finite; " + advice)
+        raise Breakdown("the relative covariance factor holds a value that is not finite; " + advice)
     try:
         L = np.linalg.cholesky(M)
     except np.linalg.LinAlgError:
-        raise SolverError("the penalised cross-product matrix is not positive definite; " + advice) from None
+        raise Breakdown("the penalised cross-product matrix is not positive definite; " + advice) from None
     q, p = M.shape[0], fixed.Q.shape[1]
 
     def solve(rhs: np.ndarray) -> np.ndarray:
@@ -203,7 +203,7 @@ class DenseSolver:
 
     name = "dense"
     evaluator = None
-    theta_map = None
+    reason = ""
 
     def __init__(self, design: Design) -> None:
         from scipy import sparse
@@ -266,7 +266,7 @@ class DenseSolver:
         LtA = self._times_Lambda(self._A, factors).T
         M = self._times_Lambda(LtA, factors) + self._P
         B = self._Z @ self._Lambda(factors)
-        return penalized_solve(self._fixed, B, np.asarray(M), self._P, "check the values of theta")
+        return penalized_solve(self._fixed, B, np.asarray(M), self._P)
 
     def _check(self, factors: Sequence[np.ndarray]) -> None:
         if len(factors) != len(self._terms):

@@ -242,7 +242,7 @@ def check_objective(objective: Any, theta: np.ndarray, tol: float = 1e-6, observ
     assert_close(objective.value(theta), value, 1e-12, "value and value_and_gradient disagree")
     value2, gradient2, H = objective.newton(theta)
     assert_close(value2, value, 1e-12, "newton and value disagree")
-    unit = np.maximum(np.abs(theta), _natural_scale(H, gradient))
+    unit = np.maximum(np.abs(theta), _natural_scale(objective.newton(objective.start)[2]))
     # Everything is compared after scaling parameter j by its natural size, so that units do not matter.
     assert_close(
         gradient2 * unit, gradient * unit, 1e-9, "gradients of newton and value_and_gradient", atol=1e-9
@@ -271,10 +271,10 @@ def check_objective(objective: Any, theta: np.ndarray, tol: float = 1e-6, observ
     assert objective.value(theta) == objective.value(theta), "the same theta gives two values"
 
 
-def _natural_scale(H: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-    """A step of each parameter that moves the criterion by about 1."""
-    curvature = np.sqrt(np.maximum(np.diagonal(H), 0.0))
-    return 1.0 / np.maximum(np.maximum(curvature, np.abs(gradient)), 1e-3)
+def _natural_scale(H: np.ndarray) -> np.ndarray:
+    """A step of each parameter that moves the criterion by about 1, judged at the start (theta may be 0)."""
+    curvature = np.diagonal(H)
+    return np.divide(1.0, np.sqrt(np.abs(curvature)), out=np.ones(curvature.shape), where=curvature != 0.0)
 
 
 def _difference(function: Callable[[np.ndarray], Any], theta: np.ndarray, j: int, unit: float) -> Any:

@@ -1,0 +1,410 @@
+"""The linear mixed model's criterion as a function of theta, with all its derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.errors import IdentifiabilityError, SolverError
+from mixedmodels.objective.base import (
+    Certificate,
+    average_information,
+    check_kind,
+    check_sigma,
+    gaussian_criterion,
+    gaussian_scale,
+)
+from mixedmodels.objective.parameters import ParameterMap, gradient_of, lower_factor
+from mixedmodels.solver.base import Breakdown, Components, Solution
+
+if TYPE_CHECKING:
+    from mixedmodels.design import Design
+    from mixedmodels.objective.components import ComponentsPoint
+    from mixedmodels.solver.base import Solver
+
+__all__ = ["LMMObjective"]
+
+# Above this many random effects the exact trace terms of the observed information are not worth a dense K.
+_DENSE_LIMIT = 4000
+
+
+class LMMObjective:
+    r"""Minus twice the profiled log-likelihood of a linear mixed model, beta and sigma profiled out.
+
+    .. math::
+        d(\theta) = \log|V| - \sum_i \log w_i + n\,(1 + \log(2\pi r^2/n)) \quad\text{(ML)},\qquad
+        d(\theta) + \log|X'V^{-1}X| \text{ with } n - p \text{ for } n \quad\text{(REML)},
+
+    :math:`V = I + W^{1/2} Z \Lambda(A) \Lambda' Z' W^{1/2}`, :math:`r^2 = y'Py`. Derivatives are exact:
+
+    .. math::
+        M_b = \partial d/\partial\Sigma_b = T_b - (\nu/r^2) S_b, \qquad
+        \partial d/\partial\theta_i = 2\,\mathrm{tr}(E_i' M_b \lambda_b).
+
+    Parameters
+    ----------
+    design : Design
+    solver : Solver
+    reml : bool
+        Restricted likelihood (default) or likelihood.
+    sigma : float or None
+        Residual standard deviation held fixed; None estimates it.
+
+    Attributes
+    ----------
+    start, lower, upper : ndarray, shape (n_theta,)
+        Moment start and bounds.
+    names : tuple of str
+    nu : int
+        n - p (REML) or n (ML).
+    entries : ndarray of intp, shape (e, 4), or None
+        Rows (term, row, column, parameter) of factors linear in theta.
+
+    Raises
+    ------
+    IdentifiabilityError
+        REML with as many fixed-effects columns as observations.
+    OptionError
+        sigma is not positive.
+
+    Notes
+    -----
+    Bates, Maechler, Bolker & Walker (2015), J. Stat. Softw. 67(1), eq. 34-42; Gilmour, Thompson & Cullis
+    (1995), Biometrics 51:1440-1450 (average information).
+
+    Examples
+    --------
+    >>> from mixedmodels.objective.lmm import LMMObjective
+    >>> from mixedmodels.solver.dense import DenseSolver
+    >>> from mixedmodels.testing import random_design
+    >>> design = random_design(1, "one_slope")
+    >>> objective = LMMObjective(design, DenseSolver(design))
+    >>> objective.names
+    ('g.(Intercept)', 'g.x.(Intercept)', 'g.x')
+    >>> value, gradient = objective.value_and_gradient(objective.start)
+    >>> gradient.shape
+    (3,)
+    """
+
+    def __init__(self, design: Design, solver: Solver, reml: bool = True, sigma: float | None = None) -> None:
+        self.design = design
+        self.solver = solver
+        self.reml = bool(reml)
+        self.sigma_fixed = check_sigma(sigma)
+        self.nu = solver.nu(self.reml)
+        if self.nu <= 0:
+            raise IdentifiabilityError(
+                f"{design.p} fixed-effects columns for {design.n} observations leave nothing to estimate "
+                "variances from; remove fixed effects"
+            )
+        self._map = ParameterMap(design)
+        self.n_theta = self._map.n_theta
+        self.lower, self.upper = self._map.lower, self._map.upper
+
+    # ------------------------------------------------------------------ parameters
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters."""
+        return self._map.names
+
+    @property
+    def entries(self) -> np.ndarray | None:
+        """Rows (term, row, column, parameter) of factors linear in theta, or None."""
+        return self._map.entries
+
+    @cached_property
+    def start(self) -> np.ndarray:
+        """Starting values from moments of the least-squares residuals."""
+        internal = getattr(self.solver, "start_internal", None)
+        crossed = len({id(term.codes) for term in self.design.terms}) > 1
+        if internal is not None and self.entries is not None and self.sigma_fixed is None and not crossed:
+            theta = self.theta_map @ internal  # the solver has the moments at hand
+        else:
+            from mixedmodels.objective.start import moment_start
+
+            theta = self._map.theta_of(moment_start(self.design, self.sigma_fixed))
+        return np.clip(theta, self.lower, self.upper)
+
+    def factors(self, theta: np.ndarray) -> list[np.ndarray]:
+        """Relative factors at theta, one (k, k) lower-triangular matrix per term."""
+        return self._map.factors(self._map.check(theta))
+
+    def theta_of(self, factors: Sequence[np.ndarray]) -> np.ndarray:
+        """Parameters of given lower-triangular factors (a shared parameter: the mean over its places)."""
+        return self._map.theta_of(factors)
+
+    # ------------------------------------------------------------------ compiled fast path
+    @cached_property
+    def evaluator(self) -> Any:
+        """Compiled evaluator for this criterion, or None: then the parts come from `Solver.components`."""
+        make = getattr(self.solver, "evaluator_for", None)
+        return None if make is None else make(self.reml, self.sigma_fixed)
+
+    @cached_property
+    def theta_map(self) -> np.ndarray:
+        """C in ``theta = C theta_internal``, shape (n_theta, n_theta)."""
+        return self.solver.theta_map
+
+    @cached_property
+    def _to_internal(self) -> np.ndarray:
+        return np.linalg.inv(self.theta_map)
+
+    def _fast(self, theta: np.ndarray, order: int) -> tuple[float, np.ndarray, np.ndarray]:
+        D = self._to_internal
+        try:
+            value, gradient, H = self.evaluator.value_gradient_hessian(D @ theta, order)
+        except FloatingPointError as error:
+            raise Breakdown(f"{error}; check the values of theta") from None
+        return value, D.T @ gradient, D.T @ H @ D
+
+    def newton_minimize(
+        self, theta0: np.ndarray, *, callback: Any = None, **options: Any
+    ) -> dict[str, Any] | None:
+        """The default method run to the end without Python in the loop, or None where there is no evaluator.
+
+        Parameters
+        ----------
+        theta0 : ndarray, shape (n_theta,)
+        callback : callable, optional
+            ``callback(iteration, theta, value, decrement)``.
+        **options
+            Those of the compiled loop: tol, maxiter, max_seconds, cap, snap, escapes, trace.
+
+        Returns
+        -------
+        dict
+            theta, value, gradient, hessian, trace and counts, in the coordinates of this objective.
+        """
+        if self.evaluator is None or not self.n_theta:
+            return None
+        from mixedmodels.solver._kernels.newton import newton_minimize
+
+        C, D = self.theta_map, self._to_internal
+
+        def told(iteration: int, theta: np.ndarray, value: float, decrement: float) -> Any:
+            return callback(iteration, C @ np.asarray(theta), value, decrement)
+
+        facts = newton_minimize(
+            self.evaluator,
+            D @ self._map.check(theta0),
+            callback=None if callback is None else told,
+            **options,
+        )
+        facts["theta"] = C @ facts["theta"]
+        facts["gradient"] = D.T @ facts["gradient"]
+        facts["hessian"] = D.T @ facts["hessian"] @ D
+        if facts.get("trace") is not None:
+            facts["trace"] = np.column_stack([facts["trace"][:, :2], facts["trace"][:, 2:] @ C.T])
+        return facts
+
+    # ------------------------------------------------------------------ objective
+    def value(self, theta: np.ndarray) -> float:
+        """Criterion at theta."""
+        theta = self._map.check(theta)
+        if self.evaluator is not None:
+            return self._fast(theta, 0)[0]
+        return self._criterion(self.solver.components(self._map.factors(theta), 0, None, self.reml))
+
+    def value_and_gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
+        """Criterion and gradient, shape (n_theta,)."""
+        theta = self._map.check(theta)
+        if self.evaluator is not None:
+            return self._fast(theta, 1)[:2]
+        factors = self._map.factors(theta)
+        parts = self.solver.components(factors, 1, None, self.reml)
+        value = self._criterion(parts)
+        return value, gradient_of(self._M(parts), factors, self._map.derivatives(theta))
+
+    def newton(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Criterion, gradient and ``H = average information + curvature of M^+``, positive semi-definite.
+
+        M^+ is the positive part of M_b on the cone of Sigmas the structure allows. Inside, M vanishes at
+        the optimum; on the boundary it does not, and its positive part is what makes the steps to a zero
+        variance quadratic.
+        """
+        theta = self._map.check(theta)
+        if self.evaluator is not None:
+            return self._fast(theta, 2)
+        factors, derivatives, parts, directions = self._second_order(theta)
+        M = self._M(parts)
+        H = self._average(parts, directions) + self._map.curvature(self._map.positive_parts(M), derivatives)
+        return self._criterion(parts), gradient_of(M, factors, derivatives), H
+
+    def information(self, theta: np.ndarray, kind: str = "average") -> np.ndarray:
+        r"""Information about theta in units of the criterion's Hessian (twice the log-likelihood's).
+
+        ``2 inv(information)`` estimates Var(theta-hat); sigma is profiled out unless fixed.
+
+        .. math::
+            \text{average}_{ij} &= \tfrac{\nu}{r^2} w_{ij} - \tfrac{\nu}{r^4} q_i q_j \\
+            \text{expected}_{ij} &= \mathrm{tr}(K\dot S_i K\dot S_j)
+               - \tfrac1\nu \mathrm{tr}(K\dot S_i)\,\mathrm{tr}(K\dot S_j) \\
+            \text{observed}_{ij} &= 2\,\mathrm{tr}(E_i'ME_j) - \mathrm{tr}(K\dot S_i K\dot S_j)
+               + 2\tfrac{\nu}{r^2} w_{ij} - \tfrac{\nu}{r^4} q_i q_j
+
+        Parameters
+        ----------
+        theta : ndarray, shape (n_theta,)
+        kind : {"average", "observed", "expected"}
+            "observed" is the exact Hessian.
+
+        Returns
+        -------
+        ndarray, shape (n_theta, n_theta)
+
+        Raises
+        ------
+        OptionError
+            Unknown kind.
+        SolverError
+            "observed" or "expected" for a model with so many random effects that all of K cannot be formed.
+        """
+        check_kind(kind)
+        theta = self._map.check(theta)
+        if kind == "expected":
+            factors = self._map.factors(theta)
+            directions = self._map.directions(factors, self._map.derivatives(theta))
+            products, traces = self.trace_products(factors, directions)
+            return products if self.sigma_fixed is not None else products - np.outer(traces, traces) / self.nu
+        factors, derivatives, parts, directions = self._second_order(theta)
+        average = self._average(parts, directions)
+        if kind == "average":
+            return average
+        scale = gaussian_scale(parts.pwrss, self.nu, self.sigma_fixed)
+        products, _ = self.trace_products(factors, directions)
+        return average + scale * parts.wpw - products + self._map.curvature(self._M(parts), derivatives)
+
+    def solution(self, theta: np.ndarray) -> Solution:
+        """Estimates of beta and predictions of the random effects at theta."""
+        return self.solver.solution(self.factors(theta), self.reml)
+
+    def sigma(self, theta: np.ndarray) -> float:
+        """Residual standard deviation at theta: ``sqrt(pwrss / nu)``, or the fixed one."""
+        if self.sigma_fixed is not None:
+            return self.sigma_fixed
+        pwrss = self.solver.components(self.factors(theta), 0, None, self.reml).pwrss
+        return float(np.sqrt(pwrss / self.nu))
+
+    def certificate(self, theta: np.ndarray) -> Certificate:
+        """First-order conditions on the cones of feasible Sigmas, scale-free (see `Certificate`)."""
+        from mixedmodels.objective.certificate import certify
+
+        theta = self._map.check(theta)
+        factors = self._map.factors(theta)
+        parts = self.solver.components(factors, 1, None, self.reml)
+        return certify(self, theta, factors, parts.T, self._M(parts))
+
+    # ------------------------------------------------------------------ other points of view
+    def at_components(self, variances: Mapping[str, Any] | Sequence[Any]) -> ComponentsPoint:
+        """Log-likelihood, score and information at given variance components, nothing profiled but beta.
+
+        Parameters
+        ----------
+        variances : mapping or sequence
+            Mapping from grouping factor to Sigma_b ((k, k), or the k variances, or one number) and
+            ``"Residual"`` to sigma^2; or a sequence of the Sigma_b in the order of the terms, then
+            sigma^2. These are variances, not relative ones.
+
+        Returns
+        -------
+        ComponentsPoint
+            With ``names``, ``values``, ``loglik``, ``score`` and ``information(kind)``.
+
+        Raises
+        ------
+        OptionError
+            A component is missing, has the wrong shape, lies outside the structure or is not positive
+            semi-definite.
+        """
+        from mixedmodels.objective.components import ComponentsPoint
+
+        return ComponentsPoint(self, variances)
+
+    def em_step(self, theta: np.ndarray) -> np.ndarray:
+        r"""One step of EM, the residual variance updated too; never increases the criterion.
+
+        .. math:: \Sigma_b^+ = \frac{\Sigma_b - \Sigma_b M_b \Sigma_b / m_b}
+            {1 + \sum_c \mathrm{tr}(M_c \Sigma_c)/n}
+
+        (the divisor only where sigma is not fixed), Laird & Ware (1982), Biometrics 38:963-974.
+        """
+        return self._em(theta, update_sigma=self.sigma_fixed is None)
+
+    def ecme_step(self, theta: np.ndarray) -> np.ndarray:
+        r"""One step of ECME: sigma maximised, :math:`\Sigma_b^+ = \Sigma_b - \Sigma_b M_b \Sigma_b/m_b`.
+
+        Liu & Rubin (1994), Biometrika 81:633-648.
+        """
+        return self._em(theta, update_sigma=False)
+
+    def _em(self, theta: np.ndarray, update_sigma: bool) -> np.ndarray:
+        theta = self._map.check(theta)
+        factors = self._map.factors(theta)
+        M = self._M(self.solver.components(factors, 1, None, self.reml))
+        inner = [factor.T @ Mb @ factor for factor, Mb in zip(factors, M, strict=True)]
+        # In the coordinates of u the new second moment is I - N/m. Terms that share their parameters
+        # share it too.
+        divisor = 1.0 + sum(float(np.trace(N)) for N in inner) / self.design.n if update_sigma else 1.0
+        new = []
+        for b, (term, factor) in enumerate(zip(self.design.terms, factors, strict=True)):
+            tied = [c for c, index in enumerate(self._map.index) if np.array_equal(index, self._map.index[b])]
+            N = sum(inner[c] for c in tied) / sum(self.design.terms[c].m for c in tied)
+            moment = np.eye(term.k) - N
+            if term.covariance.clip == "diagonal":
+                moment = np.diag(np.diagonal(moment))
+            elif term.covariance.clip == "trace":
+                moment = np.eye(term.k) * float(np.trace(moment)) / term.k
+            new.append(factor @ lower_factor(moment / divisor))
+        return self._map.theta_of(new)
+
+    def trace_products(
+        self, factors: Sequence[np.ndarray], directions: Sequence[Sequence[np.ndarray | None]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``tr(K dS_i K dS_j)``, shape (r, r), and ``tr(K dS_i)``, shape (r,); all of K is needed."""
+        own = getattr(self.solver, "trace_products", None)
+        if own is not None:
+            return own(factors, directions, self.reml)
+        if self.design.q > _DENSE_LIMIT:
+            raise SolverError(
+                f"observed and expected information need a dense {self.design.q} x {self.design.q} matrix "
+                'for this model; use kind="average"'
+            )
+        return self._reference.trace_products(factors, directions, self.reml)
+
+    @cached_property
+    def _reference(self) -> Any:
+        from mixedmodels.solver.dense import DenseSolver
+
+        return DenseSolver(self.design)
+
+    # ------------------------------------------------------------------ parts
+    @cached_property
+    def _sum_log_w(self) -> float:
+        w = self.design.weights
+        return 0.0 if w is None else float(np.sum(np.log(w)))
+
+    def _criterion(self, parts: Components) -> float:
+        logdets = parts.logdet_L2 - self._sum_log_w + (parts.logdet_RX2 if self.reml else 0.0)
+        return gaussian_criterion(logdets, parts.pwrss, self.nu, self.sigma_fixed)
+
+    def _M(self, parts: Components) -> list[np.ndarray]:
+        scale = gaussian_scale(parts.pwrss, self.nu, self.sigma_fixed)
+        return [T - scale * S for T, S in zip(parts.T, parts.S, strict=True)]
+
+    def _second_order(self, theta: np.ndarray) -> tuple:
+        factors = self._map.factors(theta)
+        derivatives = self._map.derivatives(theta)
+        directions = self._map.directions(factors, derivatives)
+        return factors, derivatives, self.solver.components(factors, 2, directions, self.reml), directions
+
+    def _average(self, parts: Components, directions: list[list[np.ndarray | None]]) -> np.ndarray:
+        q = np.array(
+            [
+                sum(float(np.sum(S * dS)) for S, dS in zip(parts.S, row, strict=True) if dS is not None)
+                for row in directions
+            ]
+        )
+        return average_information(parts.wpw, q, parts.pwrss, self.nu, self.sigma_fixed)

@@ -1,0 +1,171 @@
+"""From the free parameters of a design to the factors of its terms, and derivatives along the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixedmodels.errors import OptionError
+
+if TYPE_CHECKING:
+    from mixedmodels.design import Design
+
+__all__ = ["ParameterMap", "gradient_of", "lower_factor", "positive_part"]
+
+
+class ParameterMap:
+    """Which free parameter each parameter of each term is, and what follows from it.
+
+    Parameters
+    ----------
+    design : Design
+
+    Attributes
+    ----------
+    n_theta : int
+        Free parameters.
+    names : tuple of str
+        ``group.column`` or ``group.row.column``; a shared parameter has the name of its first place.
+    lower, upper : ndarray, shape (n_theta,)
+    index : tuple of ndarray of intp
+        For each term, the free parameter behind each of its own parameters.
+    """
+
+    def __init__(self, design: Design) -> None:
+        structures = [term.covariance for term in design.terms]
+        sizes = [structure.n_theta for structure in structures]
+        flat = np.arange(sum(sizes)) if design.theta_index is None else np.asarray(design.theta_index)
+        if flat.shape != (sum(sizes),) or (
+            flat.size and (flat.min() < 0 or len(set(flat.tolist())) <= flat.max())
+        ):
+            raise OptionError(
+                f"theta_index must give one of the numbers 0, 1, ... without gaps for each of the "
+                f"{sum(sizes)} parameters, got {flat.tolist()}"
+            )
+        self._structures = structures
+        self._groups = tuple(term.group for term in design.terms)
+        self._columns = tuple(term.names for term in design.terms)
+        self.shared = design.theta_index is not None
+        self.n_theta = int(flat.max()) + 1 if flat.size else 0
+        self.index: tuple[np.ndarray, ...] = tuple(np.split(flat, np.cumsum(sizes)[:-1])) if sizes else ()
+        self.lower = np.full(self.n_theta, -np.inf)
+        self.upper = np.full(self.n_theta, np.inf)
+        for structure, index in zip(structures, self.index, strict=True):
+            np.maximum.at(self.lower, index, structure.lower)
+            np.minimum.at(self.upper, index, structure.upper)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the free parameters."""
+        names = [""] * self.n_theta
+        places = zip(self._structures, self._groups, self._columns, self.index, strict=True)
+        for structure, group, columns, index in places:
+            for t, name in zip(index.tolist(), structure.parameter_names(columns), strict=True):
+                names[t] = names[t] or f"{group}.{name}"
+        return tuple(names)
+
+    @cached_property
+    def entries(self) -> np.ndarray | None:
+        """Rows (term, row, column, free parameter), or None if a structure is not linear."""
+        rows = []
+        for b, (structure, index) in enumerate(zip(self._structures, self.index, strict=True)):
+            if structure.entries is None:
+                return None
+            rows += [(b, i, j, int(index[t])) for i, j, t in structure.entries.tolist()]
+        return np.array(rows, dtype=np.intp).reshape(-1, 4)
+
+    def check(self, theta: np.ndarray) -> np.ndarray:
+        """theta as a float array of the right length."""
+        theta = np.asarray(theta, dtype=np.float64)
+        if theta.shape != (self.n_theta,):
+            raise OptionError(
+                f"theta has shape {theta.shape}, the model has {self.n_theta} parameters: "
+                f"{', '.join(self.names)}"
+            )
+        return theta
+
+    def factors(self, theta: np.ndarray) -> list[np.ndarray]:
+        """Relative factors, one (k, k) per term."""
+        return [s.factor(theta[i]) for s, i in zip(self._structures, self.index, strict=True)]
+
+    def theta_of(self, factors: Sequence[np.ndarray]) -> np.ndarray:
+        """Free parameters of given factors; a shared parameter is the mean over its places."""
+        total, count = np.zeros(self.n_theta), np.zeros(self.n_theta)
+        for structure, index, factor in zip(self._structures, self.index, factors, strict=True):
+            np.add.at(total, index, structure.theta_of(factor))
+            np.add.at(count, index, 1.0)
+        return total / np.maximum(count, 1.0)
+
+    def derivatives(self, theta: np.ndarray) -> list[list[tuple[int, np.ndarray]]]:
+        """For each free parameter the pairs (term, d factor / d parameter) in which it occurs."""
+        out: list[list[tuple[int, np.ndarray]]] = [[] for _ in range(self.n_theta)]
+        for b, (structure, index) in enumerate(zip(self._structures, self.index, strict=True)):
+            parts = structure.factor_derivatives(theta[index])
+            for t in np.unique(index).tolist():
+                out[t].append((b, parts[index == t].sum(axis=0)))
+        return out
+
+    def directions(
+        self, factors: Sequence[np.ndarray], derivatives: list[list[tuple[int, np.ndarray]]]
+    ) -> list[list[np.ndarray | None]]:
+        """d Sigma_b / d theta_t: per free parameter a list over terms (None where it does not occur)."""
+        out: list[list[np.ndarray | None]] = []
+        for parts in derivatives:
+            row: list[np.ndarray | None] = [None] * len(factors)
+            for b, E in parts:
+                half = E @ factors[b].T
+                row[b] = half + half.T
+            out.append(row)
+        return out
+
+    def curvature(
+        self, matrices: Sequence[np.ndarray], derivatives: list[list[tuple[int, np.ndarray]]]
+    ) -> np.ndarray:
+        """``sum_b 2 tr(E_i' M_b E_j)``, the part of the Hessian from the second derivatives of Sigma."""
+        out = np.zeros((self.n_theta, self.n_theta))
+        for i, left in enumerate(derivatives):
+            for j in range(i + 1):
+                value = 0.0
+                for b, E in left:
+                    for c, F in derivatives[j]:
+                        if b == c:
+                            value += 2.0 * float(np.sum(E * (matrices[b] @ F)))
+                out[i, j] = out[j, i] = value
+        return out
+
+    def positive_parts(self, matrices: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Positive part of M_b on the feasible cone of each term."""
+        return [positive_part(M, s.clip) for M, s in zip(matrices, self._structures, strict=True)]
+
+
+def gradient_of(
+    matrices: Sequence[np.ndarray],
+    factors: Sequence[np.ndarray],
+    derivatives: list[list[tuple[int, np.ndarray]]],
+) -> np.ndarray:
+    """``2 sum_b tr(E_i' M_b factor_b)`` for each parameter."""
+    images = [M @ factor for M, factor in zip(matrices, factors, strict=True)]
+    return np.array([2.0 * sum(float(np.sum(E * images[b])) for b, E in parts) for parts in derivatives])
+
+
+def positive_part(M: np.ndarray, clip: str) -> np.ndarray:
+    """Positive part of a symmetric matrix on a cone, "block", "diagonal" or "trace" (`Covariance.clip`)."""
+    if clip == "diagonal":
+        return np.diag(np.maximum(np.diagonal(M), 0.0))
+    if clip == "trace":
+        k = M.shape[0]
+        return np.eye(k) * max(float(np.trace(M)) / k, 0.0)
+    values, vectors = np.linalg.eigh(M)
+    return (vectors * np.maximum(values, 0.0)) @ vectors.T
+
+
+def lower_factor(Sigma: np.ndarray) -> np.ndarray:
+    """Lower-triangular F with F F' = Sigma for a positive semi-definite matrix, singular ones included."""
+    values, vectors = np.linalg.eigh(Sigma)
+    half = vectors * np.sqrt(np.maximum(values, 0.0))
+    R = np.linalg.qr(half.T, mode="r")
+    sign = np.where(np.diagonal(R) < 0.0, -1.0, 1.0)
+    return np.tril((R * sign[:, None]).T)

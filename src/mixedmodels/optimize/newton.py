@@ -1,0 +1,435 @@
+"""The default method: Newton steps with average information plus curvature, exact zeros and escapes from saddles.
+
+The objective supplies value f, gradient g and a positive semi-definite matrix H (for a mixed model the average information
+plus the curvature of the positive part of M = d f / d Sigma). One iteration:
+
+1. ``1/2 g'H^{-1}g`` over the free parameters is the predicted decrease; below ``tol`` the search is over.
+2. Step ``-H^{-1}g``; after a rejected step ``-(H + mu I)^{-1}g`` (Levenberg) with mu growing until a step is accepted.
+   Where H underestimates the curvature the decrements shrink slowly; then a symmetric rank-one secant correction of H is
+   used as long as it stays positive definite.
+3. Bounds: a diagonal of a factor that turns negative is reflected (the sign of its column changes; the function is
+   even there); other parameters are projected and leave the free set while the gradient holds them at the bound.
+4. A rejected step is tried once more as a step in Sigma, ``Sigma + lam s' + s lam'``: valleys that are curved in theta
+   (a rotation between two columns when a leading diagonal vanishes) are straight in Sigma.
+
+At the end parameters next to a bound are set exactly on it if the value does not suffer, the rest is polished, and the
+certificate of the objective is asked: where M is not positive semi-definite, theta = 0 was a saddle point, and the search
+goes on along the eigenvector.
+
+``mixedmodels.solver._kernels.newton`` holds the compiled twin; both take the same steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mixedmodels.optimize.base import blocks_of_entries, columns_of_entries
+from mixedmodels.optimize.control import Control
+from mixedmodels.optimize.optimum import Status
+
+__all__ = ["Run", "newton"]
+
+PIVOT = 1e-11  # a pivot smaller than this, relative to its diagonal, counts as a null direction
+SLOW = 0.1  # decrements that shrink less than this call for the secant correction
+NEAR = 0.5  # ... which is used below this decrement (deviance units) only
+NOISE = 1e-13  # rounding of the criterion, relative
+
+
+@dataclass
+class Run:
+    """A raw result, before it becomes an Optimum."""
+
+    theta: np.ndarray
+    value: float = math.inf
+    gradient: np.ndarray | None = None
+    hessian: np.ndarray | None = None
+    status: Status = Status.MAXITER
+    iterations: int = 0
+    evaluations: int = 0
+    gradient_evaluations: int = 0
+    decrement: float = math.nan
+    escapes: int = 0
+    trace: list[tuple[int, np.ndarray, float]] = field(default_factory=list)
+    note: str = ""
+
+
+def factorise(B: np.ndarray, free: np.ndarray, mu: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Cholesky factor of B + mu I on the free parameters; null directions get pivot 0 and are left out.
+
+    Parameters
+    ----------
+    B : ndarray, shape (r, r)
+    free : ndarray of bool, shape (r,)
+    mu : float
+
+    Returns
+    -------
+    L : ndarray, shape (r, r)
+        Lower triangular, zero columns for parameters left out.
+    pivots : ndarray, shape (r,)
+        Squares of the diagonal; 0 where left out.
+    """
+    r = len(B)
+    L = np.zeros((r, r))
+    pivots = np.zeros(r)
+    for j in range(r):
+        if not free[j]:
+            continue
+        d = B[j, j] + mu
+        pivot = d - L[j, :j] @ L[j, :j]
+        if not (d > 0.0 and pivot > PIVOT * d):
+            continue
+        pivots[j] = pivot
+        L[j, j] = math.sqrt(pivot)
+        L[j + 1 :, j] = (B[j + 1 :, j] - L[j + 1 :, :j] @ L[j, :j]) / L[j, j]
+    return L, pivots
+
+
+def descend(L: np.ndarray, pivots: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """Step -B^{-1} g from `factorise`; zero for parameters left out."""
+    r = len(g)
+    s = np.zeros(r)
+    for j in range(r):
+        if pivots[j] > 0.0:
+            s[j] = (-g[j] - L[j, :j] @ s[:j]) / L[j, j]
+    for j in range(r - 1, -1, -1):
+        if pivots[j] > 0.0:
+            s[j] = (s[j] - L[j + 1 :, j] @ s[j + 1 :]) / L[j, j]
+        else:
+            s[j] = 0.0
+    return s
+
+
+def sigma_step(lam: np.ndarray, step: np.ndarray) -> np.ndarray | None:
+    """Lower-triangular factor of Sigma + a (lam step' + step lam'), a <= 1 the first of 1, 0.6, ... that is safe.
+
+    Safe means that every pivot keeps at least 1 % of its value; None if no a >= 0.6^11 is.
+    """
+    k = len(lam)
+    S = lam @ lam.T
+    D = lam @ step.T + step @ lam.T
+    a = 1.0
+    for _ in range(12):
+        A = S + a * D
+        L = np.zeros((k, k))
+        for j in range(k):
+            pivot = A[j, j] - L[j, :j] @ L[j, :j]
+            if not pivot > 0.01 * lam[j, j] ** 2:
+                break
+            L[j, j] = math.sqrt(pivot)
+            L[j + 1 :, j] = (A[j + 1 :, j] - L[j + 1 :, :j] @ L[j, :j]) / L[j, j]
+        else:
+            return L
+        a *= 0.6
+    return None
+
+
+class _Search:
+    """State of one search: the point, its derivatives, the secant correction and the counts."""
+
+    def __init__(
+        self,
+        objective: Any,
+        control: Control,
+        monitor: Callable[[int, np.ndarray, float, float], Status | None],
+        derivatives: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]],
+    ) -> None:
+        self.derivatives = derivatives
+        self.objective = objective
+        self.control = control
+        self.monitor = monitor
+        self.lower = np.asarray(objective.lower, dtype=float)
+        self.upper = np.asarray(objective.upper, dtype=float)
+        entries = getattr(objective, "entries", None)
+        columns = () if entries is None else columns_of_entries(entries)
+        self.columns = [c for c in columns if self.lower[c[0]] == 0.0]
+        self.blocks = () if entries is None else blocks_of_entries(entries)
+        self.reflected = np.zeros(len(self.lower), dtype=bool)
+        for c in self.columns:
+            self.reflected[c[0]] = True
+        self.frozen = np.zeros(len(self.lower), dtype=bool)
+        self.C: np.ndarray | None = None
+        self.step = np.zeros(len(self.lower))
+        self.run = Run(theta=np.array([]))
+
+    # ---- evaluation
+    def evaluate(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray] | None:
+        """Value, gradient and Newton matrix; None where they do not exist."""
+        self.run.evaluations += 1
+        self.run.gradient_evaluations += 1
+        try:
+            value, g, H = self.derivatives(theta)
+        except (FloatingPointError, np.linalg.LinAlgError):
+            return None
+        if not (math.isfinite(value) and np.all(np.isfinite(g)) and np.all(np.isfinite(H))):
+            return None
+        return float(value), np.asarray(g, dtype=float), np.asarray(H, dtype=float)
+
+    def project(self, theta: np.ndarray) -> np.ndarray:
+        """Onto the bounds, diagonals that can be reflected excepted."""
+        low = np.where(self.reflected, -np.inf, self.lower)
+        return np.minimum(np.maximum(theta, low), self.upper)
+
+    def reflect(self, theta: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Change the sign of columns whose diagonal is negative."""
+        flipped = False
+        for c in self.columns:
+            if theta[c[0]] < 0.0:
+                theta[c] = -theta[c]
+                flipped = True
+        return theta, flipped
+
+    def free(self) -> np.ndarray:
+        """Parameters that are not frozen and not held at a bound by the gradient."""
+        theta, g = self.run.theta, self.run.gradient
+        held = (theta <= self.lower) & (g > 0.0) & ~self.reflected
+        return ~(self.frozen | held | ((theta >= self.upper) & (g < 0.0)))
+
+    def accept(self, theta: np.ndarray, result: tuple[float, np.ndarray, np.ndarray]) -> None:
+        self.run.theta = theta
+        self.run.value, self.run.gradient, self.run.hessian = result
+
+    def start(self, theta: np.ndarray) -> bool:
+        """Evaluate the start, pulled towards zero (or the bounds) while the function does not exist there."""
+        theta, _ = self.reflect(self.project(np.array(theta, dtype=float)))
+        for _ in range(12):
+            self.run.theta = theta
+            result = self.evaluate(theta)
+            if result is not None:
+                self.accept(theta, result)
+                return True
+            theta = np.minimum(np.maximum(0.1 * theta, self.lower), self.upper)
+        return False
+
+    # ---- the loop
+    def minimise(self, limit: int, last_step: bool) -> Status:
+        """Newton steps until the predicted decrease is below tol; then one more if `last_step`."""
+        run, tol = self.run, self.control.tol
+        mu, last = 0.0, math.inf
+        self.C = None
+        while True:
+            theta, f, g, H = run.theta, run.value, run.gradient, run.hessian
+            free = self.free()
+            L, pivots = factorise(H, free)
+            step = descend(L, pivots, g)
+            run.decrement = -0.5 * float(g @ step)
+            stop = self.monitor(run.iterations, theta, f, run.decrement)
+            if self.control.trace:
+                run.trace.append((run.iterations, theta.copy(), f))
+            if stop is not None:
+                return stop
+            self.step = step
+            if run.decrement < tol:
+                if not last_step or run.decrement < 1e-2 * tol or self.near_bounds():
+                    return Status.CONVERGED
+                last_step = False
+            if run.iterations >= limit:
+                return Status.CONVERGED if run.decrement < tol else Status.MAXITER
+            run.iterations += 1
+            B, secant = H, False
+            if mu > 0.0:
+                step = descend(*factorise(H, free, mu), g)
+            elif self.C is not None and run.decrement < NEAR and run.decrement > SLOW * last:
+                L2, pivots2 = factorise(H + self.C, free)
+                if np.all(pivots2 >= 0.1 * pivots):
+                    B, secant = H + self.C, True
+                    step = descend(L2, pivots2, g)
+            longest = self.control.cap * max(float(np.abs(theta).max(initial=0.0)), 0.1)
+            size = float(np.abs(step).max(initial=0.0))
+            if size > longest:
+                step = step * (longest / size)
+            moved = self.project(theta + step)
+            d = moved - theta
+            predicted = -float(g @ d + 0.5 * d @ (B @ d))
+            if self.attempt(moved, predicted, secant, mu):
+                reduction = f - run.value
+                last = run.decrement
+                if mu > 0.0:
+                    mu = 0.0 if reduction > 0.5 * predicted or mu < 1e-6 * float(np.diag(H).max()) else 0.1 * mu
+                continue
+            if mu == 0.0 and len(self.blocks) and self.attempt(self.sigma_point(moved), predicted, True, mu):
+                last = run.decrement
+                continue
+            if run.decrement < max(1e-8, NOISE * abs(f)):
+                return Status.CONVERGED  # nothing left but rounding
+            self.C = None
+            top = float(np.diag(H).max(initial=0.0))
+            mu = max(4.0 * mu, 1e-2 * top)
+            if not mu > 0.0 or mu > 1e14 * top:
+                return Status.STALLED
+
+    def sigma_point(self, moved: np.ndarray) -> np.ndarray:
+        """The same step as steps of Sigma, for unstructured blocks."""
+        out = moved.copy()
+        theta = self.run.theta
+        for table in self.blocks:
+            inside = table >= 0
+            lam = np.where(inside, theta[table], 0.0)
+            step = np.where(inside, moved[table], 0.0) - lam
+            if self.frozen[table[inside]].any():
+                continue
+            L = sigma_step(lam, step)
+            if L is not None:
+                out[table[inside]] = L[inside]
+        return out
+
+    def attempt(self, moved: np.ndarray, predicted: float, secant: bool, mu: float) -> bool:
+        """Evaluate a trial point and go there if the function falls enough."""
+        run = self.run
+        if not predicted > 0.0:
+            return False
+        theta, f, g = run.theta, run.value, run.gradient
+        d = moved - theta
+        trial, flipped = self.reflect(moved.copy())
+        result = self.evaluate(trial)
+        if result is None:
+            return False
+        reduction = f - result[0]
+        noise = NOISE * (1.0 + abs(f))
+        if not reduction >= 1e-4 * predicted - noise:
+            # below the rounding of f the gradient decides
+            if not (run.decrement < 1e-6 and abs(reduction) < 100.0 * noise):
+                return False
+            before = run.theta, (run.value, run.gradient, run.hessian)
+            self.accept(trial, result)
+            step = descend(*factorise(run.hessian, self.free()), run.gradient)
+            if not -0.5 * float(run.gradient @ step) < run.decrement:
+                self.accept(*before)
+                return False
+        if flipped or mu > 0.0 or reduction < 0.25 * predicted:
+            self.C = None
+        else:
+            self.update_secant(d, result[1] - g, result[2])
+        self.accept(trial, result)
+        return True
+
+    def update_secant(self, d: np.ndarray, dg: np.ndarray, H: np.ndarray) -> None:
+        """Symmetric rank-one update of the correction C, so that (H + C) d = dg."""
+        rest = dg - H @ d
+        if self.C is not None:
+            rest = rest - self.C @ d
+        along = float(rest @ d)
+        if abs(along) > 1e-8 * math.sqrt(float(rest @ rest) * float(d @ d)):
+            update = np.outer(rest, rest) / along
+            self.C = update if self.C is None else self.C + update
+
+    # ---- the ending
+    def near_bounds(self) -> list[np.ndarray]:
+        """Sets of parameters next to a bound and not frozen: whole columns, or their diagonals only."""
+        theta = self.run.theta
+        near = self.control.snap * max(1.0, float(np.abs(theta).max(initial=0.0)))
+        sets: list[np.ndarray] = []
+        for c in self.columns:
+            if theta[c[0]] <= near and not self.frozen[c[0]]:
+                sets.append(c if np.all(np.abs(theta[c]) <= near) else c[:1])
+        low = (theta - self.lower <= near) & ~self.reflected & ~self.frozen
+        return sets + [np.array([i]) for i in np.flatnonzero(low)]
+
+    def snap(self) -> tuple[bool, bool]:
+        """Set parameters next to a bound exactly on it where the value allows, and freeze them.
+
+        All at once together with the last Newton step; failing that one set after the other.
+
+        Returns
+        -------
+        on_bound : bool
+            Whether any parameter is frozen now.
+        stepped : bool
+            Whether the last Newton step was taken too.
+        """
+        sets = self.near_bounds()
+        if not sets:
+            return False, False
+        moved, _ = self.reflect(self.project(self.run.theta + self.step))
+        if self.try_bound(np.concatenate(sets), moved):
+            return True, True
+        return any([self.try_bound(c, self.run.theta) for c in sets]), False
+
+    def try_bound(self, index: np.ndarray, base: np.ndarray) -> bool:
+        """Go to `base` with the parameters `index` on their bounds, unless the value is worse there."""
+        run = self.run
+        trial = base.copy()
+        trial[index] = np.where(np.isfinite(self.lower[index]), self.lower[index], 0.0)
+        if np.any(trial != run.theta):
+            result = self.evaluate(trial)
+            if result is None or result[0] > run.value + 1e-9 + NOISE * abs(run.value):
+                return False
+            self.accept(trial, result)
+        self.frozen[index] = True
+        return True
+
+    def escape(self) -> bool:
+        """Leave a saddle point along the direction the certificate names."""
+        certificate = getattr(self.objective, "certificate", None)
+        if certificate is None:
+            return False
+        facts = certificate(self.run.theta)
+        if facts.escape is None or not len(facts.min_eigenvalues) or min(facts.min_eigenvalues) >= 0.0:
+            return False
+        target = facts.escape(self.run.theta)
+        if target is None:
+            return False
+        origin, t = self.run.theta, 1.0
+        for _ in range(5):
+            trial, _ = self.reflect(self.project(origin + t * (np.asarray(target, dtype=float) - origin)))
+            result = self.evaluate(trial)
+            if result is not None and result[0] < self.run.value - 1e-8 - NOISE * abs(self.run.value):
+                self.accept(trial, result)
+                self.run.escapes += 1
+                return True
+            t *= 0.25
+        return False
+
+
+def newton(
+    objective: Any,
+    start: np.ndarray,
+    control: Control,
+    monitor: Callable[[int, np.ndarray, float, float], Status | None] = lambda *_: None,
+    derivatives: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]] | None = None,
+) -> Run:
+    """Minimise by Newton steps with average information plus curvature.
+
+    Parameters
+    ----------
+    objective : Objective
+    start : ndarray, shape (n_theta,)
+    control : Control
+    monitor : callable
+        ``monitor(iteration, theta, value, decrement)`` before every step; a Status it returns ends the search.
+    derivatives : callable, optional
+        ``theta -> (value, gradient, matrix)`` in place of ``objective.newton`` (the scoring methods).
+
+    Returns
+    -------
+    Run
+
+    References
+    ----------
+    Gilmour, Thompson, Cullis (1995), average information. Levenberg (1944). Conn, Gould, Toint (1991), SR1.
+    """
+    search = _Search(objective, control, monitor, derivatives or objective.newton)
+    run = search.run
+    limit = control.limit(200)
+    if not search.start(start):
+        run.status = Status.NOT_POSITIVE_DEFINITE
+        return run
+    while True:
+        run.status = search.minimise(limit, last_step=True)
+        if run.status is not Status.CONVERGED:
+            break
+        on_bound, stepped = search.snap()
+        if on_bound:
+            run.status = search.minimise(limit, last_step=not stepped)
+            if run.status is not Status.CONVERGED:
+                break
+            run.status = Status.BOUNDARY
+        if not on_bound or run.escapes >= control.escapes or not search.escape():
+            break
+        search.frozen[:] = False
+    return run

@@ -1,0 +1,99 @@
+"""Which solver a design gets, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mixedmodels.errors import OptionError
+
+if TYPE_CHECKING:
+    from mixedmodels.design import Design
+    from mixedmodels.solver.base import Solver
+
+__all__ = ["SOLVER_NAMES", "choose_solver", "solver_choice"]
+
+SOLVER_NAMES = ("auto", "dense", "grouped", "blocked", "sparse")
+
+
+def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
+    """Name of the solver for a design and the reason in words.
+
+    Parameters
+    ----------
+    design : Design
+    name : str
+        "auto", or one of "dense", "grouped", "blocked" (alias "sparse").
+
+    Returns
+    -------
+    name, reason : str
+
+    Raises
+    ------
+    OptionError
+        Unknown name, or a solver that cannot treat this design.
+
+    Examples
+    --------
+    >>> from mixedmodels.testing import random_design
+    >>> solver_choice(random_design(1, "one_slope"))
+    ('grouped', 'one grouping factor, independent levels')
+    """
+    if name not in SOLVER_NAMES:
+        raise OptionError(f"unknown solver {name!r}; choose one of {', '.join(SOLVER_NAMES)}")
+    # Terms on one grouping factor share the array of codes itself.
+    factors = {id(term.codes) for term in design.terms}
+    known = [term.group for term in design.terms if term.precision is not None]
+    groups = ", ".join(dict.fromkeys(term.group for term in design.terms))
+    if name == "auto":
+        if len(factors) == 1 and not known:
+            return "grouped", "one grouping factor, independent levels"
+        if known:
+            return "blocked", f"known precision between the levels of {', '.join(known)}"
+        return "blocked", f"{len(factors)} grouping factors: {groups}"
+    if name == "grouped" and known:
+        raise OptionError(
+            f'solver="grouped" cannot treat the known precision of {known[0]!r}; use solver="blocked"'
+        )
+    if name == "grouped" and len(factors) != 1:
+        raise OptionError(
+            f'solver="grouped" treats one grouping factor, this model has {len(factors)} ({groups}); '
+            'use solver="blocked"'
+        )
+    return ("blocked" if name == "sparse" else name), "asked for"
+
+
+def choose_solver(design: Design, name: str = "auto") -> Solver:
+    """Build the solver for a design; its attribute ``reason`` says why it was taken.
+
+    Parameters
+    ----------
+    design : Design
+    name : str
+        See `solver_choice`.
+
+    Returns
+    -------
+    Solver
+
+    Raises
+    ------
+    OptionError
+        Unknown name, or a solver that cannot treat this design.
+    """
+    chosen, reason = solver_choice(design, name)
+    solver: Solver
+    if chosen == "dense":
+        from mixedmodels.solver.dense import DenseSolver
+
+        solver = DenseSolver(design)
+    elif chosen == "grouped":
+        from mixedmodels.solver.grouped import GroupedSolver
+
+        solver = GroupedSolver(design)
+    else:
+        from mixedmodels.solver.blocked import BlockedSolver
+
+        solver = BlockedSolver(design)
+    solver.reason = reason
+    return solver

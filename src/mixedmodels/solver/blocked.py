@@ -59,9 +59,14 @@ class BlockedSolver(CompiledSolver):
     """
 
     name = "blocked"
+    # Pivots kept in the sparse head (-1: by cost) and threads (0: all); fixed here so that tests can change them.
+    _cut = -1
+    _threads = 0
 
     def _prepare(self) -> None:
-        self.structure = BlockedStructure(self._k, self.p, structure_arrays(self.pack))
+        self.structure = BlockedStructure(
+            self._k, self.p, structure_arrays(self.pack), cut=self._cut, n_threads=self._threads
+        )
 
     def describe(self) -> str:
         """One line: what is eliminated first, and how the rest is factored."""

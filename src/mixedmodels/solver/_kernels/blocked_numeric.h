@@ -249,7 +249,7 @@ static inline double *mm_at(const mm_pattern *P, double *x, int row, int col) {
 }
 
 /* one more visit of the blocks of a column: scatter (mode 0: w -> x scaled by Lam', w cleared; mode 1: x -> x
- * scaled by Lam; mode 2: x -> w) */
+ * scaled by Lam; mode 2: x -> w; mode 3: w cleared) */
 static void mm_walk_column(mm_model *M, const double *lam, int j, double *w, int mode)
 {
     const mm_pattern *P = &M->P;
@@ -270,10 +270,13 @@ static void mm_walk_column(mm_model *M, const double *lam, int j, double *w, int
             for (int r = cj; r < end; r++) d[r] *= ls[r] * s;
             d = X + nc;
             for (int i = 0; i < nr; i++) d[i] *= ls[rows[i]] * s;
-        } else {
+        } else if (mode == 2) {
             for (int r = cj; r < end; r++) w[r] = d[r];
             d = X + nc;
             for (int i = 0; i < nr; i++) w[rows[i]] = d[i];
+        } else {
+            for (int r = cj; r < end; r++) w[r] = 0.0;
+            for (int i = 0; i < nr; i++) w[rows[i]] = 0.0;
         }
         return;
     }
@@ -291,7 +294,8 @@ static void mm_walk_column(mm_model *M, const double *lam, int j, double *w, int
                 mm_scale_block(1, ki, li, kj, lj, w + row, n, d, ld);
                 for (int c = 0; c < kj; c++) for (int a = 0; a < ki; a++) w[row + a + (int64_t)c * n] = 0.0;
             } else if (mode == 1) mm_scale_block(0, ki, li, kj, lj, d, ld, d, ld);
-            else for (int c = 0; c < kj; c++) for (int a = 0; a < ki; a++) w[row + a + (int64_t)c * n] = d[a + c * ld];
+            else for (int c = 0; c < kj; c++) for (int a = 0; a < ki; a++)
+                w[row + a + (int64_t)c * n] = mode == 2 ? d[a + c * ld] : 0.0;
             i += ki;
         }
     }
@@ -839,8 +843,9 @@ static void mm_gather_range(mm_model *M, const double *lam, int a, int b, int th
                     acc[r * k0 + c] += v;
                 }
             }
-            memcpy(M->colacc + (int64_t)j * k0 * k0, acc, sizeof(acc));
+            if (!Q) memcpy(M->colacc + (int64_t)j * k0 * k0, acc, sizeof(acc));
         }
+        if (cj < P->t0) mm_walk_column(M, lam, j, w, 3);
     }
 }
 

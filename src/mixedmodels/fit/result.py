@@ -111,7 +111,7 @@ class LMMFit:
         if self._objective is None:
             from mixedmodels.fit.solve import make_objective
 
-            object.__setattr__(self, "_objective", make_objective(self.design, self._options))
+            object.__setattr__(self, "_objective", make_objective(self._frame, self._options))
         return self._objective
 
     @property

@@ -220,7 +220,7 @@ def test_covariance_as_a_function(sleepstudy, sparse, tmp_path):
         ({"names": ["a"]}, "names has 1 entries"),
         ({"names": ["a", "a"]}, "all different"),
         ({"terms": ["Subject"]}, "RandomTerm"),
-        ({"lower": [0.0]}, "lower and upper"),
+        ({"lower": [0.0]}, "lower, upper and jacobian"),
         ({"family": "gaussian"}, "family"),
         ({"terms": np.ones((180, 2)), "covariance": np.eye}, "start"),
     ],

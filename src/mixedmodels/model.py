@@ -140,7 +140,9 @@ class LinearMixedModel:
             if start is None:
                 raise OptionError("a covariance function needs start=: a value of theta to begin from")
             if options.get("solver", "auto") not in ("auto", "dense"):
-                raise OptionError(f"solver {options['solver']!r} cannot treat a covariance function; use 'auto'")
+                raise OptionError(
+                    f"solver {options['solver']!r} cannot treat a covariance function; use 'auto'"
+                )
             Z, terms = terms, ()
             structure = FunctionCovariance(covariance, start, lower, upper, jacobian)
         elif lower is not None or upper is not None or jacobian is not None:
@@ -259,7 +261,9 @@ class LinearMixedModel:
             ``"Residual"``; or a sequence in the order of the terms, the residual variance last.
         """
         if is_function_frame(self._frame):
-            raise OptionError("a covariance given as a function of theta has no variance components; use objective()")
+            raise OptionError(
+                "a covariance given as a function of theta has no variance components; use objective()"
+            )
         return self._objective.at_components(variances)
 
     def loglik_at(self, variances: Any) -> float:
@@ -296,6 +300,5 @@ class LinearMixedModel:
         design = self.design
         what = str(self.formula) if self.formula is not None else "from matrices"
         method = "REML" if self.is_reml else "ML"
-        return (
-            f"<LinearMixedModel {what}: n = {design.n}, p = {design.p}, q = {design.q}, {method}, not fitted>"
-        )
+        q = self._frame.Z.shape[1] if is_function_frame(self._frame) else design.q
+        return f"<LinearMixedModel {what}: n = {design.n}, p = {design.p}, q = {q}, {method}, not fitted>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +13,16 @@ from mixedmodels.errors import ConvergenceWarning, DataError, OptionError
 from mixedmodels.fit import checks
 from mixedmodels.fit.result import LMMFit
 
-if TYPE_CHECKING:
-    from mixedmodels.design import Design
-
-__all__ = ["Options", "fit_frame", "fit_model", "make_frame", "make_objective", "refit", "update"]
+__all__ = [
+    "Options",
+    "fit_frame",
+    "fit_model",
+    "is_function_frame",
+    "make_frame",
+    "make_objective",
+    "refit",
+    "update",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

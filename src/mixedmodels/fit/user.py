@@ -31,7 +31,7 @@ class FunctionSolver:
 class FunctionFit(LMMFit):
     """A fit with ``b ~ N(0, sigma^2 Lambda(theta) Lambda(theta)')``, Lambda a function the user gave.
 
-    It answers what `LMMFit` answers, with one exception: there are no grouping factors, hence no variances per
+    It answers what `LMMFit` answers, except that there are no grouping factors, hence no variances per
     group and no coefficients per level.
     """
 

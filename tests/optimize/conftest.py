@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mixedmodels.objective.em import add_direction
+from mixedmodels.objective.em import add_direction, em_step_from_components
 from mixedmodels.optimize.base import Certificate
 from mixedmodels.solver._kernels.newton import CallbackEvaluator
 
@@ -185,6 +185,28 @@ class ToyLMM:
             out.append((T - s * S)[at : at + k * k].reshape(k, k))
             at += k * k
         return out
+
+    def ecme_step(self, theta, sigma=False):
+        lams = self.factors(theta)
+        flat = np.concatenate([lam.ravel() for lam in lams])
+        _, _, pwrss, T, S = self.components(flat, None, 1)
+        s = self.nu / pwrss
+        shape = [(k, k) for k in self.k]
+        cuts = np.cumsum([k * k for k in self.k])[:-1]
+        T, S = (
+            [a.reshape(d) for a, d in zip(np.split(v, cuts), shape, strict=True)] for v in (T, S)
+        )
+        kinds = [("block", "diagonal", "trace")[kind] for kind in self.kinds]
+        new = em_step_from_components(lams, T, S, s, self.m, kinds)
+        M = [t - s * c for t, c in zip(T, S, strict=True)]
+        drift = sum(np.trace(lam.T @ m @ lam) for lam, m in zip(lams, M, strict=True))
+        out = np.array(theta, dtype=float)
+        for f, i, j, t in self.entries:
+            out[t] = new[f][i, j] / (np.sqrt(1 + drift / self.nu) if sigma else 1.0)
+        return out
+
+    def em_step(self, theta):
+        return self.ecme_step(theta, sigma=True)
 
     def certificate(self, theta):
         lams = self.factors(theta)

@@ -234,9 +234,10 @@ def _fill(run: Run, objective: Any) -> None:
     run.value, run.gradient, run.hessian = float(value), np.asarray(g), np.asarray(H)
     run.evaluations += 1
     run.gradient_evaluations += 1
-    theta = run.theta
-    free = ~(((theta <= objective.lower) & (g >= 0.0)) | ((theta >= objective.upper) & (g <= 0.0)))
-    run.decrement = -0.5 * float(run.gradient @ descend(*factorise(run.hessian, free), run.gradient))
+    search = Search(objective, Control(), lambda *_: None)
+    search.run = run
+    step = descend(*factorise(run.hessian, search.free()), run.gradient)
+    run.decrement = -0.5 * float(run.gradient @ step)
     if run.status.converged and run.decrement > 1e-4:
         run.status = Status.STALLED
 

@@ -194,6 +194,20 @@ class Search:
         held = (theta <= self.lower) & (g > 0.0) & ~self.reflected
         return ~(self.frozen | held | ((theta >= self.upper) & (g < 0.0)))
 
+    def turn_columns(self) -> None:
+        """Change the sign of columns with diagonal zero whose gradient points out of the bound: the same point.
+
+        Methods that keep the bound 0 by projection would take it for a minimum otherwise.
+        """
+        run = self.run
+        for c in self.columns:
+            if run.theta[c[0]] == 0.0 and run.gradient[c[0]] > 0.0 and np.any(run.theta[c] != 0.0):
+                sign = np.ones(len(run.theta))
+                sign[c] = -1.0
+                theta = run.theta * sign
+                theta[c[0]] = 0.0
+                self.accept(theta, (run.value, run.gradient * sign, run.hessian * np.outer(sign, sign)))
+
     def accept(self, theta: np.ndarray, result: tuple[float, np.ndarray, np.ndarray]) -> None:
         self.run.theta = theta
         self.run.value, self.run.gradient, self.run.hessian = result
@@ -372,6 +386,14 @@ class Search:
         self.frozen[index] = True
         return True
 
+    def released(self) -> float:
+        """Predicted decrease if nothing were frozen."""
+        run, frozen = self.run, self.frozen
+        self.frozen = np.zeros_like(frozen)
+        step = descend(*factorise(run.hessian, self.free()), run.gradient)
+        self.frozen = frozen
+        return -0.5 * float(run.gradient @ step)
+
     def escape(self) -> bool:
         """Leave a saddle point along the direction the certificate names."""
         certificate = getattr(self.objective, "certificate", None)
@@ -432,13 +454,20 @@ def newton(
         run.status = state.minimise(limit, last_step=True)
         if run.status is not Status.CONVERGED:
             break
-        on_bound, stepped = state.snap()
-        if on_bound:
-            run.status = state.minimise(limit, last_step=not stepped)
-            if run.status is not Status.CONVERGED:
-                break
-            run.status = Status.BOUNDARY
-        if not on_bound or run.escapes >= control.escapes or not state.escape():
+        _, stepped = state.snap()
+        if not state.frozen.any():
             break
+        run.status = state.minimise(limit, last_step=not stepped)
+        if run.status is not Status.CONVERGED:
+            break
+        run.status = Status.BOUNDARY
+        released = state.released()
+        if run.escapes >= control.escapes:
+            run.status = Status.STALLED if released > 1e-6 else run.status
+            break
+        if not state.escape():
+            if not released > 1e-8:
+                break
+            run.escapes += 1  # a diagonal was frozen at zero too soon
         state.frozen[:] = False
     return run

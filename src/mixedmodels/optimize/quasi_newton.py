@@ -22,8 +22,6 @@ class LBFGSB(Search):
 
     def minimise(self, limit: int, last_step: bool) -> Status:
         """Run L-BFGS-B; at most five restarts."""
-        from scipy.optimize import Bounds, minimize
-
         run = self.run
         for _ in range(6):
             self.step = descend(*factorise(run.hessian, self.free()), run.gradient)
@@ -35,58 +33,11 @@ class LBFGSB(Search):
                 return Status.CONVERGED
             if run.iterations >= limit:
                 return Status.MAXITER
-            before, active = run.value, np.flatnonzero(~self.frozen)
-            worst = run.value + 1e6 + 1e3 * abs(run.value)
-
-            def fun(x: np.ndarray, active=active, worst=worst) -> tuple[float, np.ndarray]:
-                theta = run.theta.copy()
-                theta[active] = x
-                run.evaluations += 1
-                run.gradient_evaluations += 1
-                try:
-                    value, g = self.objective.value_and_gradient(theta)
-                except (FloatingPointError, np.linalg.LinAlgError):
-                    return worst, np.zeros(len(x))
-                if not np.isfinite(value):
-                    return worst, np.zeros(len(x))
-                return float(value), g[active]
-
-            ending: list[Status] = []
-
-            def watch(intermediate_result, active=active, ending=ending) -> None:
-                run.iterations += 1
-                theta = run.theta.copy()
-                theta[active] = intermediate_result.x
-                value = float(intermediate_result.fun)
-                if self.control.trace:
-                    run.trace.append((run.iterations, theta, value))
-                status = self.monitor(run.iterations, theta, value, np.nan)
-                if status is not None:
-                    ending.append(status)
-                    raise StopIteration
-
-            found = minimize(
-                fun,
-                run.theta[active],
-                jac=True,
-                method="L-BFGS-B",
-                bounds=Bounds(self.lower[active], self.upper[active]),
-                callback=watch,
-                options={
-                    "maxiter": max(limit - run.iterations, 1),
-                    "maxfun": 20 * limit + 100,
-                    "ftol": 1e-15,
-                    "gtol": 1e-9,
-                    "maxcor": 20,
-                },
-            )
-            theta = run.theta.copy()
-            theta[active] = found.x
-            result = self.evaluate(theta)
-            if result is not None and result[0] <= run.value:
-                self.accept(theta, result)
-            if ending:
-                return ending[0]
+            self.turn_columns()
+            before = run.value
+            stop = self.bfgs(np.flatnonzero(~self.frozen), limit)
+            if stop is not None:
+                return stop
             if not before - run.value > 10.0 * NOISE * (1.0 + abs(before)):
                 break
         self.step = descend(*factorise(run.hessian, self.free()), run.gradient)
@@ -94,3 +45,56 @@ class LBFGSB(Search):
         if run.decrement < max(1e-7, NOISE * abs(run.value)):
             return Status.CONVERGED
         return Status.MAXITER if run.iterations >= limit else Status.STALLED
+
+    def bfgs(self, active: np.ndarray, limit: int) -> Status | None:
+        """One run of L-BFGS-B; the status with which the monitor ended it, if it did."""
+        from scipy.optimize import Bounds, minimize
+
+        run = self.run
+        base = run.theta.copy()
+        worst = run.value + 1e6 + 1e3 * abs(run.value)
+        ending: list[Status] = []
+
+        def full(x: np.ndarray) -> np.ndarray:
+            theta = base.copy()
+            theta[active] = x
+            return theta
+
+        def fun(x: np.ndarray) -> tuple[float, np.ndarray]:
+            run.evaluations += 1
+            run.gradient_evaluations += 1
+            try:
+                value, g = self.objective.value_and_gradient(full(x))
+            except (FloatingPointError, np.linalg.LinAlgError):
+                return worst, np.zeros(len(x))
+            return (float(value), g[active]) if np.isfinite(value) else (worst, np.zeros(len(x)))
+
+        def watch(intermediate_result) -> None:
+            run.iterations += 1
+            theta, value = full(intermediate_result.x), float(intermediate_result.fun)
+            if self.control.trace:
+                run.trace.append((run.iterations, theta, value))
+            status = self.monitor(run.iterations, theta, value, np.nan)
+            if status is not None:
+                ending.append(status)
+                raise StopIteration
+
+        found = minimize(
+            fun,
+            base[active],
+            jac=True,
+            method="L-BFGS-B",
+            bounds=Bounds(self.lower[active], self.upper[active]),
+            callback=watch,
+            options={
+                "maxiter": max(limit - run.iterations, 1),
+                "maxfun": 20 * limit + 100,
+                "ftol": 1e-15,
+                "gtol": 1e-9,
+                "maxcor": 20,
+            },
+        )
+        result = self.evaluate(full(found.x))
+        if result is not None and result[0] <= run.value:
+            self.accept(full(found.x), result)
+        return ending[0] if ending else None

@@ -31,17 +31,6 @@ class Scoring(Search):
         """Onto all bounds."""
         return np.minimum(np.maximum(theta, self.lower), self.upper)
 
-    def turn_columns(self) -> None:
-        """Change the sign of columns with diagonal zero whose gradient points out of the bound: the same point."""
-        run = self.run
-        for c in self.columns:
-            if run.theta[c[0]] == 0.0 and run.gradient[c[0]] > 0.0 and np.any(run.theta[c] != 0.0):
-                sign = np.ones(len(run.theta))
-                sign[c] = -1.0
-                theta = run.theta * sign
-                theta[c[0]] = 0.0
-                self.accept(theta, (run.value, run.gradient * sign, run.hessian * np.outer(sign, sign)))
-
     def minimise(self, limit: int, last_step: bool) -> Status:
         """Scoring steps until the predicted decrease is below tol."""
         run, tol = self.run, self.control.tol

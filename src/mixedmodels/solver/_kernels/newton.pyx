@@ -844,6 +844,7 @@ cdef bint _escape(Evaluator ev, Search* w, double* mineig, double* residual, dou
 cdef int _run(Evaluator ev, Search* w, double* mineig, double* residual, double* singular, int* kinds,
               double* vectors, int kmax, object callback) noexcept nogil:
     cdef int i, j, status, snapped
+    cdef double released
     _project(w, w.trial)
     _reflect(w, w.trial)
     for i in range(13):
@@ -860,14 +861,30 @@ cdef int _run(Evaluator ev, Search* w, double* mineig, double* residual, double*
         if status != CONVERGED:
             break
         snapped = _snap(ev, w)
-        if snapped:
-            status = _minimise(ev, w, snapped != 3, callback)
-            if status != CONVERGED:
-                break
-            status = BOUNDARY
-        if not snapped or w.escapes >= w.escape_limit \
-                or not _escape(ev, w, mineig, residual, singular, kinds, vectors, kmax):
+        if not snapped:
             break
+        status = _minimise(ev, w, snapped != 3, callback)
+        if status != CONVERGED:
+            break
+        status = BOUNDARY
+        # predicted decrease if nothing were frozen
+        for i in range(w.r):
+            w.mark[i] = w.frozen[i]
+            w.frozen[i] = 0
+        _set_free(w)
+        for i in range(w.r):
+            w.frozen[i] = w.mark[i]
+        factorise(w.r, w.H, w.free, 0.0, w.L2, w.piv2)
+        descend(w.r, w.L2, w.piv2, w.g, w.rest)
+        released = -0.5 * dot(w.r, w.g, w.rest)
+        if w.escapes >= w.escape_limit:
+            if released > 1e-6:
+                status = STALLED
+            break
+        if not _escape(ev, w, mineig, residual, singular, kinds, vectors, kmax):
+            if not released > 1e-8:
+                break
+            w.escapes += 1                           # a diagonal was frozen at zero too soon
         memset(w.frozen, 0, w.r * sizeof(int))
     if not (w.fresh or status == CONVERGED or status == BOUNDARY) \
             or not _certificate(ev, w, mineig, residual, singular, kinds, vectors, kmax):

@@ -44,9 +44,7 @@ def check(design):
         np.testing.assert_allclose(factor.ZX, (Z.T @ X).reshape(m, k, -1), atol=1e-10)
         np.testing.assert_allclose(factor.Zy, (Z.T @ y).reshape(m, k), atol=1e-10)
         assert factor.ZXy.shape == (m, k, design.p + 1)
-    assert set(pack.pairs) == {
-        (f, g) for f in range(len(dense)) for g in range(f + 1, len(dense))
-    }
+    assert set(pack.pairs) == {(f, g) for f in range(len(dense)) for g in range(f + 1, len(dense))}
     for (f, g), table in pack.pairs.items():
         a, b = pack.factors[f], pack.factors[g]
         full = (dense[f].T @ dense[g]).reshape(a.m, a.k, b.m, b.k)
@@ -86,7 +84,9 @@ def test_known_answer_random_intercept():
     np.testing.assert_allclose(pack.factors[0].Zy.ravel() * std.y_scale, [-2.0, 2.0], rtol=1e-14)
 
 
-@pytest.mark.parametrize("kind", ["one_slope", "crossed_slopes", "three_nested", "weights", "three_terms_one_group"])
+@pytest.mark.parametrize(
+    "kind", ["one_slope", "crossed_slopes", "three_nested", "weights", "three_terms_one_group"]
+)
 def test_packs_of_disjoint_rows_add(kind):
     design = random_design(4, kind)
     std = standardise(design)
@@ -99,12 +99,11 @@ def test_packs_of_disjoint_rows_add(kind):
             design.X[rows],
             design.x_names,
             tuple(
-                replace(t, codes=codes[id(t.codes)], Z=None if t.Z is None else t.Z[rows]) for t in design.terms
+                replace(t, codes=codes[id(t.codes)], Z=None if t.Z is None else t.Z[rows])
+                for t in design.terms
             ),
         )
-        columns = tuple(
-            (None if Z is None else Z[rows], mu, D) for Z, mu, D in std.columns
-        )
+        columns = tuple((None if Z is None else Z[rows], mu, D) for Z, mu, D in std.columns)
         coordinates = replace(
             std,
             y=std.y[rows],

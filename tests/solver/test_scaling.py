@@ -71,7 +71,13 @@ def test_least_squares_known_answer():
 
 @pytest.mark.parametrize(
     "change",
-    [lambda x: 2000.0 + x, lambda x: 1.7e9 + x, lambda x: x * 1e6, lambda x: x * 1e-12, lambda x: 1e-12 * (x + 1e6)],
+    [
+        lambda x: 2000.0 + x,
+        lambda x: 1.7e9 + x,
+        lambda x: x * 1e6,
+        lambda x: x * 1e-12,
+        lambda x: 1e-12 * (x + 1e6),
+    ],
     ids=["year", "seconds", "large", "small", "small and far"],
 )
 @pytest.mark.parametrize("weighted", [False, True])
@@ -89,7 +95,9 @@ def test_origin_and_unit_of_x_do_not_matter(change, weighted):
 
 
 @pytest.mark.parametrize("p", [2, 5, 20])
-@pytest.mark.parametrize("change", [lambda y: y + 1e10, lambda y: y * 1e10, lambda y: y * 1e-120, lambda y: y * 1e120])
+@pytest.mark.parametrize(
+    "change", [lambda y: y + 1e10, lambda y: y * 1e10, lambda y: y * 1e-120, lambda y: y * 1e120]
+)
 def test_origin_and_unit_of_y_do_not_matter(p, change):
     rng = np.random.default_rng(6)
     y = rng.integers(-500, 500, 200) / 4.0
@@ -132,7 +140,10 @@ def test_memory_layouts_and_types_agree(p, order):
     expected = standardise(design)
     term = design.terms[0]
     other = replace(
-        design, X=np.asarray(X.astype(np.float32), order=order), y=y, terms=(replace(term, Z=term.Z.astype(int)),)
+        design,
+        X=np.asarray(X.astype(np.float32), order=order),
+        y=y,
+        terms=(replace(term, Z=term.Z.astype(int)),),
     )
     actual = standardise(other)
     np.testing.assert_allclose(actual.X, expected.X, atol=1e-13)

@@ -74,7 +74,7 @@ class CompiledSolver:
         raise NotImplementedError
 
     def _solve(self, evaluator: Any, lam: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        """``beta~ (p,)``, ``(X~'V^{-1}X~)^{-1} (p, p)`` and ``u~`` per factor (m, k); fills the log determinants."""
+        """``beta~``, ``(X~'V^{-1}X~)^{-1}`` and ``u~`` per factor (m, k); fills the log determinants."""
         raise NotImplementedError
 
     def _conditional(self, evaluator: Any, lam: np.ndarray, factor: int) -> np.ndarray:
@@ -169,9 +169,9 @@ class CompiledSolver:
     def start_internal(self) -> np.ndarray:
         """Starting values for theta~ from moments, shape (n_theta,).
 
-        y~ has mean square 1 and the columns of Z~ have too. The mean square within the levels of a factor estimates
-        1 - (variance of that factor), whatever else is crossed with it; a factor's variance is shared equally by its
-        columns. Values are kept away from 0, where the criterion is stationary.
+        y~ has mean square 1 and the columns of Z~ have too. The mean square within the levels of a factor
+        estimates 1 - (variance of that factor), whatever else is crossed with it; a factor's variance is
+        shared equally by its columns. Values are kept away from 0, where the criterion is stationary.
         """
         variances, n = [], self.n
         for factor in self.pack.factors:

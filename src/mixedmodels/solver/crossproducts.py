@@ -89,7 +89,7 @@ class BlockCSR:
         return self.indices.shape[0]
 
     def transpose_pattern(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The same blocks by columns: ``indptr (columns + 1,)``, ``rows (nnz,)``, ``position (nnz,)`` into `data`."""
+        """The same blocks by columns: ``indptr``, ``rows`` and ``position`` into `data`, both (nnz,)."""
         return kernels.transpose_pattern(self.indptr, self.indices, self.columns)
 
     def __add__(self, other: BlockCSR) -> BlockCSR:
@@ -170,7 +170,7 @@ class CrossProducts:
 
 
 def amalgamate(design: Design) -> list[tuple[int, ...]]:
-    """Which terms share a grouping factor: tuples of term indices, most levels first (ties: formula order)."""
+    """Which terms share a factor: tuples of term indices, most levels first (ties: formula order)."""
     found: list[list[int]] = []
     for i, term in enumerate(design.terms):
         for members in found:

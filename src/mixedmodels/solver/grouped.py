@@ -1,4 +1,4 @@
-"""Solver for models with one grouping factor: blocks of k x k, one per level, or one per class of equal levels."""
+"""Solver for models with one grouping factor: k x k blocks, one per level or per class of equal levels."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ class GroupedSolver(CompiledSolver):
     .. math:: E_l = I + R_l'\Sigma R_l, \qquad \log|V| = \sum_l \log|E_l|, \qquad
               [X\ y]'V^{-1}[X\ y] = W + \sum_l t_l' E_l^{-1} t_l,
 
-    where W does not depend on theta. Levels with equal blocks are pooled: their sums are linear in the moments
-    :math:`\sum t_l t_l'` of the class, so that an evaluation costs the number of classes, not of levels.
+    where W does not depend on theta. Levels with equal blocks are pooled: their sums are linear in the
+    moments :math:`\sum t_l t_l'` of the class, so that the cost of an evaluation follows the number of
+    classes, not of levels.
 
     Parameters
     ----------

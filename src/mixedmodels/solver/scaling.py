@@ -4,10 +4,11 @@ Rows are scaled by sqrt(weight). With beta0 the least-squares fit and s the root
 
     y~ = (y - offset - X beta0) / s,     X~ = X T_X  with (1/n) X~'X~ = I,     Z~_b = Z_b T_b,
 
-and everything maps back exactly: ``factor = T_b factor~``, ``beta = beta0 + s T_X beta~``, ``sigma = s sigma~``,
-``logdet_RX2 = logdet_RX2~ - 2 log|T_X|``. A response of 1e10 + noise, years written 2000 + t or dates in
-seconds therefore cost no digits: the columns are shifted by the constant column before anything is squared,
-and badly conditioned Gram matrices are factored a second time (Cholesky QR, twice).
+and everything maps back exactly: ``factor = T_b factor~``, ``beta = beta0 + s T_X beta~``,
+``sigma = s sigma~``, ``logdet_RX2 = logdet_RX2~ - 2 log|T_X|``.
+A response of 1e10 + noise, years written 2000 + t or dates in seconds therefore cost no digits: the columns
+are shifted by the constant column before anything is squared, and badly conditioned Gram matrices are
+factored a second time (Cholesky QR, twice).
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def standardise(design: Design) -> Standardised:
     if p and own.min() < _OWN_SHARE:
         name = design.x_names[int(own.argmin())]
         raise IdentifiabilityError(
-            f"fixed-effects column {name!r} is a linear combination of the other columns; drop it from the formula"
+            f"fixed-effects column {name!r} is a combination of the other columns; drop it from the formula"
         )
     floor = 16.0 * _EPS * rows.rms * math.sqrt(p + 1.0)
     beta0 = np.empty(p)
@@ -223,7 +224,7 @@ def _term_maps(design: Design, sw: np.ndarray | None) -> list[tuple]:
         if linked == [i] and len(set(params[i])) == len(params[i]):
             maps.append(_map_of(term, sw))
             continue
-        # one scale for all that share: the largest of their mean squares keeps every structure
+        # one scale for all that share (identity if they share in different ways) keeps every structure
         alike = all(
             params[j] == params[i] and terms[j].covariance.name == term.covariance.name for j in linked
         )

@@ -834,40 +834,51 @@ def level_products(TermRows rows, const int[::1] codes, Py_ssize_t m, const doub
 
 
 def gram_xy(const double[:, ::1] X, const double[::1] y):
-    """[X y]'[X y], shape (p + 1, p + 1)."""
-    cdef Py_ssize_t n = y.shape[0], i
+    """[X y]'[X y], shape (p + 1, p + 1), as sums of sums over blocks: rounding does not grow with n."""
+    cdef Py_ssize_t n = y.shape[0], i, lo, hi
     cdef int p = <int>X.shape[1], P = p + 1, a, b
     out = np.zeros((P, P))
+    part_ = np.zeros((P, P))
     cdef double[:, ::1] G = out
+    cdef double[:, ::1] part = part_
     cdef const double* x
     cdef const double* base = &X[0, 0] if p else NULL
-    cdef double v, s0 = 0.0, s1 = 0.0, s2 = 0.0, s3 = 0.0, s4 = 0.0, s5 = 0.0
+    cdef double v, s0, s1, s2, s3, s4, s5
     with nogil:
-        if p == 2:
-            for i in range(n):
-                x = base + 2 * i
-                v = y[i]
-                s0 += x[0] * x[0]
-                s1 += x[0] * x[1]
-                s2 += x[1] * x[1]
-                s3 += x[0] * v
-                s4 += x[1] * v
-                s5 += v * v
-            G[0, 0] = s0
-            G[0, 1] = s1
-            G[1, 1] = s2
-            G[0, 2] = s3
-            G[1, 2] = s4
-            G[2, 2] = s5
-        else:
-            for i in range(n):
-                x = base + i * p
-                for a in range(p):
-                    v = x[a]
-                    for b in range(a, p):
-                        G[a, b] += v * x[b]
-                    G[a, p] += v * y[i]
-                G[p, p] += y[i] * y[i]
+        lo = 0
+        while lo < n:
+            hi = lo + 1024 if lo + 1024 < n else n
+            if p == 2:
+                s0 = s1 = s2 = s3 = s4 = s5 = 0.0
+                for i in range(lo, hi):
+                    x = base + 2 * i
+                    v = y[i]
+                    s0 += x[0] * x[0]
+                    s1 += x[0] * x[1]
+                    s2 += x[1] * x[1]
+                    s3 += x[0] * v
+                    s4 += x[1] * v
+                    s5 += v * v
+                G[0, 0] += s0
+                G[0, 1] += s1
+                G[1, 1] += s2
+                G[0, 2] += s3
+                G[1, 2] += s4
+                G[2, 2] += s5
+            else:
+                for i in range(lo, hi):
+                    x = base + i * p
+                    for a in range(p):
+                        v = x[a]
+                        for b in range(a, p):
+                            part[a, b] += v * x[b]
+                        part[a, p] += v * y[i]
+                    part[p, p] += y[i] * y[i]
+                for a in range(P):
+                    for b in range(a, P):
+                        G[a, b] += part[a, b]
+                        part[a, b] = 0.0
+            lo = hi
         for a in range(P):
             for b in range(a):
                 G[a, b] = G[b, a]

@@ -110,7 +110,7 @@ cdef inline double _unit(const double* A, int k) noexcept nogil:
     return u * 1.4210854715202004e-14
 
 
-cdef inline double _inner(int k, const double* R, const double* lam, double* Ei, double* B, double* U) noexcept nogil:
+cdef inline double _inner(int k, const double* R, const double* lam, double* Ei, double* B, double* V) noexcept nogil:
     """Ei = E^{-1} for E = I + (R'lam)(R'lam)', all k x k; returns log|E|."""
     cdef int i, j, l
     cdef double s, d, prod, logs = 0.0
@@ -125,45 +125,39 @@ cdef inline double _inner(int k, const double* R, const double* lam, double* Ei,
             for l in range(i if i > j else j, k):
                 s += R[l * k + i] * lam[l * k + j]
             B[i * k + j] = s
+    # the rows of [I B] made orthogonal: I becomes V = U^{-1} with E = U diag(d) U'
     for i in range(k):
-        for j in range(i + 1):
-            s = 1.0 if i == j else 0.0
-            for l in range(k):
-                s += B[i * k + l] * B[j * k + l]
-            U[i * k + j] = s
-    # U -> unit lower triangle and pivots on the diagonal
+        for j in range(k):
+            V[i * k + j] = 1.0 if i == j else 0.0
     prod = 1.0
     for j in range(k):
-        d = U[j * k + j]
+        d = 1.0
         for l in range(j):
-            d -= U[j * k + l] * U[j * k + l] * U[l * k + l]
-        if d < 1.0:                               # E >= I: less is rounding
-            d = 1.0
-        U[j * k + j] = d
+            d += V[j * k + l] * V[j * k + l]
+        for l in range(k):
+            d += B[j * k + l] * B[j * k + l]
         prod *= d
         if prod > 1e150:
             logs += log(prod)
             prod = 1.0
         for i in range(j + 1, k):
-            s = U[i * k + j]
-            for l in range(j):
-                s -= U[i * k + l] * U[j * k + l] * U[l * k + l]
-            U[i * k + j] = s / d
-    # B = U^{-1}, Ei = B' d^{-1} B
-    for j in range(k):
-        for i in range(j):
-            B[i * k + j] = 0.0
-        B[j * k + j] = 1.0
-        for i in range(j + 1, k):
             s = 0.0
-            for l in range(j, i):
-                s -= U[i * k + l] * B[l * k + j]
-            B[i * k + j] = s
+            for l in range(j):
+                s += V[i * k + l] * V[j * k + l]
+            for l in range(k):
+                s += B[i * k + l] * B[j * k + l]
+            s /= d
+            for l in range(j + 1):
+                V[i * k + l] -= s * V[j * k + l]
+            for l in range(k):
+                B[i * k + l] -= s * B[j * k + l]
+        # from here on row j of B is not needed: it keeps 1/d
+        B[j * k] = 1.0 / d
     for i in range(k):
         for j in range(i + 1):
             s = 0.0
             for l in range(i, k):
-                s += B[l * k + i] * B[l * k + j] / U[l * k + l]
+                s += V[l * k + i] * V[l * k + j] * B[l * k]
             Ei[i * k + j] = s
             Ei[j * k + i] = s
     return logs + log(prod)
@@ -234,6 +228,7 @@ cdef class GroupedLevels:
         within = np.array(G, dtype=np.float64, order="C")
         cdef double[:, ::1] wv = within
         self.within = &wv[0, 0]
+        cdef double[:, ::1] G_ = np.array(G, dtype=np.float64, order="C")
         cdef const double* a = &Av[0, 0, 0] if m else NULL
         cdef const double* bb = &Bv[0, 0, 0] if m else NULL
         # classes of identical blocks, by hashing
@@ -283,6 +278,8 @@ cdef class GroupedLevels:
                     h = (h + 1) & mask
         # a class pays from the number of members whose streaming costs more than its moments
         threshold = 2 + <int>(4.5 * kP * kP / (k * k * k + k * k * P + 0.5 * k * P * P + k2 * k2 + k * kP + 4.0))
+        if threshold < kP // 4:                   # and never more memory than streaming by much
+            threshold = kP // 4
         number_ = np.full(max(found, 1), -1, dtype=np.intp)
         cdef Py_ssize_t[::1] number = number_
         self.n_classes = 0
@@ -309,8 +306,14 @@ cdef class GroupedLevels:
         cdef double* f
         cdef double* w = self.within
         cdef Py_ssize_t at = 0
+        sums_ = np.zeros(2 * P * P)
+        cdef double[::1] sums = sums_
         with nogil:
             for l in range(m):
+                if l % 512 == 0:                  # sums of sums: rounding does not grow with the number of levels
+                    for i in range(P * P):
+                        sums[P * P + i] += sums[i]
+                        sums[i] = 0.0
                 c = -1
                 if self.n_classes:
                     c = number[cls[l]]
@@ -319,7 +322,7 @@ cdef class GroupedLevels:
                     for j in range(P):
                         s = t[i * P + j]
                         for lane in range(j, P):
-                            w[j * P + lane] -= s * t[i * P + lane]
+                            sums[j * P + lane] += s * t[i * P + lane]
                 if c >= 0:
                     C = self.classes + c * self.class_size
                     if C[0] == 0.0:
@@ -339,6 +342,15 @@ cdef class GroupedLevels:
                     for i in range(kP):
                         f[i * LANES] = t[i]
                     at += 1
+            for i in range(P):
+                for j in range(i, P):
+                    w[i * P + j] -= sums[P * P + i * P + j] + sums[i * P + j]
+            # a column of X that the levels explain to rounding (the intercept, say) has no part within them
+            for i in range(P - 1):
+                if w[i * P + i] <= 1e-14 * G_[i, i]:
+                    for j in range(P):
+                        w[i * P + j] = 0.0
+                        w[j * P + i] = 0.0
             for i in range(P):
                 for j in range(i):
                     w[i * P + j] = w[j * P + i]

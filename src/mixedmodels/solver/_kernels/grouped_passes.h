@@ -2,7 +2,7 @@
  *
  * Per level, with A = Z'Z = R R' (R lower triangular) and t = R^{-1} Z'[X y]:
  *
- *     E = I + (R'lam)(R'lam)' = U diag(d) U',   log|D_l| = sum log d,   K = Z'V^{-1}Z = R E^{-1} R',
+ *     E = I + (R'lam)(R'lam)' = U diag(d) U',   log|E| = sum log d,   K = Z'V^{-1}Z = R E^{-1} R',
  *     [X y]'V^{-1}[X y] = (within-level part, constant) + sum_l t' E^{-1} t,
  *     Z'V^{-1}X = R E^{-1} t_X,   c = Z'Py = R E^{-1} (t_y - t_X beta).
  *
@@ -17,8 +17,12 @@
 
 #define TRI(i, j) ((i) * ((i) + 1) / 2 + (j))
 
-/* U (strictly lower part of E, row-major k x k) and inverse pivots; multiplies prod by the pivots. */
-MM_INLINE void mm_factor(const int k, const vd *R, const double *lam, vd *B, vd *U, vd *d, vd *dinv, vd *prod)
+/* E = U diag(d) U' through the rows of [I B], B = R'lam, made orthogonal one after another (modified
+ * Gram-Schmidt): I becomes V = U^{-1}, unit lower triangular, and d are the squared lengths. E itself is never
+ * formed, so that near-singular lam and large levels lose half the digits a Cholesky factor of E would.
+ * Multiplies prod by the pivots (each at least 1).
+ */
+MM_INLINE void mm_factor(const int k, const vd *R, const double *lam, vd *B, vd *V, vd *dinv, vd *prod)
 {
     for (int i = 0; i < k; i++)
         for (int j = 0; j < k; j++) {
@@ -26,28 +30,27 @@ MM_INLINE void mm_factor(const int k, const vd *R, const double *lam, vd *B, vd 
             for (int l = i > j ? i : j; l < k; l++)
                 s += R[TRI(l, i)] * lam[l * k + j];
             B[i * k + j] = s;
+            V[i * k + j] = i == j ? VD_SET(1.0) : VD_SET(0.0);
         }
-    for (int i = 0; i < k; i++)
-        for (int j = 0; j <= i; j++) {
-            vd s = i == j ? VD_SET(1.0) : VD_SET(0.0);
-            for (int l = 0; l < k; l++)
-                s += B[i * k + l] * B[j * k + l];
-            U[i * k + j] = s;
-        }
-    /* E = U diag(d) U' in place */
     for (int j = 0; j < k; j++) {
-        vd pivot = U[j * k + j];
+        vd d = VD_SET(1.0);
         for (int l = 0; l < j; l++)
-            pivot -= U[j * k + l] * U[j * k + l] * d[l];
-        pivot = VD_AT_LEAST_ONE(pivot); /* E >= I: less is rounding */
-        *prod *= pivot;
-        d[j] = pivot;
-        dinv[j] = 1.0 / pivot;
+            d += V[j * k + l] * V[j * k + l];
+        for (int l = 0; l < k; l++)
+            d += B[j * k + l] * B[j * k + l];
+        *prod *= d;
+        dinv[j] = 1.0 / d;
         for (int i = j + 1; i < k; i++) {
-            vd s = U[i * k + j];
+            vd u = VD_SET(0.0);
             for (int l = 0; l < j; l++)
-                s -= U[i * k + l] * U[j * k + l] * d[l];
-            U[i * k + j] = s * dinv[j];
+                u += V[i * k + l] * V[j * k + l];
+            for (int l = 0; l < k; l++)
+                u += B[i * k + l] * B[j * k + l];
+            u *= dinv[j];
+            for (int l = 0; l <= j; l++)
+                V[i * k + l] -= u * V[j * k + l];
+            for (int l = 0; l < k; l++)
+                B[i * k + l] -= u * B[j * k + l];
         }
     }
 }
@@ -57,14 +60,14 @@ MM_INLINE double mm_first(const int k, const int P, const vd *data, ptrdiff_t bl
                           double *G)
 {
     const int nR = k * (k + 1) / 2, F = nR + k * P, nG = P * (P + 1) / 2;
-    vd *acc = work, *V = acc + nG, *B = V + k * P, *U = B + k * k, *dinv = U + k * k, *d = dinv + k;
+    vd *acc = work, *W = acc + nG, *B = W + k * P, *V = B + k * k, *dinv = V + k * k;
     vd prod = VD_SET(1.0);
     double logs = 0.0;
     for (int i = 0; i < nG; i++)
         acc[i] = VD_SET(0.0);
     for (ptrdiff_t b = 0; b < blocks; b++) {
         const vd *R = data + b * F, *t = R + nR;
-        mm_factor(k, R, lam, B, U, d, dinv, &prod);
+        mm_factor(k, R, lam, B, V, dinv, &prod);
         if (VD_ANY_ABOVE(prod, 1e100)) {
             logs += VD_LOG(prod);
             prod = VD_SET(1.0);
@@ -73,15 +76,15 @@ MM_INLINE double mm_first(const int k, const int P, const vd *data, ptrdiff_t bl
             for (int a = 0; a < k; a++) {
                 vd s = t[a * P + j];
                 for (int l = 0; l < a; l++)
-                    s -= U[a * k + l] * V[l * P + j];
-                V[a * P + j] = s;
+                    s += V[a * k + l] * t[l * P + j];
+                W[a * P + j] = s;
             }
         for (int a = 0; a < k; a++) {
             vd *g = acc;
             for (int j = 0; j < P; j++) {
-                vd s = V[a * P + j] * dinv[a];
+                vd s = W[a * P + j] * dinv[a];
                 for (int l = j; l < P; l++)
-                    *g++ += s * V[a * P + l];
+                    *g++ += s * W[a * P + l];
             }
         }
     }
@@ -100,9 +103,9 @@ MM_INLINE void mm_second(const int k, const int P, const int order, const int re
 {
     const int p = P - 1, nR = k * (k + 1) / 2, nF = nR + k * P, k2 = nR;
     const int need_B = p > 0 && (reml || order >= 2);
-    vd *aT = work, *aS = aT + k2, *aF = aS + k2, *aH = aF + k2 * k2, *B = aH + k * p * k, *U = B + k * k;
-    vd *dinv = U + k * k, *Y = dinv + k, *c = Y + k * k, *e = c + k, *K = e + k, *cc = K + k2, *Q = cc + k2;
-    vd *W = Q + k * P, *d = W + k * P;
+    vd *aT = work, *aS = aT + k2, *aF = aS + k2, *aH = aF + k2 * k2, *B = aH + k * p * k, *V = B + k * k;
+    vd *dinv = V + k * k, *Y = dinv + k, *c = Y + k * k, *e = c + k, *K = e + k, *cc = K + k2, *Q = cc + k2;
+    vd *W = Q + k * P;
     vd prod = VD_SET(1.0);
     for (int i = 0; i < k2; i++)
         aT[i] = aS[i] = VD_SET(0.0);
@@ -114,23 +117,24 @@ MM_INLINE void mm_second(const int k, const int P, const int order, const int re
     }
     for (ptrdiff_t b = 0; b < blocks; b++) {
         const vd *R = data + b * nF, *t = R + nR;
-        mm_factor(k, R, lam, B, U, d, dinv, &prod);
-        /* Y = U^{-1} R',  e = d^{-1} U^{-1} (t v) */
+        mm_factor(k, R, lam, B, V, dinv, &prod);
+        /* Y = U^{-1} R',  e = U^{-1} (t v) */
         for (int j = 0; j < k; j++)
             for (int a = 0; a < k; a++) {
                 vd s = j >= a ? R[TRI(j, a)] : VD_SET(0.0);
-                for (int l = 0; l < a; l++)
-                    s -= U[a * k + l] * Y[l * k + j];
+                for (int l = 0; l < a && l <= j; l++)
+                    s += V[a * k + l] * R[TRI(j, l)];
                 Y[a * k + j] = s;
             }
         for (int a = 0; a < k; a++) {
             vd s = VD_SET(0.0);
             for (int j = 0; j < P; j++)
                 s += t[a * P + j] * v[j];
-            for (int l = 0; l < a; l++)
-                s -= U[a * k + l] * e[l];
             e[a] = s;
         }
+        for (int a = k - 1; a >= 0; a--)
+            for (int l = 0; l < a; l++)
+                e[a] += V[a * k + l] * e[l];
         for (int a = 0; a < k; a++) {
             vd s = VD_SET(0.0);
             for (int l = 0; l < k; l++)
@@ -158,11 +162,9 @@ MM_INLINE void mm_second(const int k, const int P, const int order, const int re
                 for (int a = 0; a < k; a++) {
                     vd s = t[a * P + j];
                     for (int l = 0; l < a; l++)
-                        s -= U[a * k + l] * Q[l * P + j];
-                    Q[a * P + j] = s;
+                        s += V[a * k + l] * t[l * P + j];
+                    Q[a * P + j] = s * dinv[a];
                 }
-                for (int a = 0; a < k; a++)
-                    Q[a * P + j] *= dinv[a];
             }
             for (int a = 0; a < k; a++)
                 for (int j = 0; j < p; j++) {

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <stddef.h>
 
-#if defined(__GNUC__) || defined(__clang__)
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(MIXEDMODELS_ONE_LANE)
 #define LANES 4
 typedef double vd __attribute__((vector_size(32), aligned(8)));
 #define MM_INLINE static inline __attribute__((always_inline))
@@ -31,19 +31,15 @@ typedef double vd;
 #endif
 
 #if LANES == 4
+/* a set of lanes from one number, their sum, whether one is above x, the sum of their logarithms */
 #define VD_SET(x) ((vd){(x), (x), (x), (x)})
 #define VD_SUM(v) (((v)[0] + (v)[1]) + ((v)[2] + (v)[3]))
 #define VD_ANY_ABOVE(v, x) (((v)[0] > (x)) | ((v)[1] > (x)) | ((v)[2] > (x)) | ((v)[3] > (x)))
-typedef long long vl __attribute__((vector_size(32), aligned(8)));
-#define VD_CHOOSE(mask, a, b) ((vd)(((mask) & (vl)(a)) | (~(mask) & (vl)(b))))
-/* at least 1, NaN stays NaN */
-#define VD_AT_LEAST_ONE(v) VD_CHOOSE((vl)((v) < VD_SET(1.0)), VD_SET(1.0), (v))
 #define VD_LOG(v) (log((v)[0]) + log((v)[1]) + log((v)[2]) + log((v)[3]))
 #else
 #define VD_SET(x) (x)
 #define VD_SUM(v) (v)
 #define VD_ANY_ABOVE(v, x) ((v) > (x))
-#define VD_AT_LEAST_ONE(v) ((v) < 1.0 ? 1.0 : (v))
 #define VD_LOG(v) log(v)
 #endif
 

@@ -1,0 +1,514 @@
+"""Hard cases: inputs on which mixed-model software goes wrong, each by its number in docs/hard_cases.md.
+
+The last column of that table says what is expected here; where another package does otherwise the test says so.
+Cases about generalised models, profile intervals and small-sample tests belong to the rooms that fit them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import warnings
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import mixedmodels as mm
+
+SLEEP = "Reaction ~ Days + (Days | Subject)"
+SLEEP_REML = 1743.62827195849
+SLEEP_ML = 1751.93934446
+
+
+@pytest.fixture(scope="module")
+def sleep():
+    return mm.load_dataset("sleepstudy", backend="pandas")
+
+
+def notes(fit) -> str:
+    return " | ".join(str(m) for m in fit.messages).lower()
+
+
+def simulated(seed=0, groups=12, per=8):
+    rng = np.random.default_rng(seed)
+    g = np.repeat(np.arange(groups), per)
+    x = rng.normal(size=g.size)
+    y = 1 + 0.5 * x + rng.normal(size=groups)[g] + rng.normal(size=g.size)
+    return pd.DataFrame({"y": y, "x": x, "g": g})
+
+
+# ---------------------------------------------------------------------------------------- boundaries
+
+
+def test_01_zero_variance_is_exactly_zero():
+    fit = mm.lmm("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff2"), reml=False)
+    assert fit.theta[0] == 0.0
+    assert fit.is_singular and fit.converged
+    assert "batch" in notes(fit)
+    assert fit.loglik == pytest.approx(-81.43652, abs=1e-5)
+    reml = mm.lmm("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff2"))
+    assert reml.theta[0] == 0.0
+    assert reml.loglik == pytest.approx(-80.91414, abs=1e-5)
+    # without the variance the standard error is that of the plain mean
+    y = mm.load_dataset("Dyestuff2", backend="pandas")["Yield"].to_numpy()
+    assert reml.se["(Intercept)"] == pytest.approx(y.std(ddof=1) / np.sqrt(y.size), rel=1e-10)
+
+
+def test_02_correlation_of_one_is_fitted_and_named():
+    rng = np.random.default_rng(5)
+    g = np.repeat(np.arange(8), 6)
+    x = np.tile(np.arange(6.0), 8)
+    a = rng.normal(size=8)
+    df = pd.DataFrame({"y": 3 + x + a[g] * (1 + 0.5 * x) + rng.normal(size=48), "x": x, "g": g})
+    fit = mm.lmm("y ~ x + (x | g)", df)
+    assert fit.is_singular and fit.converged
+    table = fit.varcorr.to_frame()
+    row = table[(table["name1"] == "(Intercept)") & (table["name2"] == "x")]
+    assert abs(row["sdcor"].iloc[0]) == pytest.approx(1.0, abs=1e-8)
+    assert "g" in notes(fit) and "singular" in notes(fit)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d + 2000,
+        lambda d: d + 1e5,
+        lambda d: d * 1e6,
+        lambda d: d * 1e-6,
+        lambda d: d * 86400.0 + 1.7e9,
+        lambda d: -3.0 * d + 7,
+    ],
+    ids=["2000+", "1e5+", "1e6x", "1e-6x", "seconds since 1970", "reflected"],
+)
+@pytest.mark.parametrize("reml", [True, False])
+def test_03_affine_changes_of_x_leave_the_likelihood(sleep, change, reml):
+    x = change(sleep["Days"].to_numpy(float))
+    slope = (change(np.array([1.0])) - change(np.array([0.0])))[0]
+    fit = mm.lmm("Reaction ~ x + (x | Subject)", sleep.assign(x=x), reml=reml)
+    base = mm.lmm(SLEEP, sleep, reml=reml)
+    # REML also holds log|X'V^-1 X|, which changes by the known factor of the columns of X
+    jacobian = 2 * np.log(abs(slope)) if reml else 0.0
+    assert fit.criterion - jacobian == pytest.approx(base.criterion, rel=1e-8)
+    assert fit.fixef["x"] * slope == pytest.approx(base.fixef["Days"], rel=1e-6)
+    assert fit.se["x"] * abs(slope) == pytest.approx(base.se["Days"], rel=1e-5)
+    assert fit.sigma == pytest.approx(base.sigma, rel=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1e3, 1e10, 1e-10])
+def test_04_scaling_y_scales_the_estimates(sleep, factor):
+    base = mm.lmm(SLEEP, sleep)
+    fit = mm.lmm(SLEEP, sleep.assign(Reaction=sleep["Reaction"] * factor))
+    expected = base.criterion + 2 * (base.nobs - 2) * np.log(factor)
+    assert fit.criterion == pytest.approx(expected, rel=1e-8)
+    assert fit.sigma == pytest.approx(base.sigma * factor, rel=1e-7)
+    np.testing.assert_allclose(fit.beta, base.beta * factor, rtol=1e-8)
+    np.testing.assert_allclose(fit.theta, base.theta, rtol=1e-5)
+
+
+def test_04_a_huge_mean_costs_nothing(sleep):
+    base = mm.lmm(SLEEP, sleep)
+    fit = mm.lmm(SLEEP, sleep.assign(Reaction=sleep["Reaction"] + 2.0**33))
+    assert fit.criterion == pytest.approx(base.criterion, rel=1e-7)  # limited by the digits left in y itself
+    assert fit.sigma == pytest.approx(base.sigma, rel=1e-6)
+
+
+def test_05_columns_on_different_scales_need_no_warning(sleep):
+    df = sleep.assign(big=np.sin(np.arange(180.0)) * 1e9, small=np.cos(np.arange(180.0)) * 1e-9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit = mm.lmm("Reaction ~ Days + big + small + (Days | Subject)", df)
+    unit = mm.lmm(
+        "Reaction ~ Days + big + small + (Days | Subject)",
+        df.assign(big=df["big"] * 1e-9, small=df["small"] * 1e9),
+    )
+    assert fit.converged
+    assert fit.fixef["big"] * 1e9 == pytest.approx(unit.fixef["big"], rel=1e-6)
+    assert fit.fixef["small"] * 1e-9 == pytest.approx(unit.fixef["small"], rel=1e-6)
+    assert fit.dropped_columns == ()
+
+
+# ------------------------------------------------------------------------------------ identifiability
+
+
+def test_06_one_observation_per_level(sleep):
+    df = sleep.assign(row=np.arange(180))
+    with pytest.raises(mm.IdentifiabilityError, match="row"):
+        mm.lmm("Reaction ~ Days + (1 | row)", df)
+    fit = mm.lmm("Reaction ~ Days + (1 | row)", df, sigma=20.0, reml=False)  # identified once sigma is known
+    assert fit.converged
+    total = fit.sigma**2 * (1 + fit.theta[0] ** 2)
+    ols = np.polyfit(df["Days"], df["Reaction"], 1)
+    residual = df["Reaction"] - np.polyval(ols, df["Days"])
+    assert total == pytest.approx(np.mean(residual**2), rel=1e-6)
+
+
+@pytest.mark.skip(reason="7: observation-level effects of count models need the generalised models")
+def test_07_observation_level_effects():
+    raise AssertionError
+
+
+def test_08_more_random_effects_than_observations():
+    df = pd.DataFrame({"y": np.arange(12.0) ** 1.5, "x": np.tile([0.0, 1.0], 6), "g": np.repeat(np.arange(6), 2)})
+    with pytest.raises(mm.IdentifiabilityError, match=r"x \| g"):
+        mm.lmm("y ~ x + (x | g)", df)
+
+
+def test_09_levels_of_a_grouping_factor(sleep):
+    with pytest.raises(mm.IdentifiabilityError, match="only"):
+        mm.lmm("Reaction ~ Days + (1 | only)", sleep.assign(only="a"))
+    few = mm.lmm("Reaction ~ Days + (1 | half)", sleep.assign(half=np.repeat(["a", "b", "c"], 60)))
+    assert "half" in notes(few) and "3 levels" in notes(few)
+
+
+def test_10_rank_deficient_fixed_part(sleep):
+    fit = mm.lmm("Reaction ~ Days + Days2 + (1 | Subject)", sleep.assign(Days2=2 * sleep["Days"] + 1))
+    base = mm.lmm("Reaction ~ Days + (1 | Subject)", sleep)
+    assert fit.dropped_columns == ("Days2",)
+    assert "days2" in notes(fit)
+    assert fit.criterion == pytest.approx(base.criterion, rel=1e-10)
+    assert list(fit.fixef) == ["(Intercept)", "Days"]
+
+
+def test_11_empty_cell_is_not_estimable():
+    rng = np.random.default_rng(2)
+    a, b = np.meshgrid(["a1", "a2"], ["b1", "b2", "b3"])
+    cells = pd.DataFrame({"A": a.ravel(), "B": b.ravel()})
+    df = pd.concat([cells] * 10, ignore_index=True)
+    df["g"] = np.arange(60) % 5
+    df["y"] = rng.normal(size=60)
+    df = df[~((df["A"] == "a2") & (df["B"] == "b3"))].reset_index(drop=True)
+    fit = mm.lmm("y ~ A * B + (1 | g)", df)
+    assert fit.dropped_columns == ("Aa2:Bb3",)
+    with pytest.warns(mm.NotEstimableWarning, match="1"):
+        values = np.asarray(fit.predict(cells, re_form="none"))
+    empty = ((cells["A"] == "a2") & (cells["B"] == "b3")).to_numpy()
+    assert np.isnan(values[empty]).all()
+    assert np.isfinite(values[~empty]).all()
+
+
+@pytest.mark.skip(reason="12: separation needs the generalised models")
+def test_12_separation():
+    raise AssertionError
+
+
+@pytest.mark.parametrize("reml", [True, False])
+def test_13_constant_response(sleep, reml):
+    with pytest.raises(mm.DataError, match="Reaction"):
+        mm.lmm(SLEEP, sleep.assign(Reaction=3.0), reml=reml)
+
+
+# --------------------------------------------------------------------------------------- missing data
+
+
+def with_missing(sleep):
+    df = sleep.copy()
+    df.loc[3, "Reaction"] = np.nan
+    df["Days"] = df["Days"].astype(float)
+    df.loc[[10, 11], "Days"] = np.nan
+    return df
+
+
+def test_14_missing_values(sleep):
+    df = with_missing(sleep)
+    omit = mm.lmm(SLEEP, df)
+    assert omit.nobs == 177
+    assert "reaction" in notes(omit) and "days" in notes(omit)
+    assert len(omit.fitted()) == 177
+    exclude = mm.lmm(SLEEP, df, na_action="exclude")
+    assert exclude.criterion == omit.criterion
+    padded = np.asarray(exclude.residuals())
+    assert padded.shape == (180,)
+    assert np.flatnonzero(np.isnan(padded)).tolist() == [3, 10, 11]
+    with pytest.raises(mm.DataError, match=r"Reaction|Days"):
+        mm.lmm(SLEEP, df, na_action="fail")
+    assert df["Reaction"].isna().sum() == 1  # the input is as it was
+
+
+@pytest.mark.parametrize("column", ["Reaction", "Days"])
+def test_15_infinite_values(sleep, column):
+    df = sleep.copy()
+    df[column] = df[column].astype(float)
+    df.loc[7, column] = np.inf
+    with pytest.raises(mm.DataError, match=column):
+        mm.lmm(SLEEP, df)
+
+
+def test_16_no_rows_left(sleep):
+    with pytest.raises(mm.DataError, match="0"):
+        mm.lmm(SLEEP, sleep.assign(Days=np.nan))
+
+
+def test_17_unused_levels(sleep):
+    wide = sleep.assign(
+        Subject=pd.Categorical(sleep["Subject"].astype(str), categories=["none", *sleep["Subject"].astype(str).unique()]),
+        f=pd.Categorical(np.where(sleep["Days"] > 4, "late", "early"), categories=["early", "never", "late"]),
+    )
+    fit = mm.lmm("Reaction ~ f + (1 | Subject)", wide)
+    assert list(fit.fixef) == ["(Intercept)", "flate"]
+    assert fit.ngroups == {"Subject": 18}
+    assert "never" in notes(fit)
+
+
+# ------------------------------------------------------------------------------------------ new data
+
+
+def test_18_new_group_level(sleep):
+    fit = mm.lmm(SLEEP, sleep)
+    new = pd.DataFrame({"Days": [0.0, 5.0], "Subject": ["308", "999"]})
+    with pytest.raises(mm.NewLevelError, match="999"):
+        fit.predict(new)
+    values = np.asarray(fit.predict(new, new_levels="population"))
+    assert values[1] == pytest.approx(fit.fixef["(Intercept)"] + 5 * fit.fixef["Days"], rel=1e-12)
+    assert np.isnan(np.asarray(fit.predict(new, new_levels="missing"))[1])
+
+
+def test_19_missing_group_at_prediction(sleep):
+    fit = mm.lmm(SLEEP, sleep)
+    new = pd.DataFrame({"Days": [5.0], "Subject": [None]})
+    values = np.asarray(fit.predict(new, new_levels="population"))
+    assert values[0] == pytest.approx(fit.fixef["(Intercept)"] + 5 * fit.fixef["Days"], rel=1e-12)
+
+
+def test_20_new_level_of_a_fixed_factor(sleep):
+    df = sleep.assign(f=np.where(sleep["Days"] > 4, "late", "early"))
+    fit = mm.lmm("Reaction ~ f + (1 | Subject)", df)
+    with pytest.raises(mm.NewLevelError, match=r"f.*midnight|midnight.*f"):
+        fit.predict(pd.DataFrame({"f": ["midnight"], "Subject": ["308"]}))
+
+
+def test_21_population_predictions_need_no_groups(sleep):
+    fit = mm.lmm(SLEEP, sleep)
+    new = pd.DataFrame({"Days": [1.0]})
+    assert np.isfinite(np.asarray(fit.predict(new, re_form="none")))[0]
+    with pytest.raises(mm.DataError, match="Subject"):
+        fit.predict(new)
+
+
+@pytest.mark.parametrize("call", ["poly(Days, 2)", "ns(Days, df = 3)", "bs(Days, df = 4)", "scale(Days)"])
+def test_22_transforms_keep_what_they_learnt(sleep, call):
+    fit = mm.lmm(f"Reaction ~ {call} + ({call if 'scale' in call else '1'} | Subject)", sleep)
+    whole = np.asarray(fit.predict(sleep))
+    np.testing.assert_allclose(whole, np.asarray(fit.fitted()), rtol=1e-10)
+    for row in (0, 57, 179):
+        single = np.asarray(fit.predict(sleep.iloc[[row]]))
+        assert single[0] == pytest.approx(whole[row], rel=1e-12)
+
+
+def test_23_transformed_response_says_its_scale(sleep):
+    fit = mm.lmm("log(Reaction) ~ Days + (1 | Subject)", sleep)
+    assert "log(reaction)" in notes(fit)
+    assert np.asarray(fit.predict(sleep)).max() < 10
+
+
+# ------------------------------------------------------------------------------------ offset, weights
+
+
+def test_24_offset_is_the_shifted_response(sleep):
+    off = np.cos(np.arange(180.0)) * 40
+    df = sleep.assign(off=off, shifted=sleep["Reaction"] - off)
+    base = mm.lmm("shifted ~ Days + (Days | Subject)", df)
+    for fit in (
+        mm.lmm("Reaction ~ Days + offset(off) + (Days | Subject)", df),
+        mm.lmm(SLEEP, df, offset="off"),
+        mm.lmm(SLEEP, df, offset=off),
+    ):
+        assert fit.criterion == pytest.approx(base.criterion, rel=1e-12)
+        np.testing.assert_allclose(fit.beta, base.beta, rtol=1e-9)
+        np.testing.assert_allclose(np.asarray(fit.fitted()), np.asarray(base.fitted()) + off, rtol=1e-9)
+    inside = mm.lmm("Reaction ~ Days + offset(off) + (Days | Subject)", df)
+    np.testing.assert_allclose(np.asarray(inside.predict(df)), np.asarray(inside.fitted()), rtol=1e-11)
+    again = inside.refit(df["Reaction"].to_numpy() * 1.0)
+    assert again.criterion == pytest.approx(inside.criterion, rel=1e-12)
+
+
+def test_25_prior_weights_are_precisions(sleep):
+    w = 0.5 + np.arange(180) % 4
+    df = sleep.assign(w=w, w10=10 * w)
+    one = mm.lmm(SLEEP, df, weights="w")
+    ten = mm.lmm(SLEEP, df, weights="w10")
+    assert ten.loglik == pytest.approx(one.loglik, rel=1e-10)
+    assert ten.sigma == pytest.approx(one.sigma * np.sqrt(10), rel=1e-6)
+    a, b = one.varcorr.to_frame(), ten.varcorr.to_frame()
+    assert a["sdcor"].iloc[0] == pytest.approx(b["sdcor"].iloc[0], rel=1e-5)
+
+
+def test_26_zero_and_negative_weights(sleep):
+    w = np.ones(180)
+    w[[4, 90]] = 0.0
+    fit = mm.lmm(SLEEP, sleep.assign(w=w), weights="w")
+    dropped = mm.lmm(SLEEP, sleep[w > 0])
+    assert fit.criterion == pytest.approx(dropped.criterion, rel=1e-12)
+    values = np.asarray(fit.fitted())
+    assert values.shape == (180,) and np.isfinite(values).all()
+    w[3] = -1
+    with pytest.raises(mm.DataError, match="w"):
+        mm.lmm(SLEEP, sleep.assign(w=w), weights="w")
+
+
+# ------------------------------------------------------------------------------------------- formulas
+
+
+def test_33_double_bar_is_diagonal_for_factors():
+    machines = mm.load_dataset("Machines", backend="pandas")
+    fit = mm.lmm("score ~ Machine + (Machine || Worker)", machines)
+    assert fit.theta.shape == (3,)
+    assert mm.lmm("score ~ Machine + (Machine | Worker)", machines).theta.shape == (6,)
+
+
+def test_34_overlapping_terms_are_noted():
+    machines = mm.load_dataset("Machines", backend="pandas")
+    fit = mm.lmm("score ~ Machine + (1 | Worker) + (0 + Machine | Worker)", machines)
+    assert "overlap" in notes(fit)
+
+
+def test_35_duplicate_terms():
+    with pytest.raises(mm.MixedModelsError, match=r"1 \| Batch"):
+        mm.lmm("Yield ~ 1 + (1 | Batch) + (1 | Batch)", mm.load_dataset("Dyestuff"))
+
+
+def test_36_nesting_builds_observed_combinations_only():
+    pastes = mm.load_dataset("Pastes", backend="pandas")
+    fit = mm.lmm("strength ~ 1 + (1 | batch/cask)", pastes)
+    assert fit.ngroups == {"cask:batch": 30, "batch": 10}
+    other = mm.lmm("strength ~ 1 + (1 | batch) + (1 | batch:cask)", pastes)
+    assert other.ngroups == {"batch": 10, "batch:cask": 30}
+    assert other.criterion == pytest.approx(fit.criterion, rel=1e-10)
+
+
+def test_37_reused_labels_are_noted():
+    fit = mm.lmm("strength ~ 1 + (1 | batch) + (1 | cask)", mm.load_dataset("Pastes"))
+    assert "cask" in notes(fit) and "nested" in notes(fit)
+
+
+def test_38_bar_without_parentheses(sleep):
+    with pytest.raises(mm.FormulaError, match=r"\(Days \+ 1 \| Subject\)|parenthes"):
+        mm.lmm("Reaction ~ Days + 1|Subject", sleep)
+
+
+def test_39_dot_leaves_out_the_groups(sleep):
+    fit = mm.lmm("Reaction ~ . + (1 | Subject)", sleep)
+    assert list(fit.fixef) == ["(Intercept)", "Days"]
+    assert "subject" in notes(fit)
+
+
+def test_40_no_random_or_no_fixed_part(sleep):
+    with pytest.raises(mm.FormulaError, match="random"):
+        mm.lmm("Reaction ~ Days", sleep)
+    fit = mm.lmm("Reaction ~ 0 + (1 | Subject)", sleep)
+    assert fit.beta.shape == (0,)
+    assert fit.converged
+    assert "Subject" in str(fit)
+
+
+def test_41_types_of_grouping_columns(sleep):
+    base = mm.lmm("Reaction ~ Days + (Days | Subject)", sleep)
+    text = sleep["Subject"].astype(str)
+    frames = {
+        "int": sleep.assign(Subject=text.astype(int)),
+        "str": sleep.assign(Subject=text),
+        "object": sleep.assign(Subject=text.astype(object)),
+        "category": sleep.assign(Subject=text.astype("category")),
+        "nullable int": sleep.assign(Subject=text.astype(int).astype("Int64")),
+        "string dtype": sleep.assign(Subject=text.astype("string")),
+        "polars": pl.DataFrame({c: sleep[c].astype(str).to_list() if c == "Subject" else sleep[c].to_list() for c in sleep}),
+        "arrow": pa.table({"Reaction": sleep["Reaction"].to_numpy(), "Days": sleep["Days"].to_numpy(float), "Subject": text.to_list()}),
+        "dict": {"Reaction": sleep["Reaction"].to_numpy(), "Days": sleep["Days"].to_numpy(), "Subject": text.to_numpy(object)},
+    }
+    for name, frame in frames.items():
+        fit = mm.lmm(SLEEP, frame)
+        assert fit.criterion == pytest.approx(base.criterion, rel=1e-12), name
+        assert fit.ngroups == {"Subject": 18}, name
+    half = mm.lmm("Reaction ~ Days + (1 | late)", sleep.assign(late=sleep["Days"] > 4))
+    assert half.ngroups == {"late": 2}
+    missing = text.astype("category").where(sleep.index != 0)
+    assert mm.lmm(SLEEP, sleep.assign(Subject=missing)).nobs == 179
+
+
+def test_42_dates_are_days(sleep):
+    days = [dt.datetime(2024, 5, 1) + dt.timedelta(days=int(d)) for d in sleep["Days"]]
+    fit = mm.lmm("Reaction ~ day + (day | Subject)", sleep.assign(day=pd.to_datetime(days)))
+    base = mm.lmm(SLEEP, sleep)
+    assert fit.criterion == pytest.approx(base.criterion, rel=1e-8)
+    assert fit.fixef["day"] == pytest.approx(base.fixef["Days"], rel=1e-6)
+
+
+# ----------------------------------------------------------------------------------------------- other
+
+
+def test_45_models_on_different_rows(sleep):
+    a = mm.lmm("Reaction ~ Days + (Days | Subject)", sleep, reml=False)
+    b = mm.lmm("Reaction ~ Days + (1 | Subject)", sleep.iloc[:-1], reml=False)
+    with pytest.raises(mm.DataError, match=r"180.*179|179.*180"):
+        mm.compare(a, b)
+    c = mm.lmm("Reaction ~ Days + (1 | Subject)", sleep.assign(Reaction=sleep["Reaction"] + 1), reml=False)
+    with pytest.raises(mm.DataError, match="response"):
+        mm.compare(a, c)
+
+
+@pytest.mark.slow
+def test_55_one_huge_group_and_many_small_ones():
+    rng = np.random.default_rng(8)
+    g = np.concatenate([np.zeros(1_000_000, dtype=np.int64), 1 + np.arange(200_000) % 50_000])
+    b = rng.normal(size=50_001) * 0.7
+    y = 2 + b[g] + rng.normal(size=g.size)
+    fit = mm.lmm("y ~ 1 + (1 | g)", {"y": y, "g": g})
+    assert fit.converged
+    assert fit.ngroups == {"g": 50_001}
+    sd = fit.varcorr.to_frame()["sdcor"]
+    assert float(np.asarray(sd)[0]) == pytest.approx(0.7, abs=0.02)
+    assert fit.sigma == pytest.approx(1.0, abs=0.005)
+
+
+def test_59_contrasts_are_kept_in_the_model():
+    machines = mm.load_dataset("Machines", backend="pandas")
+    default = mm.lmm("score ~ Machine + (1 | Worker)", machines)
+    fit = mm.lmm("score ~ Machine + (1 | Worker)", machines, contrasts={"Machine": "sum"})
+    assert list(fit.fixef) == ["(Intercept)", "Machine1", "Machine2"]
+    new = machines.iloc[[0, 20, 40]]
+    np.testing.assert_allclose(np.asarray(fit.predict(new)), np.asarray(default.predict(new)), rtol=1e-6)
+
+
+def test_62_parameters_are_counted_once(sleep):
+    fit = mm.lmm(SLEEP, sleep, reml=False)
+    assert fit.df_model == 6
+    assert fit.aic == pytest.approx(-2 * fit.loglik + 12, rel=1e-12)
+    assert fit.bic == pytest.approx(-2 * fit.loglik + 6 * np.log(180), rel=1e-12)
+    assert mm.lmm("Reaction ~ Days + (Days || Subject)", sleep).df_model == 5
+    assert mm.lmm(SLEEP, sleep, sigma=25.0).df_model == 5
+
+
+def test_63_perfect_fit():
+    df = pd.DataFrame({"g": np.repeat(np.arange(5), 4), "x": np.tile(np.arange(4.0), 5)})
+    df["y"] = 2 + 3 * df["x"]
+    with pytest.raises(mm.MixedModelsError, match="perfect"):
+        mm.lmm("y ~ x + (1 | g)", df)
+    df["y"] = 2 + 3 * df["x"] + np.array([0.0, 4, -2, 1, 3])[df["g"]]
+    with pytest.raises(mm.MixedModelsError, match="perfect"):
+        mm.lmm("y ~ x + (1 | g)", df)
+
+
+def test_64_the_same_twice(sleep):
+    insteval = mm.load_dataset("InstEval", backend="pandas").iloc[:20000]
+    for formula, data in ((SLEEP, sleep), ("y ~ service + (1 | s) + (1 | d)", insteval)):
+        a, b = mm.lmm(formula, data), mm.lmm(formula, data)
+        assert a.criterion == b.criterion
+        assert np.array_equal(a.theta, b.theta)
+        assert np.array_equal(a.beta, b.beta)
+
+
+def test_permuting_rows_changes_nothing(sleep):
+    shuffled = sleep.sample(frac=1, random_state=3)
+    assert mm.lmm(SLEEP, shuffled).criterion == pytest.approx(mm.lmm(SLEEP, sleep).criterion, rel=1e-12)
+
+
+def test_duplicated_rows_are_weight_two_up_to_the_known_constant():
+    df = simulated()
+    twice = mm.lmm("y ~ x + (1 | g)", pd.concat([df, df], ignore_index=True), reml=False)
+    weighted = mm.LinearMixedModel("y ~ x + (1 | g)", df.assign(w=2.0), weights="w", reml=False)
+    # at given parameters the estimates of beta agree, because the cross-products are the same
+    other = mm.LinearMixedModel("y ~ x + (1 | g)", pd.concat([df, df], ignore_index=True), reml=False)
+    np.testing.assert_allclose(
+        weighted.solution(twice.theta).beta, other.solution(twice.theta).beta, rtol=1e-10
+    )

@@ -26,6 +26,9 @@ cdef extern from "blocked_numeric.h" nogil:
         void* dtrsm
         void* dpotrf
         void* dpotri
+        void* set_threads
+        void* get_threads
+    void mm_quiet(const mm_blas* bl, int on)
     ctypedef struct mm_pattern:
         int n, nb, ns, t0, nt
         double nnz
@@ -63,6 +66,32 @@ cdef extern from "blocked_numeric.h" nogil:
     int mm_forward(mm_model* M, const double* lam, mm_scalars* sc)
     void mm_back(mm_model* M, const double* lam, int nc)
     int mm_conditional(mm_model* M, const double* lam, int f, double* out)
+
+
+_threads_found = None
+
+
+def _library_threads():
+    """Addresses of the set and get functions for the threads of SciPy's OpenBLAS, or (0, 0)."""
+    global _threads_found
+    if _threads_found is None:
+        import ctypes
+
+        from threadpoolctl import ThreadpoolController
+
+        _threads_found = (0, 0)
+        found = [lib for lib in ThreadpoolController().lib_controllers if lib.internal_api == "openblas"]
+        # NumPy may bring a library of its own with 64-bit integers; cython_blas is SciPy's
+        found.sort(key=lambda lib: ("scipy.libs" not in lib.filepath, "64_" in os.path.basename(lib.filepath)))
+        for prefix in ("scipy_", ""):
+            if found and _threads_found == (0, 0):
+                library = found[0].dynlib
+                names = [f"{prefix}openblas_{verb}_num_threads" for verb in ("set", "get")]
+                if all(hasattr(library, name) for name in names):
+                    _threads_found = tuple(
+                        ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in names
+                    )
+    return _threads_found
 
 
 cdef class BlockedStructure:
@@ -182,6 +211,10 @@ cdef class BlockedStructure:
                           &dv[0], n_threads, cut)
             if rc:
                 raise MemoryError("not enough memory for the factor of the penalised cross-products")
+            if self.model.n > 48:
+                setter, getter = _library_threads()
+                self.model.bl.set_threads = <void*> <size_t> setter
+                self.model.bl.get_threads = <void*> <size_t> getter
         finally:
             free(cp)
             free(cq)
@@ -244,8 +277,11 @@ cdef class BlockedEvaluator(Evaluator):
 
     cdef int components(self, int order) noexcept nogil:
         cdef mm_scalars sc
-        cdef int bad = mm_components(self.model, self.lam, order, self.reml, self.dS, self.n_dir, self.kk, &sc,
-                                     self.T, self.S, self.wpw)
+        cdef int bad
+        mm_quiet(&self.model.bl, 1)
+        bad = mm_components(self.model, self.lam, order, self.reml, self.dS, self.n_dir, self.kk, &sc,
+                            self.T, self.S, self.wpw)
+        mm_quiet(&self.model.bl, 0)
         if bad:
             return 1
         self.logdet_L2 = sc.logdet_L2
@@ -262,7 +298,9 @@ cdef class BlockedEvaluator(Evaluator):
             raise ValueError(f"lam has {lv.shape[0]} values, expected {self.kk}")
         memcpy(self.lam, &lv[0], self.kk * sizeof(double))
         with nogil:
+            mm_quiet(&self.model.bl, 1)
             bad = mm_forward(self.model, self.lam, &sc)
+            mm_quiet(&self.model.bl, 0)
         if bad:
             raise FloatingPointError("the penalised cross-product matrix is not positive definite")
         self.logdet_L2 = sc.logdet_L2
@@ -317,7 +355,9 @@ cdef class BlockedEvaluator(Evaluator):
         cdef double[::1] ov = out.reshape(-1)
         cdef int bad
         with nogil:
+            mm_quiet(&self.model.bl, 1)
             bad = mm_conditional(self.model, self.lam, f, &ov[0])
+            mm_quiet(&self.model.bl, 0)
         if bad:
             raise MemoryError("not enough memory for the conditional covariances")
         return out

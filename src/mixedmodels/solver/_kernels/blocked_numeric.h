@@ -1081,7 +1081,7 @@ static int mm_components(mm_model *M, const double *lam, int order, int reml, co
     if (order >= 2) mm_directions(M, lam, dS, ndir, kk, nc, ncr, wpw);
     for (f = 0; f < F; f++)
         if (f != M->leaf && sing[f] && mm_singular_T(M, lam, f, T + M->koff[f])) return 1;
-    mm_selinv(&M->bl, &M->P, M->x, &M->W);
+    if (mm_selinv(&M->bl, &M->P, M->x, &M->W)) return 1;
     for (f = 0; f < F; f++) {
         int k = M->k[f];
         double *Tf = T + M->koff[f], inv[k * k], acc[k * k], t[k * k];
@@ -1136,7 +1136,7 @@ static int mm_conditional(mm_model *M, const double *lam, int f, double *out)
 {
     int k = M->k[f];
     const double *lf = lam + M->koff[f];
-    mm_selinv(&M->bl, &M->P, M->x, &M->W);
+    if (mm_selinv(&M->bl, &M->P, M->x, &M->W)) return 1;
     if (f != M->leaf) {
         for (int l = 0; l < M->m[f]; l++) {
             int cj = M->P.bcol[M->pos[M->bstart[f] + l]];

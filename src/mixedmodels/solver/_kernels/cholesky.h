@@ -27,7 +27,25 @@ typedef struct {
     void (*dtrsm)(char *, char *, char *, char *, int *, int *, double *, double *, int *, double *, int *);
     void (*dpotrf)(char *, int *, double *, int *, int *);
     void (*dpotri)(char *, int *, double *, int *, int *);
+    void (*set_threads)(int);      /* of the BLAS library, or NULL */
+    int (*get_threads)(void);
 } mm_blas;
+
+/* While a solver works the library uses one thread; nested and concurrent uses are counted. */
+static int mm_quiet_depth = 0, mm_quiet_saved = 1;
+
+static void mm_quiet(const mm_blas *bl, int on) {
+    if (!bl->set_threads) return;
+#pragma omp critical(mm_quiet)
+    {
+        if (on) {
+            if (mm_quiet_depth++ == 0) {
+                mm_quiet_saved = bl->get_threads();
+                if (mm_quiet_saved != 1) bl->set_threads(1);
+            }
+        } else if (--mm_quiet_depth == 0 && mm_quiet_saved != 1) bl->set_threads(mm_quiet_saved);
+    }
+}
 
 #define MM_SMALL 24        /* below this order plain loops beat a library call */
 
@@ -214,6 +232,83 @@ static inline void mm_map_rows(const mm_pattern *P, int K, int *map) {
     for (int i = 0; i < nr; i++) map[r[i]] = nc + i;
 }
 
+/* ------------------------------------------------------------------ dense tail by tiles
+ * One library thread per call, the tiles shared out here: sums are taken in the same order for any number of
+ * threads, and library threads never compete with ours. */
+#define MM_TILE 96
+
+static int mm_tile_potrf(const mm_blas *bl, int n, double *a, int nthreads)
+{
+    if (nthreads < 2 || n < 3 * MM_TILE) return mm_potrf(bl, n, a, n);
+    double one = 1.0, mone = -1.0;
+    for (int k = 0; k < n; k += MM_TILE) {
+        int nb = k + MM_TILE < n ? MM_TILE : n - k, step = 2 * MM_TILE, left = n - k;
+        int nchunk = (left + step - 1) / step;
+        double *diag = a + k + (int64_t)k * n;
+        if (k) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(nthreads)
+            for (int c = 0; c < nchunk; c++) {
+                int r = k + c * step, m = r + step < n ? step : n - r, K = k, N = n, w = nb;
+                bl->dgemm("N", "T", &m, &w, &K, &mone, a + r, &N, a + k, &N, &one, a + r + (int64_t)k * n, &N);
+            }
+        }
+        if (mm_potrf(bl, nb, diag, n)) return 1;
+        left -= nb;
+        nchunk = (left + step - 1) / step;
+        if (nchunk > 0) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(nthreads)
+            for (int c = 0; c < nchunk; c++) {
+                int r = k + nb + c * step, m = r + step < n ? step : n - r, N = n, w = nb;
+                bl->dtrsm("R", "L", "T", "N", &m, &w, &one, diag, &N, a + r + (int64_t)k * n, &N);
+            }
+        }
+    }
+    return 0;
+}
+
+/* lower Cholesky factor -> lower triangle of the inverse: X = L^-1 by independent column tiles, kept transposed
+ * above the diagonal, then Z = X'X by independent tiles.  Returns 1 when out of memory. */
+static int mm_tile_potri(const mm_blas *bl, int n, double *a, int nthreads)
+{
+    if (nthreads < 2 || n < 3 * MM_TILE) { mm_potri(bl, n, a, n); return 0; }
+    int nt = (n + MM_TILE - 1) / MM_TILE;
+    double *D = (double *)malloc((size_t)nt * MM_TILE * MM_TILE * sizeof(double));
+    double *buf = (double *)malloc((size_t)nthreads * MM_TILE * n * sizeof(double));
+    if (!D || !buf) { free(D); free(buf); return 1; }
+    double one = 1.0;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(nthreads)
+    for (int j = 0; j < nt; j++) {
+        int c = j * MM_TILE, nb = c + MM_TILE < n ? MM_TILE : n - c, m = n - c, N = n;
+        double *B = buf + (size_t)MM_THREAD * MM_TILE * n, *Dj = D + (size_t)j * MM_TILE * MM_TILE;
+        memset(B, 0, (size_t)nb * m * sizeof(double));
+        for (int i = 0; i < nb; i++) B[i + (int64_t)i * nb] = 1.0;
+        bl->dtrsm("R", "L", "T", "N", &nb, &m, &one, a + c + (int64_t)c * n, &N, B, &nb);
+        memcpy(Dj, B, (size_t)nb * nb * sizeof(double));
+        for (int q = nb; q < m; q++) memcpy(a + c + (int64_t)(c + q) * n, B + (int64_t)q * nb, nb * sizeof(double));
+    }
+    int pairs = nt * (nt + 1) / 2;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(nthreads)
+    for (int t = 0; t < pairs; t++) {
+        int i = 0, s = t;
+        while (s > i) { s -= i + 1; i++; }
+        int j = s, ci = i * MM_TILE, cj = j * MM_TILE, N = n, T = MM_TILE;
+        int mi = ci + MM_TILE < n ? MM_TILE : n - ci, mj = cj + MM_TILE < n ? MM_TILE : n - cj, K = n - ci - mi;
+        const double *Di = D + (size_t)i * T * T;
+        double *Z = a + ci + (int64_t)cj * n, zero = 0.0;
+        if (i != j) {
+            bl->dgemm("N", "T", &mi, &mj, &mi, &one, (double *)Di, &mi, a + cj + (int64_t)ci * n, &N, &zero, Z, &N);
+            if (K) bl->dgemm("N", "T", &mi, &mj, &K, &one, a + ci + (int64_t)(ci + mi) * n, &N,
+                             a + cj + (int64_t)(ci + mi) * n, &N, &one, Z, &N);
+        } else {
+            bl->dsyrk("L", "N", &mi, &mi, &one, (double *)Di, &mi, &zero, Z, &N);
+            if (K) bl->dsyrk("L", "N", &mi, &K, &one, a + ci + (int64_t)(ci + mi) * n, &N, &one, Z, &N);
+        }
+    }
+    free(D);
+    free(buf);
+    return 0;
+}
+
 /* ------------------------------------------------------------------ factorisation */
 /* updates of the columns r[from..to) by supernode J, destination given by map/base */
 static void mm_update_head(const mm_blas *bl, const mm_pattern *P, double *x, int J, int K, int from, int to,
@@ -334,7 +429,7 @@ static int mm_factor(const mm_blas *bl, const mm_pattern *P, double *x, mm_cholw
                     mm_update_tail(bl, P, x, a, b, W->buf[0]);
                 }
         }
-        if (mm_potrf(bl, P->nt, x + P->xptr[P->ns], P->nt)) return 1;
+        if (mm_tile_potrf(bl, P->nt, x + P->xptr[P->ns], W->nthreads)) return 1;
     }
     double s = 0.0, prod = 1.0;
     for (int K = 0; K <= P->ns; K++) {
@@ -522,9 +617,9 @@ static void mm_selinv_one(const mm_blas *bl, const mm_pattern *P, double *x, int
     for (int j = 0; j < nc; j++) for (int i = 0; i < nr; i++) L[j * ld + nc + i] = -V[(int64_t)j * nr + i];
 }
 
-static void mm_selinv(const mm_blas *bl, const mm_pattern *P, double *x, mm_cholwork *W)
+static int mm_selinv(const mm_blas *bl, const mm_pattern *P, double *x, mm_cholwork *W)
 {
-    if (P->nt) mm_potri(bl, P->nt, x + P->xptr[P->ns], P->nt);
+    if (P->nt && mm_tile_potri(bl, P->nt, x + P->xptr[P->ns], W->nthreads)) return 1;
     for (int lv = P->nlev - 1; lv >= 0; lv--) {
         int a = P->levptr[lv], b = P->levptr[lv + 1];
         if (W->nthreads > 1 && b - a > 4) {
@@ -535,5 +630,6 @@ static void mm_selinv(const mm_blas *bl, const mm_pattern *P, double *x, mm_chol
             for (int i = a; i < b; i++)
                 mm_selinv_one(bl, P, x, P->levsuper[i], W->map[0], W->buf[0], W->buf2[0]);
     }
+    return 0;
 }
 #endif

@@ -173,43 +173,40 @@ def test_from_matrices_does_not_keep_the_callers_arrays(sleepstudy):
     assert fit.design.x_names == ("(Intercept)", "x2")
 
 
-def test_covariance_as_a_function(sleepstudy):
+@pytest.mark.parametrize("sparse", [False, True])
+def test_covariance_as_a_function(sleepstudy, sparse, tmp_path):
     # one variance for the intercepts of all subjects: the same model as (1 | Subject)
     y, X, subject = matrices(sleepstudy)
     Z = (subject[:, None] == np.unique(subject)).astype(float)
+    if sparse:
+        from scipy.sparse import csr_array
+
+        Z = csr_array(Z)
     model = mm.LinearMixedModel.from_matrices(
-        y, X, Z, covariance=lambda theta: theta[0] ** 2 * np.eye(18), start=[1.0], lower=[0.0], solver="dense"
+        y, X, Z, covariance=lambda theta: theta[0] * np.eye(18), start=[1.0], lower=[0.0]
     )
+    assert "q = 18" in repr(model) and model.start.tolist() == [1.0] and model.theta_names == ("theta1",)
     fit, expected = model.fit(), mm.lmm("Reaction ~ Days + (1 | Subject)", sleepstudy)
-    assert model.objective(expected.theta) == pytest.approx(expected.criterion, abs=1e-7)
-    assert fit.criterion == pytest.approx(expected.criterion, abs=1e-6)
+    assert model.objective(expected.theta) == pytest.approx(expected.criterion, abs=1e-9)
+    assert fit.criterion == pytest.approx(expected.criterion, abs=1e-7)
     assert fit.beta == pytest.approx(expected.beta, rel=1e-6)
-    assert fit.ranef_arrays()[0].b[0] == pytest.approx(expected.ranef_arrays()[0].b[:, 0], abs=1e-2)
+    assert fit.sigma == pytest.approx(expected.sigma, rel=1e-5)
+    assert fit.deviance == pytest.approx(expected.deviance, abs=1e-4)
+    assert fit.df_model == expected.df_model
+    assert np.allclose(fit.fitted(), expected.fitted(), atol=1e-2)
+    assert np.allclose(fit.fitted("population"), expected.fitted("population"), atol=1e-6)
+    mine, other = fit.ranef(condvar=True), expected.ranef(condvar=True)
+    assert mine["estimate"] == pytest.approx(other["estimate"].to_numpy(), abs=1e-2)
+    assert mine["sd"] == pytest.approx(other["sd"].to_numpy(), rel=1e-4)
+    assert any("theta1 = " in note for note in fit.messages)
+    assert fit.solver.describe() == model.solver.describe()
+    assert fit.refit_ml().criterion == pytest.approx(expected.refit_ml().criterion, abs=1e-7)
     with pytest.raises(mm.NotImplementedYetError, match="function"):
-        fit.save("nowhere.mm")
-
-
-def test_user_covariance_structure():
-    from mixedmodels.fit.user import UserCovariance
-
-    def exchangeable(theta):
-        return theta[0] * ((1 - theta[1]) * np.eye(3) + theta[1])
-
-    structure = UserCovariance(exchangeable, 3, [1.0, 0.2], [0.0, -0.5], [np.inf, 1.0])
-    factor = structure.factor(np.array([2.0, 0.3]))
-    assert np.allclose(factor @ factor.T, exchangeable([2.0, 0.3]))
-    singular = structure.factor(np.array([2.0, 1.0]))
-    assert np.allclose(singular @ singular.T, 2.0)
-    assert np.allclose(singular, np.tril(singular))
-    derivatives = structure.factor_derivatives(np.array([2.0, 0.3]))
-    rate = derivatives[0] @ factor.T + factor @ derivatives[0].T
-    assert np.allclose(rate, exchangeable([1.0, 0.3]), atol=1e-8)
-    with pytest.raises(mm.SolverError, match="positive semi-definite"):
-        structure.factor(np.array([2.0, -0.9]))
-    with pytest.raises(mm.OptionError, match="between lower and upper"):
-        UserCovariance(exchangeable, 3, [1.0, 2.0], [0.0, -0.5], [np.inf, 1.0])
-    with pytest.raises(mm.OptionError, match="shape"):
-        UserCovariance(exchangeable, 4, [1.0, 0.2], None, None)
+        fit.save(tmp_path / "fit.mm")
+    with pytest.raises(mm.OptionError, match="no variance components"):
+        model.loglik_at({"Residual": 1.0})
+    with pytest.raises(mm.OptionError, match="per level"):
+        fit.coef()
 
 
 @pytest.mark.parametrize(
@@ -223,7 +220,7 @@ def test_user_covariance_structure():
         ({"names": ["a"]}, "names has 1 entries"),
         ({"names": ["a", "a"]}, "all different"),
         ({"terms": ["Subject"]}, "RandomTerm"),
-        ({"lower": [0.0]}, "lower and upper"),
+        ({"lower": [0.0]}, "lower, upper and jacobian"),
         ({"family": "gaussian"}, "family"),
         ({"terms": np.ones((180, 2)), "covariance": np.eye}, "start"),
     ],

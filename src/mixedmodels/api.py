@@ -108,7 +108,7 @@ def lmm(
     >>> fit = mm.lmm("Reaction ~ Days + (Days | Subject)", data)
     >>> print(fit.varcorr)
      Groups   Name        Std.Dev. Corr
-     Subject  (Intercept) 24.741
+     Subject  (Intercept) 24.740
               Days         5.922    0.07
      Residual             25.592
     """

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import OptionError
-from mixedmodels.fit.solve import OPTION_NAMES, Options, fit_frame, make_frame, make_objective
+from mixedmodels.fit.solve import (
+    OPTION_NAMES,
+    Options,
+    fit_frame,
+    is_function_frame,
+    make_frame,
+    make_objective,
+)
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
@@ -60,7 +67,7 @@ class LinearMixedModel:
         self._frame = frame
         self._options = options
         self._data = data
-        self._objective = make_objective(frame.design, options)
+        self._objective = make_objective(frame, options)
 
     @classmethod
     def from_matrices(
@@ -73,6 +80,7 @@ class LinearMixedModel:
         start: Any = None,
         lower: Any = None,
         upper: Any = None,
+        jacobian: Callable[[np.ndarray], Sequence[Any]] | None = None,
         weights: Any = None,
         offset: Any = None,
         names: Sequence[str] | None = None,
@@ -90,9 +98,12 @@ class LinearMixedModel:
             Random terms; in a `RandomTerm` the covariance may be a tag (``"us"``) and, with ``levels=None``,
             the codes any labels. With `covariance`, the matrix Z of all random effects.
         covariance : callable, optional
-            Maps theta to the covariance matrix of the q random effects relative to sigma^2, shape (q, q).
+            Maps theta to the relative factor Lambda, shape (q, q), dense or sparse, of the covariance
+            ``sigma^2 Lambda Lambda'`` of all q random effects.
         start, lower, upper : array, shape (n_theta,), optional
             Start and bounds of theta for `covariance`; start is required there.
+        jacobian : callable, optional
+            Maps theta to the n_theta derivatives of Lambda; without it Lambda is differenced.
         weights, offset : array, shape (n,), optional
         names : sequence of str, optional
             Names of the columns of X.
@@ -114,9 +125,7 @@ class LinearMixedModel:
         >>> round(model.fit().sigma, 2)
         49.51
         """
-        from mixedmodels.design import RandomTerm
         from mixedmodels.fit.matrices import matrix_frame
-        from mixedmodels.fit.user import UserCovariance
 
         allowed = {"method", "solver", "sigma", "control", "progress"}
         for name in options:
@@ -124,28 +133,20 @@ class LinearMixedModel:
                 raise OptionError(
                     f"from_matrices has no option {name!r}; available: {', '.join(sorted(allowed))}"
                 )
+        Z = structure = None
         if covariance is not None:
+            from mixedmodels.covariance.function import FunctionCovariance
+
             if start is None:
                 raise OptionError("a covariance function needs start=: a value of theta to begin from")
-            Z = terms.toarray() if hasattr(terms, "toarray") else np.array(terms, dtype=float)
-            if Z.ndim != 2:
+            if options.get("solver", "auto") not in ("auto", "dense"):
                 raise OptionError(
-                    f"with covariance=, the third argument is the matrix Z; got {Z.ndim} dimension(s)"
+                    f"solver {options['solver']!r} cannot treat a covariance function; use 'auto'"
                 )
-            q = Z.shape[1]
-            structure = UserCovariance(covariance, q, start, lower, upper)
-            columns = tuple(f"z{j + 1}" for j in range(q))
-            codes = np.zeros(Z.shape[0], dtype=np.int32)
-            terms = [RandomTerm("Z", columns, codes, ("all",), Z, structure)]
-        elif lower is not None or upper is not None:
-            raise OptionError(
-                "lower and upper belong to covariance=; the structures of terms have their own bounds"
-            )
-        if covariance is not None:
-            if options.get("solver", "auto") == "auto":
-                options["solver"] = "dense"  # one block of all random effects
-            if options.get("method") in ("em", "ecme"):
-                raise OptionError(f"method {options['method']!r} needs a structure it can invert; use 'auto'")
+            Z, terms = terms, ()
+            structure = FunctionCovariance(covariance, start, lower, upper, jacobian)
+        elif lower is not None or upper is not None or jacobian is not None:
+            raise OptionError("lower, upper and jacobian belong to covariance=; terms have their own bounds")
         chosen = Options(reml=reml, start=start, **options)
         frame = matrix_frame(
             y,
@@ -155,6 +156,8 @@ class LinearMixedModel:
             offset=offset,
             names=names,
             sigma_fixed=chosen.sigma is not None,
+            Z=Z,
+            covariance=structure,
         )
         model = cls.__new__(cls)
         model._setup(frame, chosen, None)
@@ -175,6 +178,10 @@ class LinearMixedModel:
     @property
     def solver(self) -> Any:
         """The penalised least-squares solver; ``describe()`` says which one and why."""
+        if is_function_frame(self._frame):
+            from mixedmodels.fit.user import FunctionSolver
+
+            return FunctionSolver(self._frame.Z.shape[1])
         return self._objective.solver
 
     @property
@@ -253,6 +260,10 @@ class LinearMixedModel:
             By grouping factor the covariance matrix (or the variances, or one number) of its term, and
             ``"Residual"``; or a sequence in the order of the terms, the residual variance last.
         """
+        if is_function_frame(self._frame):
+            raise OptionError(
+                "a covariance given as a function of theta has no variance components; use objective()"
+            )
         return self._objective.at_components(variances)
 
     def loglik_at(self, variances: Any) -> float:
@@ -289,6 +300,5 @@ class LinearMixedModel:
         design = self.design
         what = str(self.formula) if self.formula is not None else "from matrices"
         method = "REML" if self.is_reml else "ML"
-        return (
-            f"<LinearMixedModel {what}: n = {design.n}, p = {design.p}, q = {design.q}, {method}, not fitted>"
-        )
+        q = self._frame.Z.shape[1] if is_function_frame(self._frame) else design.q
+        return f"<LinearMixedModel {what}: n = {design.n}, p = {design.p}, q = {q}, {method}, not fitted>"

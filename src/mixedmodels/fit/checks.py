@@ -58,7 +58,7 @@ def check_data(design: Design, *, sigma_fixed: bool = False) -> None:
         return
     constant_weights = design.weights is None or float(design.weights.min()) == float(design.weights.max())
     for term in design.terms:
-        if term.precision is not None or term.covariance.name == "user":
+        if term.precision is not None:
             continue
         where = f"({' + '.join(term.names)} | {term.group})"
         if term.m < 2:
@@ -105,8 +105,6 @@ def scaled_factor(term: RandomTerm, factor: np.ndarray) -> np.ndarray:
 
     For structures that do not mix columns R holds the columns' root mean squares only.
     """
-    if term.covariance.name == "user":
-        return factor
     gram = term_gram(term)
     diagonal = np.diagonal(gram)
     if term.covariance.clip != "block" or term.k == 1:

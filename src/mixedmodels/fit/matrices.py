@@ -17,7 +17,10 @@ __all__ = ["MatrixFrame", "matrix_frame"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatrixFrame:
-    """The part of a `ModelFrame` that a model without formula has."""
+    """The part of a `ModelFrame` that a model without formula has.
+
+    `Z` and `covariance` (`FunctionCovariance`) are there if the covariance is the user's function.
+    """
 
     design: Design
     n_rows: int
@@ -29,6 +32,8 @@ class MatrixFrame:
     dropped_columns: tuple[str, ...] = ()
     backend: str = "dict"
     messages: tuple[str, ...] = ()
+    Z: Any = None
+    covariance: Any = None
 
     def new_data(self, data: Any, **options: Any) -> NoReturn:
         """Refuses: there is no recipe that turns a data frame into X and Z."""
@@ -113,6 +118,8 @@ def matrix_frame(
     offset: Any = None,
     names: Sequence[str] | None = None,
     sigma_fixed: bool = False,
+    Z: Any = None,
+    covariance: Any = None,
 ) -> MatrixFrame:
     """Check and freeze (copies of) the arrays of a model.
 
@@ -127,6 +134,9 @@ def matrix_frame(
         Names of the columns of X; by default x1, x2, ..., and ``(Intercept)`` for a column of ones.
     sigma_fixed : bool
         Whether the residual standard deviation is given.
+    Z : array or sparse array, shape (n, q), optional
+        Columns of all random effects, for `covariance`.
+    covariance : FunctionCovariance, optional
     """
     y = _vector(y, "y")
     n = y.shape[0]
@@ -149,4 +159,6 @@ def matrix_frame(
     checked = tuple([_term(term, position, n) for position, term in enumerate(terms)])
     design = Design(y, X, names, checked, offset, weights)
     check_data(design, sigma_fixed=sigma_fixed)
-    return MatrixFrame(design, n, messages=tuple(few_levels_notes(design)))
+    if covariance is not None:
+        Z = Z.copy() if hasattr(Z, "tocsc") else _matrix(Z, "Z", n)
+    return MatrixFrame(design, n, messages=tuple(few_levels_notes(design)), Z=Z, covariance=covariance)

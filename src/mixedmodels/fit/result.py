@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -110,7 +111,7 @@ class LMMFit:
         if self._objective is None:
             from mixedmodels.fit.solve import make_objective
 
-            object.__setattr__(self, "_objective", make_objective(self.design, self._options))
+            object.__setattr__(self, "_objective", make_objective(self._frame, self._options))
         return self._objective
 
     @property
@@ -162,7 +163,7 @@ class LMMFit:
     @property
     def beta(self) -> np.ndarray:
         """Fixed-effects estimates, shape (p,)."""
-        return self._once("beta", lambda: values.readonly(np.array(self._solution.beta, dtype=float)))
+        return self._once("beta", lambda: values.readonly(np.array(self._solution.beta)))
 
     @property
     def fixef(self) -> dict[str, float]:
@@ -223,14 +224,15 @@ class LMMFit:
         return self._once(
             "ranef_arrays",
             lambda: tuple(
-                TermEffects(term.group, term.names, term.levels, values.readonly(np.array(b, dtype=float)))
-                for term, b in zip(self.design.terms, self._solution.b, strict=True)
+                TermEffects(term.group, term.names, term.levels, b)
+                for term, b in zip(self.design.terms, self._b, strict=True)
             ),
         )
 
     @property
     def _b(self) -> tuple[np.ndarray, ...]:
-        return tuple([effects.b for effects in self.ranef_arrays()])
+        """Conditional modes, one read-only (m, k) array per term."""
+        return self._once("b", lambda: tuple([values.readonly(b) for b in self._solution.b]))
 
     def conditional_covariance(self, term: int = 0) -> np.ndarray:
         """Var(b_level | y, beta) of one term, shape (m, k, k): sigma^2 times blocks of Lambda M^{-1} Lambda'.
@@ -651,11 +653,10 @@ class LMMFit:
 
     # ------------------------------------------------------------------ presentation
 
-    def _native(self, columns: dict[str, Any]) -> Any:
-        """Columns as a frame of the caller's library."""
-        from mixedmodels.report.tidy import to_native
-
-        return to_native(columns, self._frame.backend)
+    @property
+    def _native(self) -> Callable[[dict[str, Any]], Any]:
+        """Turns columns into a frame of the caller's library; a partial, so that no cycle holds the fit."""
+        return partial(_to_native, self._frame.backend)
 
     def summary(self, correlation: bool | None = None) -> Summary:
         """The summary as a frozen object that prints and renders to HTML, LaTeX and Markdown.
@@ -726,6 +727,12 @@ class LMMFit:
         from mixedmodels.fit.save import save
 
         save(self, path)
+
+
+def _to_native(backend: str, columns: dict[str, Any]) -> Any:
+    from mixedmodels.report.tidy import to_native
+
+    return to_native(columns, backend)
 
 
 def _render_varcorr(varcorr: VarCorr, form: str) -> str:

@@ -30,9 +30,9 @@ _TREE = "fit.json"
 
 def to_bytes(fit: LMMFit) -> bytes:
     """The file's content for a fit."""
-    from mixedmodels.fit.user import UserCovariance
+    from mixedmodels.fit.solve import is_function_frame
 
-    if any(isinstance(term.covariance, UserCovariance) for term in fit.design.terms):
+    if is_function_frame(fit._frame):
         raise NotImplementedYetError("a fit with a covariance given as a function cannot be saved")
     encoder = Encoder()
     functions = sorted(set(fit._options.functions or ()) & called_functions(fit.formula))

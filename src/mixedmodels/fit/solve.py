@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +13,16 @@ from mixedmodels.errors import ConvergenceWarning, DataError, OptionError
 from mixedmodels.fit import checks
 from mixedmodels.fit.result import LMMFit
 
-if TYPE_CHECKING:
-    from mixedmodels.design import Design
-
-__all__ = ["Options", "fit_frame", "fit_model", "make_frame", "make_objective", "refit", "update"]
+__all__ = [
+    "Options",
+    "fit_frame",
+    "fit_model",
+    "is_function_frame",
+    "make_frame",
+    "make_objective",
+    "refit",
+    "update",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,13 +101,33 @@ def make_frame(formula: Any, data: Any, options: Options) -> Any:
     )
 
 
-def make_objective(design: Design, options: Options) -> Any:
-    """`LMMObjective` of a design with the solver asked for."""
+def make_objective(frame: Any, options: Options) -> Any:
+    """The objective of a model frame with the solver asked for."""
+    design = frame.design
+    if is_function_frame(frame):
+        from mixedmodels.objective.user_factor import UserFactorObjective
+
+        return UserFactorObjective(
+            design.y,
+            design.X,
+            frame.Z,
+            frame.covariance,
+            weights=design.weights,
+            offset=design.offset,
+            reml=options.reml,
+            sigma=options.sigma,
+            x_names=design.x_names,
+        )
     from mixedmodels.objective.lmm import LMMObjective
     from mixedmodels.solver.choose import choose_solver
 
     solver = choose_solver(design, options.solver)
     return LMMObjective(design, solver, options.reml, sigma=options.sigma)
+
+
+def is_function_frame(frame: Any) -> bool:
+    """Whether the covariance of the model is the user's function of theta."""
+    return getattr(frame, "covariance", None) is not None
 
 
 def fit_model(formula: Any, data: Any, options: Options) -> LMMFit:
@@ -126,13 +152,18 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
 
     design = frame.design
     if objective is None:
-        objective = make_objective(design, options)
+        objective = make_objective(frame, options)
     keywords: dict[str, Any] = {"progress": options.progress}
     if options.control is not None:
         keywords["control"] = options.control
     method = "newton" if options.method == "auto" else options.method
     optimum = minimize(objective, method, _start(options.start, objective), **keywords)
-    fit = LMMFit(frame, objective, optimum, options, data)
+    kind = LMMFit
+    if is_function_frame(frame):
+        from mixedmodels.fit.user import FunctionFit
+
+        kind = FunctionFit
+    fit = kind(frame, objective, optimum, options, data)
     if options.sigma is None:
         checks.check_perfect_fit(fit.sigma, design.y, design.offset)
     if not optimum.converged:

@@ -1,124 +1,97 @@
-"""A random-effects covariance given by the user as a function of theta."""
+"""Fits of models whose relative covariance factor is the user's own function of theta."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import numpy as np
 
-from mixedmodels.errors import OptionError, SolverError
+from mixedmodels.errors import NotImplementedYetError, OptionError
+from mixedmodels.fit import values
+from mixedmodels.fit.predict import select_columns
+from mixedmodels.fit.ranef import TermEffects
+from mixedmodels.fit.result import LMMFit
 
-__all__ = ["UserCovariance"]
-
-_STEP = np.finfo(float).eps ** (1.0 / 3.0)
+__all__ = ["FunctionFit", "FunctionSolver"]
 
 
-class UserCovariance:
-    """The structure ``Sigma = covariance(theta)``, relative to the residual variance.
+@dataclass(frozen=True, slots=True)
+class FunctionSolver:
+    """Describes how a covariance given as a function is solved."""
 
-    Parameters
-    ----------
-    covariance : callable
-        Maps theta, shape (n_theta,), to a symmetric positive semi-definite matrix, shape (k, k). Its factor
-        is the lower triangle of Cholesky, from the eigenvectors where the matrix is singular.
-    k : int
-        Columns of Z.
-    start, lower, upper : ndarray, shape (n_theta,)
+    q: int
+    name: str = "dense"
 
-    Notes
-    -----
-    The function is a black box, so its derivatives are central differences.
+    def describe(self) -> str:
+        """One line: which algorithm, on which sizes."""
+        return f"dense: a function of theta gives the factor of all {self.q} random effects"
+
+
+class FunctionFit(LMMFit):
+    """A fit with ``b ~ N(0, sigma^2 Lambda(theta) Lambda(theta)')``, Lambda a function the user gave.
+
+    It answers what `LMMFit` answers, except that there are no grouping factors, hence no variances per
+    group and no coefficients per level.
     """
 
-    name = "user"
-    entries = None
-    clip = "block"
+    __slots__ = ()
 
-    def __init__(
-        self,
-        covariance: Callable[[np.ndarray], np.ndarray],
-        k: int,
-        start: object,
-        lower: object,
-        upper: object,
-    ) -> None:
-        self._covariance = covariance
-        self.k = k
-        self.start = np.array(start, dtype=float).reshape(-1)
-        self.n_theta = self.start.shape[0]
-        if self.n_theta == 0:
-            raise OptionError(
-                "start must hold at least one value: the length of start is the number of parameters"
+    @property
+    def solver(self) -> FunctionSolver:
+        """How the model is solved."""
+        return FunctionSolver(self.frame.Z.shape[1])
+
+    def _effects(self) -> np.ndarray:
+        return self._b[0]
+
+    def ranef_arrays(self) -> tuple[TermEffects, ...]:
+        """Conditional modes as one `TermEffects` with a level per column of Z."""
+        levels = tuple(f"z{j + 1}" for j in range(self.frame.Z.shape[1]))
+        return (TermEffects("Z", ("effect",), levels, self._effects()),)
+
+    def conditional_covariance(self, term: int = 0) -> np.ndarray:
+        """Var(b | y, beta) of all random effects, shape (q, q)."""
+        if term != 0:
+            raise OptionError(f"term must be 0, got {term!r}")
+        return values.readonly(self.sigma**2 * np.asarray(self.objective.conditional_covariance(self.theta)))
+
+    def ranef_columns(self, condvar: bool = False) -> dict[str, Any]:
+        """The columns of `ranef` as lists and arrays."""
+        (effects,) = self.ranef_arrays()
+        q = len(effects.levels)
+        columns = {
+            "group": [effects.group] * q,
+            "level": list(effects.levels),
+            "term": list(effects.names) * q,
+            "estimate": effects.b[:, 0].copy(),
+        }
+        if condvar:
+            columns["sd"] = np.sqrt(np.maximum(np.diagonal(self.conditional_covariance()), 0.0))
+        return columns
+
+    def coef_columns(self) -> NoReturn:
+        """Not available: there are no levels with coefficients of their own."""
+        raise OptionError("a model with one matrix Z has no coefficients per level; see ranef()")
+
+    def _compute_eta(self, re_form: Any) -> np.ndarray:
+        design = self.design
+        eta = values.fixed_predictor(design.X, self.beta, design.offset)
+        if re_form is None or select_columns(self, re_form):
+            eta += self.frame.Z @ self._effects()[:, 0]
+        return eta
+
+    def _compute_messages(self) -> tuple[str, ...]:
+        theta = ", ".join(
+            f"{name} = {value:.5g}" for name, value in zip(self.theta_names, self.theta.tolist(), strict=True)
+        )
+        return (*super()._compute_messages(), f"the covariance is a function of theta: {theta}")
+
+    def simulate(self, n: int = 1, seed: Any = None, new_effects: bool = True) -> np.ndarray:
+        """Responses drawn from the fitted model, with the random effects at their conditional modes."""
+        if new_effects:
+            raise NotImplementedYetError(
+                "simulate() with new random effects from a covariance function is not in this version; "
+                "use new_effects=False"
             )
-        self.lower = self._bounds(lower, -np.inf, "lower")
-        self.upper = self._bounds(upper, np.inf, "upper")
-        if not ((self.lower <= self.start) & (self.start <= self.upper)).all():
-            raise OptionError("start must lie between lower and upper")
-        for array in (self.start, self.lower, self.upper):
-            array.setflags(write=False)
-        self.factor(self.start)
-
-    def _bounds(self, bounds: object, default: float, name: str) -> np.ndarray:
-        if bounds is None:
-            return np.full(self.n_theta, default)
-        array = np.array(bounds, dtype=float).reshape(-1)
-        if array.shape[0] == 1:
-            array = np.full(self.n_theta, array[0])
-        if array.shape[0] != self.n_theta:
-            raise OptionError(f"{name} has {array.shape[0]} values; start has {self.n_theta}")
-        return array
-
-    def covariance(self, theta: np.ndarray) -> np.ndarray:
-        """Sigma at theta, shape (k, k), checked and symmetrised."""
-        Sigma = np.asarray(self._covariance(np.array(theta, dtype=float)), dtype=float)
-        if Sigma.shape != (self.k, self.k):
-            raise OptionError(
-                f"the covariance function returned shape {Sigma.shape}; "
-                f"Z has {self.k} columns, so it must be ({self.k}, {self.k})"
-            )
-        if not np.isfinite(Sigma).all():
-            raise SolverError(
-                f"the covariance function returned values that are not finite at theta = {theta.tolist()}"
-            )
-        return 0.5 * (Sigma + Sigma.T)
-
-    def factor(self, theta: np.ndarray) -> np.ndarray:
-        """Lower-triangular factor of Sigma, shape (k, k)."""
-        Sigma = self.covariance(np.asarray(theta, dtype=float))
-        try:
-            return np.linalg.cholesky(Sigma)
-        except np.linalg.LinAlgError:
-            values, vectors = np.linalg.eigh(Sigma)
-            if values[0] < -1e-8 * max(values[-1], 0.0):
-                raise SolverError(
-                    "the covariance function returned a matrix that is not positive semi-definite at theta = "
-                    f"{np.asarray(theta).tolist()}; give bounds that exclude such theta"
-                ) from None
-            # Sigma = R'R with R triangular from QR of the scaled eigenvectors
-            R = np.linalg.qr((vectors * np.sqrt(np.maximum(values, 0.0))).T, mode="r")
-            signs = np.where(np.diagonal(R) < 0.0, -1.0, 1.0)
-            return (R * signs[:, None]).T.copy()
-
-    def factor_derivatives(self, theta: np.ndarray) -> np.ndarray:
-        """Central differences of the factor, shape (n_theta, k, k), one-sided at a bound."""
-        theta = np.asarray(theta, dtype=float)
-        out = np.empty((self.n_theta, self.k, self.k))
-        for j in range(self.n_theta):
-            step = _STEP * max(1.0, abs(theta[j]))
-            above, below = theta.copy(), theta.copy()
-            above[j] = min(theta[j] + step, self.upper[j])
-            below[j] = max(theta[j] - step, self.lower[j])
-            out[j] = (self.factor(above) - self.factor(below)) / (above[j] - below[j])
-        return out
-
-    def theta_of(self, factor: np.ndarray) -> np.ndarray:
-        """Not available: a function cannot be inverted in general."""
-        raise OptionError("a covariance given as a function has no inverse; choose theta yourself")
-
-    def parameter_names(self, columns: tuple[str, ...]) -> tuple[str, ...]:
-        """``theta1``, ``theta2``, ..."""
-        return tuple(f"theta{j + 1}" for j in range(self.n_theta))
-
-    def transform(self, gram: np.ndarray, constant: int | None) -> np.ndarray:
-        """The identity: nothing is known about the structure."""
-        return np.eye(self.k)
+        return super().simulate(n, seed, new_effects)

@@ -82,11 +82,12 @@ def quantiles(values: np.ndarray, probabilities: Sequence[float]) -> list[float]
     lower = [min(int(place), n - 1) for place in places]
     upper = [min(low + 1, n - 1) for low in lower]
     if n <= 2000:
-        part = np.sort(values)
+        part = values.copy()
+        part.sort()
     else:
         part = np.partition(values, sorted({*lower, *upper}))
     out = []
     for place, low, high in zip(places, lower, upper, strict=True):
-        a = float(part[low])
-        out.append(a + (place - low) * (float(part[high]) - a) if place > low else a)
+        a = part.item(low)
+        out.append(a + (place - low) * (part.item(high) - a) if place > low else a)
     return out

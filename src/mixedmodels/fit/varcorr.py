@@ -77,12 +77,12 @@ def term_variance(
     scale = sigma * sigma
     variances, sds, covariances = [], [], []
     for i, row in enumerate(factor):
-        square = math.fsum(value * value for value in row)
-        variances.append(scale * square)
-        sds.append(sigma * math.sqrt(square))
+        size = math.hypot(*row)
+        variances.append(scale * size * size)
+        sds.append(sigma * size)
         if correlated:
             covariances.append(
-                tuple([scale * sum([a * b for a, b in zip(row, factor[j], strict=True)]) for j in range(i)])
+                tuple([scale * sum([a * b for a, b in zip(row, other, strict=True)]) for other in factor[:i]])
             )
     return TermVariance(group, names, tuple(variances), tuple(sds), tuple(covariances))
 

@@ -166,14 +166,12 @@ def coefficient_table(
         pattern = f"%.{max(1, decimals)}f"
         first = [pattern % value if value == value else "NaN" for value in estimates]
         second = [pattern % value if value == value else "NaN" for value in ses]
-    finite = [value for value in statistics if abs(value) >= 0.0005]
-    places = min(3, decimals_for(finite, digits, most=300))
-    pattern = f"%.{places}f"
-    third = (
-        format_column(statistics, digits)
-        if places < 0
-        else [pattern % value if value == value else "NaN" for value in statistics]
-    )
+    places = min(3, decimals_for([value for value in statistics if abs(value) >= 0.0005], digits, most=300))
+    if places < 0:
+        third = format_column(statistics, digits)
+    else:
+        pattern = f"%.{places}f"
+        third = [pattern % value if value == value else "NaN" for value in statistics]
     rows = tuple(zip(names, first, second, third, strict=True))
     return Table("Fixed effects", ("", "Estimate", "Std. Error", "t value"), rows, "lrrr")
 

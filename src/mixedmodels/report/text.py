@@ -15,23 +15,24 @@ __all__ = ["render_summary", "render_table"]
 def render_table(table: Table) -> str:
     """A table as lines of text, columns separated by one space."""
     header, rows = table.header, table.rows
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(header)
-    pattern = " " * table.indent
+    columns = list(zip(header, *rows, strict=True))
+    parts = []
     padded = False
     for j, align in enumerate(table.align):
-        lengths = [len(cell) for cell in columns[j]]
-        inner = max(lengths, default=0)
-        if align == "n" and min(lengths, default=0) != inner:
-            columns[j] = tuple([cell.rjust(inner) for cell in columns[j]])
+        column = columns[j]
+        width = max(map(len, column))
+        if align == "r":
+            parts.append(f"%{width}s")
+            continue
+        parts.append(f"%-{width}s")
+        if align == "n" and rows:
+            inner = max(map(len, column[1:]))
+            columns[j] = (column[0], *[cell.rjust(inner) for cell in column[1:]])
             padded = True
-        width = max(len(header[j]), inner)
-        pattern += f"%{width}s " if align == "r" else f"%-{width}s "
-    pattern = pattern[:-1]
-    if padded:
-        rows = tuple(zip(*columns, strict=True))
+    pattern = " " * table.indent + " ".join(parts)
     lines = [f"{table.title}:"] if table.title else []
-    lines.append((pattern % header).rstrip())
-    lines += [(pattern % row).rstrip() for row in rows]
+    every = list(zip(*columns, strict=True)) if padded else [header, *rows]
+    lines += [(pattern % row).rstrip() for row in every]
     if table.after:
         lines.append(table.after)
     return "\n".join(lines)

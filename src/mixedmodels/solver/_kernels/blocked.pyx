@@ -1,0 +1,363 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Compiled solver for two or more grouping factors: leaf levels one by one, the rest by sparse Cholesky.
+
+The *leaf* factor (most effects, no known precision between its levels) is eliminated level by level; what
+remains, the *rest*, is ordered by minimum degree with the leaf's levels as elements already eliminated,
+and factored by supernodes with a dense tail. The numerics are in the headers beside this file.
+"""
+
+from libc.stdint cimport int64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+from scipy.linalg.cython_blas cimport dgemm, dsymm, dsyrk, dtrsm
+from scipy.linalg.cython_lapack cimport dpotrf, dpotri
+
+from mixedmodels.solver._kernels.evaluator cimport Evaluator
+
+import os
+
+import numpy as np
+
+cdef extern from "blocked_numeric.h" nogil:
+    ctypedef struct mm_blas:
+        void* dgemm
+        void* dsyrk
+        void* dsymm
+        void* dtrsm
+        void* dpotrf
+        void* dpotri
+        void* set_threads
+        void* get_threads
+    void mm_quiet(const mm_blas* bl, int on)
+    ctypedef struct mm_pattern:
+        int n, nb, ns, t0, nt
+        double nnz
+        int* perm
+    ctypedef struct mm_pair:
+        int fa, fb
+        const int64_t* indptr
+        const int* indices
+        const double* data
+    ctypedef struct mm_prec:
+        const int64_t* indptr
+        const int* indices
+        const double* data
+        double logdet_covariance
+    ctypedef struct mm_model:
+        mm_blas bl
+        mm_pattern P
+        int n, nb, m0, k0, p1, scalar, dense, leaf
+        int* bstart
+        int* pos
+        double density
+        double* U
+        double* tl
+        double* Mx
+        double* C
+        double* x
+    ctypedef struct mm_scalars:
+        double logdet_L2, logdet_RX2, pwrss
+    int mm_setup(mm_model* M, int F, const int* k, const int* koff, const int* m, int leaf, int p1, int rcap,
+                 int npairs, const mm_pair* pairs, const mm_prec* prec, const double** A,
+                 const double** ZX, const double* XX, int nthreads, int cut)
+    void mm_model_free(mm_model* M)
+    int mm_components(mm_model* M, const double* lam, int order, int reml, const double* dS, int ndir, int kk,
+                      mm_scalars* sc, double* T, double* S, double* wpw)
+    int mm_forward(mm_model* M, const double* lam, mm_scalars* sc)
+    void mm_back(mm_model* M, const double* lam, int nc)
+    int mm_conditional(mm_model* M, const double* lam, int f, double* out)
+
+
+_threads_found = None
+
+
+def _library_threads():
+    """Addresses of the set and get functions for the threads of SciPy's OpenBLAS, or (0, 0)."""
+    global _threads_found
+    if _threads_found is None:
+        import ctypes
+
+        from threadpoolctl import ThreadpoolController
+
+        _threads_found = (0, 0)
+        found = [lib for lib in ThreadpoolController().lib_controllers if lib.internal_api == "openblas"]
+        # NumPy may bring a library of its own with 64-bit integers; cython_blas is SciPy's
+        found.sort(key=lambda lib: ("scipy.libs" not in lib.filepath, "64_" in os.path.basename(lib.filepath)))
+        for prefix in ("scipy_", ""):
+            if found and _threads_found == (0, 0):
+                library = found[0].dynlib
+                names = [f"{prefix}openblas_{verb}_num_threads" for verb in ("set", "get")]
+                if all(hasattr(library, name) for name in names):
+                    _threads_found = tuple(
+                        ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in names
+                    )
+    return _threads_found
+
+
+cdef class BlockedStructure:
+    """Order, symbolic analysis and work space for one set of cross-products; shared by its evaluators.
+
+    Parameters
+    ----------
+    k : sequence of int
+        Columns of each factor.
+    p : int
+        Fixed-effects columns.
+    arrays : dict
+        ``A``: list over factors of (m, k, k); ``ZX``: list of (m, k, p + 1), last column Z'y; ``XX``:
+        (p + 1, p + 1), cross-products of [X, y]; ``pairs``: list of (f, g, indptr, indices, data (nnz, k_f,
+        k_g)), block rows are the levels of f; ``precision``: list over factors of None or (indptr, indices,
+        data, logdet_covariance), symmetric compressed columns; ``leaf`` (optional): the factor eliminated
+        first, -1 for none.
+    cut : int
+        Pivots kept in the sparse head: -1 by cost, 0 none (all dense), n at most n pivots.
+    n_threads : int
+        0: ``OMP_NUM_THREADS`` or the number of processors.
+    """
+
+    cdef mm_model* model
+    cdef object keep
+    cdef readonly object m, k
+    cdef readonly int leaf, n_threads, p
+
+    def __cinit__(self, k, int p, arrays, *, int cut=-1, int n_threads=0):
+        cdef int F = len(k), f, i, npairs, rc
+        cdef double[::1] dv
+        cdef int[::1] iv, kp, op
+        cdef int64_t[::1] lv
+        self.model = <mm_model*> calloc(1, sizeof(mm_model))
+        if self.model == NULL:
+            raise MemoryError
+        kk = [int(v) for v in k]
+        self.k = kk
+        self.p = p
+        kv = np.array(kk, dtype=np.intc)
+        ko = np.concatenate([[0], np.cumsum(kv * kv)]).astype(np.intc)
+        kp = kv
+        op = ko
+        rcap = sum(v * (v + 1) // 2 for v in kk)
+        A = [np.ascontiguousarray(a, dtype=np.float64) for a in arrays["A"]]
+        ZX = [np.ascontiguousarray(a, dtype=np.float64) for a in arrays["ZX"]]
+        XX = np.ascontiguousarray(arrays["XX"], dtype=np.float64)
+        prec = list(arrays.get("precision") or [None] * F)
+        if len(A) != F or len(ZX) != F or len(prec) != F or XX.shape != (p + 1, p + 1):
+            raise ValueError("arrays: one A, ZX and precision per factor and XX of shape (p + 1, p + 1) are needed")
+        m = [a.shape[0] for a in A]
+        for f in range(F):
+            if A[f].shape != (m[f], kk[f], kk[f]) or ZX[f].shape != (m[f], kk[f], p + 1) or m[f] == 0:
+                raise ValueError(f"arrays of factor {f}: A {A[f].shape}, ZX {ZX[f].shape} do not fit")
+        leaf = arrays.get("leaf")
+        if leaf is None:
+            free_ = [f for f in range(F) if prec[f] is None]
+            leaf = max(free_, key=lambda f: (m[f] * kk[f], -f)) if free_ else -1
+        elif leaf >= 0 and prec[leaf] is not None:
+            raise ValueError("a factor with known precision cannot be the leaf")
+        self.leaf = leaf
+        if n_threads <= 0:
+            n_threads = int(os.environ.get("OMP_NUM_THREADS", "0").split(",")[0] or 0) or os.cpu_count() or 1
+            if hasattr(os, "sched_getaffinity"):
+                n_threads = min(n_threads, len(os.sched_getaffinity(0)))
+        self.n_threads = n_threads
+        pairs = []
+        for (a, b, indptr, indices, data) in arrays["pairs"]:
+            indptr = np.ascontiguousarray(indptr, dtype=np.int64)
+            indices = np.ascontiguousarray(indices, dtype=np.intc)
+            data = np.ascontiguousarray(data, dtype=np.float64)
+            if indptr.shape != (m[a] + 1,) or data.size != indices.size * kk[a] * kk[b] or indptr[m[a]] != indices.size:
+                raise ValueError(f"cross-products of factors {a} and {b} do not fit")
+            if indices.size:
+                if indices.min() < 0 or indices.max() >= m[b]:
+                    raise ValueError(f"cross-products of factors {a} and {b} name a level that does not exist")
+                pairs.append((a, b, indptr, indices, data))
+        npairs = len(pairs)
+        cdef mm_pair* cp = <mm_pair*> calloc(npairs + 1, sizeof(mm_pair))
+        cdef mm_prec* cq = <mm_prec*> calloc(F + 1, sizeof(mm_prec))
+        cdef const double** cA = <const double**> calloc(F + 1, sizeof(double*))
+        cdef const double** cZ = <const double**> calloc(F + 1, sizeof(double*))
+        keep = [A, ZX, XX, pairs]
+        try:
+            for i in range(npairs):
+                cp[i].fa = pairs[i][0]
+                cp[i].fb = pairs[i][1]
+                lv = pairs[i][2]; cp[i].indptr = &lv[0]
+                iv = pairs[i][3]; cp[i].indices = &iv[0]
+                dv = pairs[i][4].reshape(-1); cp[i].data = &dv[0]
+            for f in range(F):
+                if prec[f] is not None:
+                    part = (np.ascontiguousarray(prec[f][0], dtype=np.int64),
+                            np.ascontiguousarray(prec[f][1], dtype=np.intc),
+                            np.ascontiguousarray(prec[f][2], dtype=np.float64))
+                    if part[0].shape != (m[f] + 1,) or part[1].size != part[2].size or part[0][m[f]] != part[1].size:
+                        raise ValueError(f"the precision of factor {f} does not fit its {m[f]} levels")
+                    keep.append(part)
+                    lv = part[0]; cq[f].indptr = &lv[0]
+                    iv = part[1]; cq[f].indices = &iv[0]
+                    dv = part[2]; cq[f].data = &dv[0]
+                    cq[f].logdet_covariance = prec[f][3]
+                dv = A[f].reshape(-1); cA[f] = &dv[0]
+                dv = ZX[f].reshape(-1); cZ[f] = &dv[0]
+            self.keep = (A[leaf] if leaf >= 0 else None, ZX[leaf] if leaf >= 0 else None, XX, kv, ko)
+            self.m = m
+            mv = np.ascontiguousarray(m, dtype=np.intc)
+            iv = mv
+            dv = XX.reshape(-1)
+            self.model.bl.dgemm = <void*> dgemm
+            self.model.bl.dsyrk = <void*> dsyrk
+            self.model.bl.dsymm = <void*> dsymm
+            self.model.bl.dtrsm = <void*> dtrsm
+            self.model.bl.dpotrf = <void*> dpotrf
+            self.model.bl.dpotri = <void*> dpotri
+            rc = mm_setup(self.model, F, &kp[0], &op[0], &iv[0], leaf, p + 1, max(rcap, 1), npairs, cp, cq, cA, cZ,
+                          &dv[0], n_threads, cut)
+            if rc:
+                raise MemoryError("not enough memory for the factor of the penalised cross-products")
+            if self.model.n > 48:
+                setter, getter = _library_threads()
+                self.model.bl.set_threads = <void*> <size_t> setter
+                self.model.bl.get_threads = <void*> <size_t> getter
+        finally:
+            free(cp)
+            free(cq)
+            free(cA)
+            free(cZ)
+
+    def __dealloc__(self):
+        if self.model != NULL:
+            mm_model_free(self.model)
+            free(self.model)
+
+    @property
+    def sizes(self):
+        """Sizes: leaf, columns of the rest, head, tail, supernodes, nnz of L, density of the rest's graph."""
+        cdef mm_model* M = self.model
+        return {"leaf": self.leaf, "rest_columns": M.n, "head_columns": M.P.t0, "tail_columns": M.P.nt,
+                "supernodes": M.P.ns, "nnz_L": int(M.P.nnz), "density": M.density,
+                "dense_coupling": bool(M.dense)}
+
+    def _columns(self, int f):
+        """First column (in the order of elimination) of each level of a rest factor."""
+        cdef int l, mf = self.m[f], s = self.model.bstart[f]
+        cdef int b, c = 0
+        size = np.empty(self.model.nb + 1, dtype=np.int64)
+        fac = np.empty(self.model.nb, dtype=np.int64)
+        for g in range(len(self.k)):
+            if g != self.leaf:
+                for l in range(self.m[g]):
+                    fac[self.model.pos[self.model.bstart[g] + l]] = self.k[g]
+        size[0] = 0
+        np.cumsum(fac, out=size[1:])
+        where = np.empty(mf, dtype=np.int64)
+        for l in range(mf):
+            where[l] = size[self.model.pos[s + l]]
+        return where
+
+
+cdef class BlockedEvaluator(Evaluator):
+    """Evaluator for several grouping factors.
+
+    Parameters
+    ----------
+    k, entries, clips, p, nu, reml, constant, sigma_fixed
+        As in `Evaluator`.
+    structure : BlockedStructure
+        Evaluators may share it; they must then not run at the same time.
+    """
+
+    cdef mm_model* model
+    cdef readonly BlockedStructure structure
+
+    def __cinit__(self, k, entries, clips, int p, double nu, bint reml, double constant=0.0,
+                  double sigma_fixed=0.0, BlockedStructure structure=None):
+        if structure is None or list(k) != structure.k or p != structure.p:
+            raise ValueError("a BlockedStructure of the same factors and fixed effects is needed")
+        if self.n_theta > sum(v * (v + 1) // 2 for v in structure.k):
+            raise ValueError("more parameters than entries of the relative factors")
+        self.structure = structure
+        self.model = structure.model
+
+    cdef int components(self, int order) noexcept nogil:
+        cdef mm_scalars sc
+        cdef int bad
+        mm_quiet(&self.model.bl, 1)
+        bad = mm_components(self.model, self.lam, order, self.reml, self.dS, self.n_dir, self.kk, &sc,
+                            self.T, self.S, self.wpw)
+        mm_quiet(&self.model.bl, 0)
+        if bad:
+            return 1
+        self.logdet_L2 = sc.logdet_L2
+        self.logdet_RX2 = sc.logdet_RX2
+        self.pwrss = sc.pwrss
+        return 0
+
+    # ------------------------------------------------------------------ Python level
+    cdef int _forward(self, lam) except -1:
+        cdef double[::1] lv = np.ascontiguousarray(lam, dtype=np.float64).reshape(-1)
+        cdef mm_scalars sc
+        cdef int bad
+        if lv.shape[0] != self.kk:
+            raise ValueError(f"lam has {lv.shape[0]} values, expected {self.kk}")
+        memcpy(self.lam, &lv[0], self.kk * sizeof(double))
+        with nogil:
+            mm_quiet(&self.model.bl, 1)
+            bad = mm_forward(self.model, self.lam, &sc)
+            mm_quiet(&self.model.bl, 0)
+        if bad:
+            raise FloatingPointError("the penalised cross-product matrix is not positive definite")
+        self.logdet_L2 = sc.logdet_L2
+        self.logdet_RX2 = sc.logdet_RX2
+        self.pwrss = sc.pwrss
+        return 0
+
+    def solution(self, lam):
+        """Estimates at factors `lam`, shape (kk,): beta (p,), (X'V^{-1}X)^{-1} (p, p), u per factor (m, k)."""
+        cdef mm_model* M = self.model
+        cdef int f, i, j, p = self.p, n = M.n
+        self._forward(lam)
+        with nogil:
+            mm_back(M, self.lam, 1)
+        beta = np.empty(p)
+        R = np.zeros((p, p))
+        for i in range(p):
+            beta[i] = -M.Mx[i]
+            for j in range(i + 1):
+                R[i, j] = M.C[i + j * (p + 1)]
+        half = np.linalg.inv(R) if p else R
+        A0 = self.structure.keep[0]
+        m = self.structure.m
+        rest = np.empty(n)
+        cdef double[::1] rv = rest
+        if n:
+            memcpy(&rv[0], M.U, n * sizeof(double))
+        cdef int64_t q
+        lamv = np.ascontiguousarray(lam, dtype=np.float64).reshape(-1)
+        out = []
+        for f in range(self.n_factors):
+            kf = self.k[f]
+            if f == self.structure.leaf:
+                t = np.empty((m[f], kf))
+                rv = t.reshape(-1)
+                memcpy(&rv[0], M.tl, m[f] * kf * sizeof(double))
+                l0 = lamv[self.koff[f]:self.koff[f] + kf * kf].reshape(kf, kf)
+                if kf == 1:
+                    out.append(l0[0, 0] * t / (1.0 + l0[0, 0] ** 2 * A0[:, :, 0]))
+                else:
+                    D = l0.T @ A0 @ l0 + np.eye(kf)
+                    out.append(np.linalg.solve(D, (t @ l0)[:, :, None])[:, :, 0])
+            else:
+                first = self.structure._columns(f)
+                out.append(rest[first[:, None] + np.arange(kf)])
+        return beta, half.T @ half, out
+
+    def conditional_blocks(self, lam, int f):
+        """Diagonal blocks of Lambda M^{-1} Lambda' of factor f, shape (m, k, k)."""
+        self._forward(lam)
+        out = np.empty((self.structure.m[f], self.k[f], self.k[f]))
+        cdef double[::1] ov = out.reshape(-1)
+        cdef int bad
+        with nogil:
+            mm_quiet(&self.model.bl, 1)
+            bad = mm_conditional(self.model, self.lam, f, &ov[0])
+            mm_quiet(&self.model.bl, 0)
+        if bad:
+            raise MemoryError("not enough memory for the conditional covariances")
+        return out

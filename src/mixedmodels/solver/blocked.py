@@ -1,0 +1,108 @@
+"""Solver for several grouping factors: one factor level by level, the rest by sparse Cholesky with a dense tail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.errors import SolverError
+from mixedmodels.solver._kernels.blocked import BlockedEvaluator, BlockedStructure
+from mixedmodels.solver.compiled import CompiledSolver
+
+if TYPE_CHECKING:
+    from mixedmodels.design import Design, Precision
+    from mixedmodels.solver.crossproducts import CrossProducts
+
+__all__ = ["BlockedSolver", "structure_arrays"]
+
+
+def structure_arrays(pack: CrossProducts) -> dict[str, Any]:
+    """The arrays a `BlockedStructure` is built from."""
+    return {
+        "A": [factor.A for factor in pack.factors],
+        "ZX": [factor.ZXy for factor in pack.factors],
+        "XX": pack.G,
+        "pairs": [(f, g, b.indptr, b.indices, b.data) for (f, g), b in pack.pairs.items()],
+        "precision": [_symmetric_columns(factor.precision, factor.m) for factor in pack.factors],
+    }
+
+
+def _symmetric_columns(precision: Precision | None, m: int) -> tuple[Any, Any, Any, float] | None:
+    """``(indptr, indices, data, log|A|)`` of a known precision, both triangles, no duplicates."""
+    if precision is None:
+        return None
+    matrix = precision.matrix
+    if matrix.shape != (m, m):
+        raise SolverError(f"a precision of shape {matrix.shape} was given for {m} levels")
+    matrix = matrix.tocsc(copy=True)
+    matrix.sum_duplicates()
+    return matrix.indptr, matrix.indices, matrix.data, float(precision.logdet_covariance)
+
+
+class BlockedSolver(CompiledSolver):
+    r"""Any number of grouping factors, crossed, nested or both, with or without known precisions.
+
+    The factor with the most effects and no precision, the *leaf*, is eliminated level by level,
+
+    .. math:: D_l = \lambda_0' A_{ll} \lambda_0 + I, \qquad
+              G = A_{RR} - \sum_l B_l' \lambda_0 D_l^{-1} \lambda_0' B_l, \qquad
+              S = \Lambda_R' G \Lambda_R + P = L L',
+
+    and L is a supernodal Cholesky factor in minimum-degree order (Amestoy, Davis & Duff 1996) whose last columns
+    are one dense block. Derivatives need :math:`S^{-1}` only on the pattern of L (Erisman & Tinney 1975); factors
+    at or near singularity are differentiated through G, without dividing by them.
+
+    Parameters
+    ----------
+    design : Design
+    """
+
+    name = "blocked"
+    # Pivots kept in the sparse head (-1: by cost) and threads (0: all); fixed here so that tests can change them.
+    _cut = -1
+    _threads = 0
+
+    def _prepare(self) -> None:
+        self.structure = BlockedStructure(
+            self._k, self.p, structure_arrays(self.pack), cut=self._cut, n_threads=self._threads
+        )
+
+    def describe(self) -> str:
+        """One line: what is eliminated first, and how the rest is factored."""
+        sizes = self.structure.sizes
+        leaf = sizes["leaf"]
+        parts = []
+        if leaf >= 0:
+            factor = self.pack.factors[leaf]
+            parts.append(f"{factor.group} ({factor.m} x {factor.k}) eliminated first")
+        columns, head, tail = sizes["rest_columns"], sizes["head_columns"], sizes["tail_columns"]
+        if columns:
+            if head == 0:
+                parts.append(f"rest {columns} columns, dense")
+            else:
+                dense = f", dense tail of {tail}" if tail else ""
+                parts.append(f"rest {columns} columns: {head} in a sparse head{dense}")
+                parts.append("order: minimum degree")
+            parts.append(f"nnz(L) {_thousands(sizes['nnz_L'])}")
+        return "blocked: " + "; ".join(parts)
+
+    def _new_evaluator(
+        self, entries: Any, clips: Any, nu: float, reml: bool, constant: float, sigma: float
+    ) -> BlockedEvaluator:
+        return BlockedEvaluator(
+            self._k, entries, clips, self.p, nu, reml, constant, sigma, structure=self.structure
+        )
+
+    def _solve(self, evaluator: Any, lam: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        return evaluator.solution(lam)
+
+    def _conditional(self, evaluator: Any, lam: np.ndarray, factor: int) -> np.ndarray:
+        return evaluator.conditional_blocks(lam, factor)
+
+
+def _thousands(count: int) -> str:
+    """Short form of a count."""
+    if count < 10_000:
+        return str(count)
+    return f"{count / 1e3:.0f} k" if count < 10_000_000 else f"{count / 1e6:.1f} M"

@@ -4,4 +4,4 @@ set -e
 cd "$(dirname "$0")/.."
 [ -d build ] || meson setup build >/dev/null
 meson compile -C build
-find build -name '*.so' -exec cp {} src/mixedmodels/solver/_kernels/ \;
+find build/src -name '*.so' -exec cp {} src/mixedmodels/solver/_kernels/ \;

@@ -32,7 +32,7 @@ class EM(Search):
         since = 0
         while True:
             self.step = descend(*factorise(run.hessian, self.free()), run.gradient)
-            run.decrement = -0.5 * float(run.gradient @ self.step)
+            run.decrement = 0.5 * float(-run.gradient @ self.step) + 0.0
             stop = self.report()
             if stop is not None:
                 return stop

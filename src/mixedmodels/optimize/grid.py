@@ -42,7 +42,10 @@ def grid_points(objective: Any, start: np.ndarray, factors: tuple[float, ...]) -
     else:
         choices = [(f,) * len(groups) for f in factors]
         choices += [
-            tuple(f if i == j else 1.0 for i in range(len(groups))) for j in range(len(groups)) for f in factors if f != 1
+            tuple(f if i == j else 1.0 for i in range(len(groups)))
+            for j in range(len(groups))
+            for f in factors
+            if f != 1
         ]
     for choice in choices:
         theta = base.copy()

@@ -242,7 +242,7 @@ class Search:
             free = self.free()
             L, pivots = factorise(H, free)
             step = descend(L, pivots, g)
-            run.decrement = -0.5 * float(g @ step)
+            run.decrement = 0.5 * float(-g @ step) + 0.0
             stop = self.report()
             if stop is not None:
                 return stop
@@ -273,7 +273,11 @@ class Search:
                 reduction = f - run.value
                 last = run.decrement
                 if mu > 0.0:
-                    mu = 0.0 if reduction > 0.5 * predicted or mu < 1e-6 * float(np.diag(H).max()) else 0.1 * mu
+                    mu = (
+                        0.0
+                        if reduction > 0.5 * predicted or mu < 1e-6 * float(np.diag(H).max())
+                        else 0.1 * mu
+                    )
                 continue
             if mu == 0.0 and len(self.blocks) and self.attempt(self.sigma_point(moved), predicted, True, mu):
                 last = run.decrement
@@ -392,7 +396,7 @@ class Search:
         self.frozen = np.zeros_like(frozen)
         step = descend(*factorise(run.hessian, self.free()), run.gradient)
         self.frozen = frozen
-        return -0.5 * float(run.gradient @ step)
+        return 0.5 * float(-run.gradient @ step) + 0.0
 
     def escape(self) -> bool:
         """Leave a saddle point along the direction the certificate names."""

@@ -39,7 +39,7 @@ class Scoring(Search):
             theta, f, g, B = run.theta, run.value, run.gradient, run.hessian
             held = self.frozen | ((theta <= self.lower) & (g >= 0.0)) | ((theta >= self.upper) & (g <= 0.0))
             step = descend(*factorise(B, ~held), g)
-            run.decrement = -0.5 * float(g @ step)
+            run.decrement = 0.5 * float(-g @ step) + 0.0
             stop = self.report()
             if stop is not None:
                 return stop

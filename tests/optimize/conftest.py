@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mixedmodels.solver._kernels.newton import CallbackEvaluator
 
 from mixedmodels.objective.em import add_direction, em_step_from_components
 from mixedmodels.optimize.base import Certificate
-from mixedmodels.solver._kernels.newton import CallbackEvaluator
 
 
 def us(k):
@@ -22,7 +22,7 @@ def diag(k):
 
 
 class ToyLMM:
-    """Objective of an LMM from dense cross-products; one structure (us, diag, homdiag) per grouping factor."""
+    """Objective of an LMM from dense cross-products; one us, diag or homdiag structure per factor."""
 
     def __init__(self, y, X, terms, reml=False):
         n, p = X.shape
@@ -41,7 +41,7 @@ class ToyLMM:
         self.XX, self.Xy, self.yy = X.T @ X, X.T @ y, float(y @ y)
         self.nu = float(n - p if reml else n)
         self.reml = reml
-        entries, clips, names, lower, start, t = [], [], [], [], [], 0
+        entries, clips, lower, start, t = [], [], [], [], 0
         self.kinds = []
         for f, (_, Zc, structure) in enumerate(terms):
             k = Zc.shape[1]
@@ -153,7 +153,7 @@ class ToyLMM:
         lams = self.factors(theta)
         flat = np.concatenate([lam.ravel() for lam in lams])
         D = self._directions(lams, len(flat))
-        ld, lx, pwrss, T, S, wpw = self.components(flat, D, 2)
+        _, _, pwrss, T, S, wpw = self.components(flat, D, 2)
         s = self.nu / pwrss
         qv = D @ S
         average = s * wpw - s / pwrss * np.outer(qv, qv)

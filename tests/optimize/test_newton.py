@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from mixedmodels.solver._kernels.newton import newton_minimize
 
 from mixedmodels.optimize import Control, Status, minimize
 from mixedmodels.optimize.base import blocks_of_entries, columns_of_entries
 from mixedmodels.optimize.newton import descend, factorise, newton, sigma_step
-from mixedmodels.solver._kernels.newton import newton_minimize
 
 STATUS = tuple(Status)
 

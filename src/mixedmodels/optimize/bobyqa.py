@@ -1,7 +1,7 @@
 """Derivative-free trust-region search with quadratic models on a box: COBYQA of SciPy.
 
-COBYQA (Ragonneau 2022) succeeds Powell's BOBYQA: underdetermined quadratic interpolation, bounds respected at every
-point. It is not BOBYQA itself, hence the names "cobyqa" and "bobyqa-like".
+COBYQA (Ragonneau 2022) succeeds Powell's BOBYQA: underdetermined quadratic interpolation, bounds respected
+at every point. It is not BOBYQA itself, hence the names "cobyqa" and "bobyqa-like".
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ __all__ = ["grid_points"]
 
 
 def grid_points(objective: Any, start: np.ndarray, factors: tuple[float, ...]) -> list[np.ndarray]:
-    """Multiples of the start: every column of a factor by every multiplier for up to three columns, else one at a time.
+    """Multiples of the start: all combinations for up to three columns of factors, else one column at a time.
 
     Parameters
     ----------

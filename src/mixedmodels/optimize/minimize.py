@@ -179,9 +179,9 @@ def _resolve(method: str | Callable[..., Any]) -> Callable[..., Run]:
 
         search = EM if method == "em" else ECME
     elif method == "lbfgsb":
-        from mixedmodels.optimize.quasi_newton import LBFGSB as search  # noqa: N811
+        from mixedmodels.optimize.quasi_newton import LBFGSB as search
     elif method in ("cobyqa", "bobyqa-like"):
-        from mixedmodels.optimize.bobyqa import COBYQA as search  # noqa: N811
+        from mixedmodels.optimize.bobyqa import COBYQA as search
     elif method == "nelder-mead":
         from mixedmodels.optimize.nelder_mead import NelderMead as search
     elif method == "bobyqa":

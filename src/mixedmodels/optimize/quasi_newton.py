@@ -11,7 +11,7 @@ __all__ = ["LBFGSB"]
 
 
 class LBFGSB(Search):
-    """L-BFGS-B on the parameters that are not frozen, restarted while a Newton step still predicts a decrease.
+    """L-BFGS-B on the parameters that are not frozen, restarted while a Newton step predicts a decrease.
 
     References
     ----------

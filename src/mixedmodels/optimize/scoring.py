@@ -13,8 +13,8 @@ __all__ = ["AverageInformation", "FisherScoring", "NewtonRaphson"]
 class Scoring(Search):
     """Steps -B^{-1} g with B an information matrix, halved until the function falls; bounds by projection.
 
-    A diagonal that would turn negative stops at exactly zero. There the information has a zero row, so the parameter
-    stays; the certificate at the end says whether it may.
+    A diagonal that would turn negative stops at exactly zero. There the information has a zero row, so the
+    parameter stays; the certificate at the end says whether it may.
     """
 
     kind = "average"

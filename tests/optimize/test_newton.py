@@ -108,7 +108,7 @@ def test_all_variances_zero(toy):
 
 def test_twin_takes_the_same_steps(toy):
     """The compiled loop: same iterates, counts of iterations, status and escapes from saddles."""
-    kb = [(f"kb{r}", toy.LMM(*toy.kb07(r, r)[:2], toy.kb07(r, r)[2], True)) for r in (1, 4)]
+    kb = [(f"kb{r}", toy.LMM(*toy.kb07(r, r)[:2], toy.kb07(r, r)[2], True)) for r in (1,)]
     for name, objective in [*problems(toy), *kb]:
         for scale in (1.0, 1e-3, 0.0):
             start = objective.start * scale

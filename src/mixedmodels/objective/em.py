@@ -6,8 +6,8 @@ y)/sigma^2,
 
     Sigma_new = Sigma - Sigma M Sigma / m,
 
-restricted to the structure: the diagonal of it for "diagonal", the mean of the diagonal for "trace". With sigma profiled
-before every step the same formula is ECME.
+restricted to the structure: the diagonal of it for "diagonal", the mean of the diagonal for "trace". With
+sigma profiled before every step the same formula is ECME.
 """
 
 from __future__ import annotations

@@ -4,17 +4,15 @@ The objective supplies value f, gradient g and a positive semi-definite matrix H
 average information plus the curvature of the positive part of M = d f / d Sigma). One iteration:
 
 1. ``1/2 g'H^{-1}g`` over the free parameters is the predicted decrease; below ``tol`` the search is over.
-2. Step ``-H^{-1}g``; after a rejected step ``-(H + mu I)^{-1}g`` (Levenberg) with mu growing until a step is
-accepted.
-   Where H underestimates the curvature the decrements shrink slowly; then a symmetric rank-one secant
-   correction of H is used as long as it stays positive definite.
+2. Step ``-H^{-1}g``; after a rejected step ``-(H + mu I)^{-1}g`` (Levenberg) with mu growing until a
+   step is accepted. Where H underestimates the curvature the decrements shrink slowly; then a symmetric
+   rank-one secant correction of H is used as long as it stays positive definite.
 3. Bounds: a diagonal of a factor that turns negative is reflected (the sign of its column changes; the
-function is
-   even there); other parameters are projected and leave the free set while the gradient holds them at the
-   bound.
-4. A rejected step is tried once more as a step in Sigma, ``Sigma + lam s' + s lam'``: valleys that are
-curved in theta
-   (a rotation between two columns when a leading diagonal vanishes) are straight in Sigma.
+   function is even there); other parameters are projected and leave the free set while the gradient holds
+   them at the bound.
+4. A rejected step is tried once more as a step in Sigma, ``Sigma + lam s' + s lam'``: valleys that
+   are curved in theta (a rotation between two columns when a leading diagonal vanishes) are straight in
+   Sigma.
 
 At the end parameters next to a bound are set exactly on it if the value does not suffer, the rest is
 polished, and the certificate of the objective is asked: where M is not positive semi-definite, theta = 0 was

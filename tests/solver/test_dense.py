@@ -118,7 +118,7 @@ def test_agrees_with_the_definition(kind, reml, singular):
 
 
 def test_passes_its_own_conformance_suite():
-    check_solver(DenseSolver, seeds=(0,))
+    check_solver(DenseSolver, seeds=(0,), n=60)
 
 
 def test_conformance_suite_catches_a_wrong_term():

@@ -62,7 +62,7 @@ def certify(
             image = np.diag(np.diagonal(image))
         elif clip == "trace":
             image = np.eye(term.k) * float(np.trace(image)) / term.k
-        residuals.append(float(np.linalg.norm(scale[:, None] * image)) / np.sqrt(levels))
+        residuals.append(float(np.linalg.norm(scale[:, None] * image) / np.sqrt(levels)))
         weight = np.sqrt(np.mean(np.ones(1) if term.Z is None else term.Z**2, axis=0)).reshape(-1)
         values = np.linalg.svd(weight[:, None] * factors[b], compute_uv=False)
         singular.append(bool(values[-1] <= _SINGULAR * max(1.0, values[0])))

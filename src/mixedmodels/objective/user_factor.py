@@ -95,7 +95,7 @@ class UserFactorObjective:
     >>> covariance = FunctionCovariance(lambda theta: theta[0] * np.eye(3), start=[1.0], lower=0.0)
     >>> objective = UserFactorObjective(y, np.ones((6, 1)), Z, covariance)
     >>> round(objective.value(np.array([1.0])), 6)
-    19.029884
+    19.968684
     """
 
     entries = None

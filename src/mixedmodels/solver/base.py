@@ -102,15 +102,12 @@ class Solver(Protocol):
         Observations and fixed-effects columns.
     evaluator : object or None
         The compiled evaluator, if any.
-    reason : str
-        Why this solver was taken; `choose_solver` fills it in.
     """
 
     name: str
     n: int
     p: int
     evaluator: Any
-    reason: str
 
     def describe(self) -> str:
         """One line: which algorithm, on which sizes."""

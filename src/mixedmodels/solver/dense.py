@@ -216,6 +216,13 @@ class DenseSolver:
         self._A = (self._Z.T @ self._Z).toarray()
         edges = np.cumsum([0] + [t.m * t.k for t in design.terms])
         self._slices = [slice(int(a), int(b)) for a, b in pairwise(edges)]
+        first, indices, indptr = 0, [], [np.zeros(1, dtype=np.int64)]
+        for term in design.terms:  # row i of level l holds the k columns of that level
+            columns = first + np.arange(term.m * term.k).reshape(term.m, 1, term.k)
+            indices.append(np.broadcast_to(columns, (term.m, term.k, term.k)).ravel())
+            indptr.append(indptr[-1][-1] + term.k * np.arange(1, term.m * term.k + 1))
+            first += term.m * term.k
+        self._pattern = (np.concatenate(indices or [np.zeros(0, dtype=np.int64)]), np.concatenate(indptr))
         # Known covariance between levels (dense here) and the penalty P = diag_b(A^{-1} kron I).
         self._relationship: list[np.ndarray | None] = []
         blocks = []
@@ -252,14 +259,15 @@ class DenseSolver:
         return out
 
     def _Lambda(self, factors: Sequence[np.ndarray]) -> Any:
-        """Lambda as a sparse matrix."""
+        """Lambda as a sparse matrix, its pattern known beforehand."""
         from scipy import sparse
 
-        blocks = [
-            sparse.kron(sparse.eye_array(term.m), sparse.coo_array(np.asarray(factor, dtype=np.float64)))
+        values = [
+            np.tile(np.asarray(factor, dtype=np.float64).ravel(), term.m)
             for term, factor in zip(self._terms, factors, strict=True)
         ]
-        return sparse.csr_array(sparse.block_diag(blocks)) if blocks else sparse.csr_array((0, 0))
+        data = np.concatenate(values) if values else np.zeros(0)
+        return sparse.csr_array((data, *self._pattern), shape=(self.q, self.q))
 
     def _penalized(self, factors: Sequence[np.ndarray]) -> PenalizedSolution:
         self._check(factors)

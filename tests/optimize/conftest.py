@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from mixedmodels.solver._kernels.newton import CallbackEvaluator
 
 from mixedmodels.objective.em import add_direction, em_step_from_components
 from mixedmodels.optimize.base import Certificate
-from mixedmodels.solver._kernels.newton import CallbackEvaluator
 
 
 def us(k):
@@ -19,7 +22,7 @@ def diag(k):
 
 
 class ToyLMM:
-    """Objective of an LMM from dense cross-products; one structure (us, diag, homdiag) per grouping factor."""
+    """Objective of an LMM from dense cross-products; one us, diag or homdiag structure per factor."""
 
     def __init__(self, y, X, terms, reml=False):
         n, p = X.shape
@@ -38,7 +41,7 @@ class ToyLMM:
         self.XX, self.Xy, self.yy = X.T @ X, X.T @ y, float(y @ y)
         self.nu = float(n - p if reml else n)
         self.reml = reml
-        entries, clips, names, lower, start, t = [], [], [], [], [], 0
+        entries, clips, lower, start, t = [], [], [], [], 0
         self.kinds = []
         for f, (_, Zc, structure) in enumerate(terms):
             k = Zc.shape[1]
@@ -150,7 +153,7 @@ class ToyLMM:
         lams = self.factors(theta)
         flat = np.concatenate([lam.ravel() for lam in lams])
         D = self._directions(lams, len(flat))
-        ld, lx, pwrss, T, S, wpw = self.components(flat, D, 2)
+        _, _, pwrss, T, S, wpw = self.components(flat, D, 2)
         s = self.nu / pwrss
         qv = D @ S
         average = s * wpw - s / pwrss * np.outer(qv, qv)
@@ -193,9 +196,7 @@ class ToyLMM:
         s = self.nu / pwrss
         shape = [(k, k) for k in self.k]
         cuts = np.cumsum([k * k for k in self.k])[:-1]
-        T, S = (
-            [a.reshape(d) for a, d in zip(np.split(v, cuts), shape, strict=True)] for v in (T, S)
-        )
+        T, S = ([a.reshape(d) for a, d in zip(np.split(v, cuts), shape, strict=True)] for v in (T, S))
         kinds = [("block", "diagonal", "trace")[kind] for kind in self.kinds]
         new = em_step_from_components(lams, T, S, s, self.m, kinds)
         M = [t - s * c for t, c in zip(T, S, strict=True)]
@@ -298,11 +299,28 @@ def kb07(seed, rank=2, n=600, ns=30, ni=20):
     return y, Z, [(s, Z, "us"), (i, Z, "us")]
 
 
+LME4 = json.loads((Path(__file__).parent / "lme4_fits.json").read_text())
+
+
+def lme4(name, reml):
+    """Objective of a data set of lme4, the response in units that keep every digit."""
+    d = LME4[name]
+    y = np.array(d["y"])
+    X = np.ones((len(y), 1)) if "x" not in d else np.c_[np.ones(len(y)), d["x"]]
+    return ToyLMM(y, X, [(np.array(g), X, "us") for g in d["groups"]], reml)
+
+
+def lme4_value(name, reml):
+    """Deviance (or REML criterion) and theta of lme4 1.1-31."""
+    d = LME4[name]["reml" if reml else "ml"]
+    return d["deviance"], np.array(d["theta"])
+
+
 @pytest.fixture(scope="session")
 def toy():
     class Namespace:
         pass
 
     out = Namespace()
-    out.LMM, out.simulate, out.kb07 = ToyLMM, simulate, kb07
+    out.LMM, out.simulate, out.kb07, out.lme4, out.lme4_value = ToyLMM, simulate, kb07, lme4, lme4_value
     return out

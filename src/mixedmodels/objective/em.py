@@ -1,12 +1,13 @@
-"""Steps of covariance matrices: EM and ECME for a linear mixed model, and the rank-one step out of a saddle point.
+"""Steps of covariance matrices: EM and ECME for a linear mixed model, and the step out of a saddle point.
 
-With T and S as in the solver contract, M = T - s S the derivative of the criterion to Sigma (s = nu/pwrss = 1/sigma^2 at
-the profiled sigma) and m levels, EM replaces Sigma by the mean over levels of E(b b' | y)/sigma^2,
+With T and S as in the solver contract, M = T - s S the derivative of the criterion to Sigma (s = nu/pwrss =
+1/sigma^2 at the profiled sigma) and m levels, EM replaces Sigma by the mean over levels of E(b b' |
+y)/sigma^2,
 
     Sigma_new = Sigma - Sigma M Sigma / m,
 
-restricted to the structure: the diagonal of it for "diagonal", the mean of the diagonal for "trace". With sigma profiled
-before every step the same formula is ECME.
+restricted to the structure: the diagonal of it for "diagonal", the mean of the diagonal for "trace". With
+sigma profiled before every step the same formula is ECME.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ def em_step_from_components(
     r"""One EM step of the relative covariance matrices.
 
     :math:`\Sigma_{new} = \Sigma - \Sigma M \Sigma / m = \lambda (I - \lambda' M \lambda / m) \lambda'`, hence
-    :math:`\lambda_{new} = \lambda\, chol(I - \lambda' M \lambda / m)`, which is positive definite because it is a mean of
-    conditional second moments, and lower triangular because a product of lower-triangular matrices is.
+    :math:`\lambda_{new} = \lambda\, chol(I - \lambda' M \lambda / m)`, which is positive definite because it
+    is a mean of conditional second moments, and lower triangular because a product of lower-triangular
+    matrices is.
 
     Parameters
     ----------
@@ -57,7 +59,8 @@ def em_step_from_components(
 
     Examples
     --------
-    >>> em_step_from_components([np.eye(1)], [np.array([[3.0]])], [np.array([[8.0]])], 1.0, [10], ["block"])[0].round(6)
+    >>> T, S = np.array([[3.0]]), np.array([[8.0]])
+    >>> em_step_from_components([np.eye(1)], [T], [S], 1.0, [10], ["block"])[0].round(6)
     array([[1.224745]])
     """
     out = []

@@ -21,15 +21,16 @@ class Objective(Protocol):
 
     The attributes and the first three methods are required. Optional members, used where present:
 
-    * ``entries``: integer array (e, 4), rows (factor, row, column, parameter), for lower-triangular factors linear in
-      theta; the function depends on each factor through factor factor' only. With it, the lower bound 0 of a diagonal
-      is kept by changing the sign of a column instead of projecting, and columns are set to zero as a whole.
+    * ``entries``: integer array (e, 4), rows (factor, row, column, parameter), for lower-triangular factors
+      linear in theta; the function depends on each factor through factor factor' only. With it, the lower
+      bound 0 of a diagonal is kept by changing the sign of a column instead of projecting, and columns are
+      set to zero as a whole.
     * ``information(theta, kind)``: matrices "average", "expected" and "observed" in units of the Hessian.
     * ``em_step(theta)``, ``ecme_step(theta)``: one step of EM or ECME.
     * ``certificate(theta)``: a `Certificate`.
-    * ``newton_minimize(theta0, *, tol, maxiter, max_seconds, callback)``: a compiled run of the default method, returning
-      the dictionary of ``mixedmodels.solver._kernels.newton.newton_minimize`` with theta, gradient and hessian in the
-      coordinates of this objective, or None if it has none.
+    * ``newton_minimize(theta0, *, tol, maxiter, max_seconds, callback)``: a compiled run of the default
+      method, returning the dictionary of ``mixedmodels.solver._kernels.newton.newton_minimize`` with theta,
+      gradient and hessian in the coordinates of this objective, or None if it has none.
     """
 
     start: np.ndarray
@@ -54,8 +55,9 @@ class Objective(Protocol):
 class Certificate:
     """First-order conditions on the cone of positive semi-definite matrices, one entry per term.
 
-    With M_b the derivative of the criterion to Sigma_b and Sigma_b = factor_b factor_b', a point is a minimum to first
-    order when M_b is positive semi-definite (on the directions the structure allows) and M_b factor_b = 0.
+    With M_b the derivative of the criterion to Sigma_b and Sigma_b = factor_b factor_b', a point is a
+    minimum to first order when M_b is positive semi-definite (on the directions the structure allows) and
+    M_b factor_b = 0.
 
     Attributes
     ----------
@@ -64,8 +66,9 @@ class Certificate:
     residuals : sequence of float
         Norm of M_b factor_b.
     escape : callable or None
-        ``escape(theta) -> theta or None``: a point that leaves theta along the eigenvector of the most negative
-        eigenvalue, Sigma_b + tau v v', with tau by a one-dimensional Newton step; None if there is nothing to gain.
+        ``escape(theta) -> theta or None``: a point that leaves theta along the eigenvector of the most
+        negative eigenvalue, Sigma_b + tau v v', with tau by a one-dimensional Newton step; None if there is
+        nothing to gain.
     terms : sequence of str
         Names of the terms.
     singular : sequence of bool
@@ -82,8 +85,9 @@ class Certificate:
 def columns_of_entries(entries: np.ndarray) -> tuple[np.ndarray, ...]:
     """Groups of parameters whose signs may change together, for factors linear in theta.
 
-    Flipping the sign of a column of a factor leaves factor factor' unchanged. Columns that share a parameter flip
-    together. A group is returned only if exactly one of its parameters stands on a diagonal; that one comes first.
+    Flipping the sign of a column of a factor leaves factor factor' unchanged. Columns that share a parameter
+    flip together. A group is returned only if exactly one of its parameters stands on a diagonal; that one
+    comes first.
 
     Parameters
     ----------
@@ -124,7 +128,8 @@ def blocks_of_entries(entries: np.ndarray) -> tuple[np.ndarray, ...]:
     Returns
     -------
     tuple of ndarray of intp, each of shape (k, k), k > 1
-        ``table[i, j]`` is the parameter of entry (i, j), -1 above the diagonal; in the order of (factor, first row).
+        ``table[i, j]`` is the parameter of entry (i, j), -1 above the diagonal; in the order of (factor,
+        first row).
 
     Examples
     --------

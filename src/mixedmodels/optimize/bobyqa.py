@@ -1,7 +1,7 @@
 """Derivative-free trust-region search with quadratic models on a box: COBYQA of SciPy.
 
-COBYQA (Ragonneau 2022) succeeds Powell's BOBYQA: underdetermined quadratic interpolation, bounds respected at every
-point. It is not BOBYQA itself, hence the names "cobyqa" and "bobyqa-like".
+COBYQA (Ragonneau 2022) succeeds Powell's BOBYQA: underdetermined quadratic interpolation, bounds respected
+at every point. It is not BOBYQA itself, hence the names "cobyqa" and "bobyqa-like".
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ class COBYQA(ValueSearch):
         from scipy.optimize import Bounds, minimize
 
         if tuple(int(v) for v in scipy.__version__.split(".")[:2]) < (1, 14):
-            raise OptionError('method="cobyqa" needs SciPy 1.14 or newer; use method="nelder-mead" or update SciPy')
+            raise OptionError(
+                'method="cobyqa" needs SciPy 1.14 or newer; use method="nelder-mead" or update SciPy'
+            )
         fun = self.objective_at(active)
         done = False
         for radius in (0.5, 0.01):

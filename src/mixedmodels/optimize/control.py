@@ -16,11 +16,12 @@ class Control:
     Parameters
     ----------
     maxiter : int, optional
-        Largest number of iterations; by default 200 for Newton and the scoring methods, 1000 for L-BFGS-B, 5000 for EM
-        and 10000 evaluations for the derivative-free methods.
+        Largest number of iterations; by default 200 for Newton and the scoring methods, 1000 for L-BFGS-B,
+        5000 for EM and 10000 evaluations for the derivative-free methods.
     tol : float
-        Largest predicted decrease 1/2 g'H^{-1}g that counts as converged, in units of the criterion (deviance units):
-        it needs no scaling. Derivative-free methods stop when their simplex or trust region is this good.
+        Largest predicted decrease 1/2 g'H^{-1}g that counts as converged, in units of the criterion
+        (deviance units): it needs no scaling. Derivative-free methods stop when their simplex or trust
+        region is this good.
     max_seconds : float, optional
         Stop after this time with the best point so far.
     cap : float

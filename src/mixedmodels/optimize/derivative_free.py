@@ -36,7 +36,7 @@ class ValueSearch(Search):
         return result
 
     def objective_at(self, active: np.ndarray):
-        """``x -> value`` on the active parameters: infinite where undefined; keeps the best point; may raise Ended."""
+        """``x -> value`` on the active parameters: inf where undefined; keeps the best; may raise Ended."""
         run = self.run
         base = run.theta.copy()
 

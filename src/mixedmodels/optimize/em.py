@@ -1,9 +1,9 @@
 """EM and ECME: the objective knows one step, here is the iteration.
 
 Each step lowers the criterion but convergence is linear inside and slower than linear towards a zero variance
-(Sigma_t is about m / (M t) after t steps). The iteration stops when the predicted decrease of a Newton step is below tol,
-not when steps become short. Every 50 steps the diagonals that a Newton step would more than halve are tried at exactly
-zero; EM keeps zeros, and the certificate at the end says whether they are right.
+(Sigma_t is about m / (M t) after t steps). The iteration stops when the predicted decrease of a Newton step
+is below tol, not when steps become short. Every 50 steps the diagonals that a Newton step would more than
+halve are tried at exactly zero; EM keeps zeros, and the certificate at the end says whether they are right.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class EM(Search):
         since = 0
         while True:
             self.step = descend(*factorise(run.hessian, self.free()), run.gradient)
-            run.decrement = -0.5 * float(run.gradient @ self.step)
+            run.decrement = 0.5 * float(-run.gradient @ self.step) + 0.0
             stop = self.report()
             if stop is not None:
                 return stop

@@ -13,7 +13,7 @@ __all__ = ["grid_points"]
 
 
 def grid_points(objective: Any, start: np.ndarray, factors: tuple[float, ...]) -> list[np.ndarray]:
-    """Multiples of the start: every column of a factor by every multiplier for up to three columns, else one at a time.
+    """Multiples of the start: all combinations for up to three columns of factors, else one column at a time.
 
     Parameters
     ----------
@@ -42,7 +42,10 @@ def grid_points(objective: Any, start: np.ndarray, factors: tuple[float, ...]) -
     else:
         choices = [(f,) * len(groups) for f in factors]
         choices += [
-            tuple(f if i == j else 1.0 for i in range(len(groups))) for j in range(len(groups)) for f in factors if f != 1
+            tuple(f if i == j else 1.0 for i in range(len(groups)))
+            for j in range(len(groups))
+            for f in factors
+            if f != 1
         ]
     for choice in choices:
         theta = base.copy()

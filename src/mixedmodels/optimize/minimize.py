@@ -105,7 +105,9 @@ def minimize(
     facts: dict[str, Any] | None = None
     try:
         if len(theta0) == 0:
-            run = Run(theta=theta0, value=float(objective.value(theta0)), status=Status.CONVERGED, decrement=0.0)
+            run = Run(
+                theta=theta0, value=float(objective.value(theta0)), status=Status.CONVERGED, decrement=0.0
+            )
             run.gradient, run.hessian, run.evaluations = np.zeros(0), np.zeros((0, 0)), 1
         elif method == "newton" and hasattr(objective, "newton_minimize"):
             facts = objective.newton_minimize(
@@ -177,9 +179,9 @@ def _resolve(method: str | Callable[..., Any]) -> Callable[..., Run]:
 
         search = EM if method == "em" else ECME
     elif method == "lbfgsb":
-        from mixedmodels.optimize.quasi_newton import LBFGSB as search  # noqa: N811
+        from mixedmodels.optimize.quasi_newton import LBFGSB as search
     elif method in ("cobyqa", "bobyqa-like"):
-        from mixedmodels.optimize.bobyqa import COBYQA as search  # noqa: N811
+        from mixedmodels.optimize.bobyqa import COBYQA as search
     elif method == "nelder-mead":
         from mixedmodels.optimize.nelder_mead import NelderMead as search
     elif method == "bobyqa":
@@ -237,7 +239,7 @@ def _fill(run: Run, objective: Any) -> None:
     search = Search(objective, Control(), lambda *_: None)
     search.run = run
     step = descend(*factorise(run.hessian, search.free()), run.gradient)
-    run.decrement = -0.5 * float(run.gradient @ step)
+    run.decrement = 0.5 * float(-run.gradient @ step) + 0.0
     if run.status.converged and run.decrement > 1e-4:
         run.status = Status.STALLED
 
@@ -269,7 +271,9 @@ def _from_facts(facts: dict[str, Any]) -> Run:
 
 def _conditions(objective: Any, run: Run, facts: dict[str, Any] | None) -> tuple[KKT, ...]:
     if facts is not None and "terms" in facts:
-        rows = zip(facts["terms"], facts["min_eigenvalues"], facts["residuals"], facts["singular"], strict=True)
+        rows = zip(
+            facts["terms"], facts["min_eigenvalues"], facts["residuals"], facts["singular"], strict=True
+        )
         return tuple(KKT(str(t), float(e), float(r), bool(s)) for t, e, r, s in rows)
     certificate = getattr(objective, "certificate", None)
     if certificate is None or not run.status.converged or not len(run.theta):

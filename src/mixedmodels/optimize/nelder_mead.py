@@ -21,8 +21,8 @@ def nelder_mead(
 ) -> tuple[np.ndarray, float, int, bool]:
     """Minimise a function on a box by a simplex search with restarts.
 
-    The coefficients depend on the dimension (Gao, Han 2012). A converged simplex is rebuilt around its best point until a
-    restart no longer improves the value, which mends collapsed simplices.
+    The coefficients depend on the dimension (Gao, Han 2012). A converged simplex is rebuilt around its best
+    point until a restart no longer improves the value, which mends collapsed simplices.
 
     Parameters
     ----------

@@ -1,20 +1,22 @@
-"""The default method: Newton steps with average information plus curvature, exact zeros and escapes from saddles.
+"""The default method: Newton with average information plus curvature, exact zeros, escapes from saddles.
 
-The objective supplies value f, gradient g and a positive semi-definite matrix H (for a mixed model the average information
-plus the curvature of the positive part of M = d f / d Sigma). One iteration:
+The objective supplies value f, gradient g and a positive semi-definite matrix H (for a mixed model the
+average information plus the curvature of the positive part of M = d f / d Sigma). One iteration:
 
 1. ``1/2 g'H^{-1}g`` over the free parameters is the predicted decrease; below ``tol`` the search is over.
-2. Step ``-H^{-1}g``; after a rejected step ``-(H + mu I)^{-1}g`` (Levenberg) with mu growing until a step is accepted.
-   Where H underestimates the curvature the decrements shrink slowly; then a symmetric rank-one secant correction of H is
-   used as long as it stays positive definite.
-3. Bounds: a diagonal of a factor that turns negative is reflected (the sign of its column changes; the function is
-   even there); other parameters are projected and leave the free set while the gradient holds them at the bound.
-4. A rejected step is tried once more as a step in Sigma, ``Sigma + lam s' + s lam'``: valleys that are curved in theta
-   (a rotation between two columns when a leading diagonal vanishes) are straight in Sigma.
+2. Step ``-H^{-1}g``; after a rejected step ``-(H + mu I)^{-1}g`` (Levenberg) with mu growing until a
+   step is accepted. Where H underestimates the curvature the decrements shrink slowly; then a symmetric
+   rank-one secant correction of H is used as long as it stays positive definite.
+3. Bounds: a diagonal of a factor that turns negative is reflected (the sign of its column changes; the
+   function is even there); other parameters are projected and leave the free set while the gradient holds
+   them at the bound.
+4. A rejected step is tried once more as a step in Sigma, ``Sigma + lam s' + s lam'``: valleys that
+   are curved in theta (a rotation between two columns when a leading diagonal vanishes) are straight in
+   Sigma.
 
-At the end parameters next to a bound are set exactly on it if the value does not suffer, the rest is polished, and the
-certificate of the objective is asked: where M is not positive semi-definite, theta = 0 was a saddle point, and the search
-goes on along the eigenvector.
+At the end parameters next to a bound are set exactly on it if the value does not suffer, the rest is
+polished, and the certificate of the objective is asked: where M is not positive semi-definite, theta = 0 was
+a saddle point, and the search goes on along the eigenvector.
 
 ``mixedmodels.solver._kernels.newton`` holds the compiled twin; both take the same steps.
 """
@@ -106,7 +108,7 @@ def descend(L: np.ndarray, pivots: np.ndarray, g: np.ndarray) -> np.ndarray:
 
 
 def sigma_step(lam: np.ndarray, step: np.ndarray) -> np.ndarray | None:
-    """Lower-triangular factor of Sigma + a (lam step' + step lam'), a <= 1 the first of 1, 0.6, ... that is safe.
+    """Lower-triangular factor of Sigma + a (lam step' + step lam'), a the first of 1, 0.6, ... that is safe.
 
     Safe means that every pivot keeps at least 1 % of its value; None if no a >= 0.6^11 is.
     """
@@ -195,7 +197,7 @@ class Search:
         return ~(self.frozen | held | ((theta >= self.upper) & (g < 0.0)))
 
     def turn_columns(self) -> None:
-        """Change the sign of columns with diagonal zero whose gradient points out of the bound: the same point.
+        """Change the sign of columns with diagonal zero whose gradient points outwards: the same point.
 
         Methods that keep the bound 0 by projection would take it for a minimum otherwise.
         """
@@ -242,7 +244,7 @@ class Search:
             free = self.free()
             L, pivots = factorise(H, free)
             step = descend(L, pivots, g)
-            run.decrement = -0.5 * float(g @ step)
+            run.decrement = 0.5 * float(-g @ step) + 0.0
             stop = self.report()
             if stop is not None:
                 return stop
@@ -273,7 +275,11 @@ class Search:
                 reduction = f - run.value
                 last = run.decrement
                 if mu > 0.0:
-                    mu = 0.0 if reduction > 0.5 * predicted or mu < 1e-6 * float(np.diag(H).max()) else 0.1 * mu
+                    mu = (
+                        0.0
+                        if reduction > 0.5 * predicted or mu < 1e-6 * float(np.diag(H).max())
+                        else 0.1 * mu
+                    )
                 continue
             if mu == 0.0 and len(self.blocks) and self.attempt(self.sigma_point(moved), predicted, True, mu):
                 last = run.decrement
@@ -371,7 +377,8 @@ class Search:
         moved, _ = self.reflect(self.project(self.run.theta + self.step))
         if self.try_bound(np.concatenate(sets), moved):
             return True, True
-        return any([self.try_bound(c, self.run.theta) for c in sets]), False
+        done = [self.try_bound(c, self.run.theta) for c in sets]  # every one, not only the first
+        return any(done), False
 
     def try_bound(self, index: np.ndarray, base: np.ndarray) -> bool:
         """Go to `base` with the parameters `index` on their bounds, unless the value is worse there."""
@@ -392,7 +399,7 @@ class Search:
         self.frozen = np.zeros_like(frozen)
         step = descend(*factorise(run.hessian, self.free()), run.gradient)
         self.frozen = frozen
-        return -0.5 * float(run.gradient @ step)
+        return 0.5 * float(-run.gradient @ step) + 0.0
 
     def escape(self) -> bool:
         """Leave a saddle point along the direction the certificate names."""
@@ -432,7 +439,8 @@ def newton(
     start : ndarray, shape (n_theta,)
     control : Control
     monitor : callable
-        ``monitor(iteration, theta, value, decrement)`` before every step; a Status it returns ends the search.
+        ``monitor(iteration, theta, value, decrement)`` before every step; a Status it returns ends the
+        search.
     search : subclass of Search, optional
         Another method for the inner search: bounds, exact zeros and escapes from saddle points stay the same.
 

@@ -34,17 +34,20 @@ class Status(Enum):
 
 _REMEDIES = {
     Status.CONVERGED: "",
-    Status.BOUNDARY: "A variance of zero or a correlation of one is the best fit; consider a simpler random part.",
+    Status.BOUNDARY: (
+        "A variance of zero or a correlation of one is the best fit; consider a simpler random part."
+    ),
     Status.MAXITER: "Raise Control(maxiter=...), or start from the point reached: start=optimum.theta.",
     Status.INTERRUPTED: "Go on from the point reached with start=optimum.theta.",
-    Status.MAX_SECONDS: "Raise Control(max_seconds=...), or go on from the point reached with start=optimum.theta.",
+    Status.MAX_SECONDS: (
+        "Raise Control(max_seconds=...), or go on from the point reached with start=optimum.theta."
+    ),
     Status.STALLED: (
-        "No step lowers the criterion although its gradient is not zero: rescale or centre the predictors, drop columns "
-        'that are nearly collinear, or try method="bobyqa-like".'
+        "No step lowers the criterion although its gradient is not zero: rescale or centre the predictors, "
+        'drop columns that are nearly collinear, or try method="cobyqa".'
     ),
     Status.NOT_POSITIVE_DEFINITE: (
-        "The criterion does not exist at the start: check the predictors for huge values and collinear columns, or give "
-        "a start with smaller parameters."
+        "Check the predictors for huge values and collinear columns, or give a start with smaller parameters."
     ),
 }
 
@@ -57,7 +60,8 @@ class KKT:
     ----------
     term : str
     min_eigenvalue : float
-        Smallest eigenvalue of the derivative M of the criterion to the covariance matrix, on the feasible directions.
+        Smallest eigenvalue of the derivative M of the criterion to the covariance matrix, on the feasible
+        directions.
     residual : float
         Norm of M factor.
     singular : bool
@@ -97,7 +101,8 @@ class Optimum:
     trace : list of (int, ndarray, float)
         (iteration, theta, value).
     decrement : float
-        Predicted decrease 1/2 g'H^{-1}g of the criterion over the free parameters; NaN if no derivatives were used.
+        Predicted decrease 1/2 g'H^{-1}g of the criterion over the free parameters; NaN if no derivatives
+        were used.
     kkt : tuple of KKT
         First-order conditions per term, where the objective gives them.
     method : str

@@ -23,8 +23,9 @@ class Progress:
     Parameters
     ----------
     mode : "auto", True, False, None or callable
-        "auto" shows a line after two seconds if stderr is a terminal; True shows it at once; a callable receives
-        (iteration, theta, value) and stops the search by returning True or raising KeyboardInterrupt.
+        "auto" shows a line after two seconds if stderr is a terminal; True shows it at once; a callable
+        receives (iteration, theta, value) and stops the search by returning True or raising
+        KeyboardInterrupt.
     stream : file, optional
         Instead of stderr.
 

@@ -11,7 +11,7 @@ __all__ = ["LBFGSB"]
 
 
 class LBFGSB(Search):
-    """L-BFGS-B on the parameters that are not frozen, restarted while a Newton step still predicts a decrease.
+    """L-BFGS-B on the parameters that are not frozen, restarted while a Newton step predicts a decrease.
 
     References
     ----------
@@ -25,7 +25,7 @@ class LBFGSB(Search):
         run = self.run
         for _ in range(6):
             self.step = descend(*factorise(run.hessian, self.free()), run.gradient)
-            run.decrement = -0.5 * float(run.gradient @ self.step)
+            run.decrement = 0.5 * float(-run.gradient @ self.step) + 0.0
             stop = self.report()
             if stop is not None:
                 return stop
@@ -41,7 +41,7 @@ class LBFGSB(Search):
             if not before - run.value > 10.0 * NOISE * (1.0 + abs(before)):
                 break
         self.step = descend(*factorise(run.hessian, self.free()), run.gradient)
-        run.decrement = -0.5 * float(run.gradient @ self.step)
+        run.decrement = 0.5 * float(-run.gradient @ self.step) + 0.0
         if run.decrement < max(1e-7, NOISE * abs(run.value)):
             return Status.CONVERGED
         return Status.MAXITER if run.iterations >= limit else Status.STALLED

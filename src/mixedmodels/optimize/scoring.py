@@ -13,8 +13,8 @@ __all__ = ["AverageInformation", "FisherScoring", "NewtonRaphson"]
 class Scoring(Search):
     """Steps -B^{-1} g with B an information matrix, halved until the function falls; bounds by projection.
 
-    A diagonal that would turn negative stops at exactly zero. There the information has a zero row, so the parameter
-    stays; the certificate at the end says whether it may.
+    A diagonal that would turn negative stops at exactly zero. There the information has a zero row, so the
+    parameter stays; the certificate at the end says whether it may.
     """
 
     kind = "average"
@@ -39,7 +39,7 @@ class Scoring(Search):
             theta, f, g, B = run.theta, run.value, run.gradient, run.hessian
             held = self.frozen | ((theta <= self.lower) & (g >= 0.0)) | ((theta >= self.upper) & (g <= 0.0))
             step = descend(*factorise(B, ~held), g)
-            run.decrement = -0.5 * float(g @ step)
+            run.decrement = 0.5 * float(-g @ step) + 0.0
             stop = self.report()
             if stop is not None:
                 return stop

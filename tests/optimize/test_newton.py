@@ -1,0 +1,233 @@
+"""The default method: known answers, hard points, counts; and its compiled twin."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mixedmodels.solver._kernels.newton import newton_minimize
+
+from mixedmodels.optimize import Control, Status, minimize
+from mixedmodels.optimize.base import blocks_of_entries, columns_of_entries
+from mixedmodels.optimize.newton import descend, factorise, newton, sigma_step
+
+STATUS = tuple(Status)
+
+
+@pytest.mark.parametrize("reml", [False, True])
+@pytest.mark.parametrize("name", ["sleepstudy", "pastes", "penicillin", "dyestuff2"])
+def test_lme4_values(toy, name, reml):
+    """Deviance and theta of lme4; few evaluations; a certificate."""
+    deviance, theta = toy.lme4_value(name, reml)
+    optimum = minimize(toy.lme4(name, reml))
+    assert optimum.converged
+    assert optimum.value == pytest.approx(deviance, rel=1e-10)
+    np.testing.assert_allclose(optimum.theta, theta, atol=2e-6)
+    assert optimum.evaluations <= 10
+    assert optimum.decrement < 1e-9
+    singular = name == "dyestuff2"
+    assert (optimum.status is Status.BOUNDARY) == singular
+    if singular:
+        assert optimum.theta[0] == 0.0
+        assert optimum.kkt[0].min_eigenvalue > 0
+        assert "true singular fit" in str(optimum)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3, 0.0])
+@pytest.mark.parametrize("name", ["sleepstudy", "pastes", "penicillin", "dyestuff2"])
+def test_bad_starts(toy, name, scale):
+    """From far away, and from theta = 0, where every gradient is zero, to the same optimum."""
+    objective = toy.lme4(name, True)
+    optimum = minimize(objective, start=objective.start * scale)
+    assert optimum.converged
+    assert optimum.value == pytest.approx(toy.lme4_value(name, True)[0], rel=1e-10)
+    assert optimum.evaluations <= 25
+
+
+def problems(toy):
+    for seed in range(3):
+        y, X, g, Z = toy.simulate(seed, 30, 8, [0, 0, 0])
+        yield f"zero{seed}", toy.LMM(y, X, [(g, Z, "us")])
+        y, X, g, Z = toy.simulate(seed, 30, 8, [1, 1, 0.5], [[1, 1, 0.3], [1, 1, 0.3], [0.3, 0.3, 1]])
+        yield f"one{seed}", toy.LMM(y, X, [(g, Z, "us")])
+        y, X, g, Z = toy.simulate(seed, 30, 8, [0, 1.0])
+        yield f"intercept{seed}", toy.LMM(y, X, [(g, Z, "us")])
+        y, X, g, Z = toy.simulate(seed, 20, 200, [3e-2, 4e-2])
+        yield f"small{seed}", toy.LMM(y, X, [(g, Z, "us")])
+        y, X, g, Z = toy.simulate(seed, 30, 8, [300, 100.0])
+        yield f"large{seed}", toy.LMM(y, X, [(g, Z, "us")])
+        y, X, g, Z = toy.simulate(seed, 12, 4, [1, 0.3, 0.0])
+        yield f"homdiag{seed}", toy.LMM(y, X, [(g, Z, "homdiag")])
+        yield f"diag{seed}", toy.LMM(y, X, [(g, Z, "diag")], True)
+
+
+def test_hard_points_from_every_start(toy):
+    """Singular, tiny and huge optima: one value from every start, first-order conditions at each."""
+    for name, objective in problems(toy):
+        ends = [minimize(objective, start=objective.start * s) for s in (1.0, 1e-3, 1e3, 0.0)]
+        best = min(end.value for end in ends)
+        for end in ends:
+            assert end.converged, (name, end.message)
+            assert end.value <= best + 1e-7, name
+            assert end.kkt[0].residual < 2e-2, (name, end.kkt)
+            zeros = np.any(end.theta[objective.lower == 0] == 0)
+            assert (end.status is Status.BOUNDARY) == zeros == end.kkt[0].singular, name
+            if zeros:
+                assert end.kkt[0].min_eigenvalue > -1e-2, (name, end.kkt)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_twenty_parameters_singular(toy, rank):
+    """Two crossed 4 x 4 terms of deficient rank: exact zeros, few evaluations, a true minimum."""
+    y, X, terms = toy.kb07(rank, rank)
+    objective = toy.LMM(y, X, terms, True)
+    optimum = minimize(objective)
+    assert optimum.status is Status.BOUNDARY
+    assert optimum.evaluations <= 20
+    assert optimum.decrement < 1e-9
+    for facts in optimum.kkt:
+        assert facts.min_eigenvalue > -1e-2
+        assert facts.residual < 1e-2
+    # no feasible direction lowers the criterion: random small changes of both Sigmas
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        theta = optimum.theta + 1e-3 * rng.normal(size=20)
+        assert objective.value(theta) > optimum.value - 1e-9
+
+
+def test_all_variances_zero(toy):
+    """Residuals that alternate within each group: less variation between groups than chance, hence zero."""
+    g = np.repeat(np.arange(10), 6)
+    y = np.tile([1.0, -1.0, 2.0, -2.0, 0.5, -0.5], 10)
+    x = np.tile([1.0, 1.0, -1.0, -1.0, 0.0, 0.0], 10)
+    Z = np.c_[np.ones(60), x]
+    optimum = minimize(toy.LMM(y, np.ones((60, 1)), [(g, Z, "us")]))
+    assert optimum.status is Status.BOUNDARY
+    np.testing.assert_array_equal(optimum.theta, np.zeros(3))
+    assert optimum.value == pytest.approx(60 * (1 + np.log(2 * np.pi * np.mean(y**2))), rel=1e-13)
+
+
+def test_twin_takes_the_same_steps(toy):
+    """The compiled loop: same iterates, counts of iterations, status and escapes from saddles."""
+    kb = [(f"kb{r}", toy.LMM(*toy.kb07(r, r)[:2], toy.kb07(r, r)[2], True)) for r in (1,)]
+    for name, objective in [*problems(toy), *kb]:
+        for scale in (1.0, 1e-3, 0.0):
+            start = objective.start * scale
+            run = newton(objective, start, Control())
+            twin = newton_minimize(objective.evaluator, start, objective.lower, objective.upper, trace=True)
+            assert STATUS[twin["status"]] is run.status, (name, scale)
+            assert (twin["iterations"], twin["escapes"]) == (run.iterations, run.escapes), (name, scale)
+            ours = np.array([theta for _, theta, _ in run.trace])
+            size = max(1.0, np.abs(ours).max())
+            np.testing.assert_allclose(twin["trace"][:, 2:], ours, atol=1e-7 * size, err_msg=name)
+            assert twin["value"] == pytest.approx(run.value, abs=1e-8)
+            np.testing.assert_allclose(twin["gradient"], run.gradient, atol=1e-5 * np.abs(run.hessian).max())
+
+
+def test_twin_bounds_limits_and_callback(toy):
+    objective = toy.lme4("sleepstudy", False)
+    ev, start = objective.evaluator, objective.start
+    assert STATUS[newton_minimize(ev, start, maxiter=2)["status"]] is Status.MAXITER
+    seen = []
+    ended = newton_minimize(ev, start, callback=lambda *state: seen.append(state) or len(seen) == 3)
+    assert STATUS[ended["status"]] is Status.INTERRUPTED
+    assert [s[0] for s in seen] == [0, 1, 2]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    assert STATUS[newton_minimize(ev, start, callback=stop)["status"]] is Status.INTERRUPTED
+
+    def fail(*_):
+        raise RuntimeError("from the callback")
+
+    with pytest.raises(RuntimeError, match="from the callback"):
+        newton_minimize(ev, start, callback=fail)
+    upper = np.array([0.5, np.inf, np.inf])
+    bounded = newton_minimize(ev, start, objective.lower, upper)
+    assert bounded["theta"][0] == 0.5
+    assert bounded["gradient"][0] < 0
+    with pytest.raises(ValueError, match="3 parameters"):
+        newton_minimize(ev, np.ones(2))
+
+
+def test_genuine_bounds_are_kept(toy):
+    """A bound that is not a sign: active set, with the gradient holding the parameter there."""
+    objective = toy.lme4("sleepstudy", False)
+    objective.upper = np.array([0.5, np.inf, np.inf])
+    optimum = minimize(objective)
+    assert optimum.converged
+    assert optimum.theta[0] == 0.5
+    assert optimum.gradient[0] < 0
+    np.testing.assert_allclose(optimum.gradient[1:], 0, atol=1e-3)
+    for t in (0.4, 0.49):
+        objective.upper = np.array([t, np.inf, np.inf])
+        assert minimize(objective).value > optimum.value
+
+
+def test_breakdown_is_a_rejected_step(toy):
+    """A function that does not exist beyond a wall: shorter steps, the same optimum."""
+    objective = toy.lme4("penicillin", False)
+    inner, failures = objective.newton, []
+
+    def newton_with_wall(theta):
+        if np.any(theta > 3.6):
+            failures.append(theta)
+            if len(failures) % 2:
+                raise FloatingPointError("not positive definite")
+            return np.nan, theta, np.eye(2)
+        return inner(theta)
+
+    objective.newton = newton_with_wall
+    optimum = minimize(objective, start=np.array([0.01, 0.01]), control=Control(cap=1e4))
+    assert failures
+    assert optimum.converged
+    assert optimum.value == pytest.approx(332.188348668501, rel=1e-10)
+    objective.newton = lambda theta: (_ for _ in ()).throw(FloatingPointError("never"))
+    assert minimize(objective).status is Status.NOT_POSITIVE_DEFINITE
+
+
+def test_deterministic(toy):
+    objective = toy.lme4("sleepstudy", True)
+    a, b = minimize(objective), minimize(objective)
+    assert a.value == b.value
+    np.testing.assert_array_equal(a.theta, b.theta)
+
+
+def test_last_step_changes_nothing(toy):
+    """One more full Newton step from the optimum gains less than 1e-8."""
+    for name in ("sleepstudy", "pastes", "penicillin"):
+        objective = toy.lme4(name, True)
+        optimum = minimize(objective)
+        step = -np.linalg.solve(optimum.hessian, optimum.gradient)
+        assert abs(objective.value(optimum.theta + step) - optimum.value) < 1e-8
+
+
+def test_linear_algebra():
+    """Generalised solve of a semi-definite system and the step in Sigma."""
+    rng = np.random.default_rng(3)
+    A = rng.normal(size=(5, 3))
+    B, g = A @ A.T, A @ rng.normal(size=3)
+    s = descend(*factorise(B, np.ones(5, bool)), g)
+    np.testing.assert_allclose(B @ s, -g, atol=1e-10)
+    free = np.array([True, False, True, False, True])
+    s = descend(*factorise(B, free, 0.1), g)
+    assert not s[~free].any()
+    np.testing.assert_allclose((B + 0.1 * np.eye(5))[np.ix_(free, free)] @ s[free], -g[free], atol=1e-12)
+    lam = np.array([[1.0, 0, 0], [0.3, 2, 0], [-0.5, 0.1, 0.7]])
+    ds = 0.1 * np.tril(rng.normal(size=(3, 3)))
+    new = sigma_step(lam, ds)
+    np.testing.assert_allclose(new @ new.T, lam @ lam.T + lam @ ds.T + ds @ lam.T, atol=1e-13)
+    back = sigma_step(lam, -5 * lam)  # far out of the cone: shortened
+    assert np.all(np.diag(back) > 0)
+
+
+def test_structure_of_entries():
+    """Columns that may change sign together, and unstructured blocks."""
+    us = [(0, 0, 0, 0), (0, 1, 0, 1), (0, 1, 1, 2)]
+    assert [c.tolist() for c in columns_of_entries(np.array(us))] == [[0, 1], [2]]
+    two = [*us, (0, 2, 2, 3), (1, 0, 0, 4), (1, 1, 1, 4)]
+    assert [c.tolist() for c in columns_of_entries(np.array(two))] == [[0, 1], [2], [3], [4]]
+    assert [b.tolist() for b in blocks_of_entries(np.array(two))] == [[[0, -1], [1, 2]]]
+    shared = [*us, (1, 0, 0, 0), (1, 1, 0, 1), (1, 1, 1, 2)]
+    assert [c.tolist() for c in columns_of_entries(np.array(shared))] == [[0, 1], [2]]
+    assert blocks_of_entries(np.array(shared)) == ()

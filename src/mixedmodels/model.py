@@ -249,6 +249,10 @@ class LinearMixedModel:
             raise OptionError(f"kind must be 'average', 'observed' or 'expected', got {kind!r}")
         return np.array(self._objective.information(self._theta(theta), kind=kind))
 
+    def solution(self, theta: Any) -> Any:
+        """Estimates and predictions at theta: ``beta, vcov_unscaled, u, b, logdet_L2, logdet_RX2, pwrss``."""
+        return self._objective.solution(self._theta(theta))
+
     # ------------------------------------------------------------------ as a function of the variances
 
     def at(self, variances: Any) -> Any:

@@ -297,6 +297,28 @@ def test_perfect_fit_is_refused():
         mm.lmm("y ~ x + (1 | g)", data)
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-9])
+def test_perfect_fit_by_the_random_effects_is_refused(noise):
+    data = {"g": np.repeat(np.arange(5), 4), "x": np.tile(np.arange(4.0), 5)}
+    data["y"] = 2 + 3 * data["x"] + np.array([0.0, 4, -2, 1, 3])[data["g"]]
+    data["y"] = data["y"] + noise * np.random.default_rng(1).standard_normal(20)
+    with pytest.raises(mm.DataError, match="perfect fit"):
+        mm.lmm("y ~ x + (1 | g)", data)
+
+
+def test_a_little_noise_is_not_a_perfect_fit():
+    data = {"g": np.repeat(np.arange(5), 4), "x": np.tile(np.arange(4.0), 5)}
+    y = 2 + 3 * data["x"] + np.array([0.0, 4, -2, 1, 3])[data["g"]]
+    data["y"] = y + 1e-5 * np.random.default_rng(1).standard_normal(20)
+    assert mm.lmm("y ~ x + (1 | g)", data).sigma == pytest.approx(1e-5, rel=0.5)
+
+
+def test_a_transformed_response_is_noted(sleepstudy):
+    fit = mm.lmm("log(Reaction) ~ Days + (1 | Subject)", sleepstudy)
+    assert any("log(Reaction)" in note and "scale" in note for note in fit.messages)
+    assert fit.dropped_columns == ()
+
+
 def test_constant_response_is_refused(sleepstudy):
     with pytest.raises(mm.DataError, match="constant"):
         mm.lmm(FORMULA, sleepstudy.assign(Reaction=1.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ __all__ = [
     "check_perfect_fit",
     "few_levels_notes",
     "is_singular",
+    "response_note",
     "scaled_factor",
     "singular_note",
     "smallest_eigenvalue",
@@ -116,7 +117,7 @@ def scaled_factor(term: RandomTerm, factor: np.ndarray) -> np.ndarray:
         accurate = False
     if not accurate:  # columns nearly dependent (a far origin): their cross-product has lost the digits
         assert term.Z is not None
-        R = np.linalg.qr(term.Z, mode="r") / math.sqrt(term.Z.shape[0])
+        R = np.asarray(np.linalg.qr(term.Z, mode="r")) / math.sqrt(term.Z.shape[0])
     return R @ factor
 
 
@@ -211,6 +212,13 @@ def few_levels_notes(design: Design) -> list[str]:
                 "a fixed effect may serve better"
             )
     return out
+
+
+def response_note(formula: Any) -> str | None:
+    """Note that everything is on the scale of a transformed response."""
+    if formula is None or type(formula.response).__name__ == "Variable":
+        return None
+    return f"the response is {formula.response}: estimates, fitted values and predictions are on that scale"
 
 
 def _listed(names: Sequence[str]) -> str:

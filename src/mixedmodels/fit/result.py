@@ -44,6 +44,13 @@ class LMMFit:
 
     __slots__ = ("__weakref__", "_cache", "_data", "_frame", "_objective", "_optimum", "_options")
 
+    _frame: Any
+    _objective: Any
+    _optimum: Any
+    _options: Options
+    _data: Any
+    _cache: dict[str, Any]
+
     def __init__(self, frame: Any, objective: Any, optimum: Any, options: Options, data: Any = None) -> None:
         put = object.__setattr__
         put(self, "_frame", frame)
@@ -357,6 +364,11 @@ class LMMFit:
         return {term.group: term.m for term in self.design.terms}
 
     @property
+    def dropped_columns(self) -> tuple[str, ...]:
+        """Fixed-effects columns left out because they depend linearly on earlier ones."""
+        return self._frame.dropped_columns
+
+    @property
     def converged(self) -> bool:
         """Whether the optimiser met its convergence criterion."""
         return bool(self._optimum.converged)
@@ -388,6 +400,9 @@ class LMMFit:
         for position in self._singular:
             out.append(checks.singular_note(design.terms[position], np.array(self._factors[position])))
         out += frame.messages
+        scale = checks.response_note(frame.formula)
+        if scale:
+            out.append(scale)
         if self._options.sigma is not None:
             out.append(f"the residual SD is held at sigma = {float(self._options.sigma):g}")
         return tuple(out)

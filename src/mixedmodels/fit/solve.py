@@ -72,6 +72,9 @@ def _control_of(options: dict[str, Any]) -> Any:
         raise OptionError(f"control: {error}; see mixedmodels.Control") from None
 
 
+# |M factor| (scale-free) above which a point is not stationary, whatever the optimiser says
+_STATIONARY = 1e-2
+
 OPTION_NAMES = tuple(field.name for field in fields(Options))
 # options that change the model frame; the others only change how it is fitted
 _FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "share"}
@@ -166,6 +169,8 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
     fit = kind(frame, objective, optimum, options, data)
     if options.sigma is None:
         checks.check_perfect_fit(fit.sigma, design.y, design.offset)
+        if any(item.residual > _STATIONARY for item in optimum.kkt):
+            _check_far(fit)
     if not optimum.converged:
         warnings.warn(
             f"the fit did not converge: {optimum.message}",
@@ -173,6 +178,23 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
             stacklevel=4,
         )
     return fit
+
+
+def _check_far(fit: LMMFit) -> None:
+    """Refuse a model that reproduces the response once its random effects are free.
+
+    There the criterion falls without bound as theta grows and is flat to second order, which an optimiser may
+    take for convergence; the first-order conditions are violated.
+    """
+    from mixedmodels.errors import SolverError
+
+    far = np.maximum(np.abs(fit.theta), 1.0) * 1e6
+    try:
+        pwrss = float(fit.objective.solution(np.clip(far, fit.objective.lower, fit.objective.upper)).pwrss)
+    except SolverError:
+        return
+    sigma = float(np.sqrt(max(pwrss, 0.0) / fit._nu))
+    checks.check_perfect_fit(1e-3 * sigma, fit.design.y, fit.design.offset)
 
 
 def _start(start: Any, objective: Any) -> np.ndarray | None:

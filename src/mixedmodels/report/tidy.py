@@ -61,7 +61,7 @@ def to_native(columns: dict[str, Any], backend: str | None) -> Any:
     if name in _EAGER:
         import narwhals
 
-        return narwhals.from_dict(lists, backend=name).to_native()
+        return narwhals.from_dict(lists, backend=name).to_native()  # type: ignore[arg-type]
     for other in ("pyarrow", "pandas"):
         try:
             return to_native(columns, other)
@@ -137,12 +137,12 @@ def tidy_columns(
             for term, estimate in fit.fixef.items():
                 add(effect, None, term, estimate, fit.se[term], test=True)
         elif effect == "ran_pars":
-            for term in fit.varcorr.terms:
-                for name, sd in zip(term.names, term.sds, strict=True):
-                    add(effect, term.group, f"sd__{name}", sd)
-                for i, row in enumerate(term.correlations()):
+            for part in fit.varcorr.terms:
+                for name, sd in zip(part.names, part.sds, strict=True):
+                    add(effect, part.group, f"sd__{name}", sd)
+                for i, row in enumerate(part.correlations()):
                     for j, value in enumerate(row):
-                        add(effect, term.group, f"cor__{term.names[j]}.{term.names[i]}", value)
+                        add(effect, part.group, f"cor__{part.names[j]}.{part.names[i]}", value)
             add(effect, "Residual", "sd__Observation", fit.sigma)
         elif effect == "ran_vals":
             columns = fit.ranef_columns(condvar=True)

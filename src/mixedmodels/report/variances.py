@@ -37,7 +37,11 @@ def random_table(
     `sigma` None leaves the residual row out. Terms with more than 12 columns keep their correlations
     for `TermVariance.correlation`.
     """
-    groups, names, variances, sds, correlations = [], [], [], [], []
+    groups: list[str] = []
+    names: list[str] = []
+    variances: list[float] = []
+    sds: list[float] = []
+    correlations: list[list[str]] = []
     widest = 0
     for term in terms:
         k = len(term.names)

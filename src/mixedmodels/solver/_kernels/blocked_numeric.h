@@ -15,7 +15,7 @@ static void mm_rm(const mm_blas *bl, int ta, int m, int n, int k, double alpha, 
                   double beta, double *C)
 {
     if (m == 0 || n == 0) return;
-    if ((double)m * n * k > 2500.0 && k > 0) {
+    if (k > 0 && (double)m * n * k > 2500.0 && (ta ? m * n > 36 : n * k > 24)) {
         int lda = ta ? m : k;
         bl->dgemm("N", ta ? "T" : "N", &n, &m, &k, &alpha, (double *)B, &n, (double *)A, &lda, &beta, C, &n);
         return;
@@ -30,6 +30,13 @@ static void mm_rm(const mm_blas *bl, int ta, int m, int n, int k, double alpha, 
                 double *c = C + (int64_t)i * n;
                 for (int j = 0; j < n; j++) c[j] += v * b[j];
             }
+    else if (n == 1)
+        for (int i = 0; i < m; i++) {
+            const double *a = A + (int64_t)i * k;
+            double s = 0.0;
+            for (int r = 0; r < k; r++) s += a[r] * B[r];
+            C[i] += alpha * s;
+        }
     else
         for (int i = 0; i < m; i++)
             for (int r = 0; r < k; r++) {
@@ -893,6 +900,14 @@ static void mm_direction_range(mm_model *M, const double *lam, int a, int b, int
         const double *A = M->A0 + (int64_t)l * k0 * k0, *H = M->H + (int64_t)l * k0 * k0, *N = M->N + (int64_t)l * k0 * k0;
         double *bb = M->bleaf + (int64_t)l * k0 * r, *ww = M->wleaf + (int64_t)l * k0 * r;
         double *g = M->Yd + (int64_t)l * k0 * r;
+        if (k0 == 1) {
+            for (int i = 0; i < r; i++) {
+                double w = ww[i] + A[0] * bb[i];
+                g[i] = bb[i] - H[0] * w;
+                ww[i] = N[0] * w;
+            }
+            continue;
+        }
         double t[k0 * r];
         for (int x = 0; x < k0; x++)                         /* w = B b_R (there already) + A b_l */
             for (int y = 0; y < k0; y++) {

@@ -239,7 +239,7 @@ static inline void mm_map_rows(const mm_pattern *P, int K, int *map) {
 
 static int mm_tile_potrf(const mm_blas *bl, int n, double *a, int nthreads)
 {
-    if (nthreads < 2 || n < 3 * MM_TILE) return mm_potrf(bl, n, a, n);
+    if (n < 3 * MM_TILE) return mm_potrf(bl, n, a, n);
     double one = 1.0, mone = -1.0;
     for (int k = 0; k < n; k += MM_TILE) {
         int nb = k + MM_TILE < n ? MM_TILE : n - k, step = 2 * MM_TILE, left = n - k;
@@ -270,7 +270,7 @@ static int mm_tile_potrf(const mm_blas *bl, int n, double *a, int nthreads)
  * above the diagonal, then Z = X'X by independent tiles.  Returns 1 when out of memory. */
 static int mm_tile_potri(const mm_blas *bl, int n, double *a, int nthreads)
 {
-    if (nthreads < 2 || n < 3 * MM_TILE) { mm_potri(bl, n, a, n); return 0; }
+    if (n < 3 * MM_TILE) { mm_potri(bl, n, a, n); return 0; }
     int nt = (n + MM_TILE - 1) / MM_TILE;
     double *D = (double *)malloc((size_t)nt * MM_TILE * MM_TILE * sizeof(double));
     double *buf = (double *)malloc((size_t)nthreads * MM_TILE * n * sizeof(double));

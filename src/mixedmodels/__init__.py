@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
     from mixedmodels.fit.save import load
     from mixedmodels.formula import formula_from_lists
+    from mixedmodels.inference.compare import compare
     from mixedmodels.model import LinearMixedModel
     from mixedmodels.optimize.control import Control
 
@@ -55,6 +56,7 @@ __all__ = [
     "RandomTerm",
     "SolverError",
     "__version__",
+    "compare",
     "dataset_names",
     "describe_dataset",
     "formula_from_lists",
@@ -64,6 +66,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "compare": "mixedmodels.inference.compare",
     "lmm": "mixedmodels.api",
     "LinearMixedModel": "mixedmodels.model",
     "LMMFit": "mixedmodels.fit.result",

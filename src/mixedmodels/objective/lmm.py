@@ -233,6 +233,41 @@ class LMMObjective:
         H = self._average(parts, directions) + self._map.curvature(self._map.positive_parts(M), derivatives)
         return self._criterion(parts), gradient_of(M, factors, derivatives), H
 
+    def sigma_model(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Criterion, gradient and average information in the entries of the relative covariance matrices.
+
+        For factors linear in theta. Coordinate t is the entry of Sigma at the place that parameter t has in
+        the factor (with its mirror image, in every term that shares it): shapes (n_theta,) and
+        (n_theta, n_theta).
+        """
+        theta = self._map.check(theta)
+        parts = self.solver.components(self._map.factors(theta), 2, self._unit_directions, self.reml)
+        M = self._M(parts)
+        gradient = [
+            sum(float(np.sum(Mb * D)) for Mb, D in zip(M, row, strict=True) if D is not None)
+            for row in self._unit_directions
+        ]
+        return self._criterion(parts), np.array(gradient), self._average(parts, self._unit_directions)
+
+    @cached_property
+    def units(self) -> np.ndarray:
+        """Root mean square of the column of Z that each parameter of a factor linear in theta belongs to."""
+        total, places = np.zeros(self.n_theta), np.zeros(self.n_theta)
+        for b, i, _, t in self.entries.tolist():
+            Z = self.design.terms[b].Z
+            total[t] += 1.0 if Z is None else float(Z[:, i] @ Z[:, i]) / self.design.n
+            places[t] += 1.0
+        return np.sqrt(np.where(total > 0.0, total / places, 1.0))
+
+    @cached_property
+    def _unit_directions(self) -> list[list[np.ndarray | None]]:
+        out: list[list[np.ndarray | None]] = [[None] * len(self.design.terms) for _ in range(self.n_theta)]
+        for b, i, j, t in self.entries.tolist():
+            if out[t][b] is None:
+                out[t][b] = np.zeros((self.design.terms[b].k,) * 2)
+            out[t][b][i, j] = out[t][b][j, i] = 1.0
+        return out
+
     def information(self, theta: np.ndarray, kind: str = "average") -> np.ndarray:
         r"""Information about theta in units of the criterion's Hessian (twice the log-likelihood's).
 

@@ -163,7 +163,10 @@ class LMMObjective:
     def newton_minimize(
         self, theta0: np.ndarray, *, callback: Any = None, **options: Any
     ) -> dict[str, Any] | None:
-        """The default method run to the end without Python in the loop, or None where there is no evaluator.
+        """The default method run to the end without Python in the loop.
+
+        None where there is no evaluator, where the bounds are narrower than those of the cone, or where
+        parameters are shared between places that are not whole covariance matrices.
 
         Parameters
         ----------
@@ -171,14 +174,16 @@ class LMMObjective:
         callback : callable, optional
             ``callback(iteration, theta, value, decrement)``.
         **options
-            Those of the compiled loop: tol, maxiter, max_seconds, cap, snap, escapes, trace.
+            Those of the compiled loop: tol, maxiter, max_seconds, cap, trace.
 
         Returns
         -------
         dict
             theta, value, gradient, hessian, trace and counts, in the coordinates of this objective.
         """
-        if self.evaluator is None or not self.n_theta:
+        from mixedmodels.optimize.cone import plain_bounds
+
+        if self.evaluator is None or not self.n_theta or not plain_bounds(self):
             return None
         from mixedmodels.solver._kernels.newton import newton_minimize
 
@@ -193,6 +198,8 @@ class LMMObjective:
             callback=None if callback is None else told,
             **options,
         )
+        if facts is None:
+            return None
         facts["theta"] = C @ facts["theta"]
         facts["gradient"] = D.T @ facts["gradient"]
         facts["hessian"] = D.T @ facts["hessian"] @ D

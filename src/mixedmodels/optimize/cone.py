@@ -34,7 +34,7 @@ from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.optimum import Status
 from mixedmodels.optimize.run import Run
 
-__all__ = ["ConeModel", "cone_newton", "has_cone", "lower_triangular", "minimise_model", "tables_of_entries"]
+__all__ = ["ConeModel", "cone_newton", "has_cone", "lower_triangular", "minimise_model", "plain_bounds", "tables_of_entries"]
 
 NOISE = 1e-13  # rounding of the criterion, relative
 DEPENDENT = 1e-13  # what is left of a row, relative to the row, when it depends on the rows before
@@ -94,16 +94,20 @@ def tables_of_entries(entries: np.ndarray) -> tuple[np.ndarray, ...] | None:
     return tuple(sorted(found.values(), key=lambda table: int(table[0, 0])))
 
 
+def plain_bounds(objective: Any) -> bool:
+    """Whether the bounds are those of the cone: 0 for diagonals of factors, none for the rest."""
+    rows = np.asarray(objective.entries)
+    lower = np.full(len(objective.lower), -np.inf)
+    lower[rows[rows[:, 1] == rows[:, 2], 3]] = 0.0
+    return np.array_equal(objective.lower, lower) and bool(np.all(np.isposinf(objective.upper)))
+
+
 def has_cone(objective: Any) -> bool:
     """Whether an objective gives its model in Sigma and has no bounds beyond those of the cone."""
     entries = getattr(objective, "entries", None)
-    if entries is None or not hasattr(objective, "sigma_model") or not len(entries):
+    if entries is None or not len(entries) or not hasattr(objective, "sigma_model"):
         return False
-    lower = np.full(len(objective.lower), -np.inf)
-    rows = np.asarray(entries)
-    lower[rows[rows[:, 1] == rows[:, 2], 3]] = 0.0
-    plain = np.array_equal(objective.lower, lower) and bool(np.all(np.isposinf(objective.upper)))
-    return plain and tables_of_entries(entries) is not None
+    return plain_bounds(objective) and tables_of_entries(entries) is not None
 
 
 # ---------------------------------------------------------------- factors

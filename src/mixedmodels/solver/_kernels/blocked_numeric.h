@@ -94,7 +94,7 @@ typedef void (*mm_range)(mm_model *, const double *, int, int, int, const void *
 /* run fn over [0, n) in pieces; every piece writes its own memory, so the result is the same for any threads */
 static void mm_par(mm_model *M, const double *lam, mm_range fn, int n, int piece, double work,
                    const void *arg) {
-    if (M->nthreads < 2 || work < 60000.0 || n <= piece) { fn(M, lam, 0, n, 0, arg); return; }
+    if (M->nthreads < 2 || work < MM_WORTH || n <= piece) { fn(M, lam, 0, n, 0, arg); return; }
     int np = (n + piece - 1) / piece;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(M->nthreads)
     for (int i = 0; i < np; i++)

@@ -47,6 +47,8 @@ static void mm_quiet(const mm_blas *bl, int on) {
     }
 }
 
+/* nanoseconds below which a parallel loop is not worth its barriers (on a busy machine one costs milliseconds) */
+#define MM_WORTH 4e5
 #define MM_SMALL 24        /* below this order plain loops beat a library call */
 
 /* ------------------------------------------------------------------ small dense kernels, column-major lower */
@@ -252,7 +254,7 @@ static inline int mm_rows(int left) { int r = left / 6 / 32 * 32; return r < 128
 
 static int mm_tile_potrf(const mm_blas *bl, int n, double *a, int nthreads)
 {
-    if (n < MM_TILED) return mm_potrf(bl, n, a, n);
+    if (n < 3 * MM_TILED) return mm_potrf(bl, n, a, n);       /* many barriers: only where each step is long */
     const int tile = mm_tile(n);
     double one = 1.0, mone = -1.0;
     for (int k = 0; k < n; k += tile) {
@@ -419,8 +421,8 @@ static int mm_factor(const mm_blas *bl, const mm_pattern *P, double *x, mm_cholw
     int bad = 0;
     for (int lv = 0; lv < P->nlev; lv++) {
         int a = P->levptr[lv], b = P->levptr[lv + 1];
-        if (W->nthreads > 1 && b - a > 8) {
-#pragma omp parallel for schedule(dynamic, 4) num_threads(W->nthreads) reduction(| : bad)
+        if (W->nthreads > 1 && b - a > 1 && P->levwork[lv] > MM_WORTH) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(W->nthreads) reduction(| : bad)
             for (int i = a; i < b; i++)
                 bad |= mm_factor_one(bl, P, x, P->levsuper[i], W->map[MM_THREAD], W->buf[MM_THREAD]);
         } else
@@ -431,7 +433,7 @@ static int mm_factor(const mm_blas *bl, const mm_pattern *P, double *x, mm_cholw
     if (P->nt) {
         if (P->ns) {
             int step = 24, nchunk = (P->nt + step - 1) / step;
-            if (W->nthreads > 1 && P->nt > 64) {
+            if (W->nthreads > 1 && P->nt > 256) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(W->nthreads)
                 for (int i = 0; i < nchunk; i++) {
                     int a = P->t0 + i * step, b = a + step < P->n ? a + step : P->n;
@@ -636,8 +638,8 @@ static int mm_selinv(const mm_blas *bl, const mm_pattern *P, double *x, mm_cholw
     if (P->nt && mm_tile_potri(bl, P->nt, x + P->xptr[P->ns], W->nthreads, W->tiles)) return 1;
     for (int lv = P->nlev - 1; lv >= 0; lv--) {
         int a = P->levptr[lv], b = P->levptr[lv + 1];
-        if (W->nthreads > 1 && b - a > 4) {
-#pragma omp parallel for schedule(dynamic, 2) num_threads(W->nthreads)
+        if (W->nthreads > 1 && b - a > 1 && P->levwork[lv] > MM_WORTH) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(W->nthreads)
             for (int i = a; i < b; i++)
                 mm_selinv_one(bl, P, x, P->levsuper[i], W->map[MM_THREAD], W->buf[MM_THREAD], W->buf2[MM_THREAD]);
         } else

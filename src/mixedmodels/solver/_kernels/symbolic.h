@@ -25,6 +25,7 @@ typedef struct {
     int *uj, *ufrom, *uto;
     int nlev;
     int *levptr, *levsuper;         /* supernodes by height in the elimination tree */
+    double *levwork;                /* (nlev,) modelled nanoseconds of a level */
     int max_nc, max_nr;
     int64_t max_gather;             /* largest nr * nr of a supernode wide enough for the dense kernels */
     int64_t max_update;
@@ -35,7 +36,7 @@ typedef struct {
 
 static void mm_pattern_free(mm_pattern *P) {
     free(P->perm); free(P->bcol); free(P->colblk); free(P->sfirst); free(P->rptr); free(P->rows); free(P->rtail);
-    free(P->xptr); free(P->col2super); free(P->uptr); free(P->uj); free(P->ufrom); free(P->uto); free(P->levptr);
+    free(P->xptr); free(P->col2super); free(P->uptr); free(P->uj); free(P->ufrom); free(P->uto); free(P->levptr); free(P->levwork);
     free(P->levsuper);
     memset(P, 0, sizeof(*P));
 }
@@ -229,6 +230,10 @@ static int mm_symbolic(const mm_order *o, const int *weight, int cut, mm_pattern
     for (g = 0; g < ng; g++) if (lev[g] + 1 > P->nlev) P->nlev = lev[g] + 1;
     for (g = 0; g < ng; g++) P->levptr[lev[g] + 1]++;
     for (i = 0; i < P->nlev; i++) P->levptr[i + 1] += P->levptr[i];
+    P->levwork = calloc(P->nlev + 1, sizeof(double));
+    if (!P->levwork) goto done;
+    for (g = 0; g < ng; g++)
+        P->levwork[lev[g]] += mm_cost(P->sfirst[g + 1] - P->sfirst[g], (double)(P->rptr[g + 1] - P->rptr[g]));
     memset(cnt, 0, (ng + 2) * sizeof(int));
     for (g = 0; g < ng; g++) P->levsuper[P->levptr[lev[g]] + cnt[lev[g]]++] = g;
     rc = 0;

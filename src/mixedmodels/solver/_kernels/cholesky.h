@@ -432,7 +432,7 @@ static int mm_factor(const mm_blas *bl, const mm_pattern *P, double *x, mm_cholw
     }
     if (P->nt) {
         if (P->ns) {
-            int step = 24, nchunk = (P->nt + step - 1) / step;
+            int step = MM_STEP, nchunk = (P->nt + step - 1) / step;
             if (W->nthreads > 1 && P->nt > 256) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(W->nthreads)
                 for (int i = 0; i < nchunk; i++) {
@@ -549,14 +549,14 @@ static void mm_selinv_one(const mm_blas *bl, const mm_pattern *P, double *x, int
     if (nr) {
         for (int j = 0; j < nc; j++) memcpy(Y + (int64_t)j * nr, L + j * ld + nc, nr * sizeof(double));
         mm_trsm_right(bl, 0, nr, nc, L, ld, Y, nr);
-        if (nc < MM_WIDE) memset(V, 0, (size_t)nr * nc * sizeof(double));
+        memset(V, 0, (size_t)nr * nc * sizeof(double));
         for (int c = 0; c < nr; c++) {
             int K = P->col2super[r[c]];
             const double *Z;
             if (K == P->ns) {
                 Z = x + P->xptr[K] + (int64_t)(r[c] - P->t0) * P->nt - P->t0;
                 if (nc >= MM_WIDE) {
-                    double *b = buf + (int64_t)c * nr;
+                    double *b = buf + (int64_t)(c % MM_PANEL) * nr;
                     for (int i = c; i < nr; i++) b[i] = Z[r[i]];
                 } else {
                     int run = r[nr - 1] - r[c] == nr - 1 - c;
@@ -594,7 +594,7 @@ static void mm_selinv_one(const mm_blas *bl, const mm_pattern *P, double *x, int
                 Z = x + P->xptr[K]
                     + (int64_t)(r[c] - P->sfirst[K]) * ((P->sfirst[K + 1] - P->sfirst[K]) + (P->rptr[K + 1] - P->rptr[K]));
                 if (nc >= MM_WIDE) {
-                    double *b = buf + (int64_t)c * nr;
+                    double *b = buf + (int64_t)(c % MM_PANEL) * nr;
                     for (int i = c; i < nr; i++) b[i] = Z[map[r[i]]];
                 } else
                     for (int k = 0; k < nc; k++) {
@@ -604,10 +604,16 @@ static void mm_selinv_one(const mm_blas *bl, const mm_pattern *P, double *x, int
                         v[c] += s + Z[map[r[c]]] * yc;
                     }
             }
-        }
-        if (nc >= MM_WIDE) {
-            double one = 1.0, zero = 0.0;
-            bl->dsymm("L", "L", &nr, &nc, &one, buf, &nr, Y, &nr, &zero, V, &nr);
+            if (nc >= MM_WIDE && (c + 1 == nr || (c + 1) % MM_PANEL == 0)) {
+                /* V += the panel's columns of the symmetric Z_RR times Y */
+                int c0 = c / MM_PANEL * MM_PANEL, w = c + 1 - c0, below = nr - c - 1;
+                double one = 1.0;
+                bl->dsymm("L", "L", &w, &nc, &one, buf + c0, &nr, Y + c0, &nr, &one, V + c0, &nr);
+                if (below) {
+                    bl->dgemm("N", "N", &below, &nc, &w, &one, buf + c + 1, &nr, Y + c0, &nr, &one, V + c + 1, &nr);
+                    bl->dgemm("T", "N", &w, &nc, &below, &one, buf + c + 1, &nr, Y + c + 1, &nr, &one, V + c0, &nr);
+                }
+            }
         }
     }
     mm_potri(bl, nc, L, ld);

@@ -49,6 +49,12 @@ static int mm_prec_setup(mm_model *M, int f)
     }
     rc = mm_factor(&M->bl, &M->PP[f], M->Px[f], &M->PW[f], &ld);
 done:
+    if (rc) {
+        mm_pattern_free(&M->PP[f]);
+        mm_cholwork_free(&M->PW[f]);
+        free(M->Px[f]);
+        M->Px[f] = NULL;
+    }
     free(w); free(adj); free(ptr); free(fill);
     mm_order_free(&o);
     return rc;

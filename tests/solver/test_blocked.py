@@ -1,14 +1,14 @@
-"""Blocked solver: against the dense oracle on every kind of design, with head, tail and both; threads; size."""
+"""Blocked solver: against the dense oracle on every kind of design; head, tail and both; threads; size."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from mixedmodels.solver._kernels.blocked import BlockedEvaluator, BlockedStructure
 from scipy import sparse
 
 from mixedmodels.covariance import make_covariance
 from mixedmodels.design import Design, Precision, RandomTerm
-from mixedmodels.solver._kernels.blocked import BlockedEvaluator, BlockedStructure
 from mixedmodels.solver.blocked import BlockedSolver, structure_arrays
 from mixedmodels.testing import DESIGN_KINDS, SINGLE_FACTOR_KINDS, check_solver
 from mixedmodels.testing.checks import check_solver_on
@@ -163,7 +163,7 @@ def test_tail_by_tiles_does_not_depend_on_threads():
     design = Design(
         rng.normal(size=n),
         np.column_stack([np.ones(n), rng.normal(size=(n, 9))]),
-        tuple("x%d" % i for i in range(10)),
+        tuple(f"x{i}" for i in range(10)),
         (
             term("a", np.r_[np.arange(1500), rng.integers(0, 1500, n - 1500)]),
             term("b", np.r_[np.arange(420), rng.integers(0, 420, n - 420)]),

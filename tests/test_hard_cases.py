@@ -1,8 +1,8 @@
 """Hard cases: inputs on which mixed-model software goes wrong, each by its number in docs/hard_cases.md.
 
 The last column of that table says what is expected here; where another package does otherwise, the
-test says so. Cases about generalised models, profile intervals and small-sample tests belong to the rooms that
-fit them.
+test says so. Cases about generalised models, profile intervals and small-sample tests belong to the rooms
+that fit them.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from mixedmodels.solver.crossproducts import CrossProducts, cross_products
 from mixedmodels.solver.scaling import Standardised, standardise
 
 if TYPE_CHECKING:
-    from mixedmodels.design import Design
+    from mixedmodels.design import Design, RandomTerm
 
 __all__ = ["CompiledSolver"]
 
@@ -46,6 +46,7 @@ class CompiledSolver:
     """
 
     name = "compiled"
+    reason = ""
 
     def __init__(self, design: Design) -> None:
         self.design = design
@@ -111,15 +112,13 @@ class CompiledSolver:
     @cached_property
     def theta_map(self) -> np.ndarray:
         """Constant matrix C with ``theta = C theta~``, shape (n_theta, n_theta)."""
-        if not self.linear:
-            raise SolverError("the covariance structures of this model are not linear in theta")
         C = np.zeros((self.n_theta, self.n_theta))
         at = 0
         for term, T in zip(self.design.terms, self.standardised.T, strict=True):
             index = self._index[at : at + term.covariance.n_theta]
             at += term.covariance.n_theta
             seen = set()
-            entries = term.covariance.entries.tolist()
+            entries = _entries(term)
             for row, column, parameter in entries:
                 if parameter in seen:
                     continue
@@ -150,7 +149,7 @@ class CompiledSolver:
         at = 0
         for term, (f, lo, hi) in zip(self.design.terms, self._place, strict=True):
             covariance = term.covariance
-            for row, column, parameter in covariance.entries.tolist():
+            for row, column, parameter in _entries(term):
                 entries.append((f, lo + row, lo + column, self._index[at + parameter]))
             clips.append((f, lo, hi, _CLIP[covariance.clip]))
             at += covariance.n_theta
@@ -262,26 +261,18 @@ class CompiledSolver:
         """
         s2 = self.standardised.y_scale**2
         evaluator = self._working_evaluator(reml)
-        dS = None
-        if order >= 2:
-            dS = self._dS(directions or [])
+        dS = self._dS(directions) if order >= 2 and directions else None
         try:
-            if order >= 2 and len(dS):
-                out = evaluator.components_at(self._lam(factors), dS, 2)
-            else:
-                out = evaluator.components_at(self._lam(factors), None, min(order, 1))
+            out = evaluator.components_at(self._lam(factors), dS, min(order, 1) if dS is None else 2)
         except FloatingPointError as error:
             raise _not_definite() from error
-        wpw = None
-        if order >= 2:
-            wpw = s2 * out["wpw"] if "wpw" in out else np.zeros((0, 0))
         return Components(
             out["logdet_L2"],
             out["logdet_RX2"] - 2.0 * self.standardised.logdet_T_X,
             s2 * out["pwrss"],
-            self._by_term(out["T"], 1.0) if order >= 1 else None,
-            self._by_term(out["S"], s2) if order >= 1 else None,
-            wpw,
+            self._by_term(out["T"], 1.0) if order >= 1 else (),
+            self._by_term(out["S"], s2) if order >= 1 else (),
+            np.zeros((0, 0)) if dS is None else s2 * out["wpw"],
         )
 
     def solution(self, factors: Sequence[np.ndarray], reml: bool = True) -> Solution:
@@ -316,6 +307,16 @@ class CompiledSolver:
         blocks = blocks[:, lo:hi, lo:hi]
         T = self.standardised.T[term]
         return blocks if T is None else T @ blocks @ T.T
+
+
+def _entries(term: RandomTerm) -> list[list[int]]:
+    """(row, column, parameter) of the structure of a term, which must be linear in theta."""
+    entries = term.covariance.entries
+    if entries is None:
+        raise SolverError(
+            f"the covariance structure {term.covariance.name!r} of {term.group!r} is not linear in theta"
+        )
+    return entries.tolist()
 
 
 def _lower_inverse(T: np.ndarray) -> np.ndarray:

@@ -215,6 +215,5 @@ def lower_factor(Sigma: np.ndarray) -> np.ndarray:
     """Lower-triangular F with F F' = Sigma for a positive semi-definite matrix, singular ones included."""
     values, vectors = np.linalg.eigh(Sigma)
     half = vectors * np.sqrt(np.maximum(values, 0.0))
-    R = np.linalg.qr(half.T, mode="r")
-    sign = np.where(np.diagonal(R) < 0.0, -1.0, 1.0)
-    return np.tril((R * sign[:, None]).T)
+    L = np.asarray(np.linalg.qr(half.T, mode="r")).T
+    return np.tril(L * np.where(np.diagonal(L) < 0.0, -1.0, 1.0))

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mixedmodels.errors import SolverError
 from mixedmodels.solver.base import Components, Directions, Solution
+from mixedmodels.solver.moments import LARGEST, SMALLEST, column_sd, scalar_components
 from mixedmodels.solver.crossproducts import CrossProducts, cross_products
 from mixedmodels.solver.scaling import Standardised, standardise
 
 if TYPE_CHECKING:
+    from mixedmodels.covariance.base import Covariance
     from mixedmodels.design import Design
 
 __all__ = ["CompiledSolver"]
@@ -61,6 +63,7 @@ class CompiledSolver:
         self._place: list[tuple[int, int, int]] = place
         self._k = [factor.k for factor in self.pack.factors]
         self._working: dict[bool, Any] = {}
+        self._solving: dict[bool, Any] = {}  # evaluators that solve for given factors: any will do
         self._prepare()
 
     # ------------------------------------------------------------------ hooks
@@ -113,25 +116,30 @@ class CompiledSolver:
         """Constant matrix C with ``theta = C theta~``, shape (n_theta, n_theta)."""
         if not self.linear:
             raise SolverError("the covariance structures of this model are not linear in theta")
-        C = np.zeros((self.n_theta, self.n_theta))
+        return self._linear_map(self.standardised.T)
+
+    @cached_property
+    def theta_map_inverse(self) -> np.ndarray:
+        """C^{-1}, which takes theta to theta~."""
+        return self._linear_map(self._T_inverse)
+
+    def _linear_map(self, T: Sequence[np.ndarray | None]) -> np.ndarray:
+        """Matrix of ``factor -> T factor`` acting on the parameters."""
+        rows = np.zeros((self.n_theta, self.n_theta)).tolist()
         at = 0
-        for term, T in zip(self.design.terms, self.standardised.T, strict=True):
-            index = self._index[at : at + term.covariance.n_theta]
-            at += term.covariance.n_theta
-            seen = set()
-            entries = term.covariance.entries.tolist()
-            for row, column, parameter in entries:
-                if parameter in seen:
+        for term, T_b in zip(self.design.terms, T, strict=True):
+            covariance = term.covariance
+            index = self._index[at : at + covariance.n_theta]
+            at += covariance.n_theta
+            values = None if T_b is None else T_b.tolist()
+            for parameter, moves in enumerate(_moves(covariance)):
+                target = rows[index[parameter]]
+                if values is None:
+                    target[index[parameter]] = 1.0
                     continue
-                seen.add(parameter)
-                target = index[parameter]
-                if T is None:
-                    C[target, target] = 1.0
-                    continue
-                for row2, column2, parameter2 in entries:
-                    if column2 == column:
-                        C[target, index[parameter2]] = T[row, row2]
-        return C
+                for other, row, column in moves:
+                    target[index[other]] = values[row][column]
+        return np.array(rows)
 
     def evaluator_for(self, reml: bool, sigma: float | None = None) -> Any:
         """Compiled evaluator of the criterion as a function of theta~, or None if a structure is not linear.
@@ -146,55 +154,102 @@ class CompiledSolver:
         """
         if not self.linear:
             return None
-        entries, clips = [], []
-        at = 0
-        for term, (f, lo, hi) in zip(self.design.terms, self._place, strict=True):
-            covariance = term.covariance
-            for row, column, parameter in covariance.entries.tolist():
-                entries.append((f, lo + row, lo + column, self._index[at + parameter]))
-            clips.append((f, lo, hi, _CLIP[covariance.clip]))
-            at += covariance.n_theta
+        entries, clips = _layout(
+            tuple(term.covariance for term in self.design.terms), tuple(self._place), tuple(self._index)
+        )
         nu = self.nu(reml)
         fixed = 0.0 if sigma is None else sigma / self.standardised.y_scale
-        return self._new_evaluator(
+        evaluator = self._new_evaluator(
             entries, clips, float(nu), reml, self.standardised.constant(nu, reml), fixed
         )
+        self._solving.setdefault(reml, evaluator)
+        return evaluator
 
     @cached_property
     def evaluator(self) -> Any:
         """Compiled evaluator for REML, or None."""
         return self.evaluator_for(True)
 
-    @property
-    def start_internal(self) -> np.ndarray:
-        """Starting values for theta~ from moments, shape (n_theta,).
+    def start_internal(self, sigma: float | None = None) -> np.ndarray:
+        """Starting values for theta~ from moments of the cross-products, shape (n_theta,).
 
-        y~ has mean square 1 and the columns of Z~ have too. The mean square within the levels of a factor
-        estimates 1 - (variance of that factor), whatever else is crossed with it; a factor's variance is
-        shared equally by its columns. Values are kept away from 0, where the criterion is stationary.
+        Parameters
+        ----------
+        sigma : float or None
+            Residual standard deviation held fixed.
         """
-        variances, n = [], self.n
-        for factor in self.pack.factors:
-            diagonal = np.einsum("mii->mi", factor.A)
-            Zy = factor.Zy
-            explained = float(np.sum(Zy * Zy / np.where(diagonal > 0.0, diagonal, 1.0)))
-            df = n - factor.m * factor.k
-            within = (n - explained) / df if df > 0.1 * n and explained < n else 0.5
-            variances.append(min(max(1.0 - within, 0.0), 0.9))
-        total = sum(variances)
-        if total > 0.9:
-            variances = [0.9 * v / total for v in variances]
-            total = 0.9
+        sd: list[np.ndarray] | None = None
+        if sigma is not None:
+            sigma /= self.standardised.y_scale
+        if len(self.pack.factors) > 1:
+            sd = self._crossed_start(sigma)
+        elif sigma is None:
+            sd = self._quick_start()
+        if sd is None:
+            sd = self._columnwise_start(sigma)
         theta = np.zeros(self.n_theta)
         at = 0
-        for term, (f, _, _) in zip(self.design.terms, self._place, strict=True):
-            factor, covariance = self.pack.factors[f], term.covariance
-            least = 0.3 * math.sqrt(factor.m / max(n, 1))
-            value = max(math.sqrt(variances[f] / factor.k / (1.0 - total)), least)
-            for parameter, start in enumerate(covariance.start.tolist()):
-                theta[self._index[at + parameter]] = value * start
+        for term, values in zip(self.design.terms, sd, strict=True):
+            covariance = term.covariance
+            if covariance.clip == "trace":
+                values = np.full(values.shape, math.sqrt(float(np.mean(values**2))))
+            own = covariance.theta_of(np.diag(values))
+            for parameter, value in enumerate(own.tolist()):
+                theta[self._index[at + parameter]] = value
             at += covariance.n_theta
         return theta
+
+    def _quick_start(self) -> list[np.ndarray]:
+        """One grouping factor: y~ and the columns of Z~ have mean square 1, and the mean square within the levels
+        estimates 1 - (variance of the factor), which is shared equally by its columns. Values are kept away from 0,
+        where the criterion is stationary."""
+        factor, n = self.pack.factors[0], self.n
+        diagonal = np.einsum("mii->mi", factor.A)
+        Zy = factor.Zy
+        explained = float(np.sum(Zy * Zy / np.where(diagonal > 0.0, diagonal, 1.0)))
+        df = n - factor.m * factor.k
+        within = (n - explained) / df if df > 0.1 * n and explained < n else 0.5
+        variance = min(max(1.0 - within, 0.0), 0.9)
+        least = 0.3 * math.sqrt(factor.m / max(n, 1))
+        value = max(math.sqrt(variance / factor.k / (1.0 - variance)), least)
+        return [np.full(term.k, value) for term in self.design.terms]
+
+    def _crossed_start(self, sigma: float | None) -> list[np.ndarray] | None:
+        """Several grouping factors with one scalar term each: variance components from the exact cell counts."""
+        factors = self.pack.factors
+        if any(factor.k > 1 or factor.precision is not None for factor in factors):
+            return None
+        if any(term.Z is not None for term in self.design.terms):
+            return None
+        B = len(factors)
+        weights = [factor.A[:, 0, 0] for factor in factors]
+        sums = [factor.Zy[:, 0] for factor in factors]
+        shares = np.zeros((B, B))
+        for (f, g), pair in self.pack.pairs.items():
+            squares = pair.data[:, 0, 0] ** 2
+            shares[f, g] = float(np.sum(np.add.reduceat(squares, pair.indptr[:-1]) / weights[f]))
+            shares[g, f] = float(np.sum(squares / weights[g][pair.indices]))
+        rss = float(self.pack.G[-1, -1])
+        components = scalar_components(self.n, rss, float(sums[0].sum()), weights, sums, shares)
+        if components is None or not components[-1] > 0.0:
+            return None
+        error = components[-1] if sigma is None else sigma**2
+        total = float(weights[0].sum())
+        out = []
+        for f, _, _ in self._place:
+            base = 1.5 / math.sqrt(max(total / factors[f].m, 1e-300))
+            value = math.sqrt(max(float(components[f]), 0.0) / error)
+            out.append(np.array([min(max(value, SMALLEST * base), LARGEST * base)]))
+        return out
+
+    def _columnwise_start(self, sigma: float | None) -> list[np.ndarray]:
+        """Each term as if it were alone."""
+        rss, df = float(self.pack.G[-1, -1]), self.n - self.p
+        out = []
+        for f, lo, hi in self._place:
+            factor = self.pack.factors[f]
+            out.append(column_sd(factor.A[:, lo:hi, lo:hi], factor.Zy[:, lo:hi], rss, df, sigma)[0])
+        return out
 
     # ------------------------------------------------------------------ between the coordinates
     @cached_property
@@ -287,7 +342,7 @@ class CompiledSolver:
     def solution(self, factors: Sequence[np.ndarray], reml: bool = True) -> Solution:
         """Estimates of beta and predictions of the random effects."""
         std = self.standardised
-        evaluator = self._working_evaluator(reml)
+        evaluator = self._solving.get(reml) or self._working_evaluator(reml)
         try:
             beta, vcov, modes = self._solve(evaluator, self._lam(factors))
         except FloatingPointError as error:
@@ -316,6 +371,38 @@ class CompiledSolver:
         blocks = blocks[:, lo:hi, lo:hi]
         T = self.standardised.T[term]
         return blocks if T is None else T @ blocks @ T.T
+
+
+@lru_cache(maxsize=128)
+def _moves(covariance: Covariance) -> tuple[tuple[tuple[int, int, int], ...], ...]:
+    """For each parameter, at its first place (row, column) of the factor: the parameters j of the same column
+    with the element of T that multiplies them, as (j, row, row of j)."""
+    assert covariance.entries is not None
+    entries = covariance.entries.tolist()
+    first: dict[int, tuple[int, int]] = {}
+    for row, column, parameter in entries:
+        first.setdefault(parameter, (row, column))
+    out = []
+    for parameter in range(covariance.n_theta):
+        row, column = first[parameter]
+        out.append(tuple((j, row, row_j) for row_j, column_j, j in entries if column_j == column))
+    return tuple(out)
+
+
+@lru_cache(maxsize=128)
+def _layout(
+    structures: tuple[Covariance, ...], place: tuple[tuple[int, int, int], ...], index: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (factor, row, column, theta) and (factor, from, to, kind) of the evaluator; they do not depend on data."""
+    entries, clips = [], []
+    at = 0
+    for covariance, (f, lo, hi) in zip(structures, place, strict=True):
+        assert covariance.entries is not None
+        for row, column, parameter in covariance.entries.tolist():
+            entries.append((f, lo + row, lo + column, index[at + parameter]))
+        clips.append((f, lo, hi, _CLIP[covariance.clip]))
+        at += covariance.n_theta
+    return np.array(entries, dtype=np.intc).reshape(-1, 4), np.array(clips, dtype=np.intc).reshape(-1, 4)
 
 
 def _lower_inverse(T: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ triangular factors of (nearly) singular matrices hard to optimise over. With x t
    :math:`\Sigma = BB'`, row-pivoted so that its leading part never degenerates. Columns that die are set to exactly
    zero; where a negative eigenvalue of the model's :math:`M = \partial q/\partial\Sigma` shows that a dead direction
    pays, it is taken up again;
+   Far from the optimum, J is replaced by the expected information as it would be in a balanced design: average
+   information is far too small above the optimum and too large below it;
 2. goes there, or, if the criterion does not fall enough, to a point on the segment (the cone is convex);
 3. corrects J by a symmetric rank-one secant update once the steps get short. The correction need not be
    positive definite in x, because on the boundary the curvature of the cone (:math:`M \neq 0`) adds to it; it is used
@@ -39,8 +41,8 @@ __all__ = ["ConeModel", "cone_newton", "has_cone", "lower_triangular", "minimise
 NOISE = 1e-13  # rounding of the criterion, relative
 DEPENDENT = 1e-13  # what is left of a row, relative to the row, when it depends on the rows before
 RIDGE = 1e-13  # of the largest diagonal, so that null directions of the model can be walked along
-NEAR = 0.5  # predicted decrease (deviance units) below which the secant correction may be used
-SLOW = 0.1  # ... as soon as a step shrinks the predicted decrease by less than this
+NEAR = 0.5  # predicted decrease (deviance units): above it expected information, below it secant corrections
+SLOW = 0.1  # ... those as soon as a step shrinks the predicted decrease by less than this
 GUARD = 0.1  # smallest pivots with the correction, as a share of those without
 INNER = 60  # steps of the inner problem
 SMALL = 1e-2  # columns at most this long, relative to the first, are tried at zero
@@ -397,17 +399,17 @@ def _widened(
 class _Point:
     """A point with its derivatives."""
 
-    __slots__ = ("J", "f", "factors", "g", "theta", "x")
+    __slots__ = ("J", "expected", "f", "factors", "g", "theta", "x")
 
     def __init__(
         self,
         theta: np.ndarray,
         factors: list[np.ndarray],
         x: np.ndarray,
-        result: tuple[float, np.ndarray, np.ndarray],
+        result: tuple[float, np.ndarray, np.ndarray, np.ndarray],
     ) -> None:
         self.theta, self.factors, self.x = theta, factors, x
-        self.f, self.g, self.J = result
+        self.f, self.g, self.J, self.expected = result
 
 
 class ConeSearch:
@@ -442,13 +444,14 @@ class ConeSearch:
             theta[table[i, j]] = L[i, j]
         theta = theta / self.units
         try:
-            f, g, J = self.objective.sigma_model(theta)
+            f, g, J, expected = self.objective.sigma_model(theta)
         except (FloatingPointError, np.linalg.LinAlgError):
             return None
-        if not (math.isfinite(f) and np.all(np.isfinite(g)) and np.all(np.isfinite(J))):
+        if not (math.isfinite(f) and np.all(np.isfinite(g)) and np.all(np.isfinite(J + expected))):
             return None
-        g, J = g / self.sigma_units, J / np.outer(self.sigma_units, self.sigma_units)
-        return _Point(theta, factors, entries_of(self.tables, factors), (float(f), g, J))
+        unit, units = self.sigma_units, np.outer(self.sigma_units, self.sigma_units)
+        result = float(f), g / unit, J / units, expected / units
+        return _Point(theta, factors, entries_of(self.tables, factors), result)
 
     def start(self, theta: np.ndarray) -> _Point | None:
         """The start, pulled towards zero while the criterion does not exist there."""
@@ -466,12 +469,17 @@ class ConeSearch:
         self.run.theta = theta
         return None
 
-    def step(self, point: _Point, last: float) -> tuple[list[np.ndarray], float]:
-        """Minimum of the model and the predicted decrease, with the secant correction where that helps."""
+    def step(self, point: _Point, last: float) -> tuple[list[np.ndarray], list[np.ndarray], float]:
+        """Minima of the model, the better one and that of J alone, and the predicted decrease."""
         cap = self.control.cap
         found = minimise_model(ConeModel(self.tables, point.x, point.g, point.J), point.factors, cap)
         assert found is not None
-        factors, decrease, escapes = found
+        plain, decrease, escapes = found
+        factors = plain
+        if decrease > NEAR:
+            found = minimise_model(ConeModel(self.tables, point.x, point.g, point.expected), point.factors, cap)
+            assert found is not None
+            factors, decrease, escapes = found
         self.run.escapes += escapes
         if self.C is not None and decrease < NEAR and (self.corrected or decrease > SLOW * last):
             model = ConeModel(self.tables, point.x, point.g, point.J + self.C)
@@ -481,24 +489,35 @@ class ConeSearch:
                 self.corrected = True
             else:
                 self.C = None
-        return factors, decrease
+        return factors, plain, decrease
 
-    def advance(self, point: _Point, target: list[np.ndarray], decrease: float) -> _Point | None:
-        """A point between `point` and `target` where the criterion is low enough; updates the correction."""
+    def advance(
+        self, point: _Point, target: list[np.ndarray], plain: list[np.ndarray], decrease: float
+    ) -> _Point | None:
+        """A point between `point` and a target where the criterion is low enough; updates the correction.
+
+        J alone is convex, hence the criterion falls at first on the segment to its minimum. To the better
+        target it need not: that may lie on a curved face, with higher ground between.
+        """
         noise = NOISE * (1.0 + abs(point.f))
         toward = entries_of(self.tables, target) - point.x
         slope = float(point.g @ toward)
         t, factors = 1.0, target
         for _ in range(12):
             trial = self.evaluate(factors)
-            if trial is None:
-                t *= 0.2
-            else:
+            if trial is not None:
                 fall = point.f - trial.f
-                if fall >= -1e-4 * slope * t - noise or (decrease < 1e-6 and abs(fall) < 100.0 * noise):
+                gain = decrease if t == 1.0 else -slope * t
+                if fall >= 1e-4 * gain - noise or (decrease < 1e-6 and abs(fall) < 100.0 * noise):
                     self.learn(point, trial, t == 1.0 and fall >= 0.25 * decrease)
                     return trial
-                t = _cubic(t, slope, fall, float(trial.g @ toward))
+            if t == 1.0 and slope > -0.5 * decrease and target is not plain:
+                self.C = None
+                target = factors = plain
+                toward = entries_of(self.tables, target) - point.x
+                slope = float(point.g @ toward)
+                continue
+            t = 0.2 * t if trial is None else _cubic(t, slope, fall, float(trial.g @ toward))
             factors = [
                 np.column_stack([math.sqrt(1.0 - t) * B, math.sqrt(t) * A])
                 for B, A in zip(point.factors, target, strict=True)
@@ -524,7 +543,7 @@ class ConeSearch:
         run, tol = self.run, self.control.tol
         last, extra = math.inf, True
         while True:
-            target, run.decrement = self.step(point, last)
+            target, plain, run.decrement = self.step(point, last)
             if self.control.trace:
                 run.trace.append((run.iterations, point.theta.copy(), point.f))
             stop = self.monitor(run.iterations, point.theta, point.f, run.decrement)
@@ -539,7 +558,7 @@ class ConeSearch:
             rounding = run.decrement < max(1e-8, NOISE * abs(point.f))
             if rounding and run.decrement > 0.5 * last:
                 return point, Status.CONVERGED  # nothing left but rounding
-            new = self.advance(point, target, run.decrement)
+            new = self.advance(point, target, plain, run.decrement)
             if new is None:
                 return point, Status.CONVERGED if rounding else Status.STALLED
             run.iterations += 1

@@ -57,12 +57,14 @@ cdef struct Point:
     double* theta                                    # (r,)
     double* x                                        # (r,) entries of the covariance matrices
     double* g                                        # (r,)
-    double* J                                        # (r, r)
+    double* J                                        # (r, r) average information
+    double* E                                        # (r, r) expected information of a balanced design
     double* B                                        # (bb,) lower-triangular factors
 
 
 cdef struct Search:
     int r, bb, kmax, n_units
+    const double* levels                             # (factors,)
     int* n                                           # (units,) sizes
     int* off                                         # (units,) of tables and factors, n^2 long each
     int* row                                         # (units,) of the orders, n long each
@@ -71,7 +73,7 @@ cdef struct Search:
     int* natural                                     # (kmax,) 0, 1, ...
     double tol, cap, max_seconds
     int limit
-    bint trace, watched, fresh, has_C, corrected
+    bint trace, watched, fresh, has_C, corrected, better
     Point at, trial
     double decrement, decrease
     double* C                                        # secant correction
@@ -81,6 +83,7 @@ cdef struct Search:
     double* F                                        # its factors
     double* F2                                       # trial factors
     double* target                                   # where the step goes
+    double* plain                                    # where it goes with J alone
     double* gx
     double* gx2
     double* x2
@@ -611,6 +614,35 @@ cdef bint minimise_model(Search* w, const double* J, const double* guard) noexce
 
 
 # ------------------------------------------------------------------ the criterion
+cdef void _expected(Evaluator ev, Search* w, double* E) noexcept nogil:
+    """E += (tr(T D_s M D_t) + tr(T D_t M D_s)) / 2m, per factor: expected minus average information if K_ll = T / m."""
+    cdef int e, h, f, k, a, b, c, d, u, v
+    cdef double s
+    cdef const double* T
+    cdef const double* M
+    for e in range(ev.n_entries):
+        f = ev.e_fac[e]
+        k = ev.k[f]
+        T = ev.T + ev.koff[f]
+        M = ev.M + ev.koff[f]
+        for h in range(ev.n_entries):
+            if ev.e_fac[h] != f:
+                continue
+            s = 0.0
+            for u in range(2):                       # E_ab and its mirror image
+                a = ev.e_col[e] if u else ev.e_row[e]
+                b = ev.e_row[e] if u else ev.e_col[e]
+                if u and a == b:
+                    continue
+                for v in range(2):                   # E_cd and its mirror image
+                    c = ev.e_col[h] if v else ev.e_row[h]
+                    d = ev.e_row[h] if v else ev.e_col[h]
+                    if v and c == d:
+                        continue
+                    s += T[d * k + a] * M[b * k + c] + T[b * k + c] * M[d * k + a]
+            E[ev.e_theta[e] * w.r + ev.e_theta[h]] += 0.5 * s / w.levels[f]
+
+
 cdef bint _evaluate(Evaluator ev, Search* w, const double* F, double t) noexcept nogil:
     """The criterion at (1 - t) (here) + t F F' in w.trial; False where it does not exist."""
     cdef int r = w.r, u, n, i, j, e, f, kf, a, c
@@ -671,8 +703,11 @@ cdef bint _evaluate(Evaluator ev, Search* w, const double* F, double t) noexcept
             return False
         for j in range(r):
             p.J[i * r + j] = s * ev.wpw[i * r + j] - x * ev.wq[i] * ev.wq[j]
-            if not isfinite(p.J[i * r + j]):
-                return False
+            p.E[i * r + j] = p.J[i * r + j]
+    _expected(ev, w, p.E)
+    for i in range(r * r):
+        if not isfinite(p.E[i]):
+            return False
     return True
 
 
@@ -710,9 +745,15 @@ cdef void _learn(Search* w, bint good) noexcept nogil:
 
 cdef void _set_step(Search* w, double last) noexcept nogil:
     """Minimum of the model in w.target, predicted decrease in w.decrement; with the correction where that helps."""
-    cdef int i
+    cdef int i, escapes = w.escapes
     cdef double decrease
     minimise_model(w, w.at.J, NULL)
+    memcpy(w.plain, w.F, w.bb * sizeof(double))
+    w.better = False
+    if -w.q > NEAR:
+        w.escapes = escapes
+        minimise_model(w, w.at.E, NULL)
+        w.better = True
     decrease = -w.q
     memcpy(w.target, w.F, w.bb * sizeof(double))
     if w.has_C and decrease < NEAR and (w.corrected or decrease > SLOW * last):
@@ -722,6 +763,7 @@ cdef void _set_step(Search* w, double last) noexcept nogil:
             memcpy(w.target, w.F, w.bb * sizeof(double))
             decrease = max(decrease, -w.q)
             w.corrected = True
+            w.better = True
         else:
             w.has_C = False
     w.decrement = decrease + 0.0
@@ -739,25 +781,37 @@ cdef double _cubic(double t, double slope, double fall, double end_slope) noexce
     return min(max(guess, 0.1 * t), 0.6 * t)
 
 
-cdef bint _advance(Evaluator ev, Search* w) noexcept nogil:
-    """Go to a point between here and w.target where the criterion is low enough."""
-    cdef int i, tries
-    cdef double noise = NOISE * (1.0 + fabs(w.at.f)), slope, end_slope, t = 1.0, fall
+cdef double _toward(Search* w) noexcept nogil:
+    """Direction to w.target in w.gz and the slope along it."""
+    cdef int i
     entries_of(w, w.target, w.x2)
     for i in range(w.r):
         w.gz[i] = w.x2[i] - w.at.x[i]
-    slope = dot(w.r, w.at.g, w.gz)
+    return dot(w.r, w.at.g, w.gz)
+
+
+cdef bint _advance(Evaluator ev, Search* w) noexcept nogil:
+    """Go to a point between here and a target where the criterion is low enough."""
+    cdef int i, tries
+    cdef double noise = NOISE * (1.0 + fabs(w.at.f)), slope, t = 1.0, fall = 0.0, gain
+    cdef bint exists
+    slope = _toward(w)
     for tries in range(12):
-        if not _evaluate(ev, w, w.target, t):
-            t *= 0.2
+        exists = _evaluate(ev, w, w.target, t)
+        if exists:
+            fall = w.at.f - w.trial.f
+            gain = w.decrement if t == 1.0 else -slope * t
+            if fall >= 1e-4 * gain - noise or (w.decrement < 1e-6 and fabs(fall) < 100.0 * noise):
+                _learn(w, t == 1.0 and fall >= 0.25 * w.decrement)
+                _accept(w)
+                return True
+        if t == 1.0 and slope > -0.5 * w.decrement and w.better:
+            w.has_C = False
+            w.better = False
+            memcpy(w.target, w.plain, w.bb * sizeof(double))
+            slope = _toward(w)
             continue
-        fall = w.at.f - w.trial.f
-        if fall >= -1e-4 * slope * t - noise or (w.decrement < 1e-6 and fabs(fall) < 100.0 * noise):
-            _learn(w, t == 1.0 and fall >= 0.25 * w.decrement)
-            _accept(w)
-            return True
-        end_slope = dot(w.r, w.trial.g, w.gz)
-        t = _cubic(t, slope, fall, end_slope)
+        t = _cubic(t, slope, fall, dot(w.r, w.trial.g, w.gz)) if exists else 0.2 * t
     return False
 
 
@@ -907,7 +961,7 @@ cdef bint _certificate(Evaluator ev, Search* w, double* mineig, double* residual
     return True
 
 
-def newton_minimize(Evaluator ev, theta0, double tol=1e-9, int maxiter=200, callback=None, *,
+def newton_minimize(Evaluator ev, theta0, levels, double tol=1e-9, int maxiter=200, callback=None, *,
                     double max_seconds=0.0, double cap=10.0, bint trace=False):
     """Minimise the criterion of an Evaluator by Newton steps on the cone of covariance matrices.
 
@@ -916,6 +970,8 @@ def newton_minimize(Evaluator ev, theta0, double tol=1e-9, int maxiter=200, call
     ev : Evaluator
     theta0 : array, shape (n_theta,)
         Start.
+    levels : array, shape (n_factors,)
+        Levels of each factor.
     tol : float
         Largest predicted decrease, in deviance units.
     maxiter : int
@@ -936,7 +992,7 @@ def newton_minimize(Evaluator ev, theta0, double tol=1e-9, int maxiter=200, call
     """
     cdef Search w
     cdef int r = ev.n_theta, rows = 0, f, kmax = 1, nc = ev.n_clips, kk = ev.kk, status = 0, i
-    cdef double[::1] d, th
+    cdef double[::1] d, th, m
     cdef int[::1] n
     memset(&w, 0, sizeof(Search))
     if r == 0:
@@ -944,6 +1000,10 @@ def newton_minimize(Evaluator ev, theta0, double tol=1e-9, int maxiter=200, call
     th = np.ascontiguousarray(theta0, dtype=np.float64)
     if th.shape[0] != r:
         raise ValueError(f"theta0 has {th.shape[0]} values, the model has {r} parameters")
+    m = np.ascontiguousarray(levels, dtype=np.float64)
+    if m.shape[0] != ev.n_factors:
+        raise ValueError(f"levels has {m.shape[0]} values, the model has {ev.n_factors} factors")
+    w.levels = &m[0]
     for f in range(ev.n_factors):
         rows += ev.k[f]
         kmax = max(kmax, ev.k[f])
@@ -968,7 +1028,7 @@ def newton_minimize(Evaluator ev, theta0, double tol=1e-9, int maxiter=200, call
     cdef int* parent = ip
     if not _tables(ev, &w, parent, used):
         return None
-    doubles = np.zeros(12 * r + 10 * r * r + 5 * kk + 6 * kmax * kmax + kmax + 3 * nc + 1)
+    doubles = np.zeros(12 * r + 12 * r * r + 6 * kk + 6 * kmax * kmax + kmax + 3 * nc + 1)
     d = doubles
     cdef double* base = &d[0]
     cdef double* p = base
@@ -978,6 +1038,7 @@ def newton_minimize(Evaluator ev, theta0, double tol=1e-9, int maxiter=200, call
         w.at.x = p; p += r
         w.at.g = p; p += r
         w.at.J = p; p += r * r
+        w.at.E = p; p += r * r
         w.at.B = p; p += kk
     w.gx = p; p += r
     w.gx2 = p; p += r
@@ -996,6 +1057,7 @@ def newton_minimize(Evaluator ev, theta0, double tol=1e-9, int maxiter=200, call
     w.F = p; p += kk
     w.F2 = p; p += kk
     w.target = p; p += kk
+    w.plain = p; p += kk
     w.wide = p; p += 2 * kmax * kmax
     w.small = p; p += 4 * kmax * kmax
     cdef double* mineig = p

@@ -44,6 +44,7 @@ RIDGE = 1e-13  # of the largest diagonal, so that null directions of the model c
 NEAR = 0.5  # predicted decrease (deviance units): above it expected information, below it secant corrections
 SLOW = 0.1  # ... those as soon as a step shrinks the predicted decrease by less than this
 GUARD = 0.1  # smallest pivots with the correction, as a share of those without
+SHARES = (1.0, 0.5)  # of the correction, in the order tried
 INNER = 60  # steps of the inner problem
 SMALL = 1e-2  # columns at most this long, relative to the first, are tried at zero
 
@@ -288,7 +289,8 @@ def minimise_model(
         gz, G, curvature = factor_derivatives(tables, factors, orders, g, J)
         H = G.T @ J @ G + curvature
         top = float(np.diag(H).max())
-        ridge = RIDGE * top if top > 0.0 else 1.0
+        pull = float(np.abs(gz).max()) / big
+        ridge = max(RIDGE * top, 1e-10 * pull) if top > 1e-10 * pull else max(pull, 1e-300)
         if guard is not None:
             with_it, without = cholesky(H, ridge), cholesky(G.T @ guard @ G + curvature, ridge)
             if with_it is None or without is None:
@@ -300,7 +302,7 @@ def minimise_model(
             steps += 1
             L = cholesky(H, mu + ridge)
             if L is None:
-                mu = max(4.0 * mu, 1e-10 * top)
+                mu = max(10.0 * mu, 1e-3 * max(top, ridge))
                 continue
             step = -np.linalg.solve(L.T, np.linalg.solve(L, gz))
             size = float(np.abs(step).max())
@@ -317,7 +319,7 @@ def minimise_model(
                 break
             if guard is not None:
                 return None
-            mu = max(4.0 * mu, 1e-3 * top)
+            mu = max(4.0 * mu, 1e-3 * max(top, ridge))
         if moved:
             factors, q, g = _truncated(model, factors, q, g)
             if steps < INNER and max(float(np.abs(B).max()) for B in factors) <= big:
@@ -482,11 +484,13 @@ class ConeSearch:
             factors, decrease, escapes = found
         self.run.escapes += escapes
         if self.C is not None and decrease < NEAR and (self.corrected or decrease > SLOW * last):
-            model = ConeModel(self.tables, point.x, point.g, point.J + self.C)
-            better = minimise_model(model, point.factors, cap, guard=point.J)
-            if better is not None and 0.1 * decrease < better[1] < 100.0 * decrease:
-                factors, decrease = better[0], max(decrease, better[1])
-                self.corrected = True
+            for share in SHARES:
+                model = ConeModel(self.tables, point.x, point.g, point.J + share * self.C)
+                better = minimise_model(model, point.factors, cap, guard=point.J)
+                if better is not None and 0.1 * decrease < better[1] < 100.0 * decrease:
+                    factors, decrease = better[0], max(decrease, better[1])
+                    self.corrected = True
+                    break
             else:
                 self.C = None
         return factors, plain, decrease

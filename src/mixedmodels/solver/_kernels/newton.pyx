@@ -538,7 +538,7 @@ cdef bint minimise_model(Search* w, const double* J, const double* guard) noexce
     correction takes away too much.
     """
     cdef int r = w.r, u, i, j, c, n, z, steps = 0, escapes = 0
-    cdef double mu = 0.0, big = w.cap * max(0.1, largest(w.bb, w.at.B)), top, ridge, size, predicted, value
+    cdef double mu = 0.0, big = w.cap * max(0.1, largest(w.bb, w.at.B)), top, ridge, size, predicted, value, pull
     cdef double* swap
     cdef bint moved
     memcpy(w.F, w.at.B, w.bb * sizeof(double))
@@ -551,7 +551,8 @@ cdef bint minimise_model(Search* w, const double* J, const double* guard) noexce
         top = w.H[0]
         for i in range(r):
             top = max(top, w.H[i * r + i])
-        ridge = RIDGE * top if top > 0.0 else 1.0
+        pull = largest(r, w.gz) / big
+        ridge = max(RIDGE * top, 1e-10 * pull) if top > 1e-10 * pull else max(pull, 1e-300)
         if guard != NULL:
             if not cholesky(r, w.H, ridge, w.L):
                 return False
@@ -565,7 +566,7 @@ cdef bint minimise_model(Search* w, const double* J, const double* guard) noexce
         while steps < INNER:
             steps += 1
             if not cholesky(r, w.H, mu + ridge, w.L):
-                mu = max(4.0 * mu, 1e-10 * top)
+                mu = max(10.0 * mu, 1e-3 * max(top, ridge))
                 continue
             descend(r, w.L, w.gz, w.step)
             size = largest(r, w.step)
@@ -598,7 +599,7 @@ cdef bint minimise_model(Search* w, const double* J, const double* guard) noexce
                 break
             if guard != NULL:
                 return False
-            mu = max(4.0 * mu, 1e-3 * top)
+            mu = max(4.0 * mu, 1e-3 * max(top, ridge))
         if moved:
             _truncate(w, J)
             if steps < INNER and largest(w.bb, w.F) <= big:
@@ -745,8 +746,8 @@ cdef void _learn(Search* w, bint good) noexcept nogil:
 
 cdef void _set_step(Search* w, double last) noexcept nogil:
     """Minimum of the model in w.target, predicted decrease in w.decrement; with the correction where that helps."""
-    cdef int i, escapes = w.escapes
-    cdef double decrease
+    cdef int i, tries, escapes = w.escapes
+    cdef double decrease, share = 1.0
     minimise_model(w, w.at.J, NULL)
     memcpy(w.plain, w.F, w.bb * sizeof(double))
     w.better = False
@@ -757,15 +758,16 @@ cdef void _set_step(Search* w, double last) noexcept nogil:
     decrease = -w.q
     memcpy(w.target, w.F, w.bb * sizeof(double))
     if w.has_C and decrease < NEAR and (w.corrected or decrease > SLOW * last):
-        for i in range(w.r * w.r):
-            w.JC[i] = w.at.J[i] + w.C[i]
-        if minimise_model(w, w.JC, w.at.J) and 0.1 * decrease < -w.q < 100.0 * decrease:
-            memcpy(w.target, w.F, w.bb * sizeof(double))
-            decrease = max(decrease, -w.q)
-            w.corrected = True
-            w.better = True
-        else:
-            w.has_C = False
+        w.has_C = False
+        for tries in range(2):
+            for i in range(w.r * w.r):
+                w.JC[i] = w.at.J[i] + share * w.C[i]
+            if minimise_model(w, w.JC, w.at.J) and 0.1 * decrease < -w.q < 100.0 * decrease:
+                memcpy(w.target, w.F, w.bb * sizeof(double))
+                decrease = max(decrease, -w.q)
+                w.has_C = w.corrected = w.better = True
+                break
+            share = 0.5
     w.decrement = decrease + 0.0
 
 

@@ -13,9 +13,9 @@ triangular factors of (nearly) singular matrices hard to optimise over. With x t
    Far from the optimum, J is replaced by the expected information as it would be in a balanced design: average
    information is far too small above the optimum and too large below it;
 2. goes there, or, if the criterion does not fall enough, to a point on the segment (the cone is convex);
-3. corrects J by a symmetric rank-one secant update once the steps get short. The correction need not be
-   positive definite in x, because on the boundary the curvature of the cone (:math:`M \neq 0`) adds to it; it is used
-   where the matrix of the steps in B stays positive definite.
+3. corrects the matrix of the steps in B by symmetric rank-one secant updates once the steps get short, as long as
+   it stays positive definite: average information is not quite the curvature, least of all on the boundary and with
+   few levels.
 
 :math:`-\min q`, the predicted decrease, is zero at a point exactly if the first-order conditions hold there
 (:math:`M_b \succeq 0, M_b \Sigma_b = 0`). It is the measure of convergence.
@@ -44,7 +44,6 @@ RIDGE = 1e-13  # of the largest diagonal, so that null directions of the model c
 NEAR = 0.5  # predicted decrease (deviance units): above it expected information, below it secant corrections
 SLOW = 0.1  # ... those as soon as a step shrinks the predicted decrease by less than this
 GUARD = 0.1  # smallest pivots with the correction, as a share of those without
-SHARES = (1.0, 0.5)  # of the correction, in the order tried
 INNER = 60  # steps of the inner problem
 SMALL = 1e-2  # columns at most this long, relative to the first, are tried at zero
 
@@ -255,8 +254,8 @@ def cholesky(A: np.ndarray, ridge: float) -> np.ndarray | None:
 
 
 def minimise_model(
-    model: ConeModel, start: Sequence[np.ndarray], cap: float, guard: np.ndarray | None = None
-) -> tuple[list[np.ndarray], float, int] | None:
+    model: ConeModel, start: Sequence[np.ndarray], cap: float
+) -> tuple[list[np.ndarray], float, int]:
     """Minimise the model over the cone.
 
     Parameters
@@ -266,9 +265,6 @@ def minimise_model(
         Factors of x0.
     cap : float
         Longest entry of a factor, as a multiple of the longest of the start.
-    guard : ndarray, shape (r, r), optional
-        The information without its secant correction. With it the search is local, and is given up where the
-        correction takes away too much.
 
     Returns
     -------
@@ -291,12 +287,6 @@ def minimise_model(
         top = float(np.diag(H).max())
         pull = float(np.abs(gz).max()) / big
         ridge = max(RIDGE * top, 1e-10 * pull) if top > 1e-10 * pull else max(pull, 1e-300)
-        if guard is not None:
-            with_it, without = cholesky(H, ridge), cholesky(G.T @ guard @ G + curvature, ridge)
-            if with_it is None or without is None:
-                return None
-            if np.any(np.diag(with_it) ** 2 < GUARD * np.diag(without) ** 2):
-                return None
         moved = False
         while steps < INNER:
             steps += 1
@@ -317,14 +307,12 @@ def minimise_model(
                 mu = 0.0 if q - value > 0.5 * predicted or mu < 1e-6 * top else 0.1 * mu
                 factors, q, g, moved = trial, value, slope, True
                 break
-            if guard is not None:
-                return None
             mu = max(4.0 * mu, 1e-3 * max(top, ridge))
         if moved:
             factors, q, g = _truncated(model, factors, q, g)
             if steps < INNER and max(float(np.abs(B).max()) for B in factors) <= big:
                 continue
-        elif steps < INNER and guard is None and escapes < 20:
+        elif steps < INNER and escapes < 20:
             taken = _widened(model, factors, q, g, big)
             if taken is not None:
                 factors = taken
@@ -432,6 +420,7 @@ class ConeSearch:
         self.sigma_units = entries_of(tables, [self.units[np.diag(table)][:, None] for table in tables])
         self.run = Run(theta=np.array([]))
         self.C: np.ndarray | None = None
+        self.orders: list[list[int]] = []
         self.corrected = False
 
     def evaluate(self, factors: Sequence[np.ndarray]) -> _Point | None:
@@ -475,22 +464,17 @@ class ConeSearch:
         """Minima of the model, the better one and that of J alone, and the predicted decrease."""
         cap = self.control.cap
         found = minimise_model(ConeModel(self.tables, point.x, point.g, point.J), point.factors, cap)
-        assert found is not None
         plain, decrease, escapes = found
         factors = plain
         if decrease > NEAR:
             found = minimise_model(ConeModel(self.tables, point.x, point.g, point.expected), point.factors, cap)
-            assert found is not None
             factors, decrease, escapes = found
         self.run.escapes += escapes
         if self.C is not None and decrease < NEAR and (self.corrected or decrease > SLOW * last):
-            for share in SHARES:
-                model = ConeModel(self.tables, point.x, point.g, point.J + share * self.C)
-                better = minimise_model(model, point.factors, cap, guard=point.J)
-                if better is not None and 0.1 * decrease < better[1] < 100.0 * decrease:
-                    factors, decrease = better[0], max(decrease, better[1])
-                    self.corrected = True
-                    break
+            better = self.corrected_step(point)
+            if better is not None and 0.1 * decrease < better[1] < 100.0 * decrease:
+                factors, decrease = better[0], max(decrease, better[1])
+                self.corrected = True
             else:
                 self.C = None
         return factors, plain, decrease
@@ -528,15 +512,48 @@ class ConeSearch:
             ]
         return None
 
+    def corrected_step(self, point: _Point) -> tuple[list[np.ndarray], float] | None:
+        """Newton step in the pivoted factors with the secant correction, and its predicted decrease."""
+        turned = [pivoted(B) for B in point.factors]
+        factors, orders = [B for B, _ in turned], [p for _, p in turned]
+        gz, G, curvature = factor_derivatives(self.tables, factors, orders, point.g, point.J)
+        H = G.T @ point.J @ G + curvature
+        ridge = RIDGE * float(np.diag(H).max())
+        without, L = cholesky(H, ridge), cholesky(H + self.C, ridge)
+        if without is None or L is None or np.any(np.diag(L) ** 2 < GUARD * np.diag(without) ** 2):
+            return None
+        step = -np.linalg.solve(L.T, np.linalg.solve(L, gz))
+        target = _stepped(self.tables, factors, orders, step)
+        model = ConeModel(self.tables, point.x, point.g, point.J)
+        q, g, _ = model.at(target)
+        return _truncated(model, target, q, g)[0], -0.5 * float(gz @ step)
+
     def learn(self, old: _Point, new: _Point, good: bool) -> None:
-        """Symmetric rank-one update, so that (J + C) d = change of the gradient; forgotten after a bad step."""
+        """Symmetric rank-one update, so that (H + C) d = change of the gradient; forgotten after a bad step.
+
+        In the coordinates of the new point's pivoted factors: there the second derivatives have no part that
+        only keeps the steps on a curved face.
+        """
+        turned = [pivoted(B) for B in new.factors]
+        factors, orders = [B for B, _ in turned], [p for _, p in turned]
+        if not good or orders != self.orders:
+            self.C, self.orders = None, orders
         if not good:
-            self.C = None
             return
-        d = new.x - old.x
-        rest = new.g - old.g - new.J @ d
+        before = []
+        for B, p in zip(old.factors, orders, strict=True):
+            L = np.empty_like(B)
+            L[p] = lower_triangular(B[p])
+            before.append(L)
+        gz, G, curvature = factor_derivatives(self.tables, factors, orders, new.g, new.J)
+        d = np.empty(len(gz))
+        for table, A, B, p in zip(self.tables, factors, before, orders, strict=True):
+            i, c = np.tril_indices(len(table))
+            d[table[i, c]] = (A - B)[np.asarray(p)[i], c]
+        rest = gz - factor_derivatives(self.tables, before, orders, old.g, old.J)[0]
+        rest -= G.T @ (new.J @ (G @ d)) + curvature @ d
         if self.C is not None:
-            rest = rest - self.C @ d
+            rest -= self.C @ d
         along = float(rest @ d)
         if abs(along) > 1e-8 * math.sqrt(float(rest @ rest) * float(d @ d)):
             update = np.outer(rest, rest) / along

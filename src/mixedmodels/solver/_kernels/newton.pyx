@@ -69,7 +69,8 @@ cdef struct Search:
     int* off                                         # (units,) of tables and factors, n^2 long each
     int* row                                         # (units,) of the orders, n long each
     int* table                                       # (bb,) parameter of entry (i, j), -1 above the diagonal
-    int* order                                       # (rows,)
+    int* order                                       # (rows,) of the pivoted factors
+    int* c_order                                     # (rows,) ... that C belongs to
     int* natural                                     # (kmax,) 0, 1, ...
     double tol, cap, max_seconds
     int limit
@@ -77,7 +78,6 @@ cdef struct Search:
     Point at, trial
     double decrement, decrease
     double* C                                        # secant correction
-    double* JC                                       # J + C
     # the inner problem
     double q
     double* F                                        # its factors
@@ -531,12 +531,8 @@ cdef bint _widen(Search* w, const double* J, double big) noexcept nogil:
     return True
 
 
-cdef bint minimise_model(Search* w, const double* J, const double* guard) noexcept nogil:
-    """Minimise the model over the cone from w.at.B; the factors end in w.F, minus the minimum in -w.q.
-
-    With `guard`, the information without its secant correction, the search is local and given up (False) where the
-    correction takes away too much.
-    """
+cdef int minimise_model(Search* w, const double* J) noexcept nogil:
+    """Minimise the model over the cone from w.at.B; the factors end in w.F, the minimum in w.q; number of escapes."""
     cdef int r = w.r, u, i, j, c, n, z, steps = 0, escapes = 0
     cdef double mu = 0.0, big = w.cap * max(0.1, largest(w.bb, w.at.B)), top, ridge, size, predicted, value, pull
     cdef double* swap
@@ -553,15 +549,6 @@ cdef bint minimise_model(Search* w, const double* J, const double* guard) noexce
             top = max(top, w.H[i * r + i])
         pull = largest(r, w.gz) / big
         ridge = max(RIDGE * top, 1e-10 * pull) if top > 1e-10 * pull else max(pull, 1e-300)
-        if guard != NULL:
-            if not cholesky(r, w.H, ridge, w.L):
-                return False
-            newton_matrix(w, guard, w.order, w.L2)
-            if not cholesky(r, w.L2, ridge, w.L2):
-                return False
-            for i in range(r):
-                if w.L[i * r + i] * w.L[i * r + i] < GUARD * w.L2[i * r + i] * w.L2[i * r + i]:
-                    return False
         moved = False
         while steps < INNER:
             steps += 1
@@ -597,21 +584,17 @@ cdef bint minimise_model(Search* w, const double* J, const double* guard) noexce
                 w.q = value
                 moved = True
                 break
-            if guard != NULL:
-                return False
             mu = max(4.0 * mu, 1e-3 * max(top, ridge))
         if moved:
             _truncate(w, J)
             if steps < INNER and largest(w.bb, w.F) <= big:
                 continue
-        elif steps < INNER and guard == NULL and escapes < 20 and _widen(w, J, big):
+        elif steps < INNER and escapes < 20 and _widen(w, J, big):
             w.q = model_at(w, J, w.F, w.gx)
             mu = 0.0
             escapes += 1
             continue
-        if guard == NULL:
-            w.escapes += escapes
-        return True
+        return escapes
 
 
 # ------------------------------------------------------------------ the criterion
@@ -720,18 +703,47 @@ cdef void _accept(Search* w) noexcept nogil:
 
 
 cdef void _learn(Search* w, bint good) noexcept nogil:
-    """Symmetric rank-one update from w.at to w.trial, so that (J + C) d = change of the gradient."""
-    cdef int i, j, r = w.r
+    """Symmetric rank-one update from w.at to w.trial, so that (H + C) d = change of the gradient."""
+    cdef int i, j, c, u, n, z, r = w.r
+    cdef int* p
     cdef double* d = w.d
     cdef double* rest = w.step
     cdef double along
-    if not good:
+    cdef bint same = True
+    memcpy(w.F, w.trial.B, w.bb * sizeof(double))
+    for u in range(w.n_units):
+        p = w.order + w.row[u]
+        pivoted(w.n[u], w.F + w.off[u], p)
+        for i in range(w.n[u]):
+            if p[i] != w.c_order[w.row[u] + i]:
+                same = False
+            w.c_order[w.row[u] + i] = p[i]
+    if not good or not same:
         w.has_C = False
+    if not good:
         return
+    for u in range(w.n_units):                       # the old factors in the same order of rows
+        n = w.n[u]
+        p = w.order + w.row[u]
+        for i in range(n):
+            memcpy(w.wide + i * n, w.at.B + w.off[u] + p[i] * n, n * sizeof(double))
+        lower_triangular(w, n, n, w.wide, w.small)
+        for i in range(n):
+            memcpy(w.F2 + w.off[u] + p[i] * n, w.small + i * n, n * sizeof(double))
+    for u in range(w.n_units):
+        n = w.n[u]
+        p = w.order + w.row[u]
+        for i in range(n):
+            for c in range(i + 1):
+                z = w.table[w.off[u] + i * n + c]
+                d[z] = w.F[w.off[u] + p[i] * n + c] - w.F2[w.off[u] + p[i] * n + c]
+    factor_derivatives(w, w.F2, w.order, w.at.g)
     for i in range(r):
-        d[i] = w.trial.x[i] - w.at.x[i]
+        rest[i] = -w.gz[i]
+    factor_derivatives(w, w.F, w.order, w.trial.g)
+    newton_matrix(w, w.trial.J, w.order, w.H)
     for i in range(r):
-        rest[i] = w.trial.g[i] - w.at.g[i] - dot(r, w.trial.J + i * r, d)
+        rest[i] += w.gz[i] - dot(r, w.H + i * r, d)
         if w.has_C:
             rest[i] -= dot(r, w.C + i * r, d)
     along = dot(r, rest, d)
@@ -744,30 +756,56 @@ cdef void _learn(Search* w, bint good) noexcept nogil:
                 w.C[i * r + j] += rest[i] * rest[j] / along
 
 
+cdef double _corrected_step(Search* w) noexcept nogil:
+    """Newton step in the pivoted factors with the secant correction, to w.F; predicted decrease, 0 if there is none."""
+    cdef int i, u, n, c, r = w.r
+    cdef double ridge = 0.0
+    memcpy(w.F, w.at.B, w.bb * sizeof(double))
+    for u in range(w.n_units):
+        pivoted(w.n[u], w.F + w.off[u], w.order + w.row[u])
+    factor_derivatives(w, w.F, w.order, w.at.g)
+    newton_matrix(w, w.at.J, w.order, w.H)
+    for i in range(r):
+        ridge = max(ridge, RIDGE * w.H[i * r + i])
+    for i in range(r * r):
+        w.L2[i] = w.H[i] + w.C[i]
+    if not cholesky(r, w.H, ridge, w.L) or not cholesky(r, w.L2, ridge, w.L2):
+        return 0.0
+    for i in range(r):
+        if w.L2[i * r + i] * w.L2[i * r + i] < GUARD * w.L[i * r + i] * w.L[i * r + i]:
+            return 0.0
+    descend(r, w.L2, w.gz, w.step)
+    for u in range(w.n_units):
+        n = w.n[u]
+        for i in range(n):
+            for c in range(i + 1):
+                w.F[w.off[u] + w.order[w.row[u] + i] * n + c] += w.step[w.table[w.off[u] + i * n + c]]
+    ridge = -0.5 * dot(r, w.gz, w.step)
+    w.q = model_at(w, w.at.J, w.F, w.gx)
+    _truncate(w, w.at.J)
+    return ridge
+
+
 cdef void _set_step(Search* w, double last) noexcept nogil:
-    """Minimum of the model in w.target, predicted decrease in w.decrement; with the correction where that helps."""
-    cdef int i, tries, escapes = w.escapes
-    cdef double decrease, share = 1.0
-    minimise_model(w, w.at.J, NULL)
+    """Minima of the model in w.target (the better one) and w.plain (of J alone), predicted decrease in w.decrement."""
+    cdef double decrease, found
+    cdef int escapes = minimise_model(w, w.at.J)
     memcpy(w.plain, w.F, w.bb * sizeof(double))
     w.better = False
     if -w.q > NEAR:
-        w.escapes = escapes
-        minimise_model(w, w.at.E, NULL)
+        escapes = minimise_model(w, w.at.E)
         w.better = True
+    w.escapes += escapes
     decrease = -w.q
     memcpy(w.target, w.F, w.bb * sizeof(double))
     if w.has_C and decrease < NEAR and (w.corrected or decrease > SLOW * last):
-        w.has_C = False
-        for tries in range(2):
-            for i in range(w.r * w.r):
-                w.JC[i] = w.at.J[i] + share * w.C[i]
-            if minimise_model(w, w.JC, w.at.J) and 0.1 * decrease < -w.q < 100.0 * decrease:
-                memcpy(w.target, w.F, w.bb * sizeof(double))
-                decrease = max(decrease, -w.q)
-                w.has_C = w.corrected = w.better = True
-                break
-            share = 0.5
+        found = _corrected_step(w)
+        if 0.1 * decrease < found < 100.0 * decrease:
+            memcpy(w.target, w.F, w.bb * sizeof(double))
+            decrease = max(decrease, found)
+            w.corrected = w.better = True
+        else:
+            w.has_C = False
     w.decrement = decrease + 0.0
 
 
@@ -1014,13 +1052,14 @@ def newton_minimize(Evaluator ev, theta0, levels, double tol=1e-9, int maxiter=2
     w.trace = trace
     w.trace_size = maxiter + 2 if trace else 0
     w.watched = callback is not None
-    ints = np.zeros(5 * rows + kk + kmax + r, dtype=np.intc)
+    ints = np.zeros(6 * rows + kk + kmax + r, dtype=np.intc)
     n = ints
     cdef int* ip = &n[0]
     w.n = ip; ip += rows
     w.off = ip; ip += rows
     w.row = ip; ip += rows
     w.order = ip; ip += rows
+    w.c_order = ip; ip += rows
     w.table = ip; ip += kk
     w.natural = ip; ip += kmax
     for i in range(kmax):
@@ -1030,7 +1069,7 @@ def newton_minimize(Evaluator ev, theta0, levels, double tol=1e-9, int maxiter=2
     cdef int* parent = ip
     if not _tables(ev, &w, parent, used):
         return None
-    doubles = np.zeros(12 * r + 12 * r * r + 6 * kk + 6 * kmax * kmax + kmax + 3 * nc + 1)
+    doubles = np.zeros(12 * r + 11 * r * r + 6 * kk + 6 * kmax * kmax + kmax + 3 * nc + 1)
     d = doubles
     cdef double* base = &d[0]
     cdef double* p = base
@@ -1049,7 +1088,6 @@ def newton_minimize(Evaluator ev, theta0, levels, double tol=1e-9, int maxiter=2
     w.gz = p; p += r
     w.step = p; p += r + kmax
     w.C = p; p += r * r
-    w.JC = p; p += r * r
     w.G = p; p += r * r
     w.JG = p; p += r * r
     w.curv = p; p += r * r

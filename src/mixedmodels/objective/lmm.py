@@ -263,7 +263,9 @@ class LMMObjective:
         for b, (term, T) in enumerate(zip(self.design.terms, parts.T, strict=True)):
             index = [t for t in range(self.n_theta) if self._unit_directions[t][b] is not None]
             D = np.array([self._unit_directions[t][b] for t in index])
-            excess[np.ix_(index, index)] += np.einsum("ab,sbc,cd,tda->st", T, D, M[b], D, optimize=True) / term.m
+            excess[np.ix_(index, index)] += (
+                np.einsum("ab,sbc,cd,tda->st", T, D, M[b], D, optimize=True) / term.m
+            )
         return self._criterion(parts), np.array(gradient), average, average + 0.5 * (excess + excess.T)
 
     @cached_property

@@ -36,7 +36,15 @@ from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.optimum import Status
 from mixedmodels.optimize.run import Run
 
-__all__ = ["ConeModel", "cone_newton", "has_cone", "lower_triangular", "minimise_model", "plain_bounds", "tables_of_entries"]
+__all__ = [
+    "ConeModel",
+    "cone_newton",
+    "has_cone",
+    "lower_triangular",
+    "minimise_model",
+    "plain_bounds",
+    "tables_of_entries",
+]
 
 NOISE = 1e-13  # rounding of the criterion, relative
 DEPENDENT = 1e-13  # what is left of a row, relative to the row, when it depends on the rows before
@@ -467,7 +475,9 @@ class ConeSearch:
         plain, decrease, escapes = found
         factors = plain
         if decrease > NEAR:
-            found = minimise_model(ConeModel(self.tables, point.x, point.g, point.expected), point.factors, cap)
+            found = minimise_model(
+                ConeModel(self.tables, point.x, point.g, point.expected), point.factors, cap
+            )
             factors, decrease, escapes = found
         self.run.escapes += escapes
         if self.C is not None and decrease < NEAR and (self.corrected or decrease > SLOW * last):

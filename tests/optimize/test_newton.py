@@ -229,7 +229,7 @@ def test_gradient_without_curvature_is_not_convergence():
 
 
 def test_perfect_fit_is_not_convergence(toy):
-    """y is reproduced by the random effects: the average information is zero at the start, the gradient is not."""
+    """y is reproduced by the random effects: at the start no average information, but a gradient."""
     g = np.repeat(np.arange(5), 4)
     x = np.tile(np.arange(4.0), 5)
     y = 2 + 3 * x + np.array([0.0, 4, -2, 1, 3])[g]
@@ -244,7 +244,7 @@ def test_perfect_fit_is_not_convergence(toy):
 
 
 def test_more_columns_than_levels(toy):
-    """Three columns, two levels: a face of the cone whose rotations hardly matter; an exactly singular end."""
+    """Three columns, two levels: a face of the cone whose rotations hardly matter; a singular end."""
     rng = np.random.default_rng(11)
     level = np.tile(np.arange(3), 34)[:100]
     g = np.repeat([0, 1], 50)

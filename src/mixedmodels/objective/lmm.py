@@ -248,8 +248,8 @@ class LMMObjective:
         For factors linear in theta. Coordinate t is the entry of Sigma at the place that parameter t has in
         the factor (with its mirror image :math:`D_t`, in every term that shares it): shapes (n_theta,) and
         (n_theta, n_theta). The expected information is average information plus
-        :math:`\sum_b \tfrac1{2 m_b} \mathrm{tr}(T_b D_s M_b D_t + T_b D_t M_b D_s)`, what it is where all levels
-        are alike, :math:`K_{ll} = T_b/m_b`.
+        :math:`\sum_b \tfrac1{2 m_b} \mathrm{tr}(T_b D_s M_b D_t + T_b D_t M_b D_s)`, what it is where all
+        levels are alike, :math:`K_{ll} = T_b/m_b`.
         """
         theta = self._map.check(theta)
         parts = self.solver.components(self._map.factors(theta), 2, self._unit_directions, self.reml)

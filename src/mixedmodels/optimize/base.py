@@ -32,8 +32,8 @@ class Objective(Protocol):
       information in the entries of the covariance matrices factor factor', as
       `LMMObjective.sigma_model`. With it the default method is that of `mixedmodels.optimize.cone`.
     * ``units``: array (n_theta,), sizes of the rows of the factors, for it.
-    * ``newton_minimize(theta0, *, tol, maxiter, max_seconds, callback, cap, trace)``: a compiled run of the default
-      method, returning the dictionary of ``mixedmodels.solver._kernels.newton.newton_minimize`` with theta,
+    * ``newton_minimize(theta0, *, tol, maxiter, max_seconds, callback, cap, trace)``: a compiled run of the
+      default method, returning the dictionary of ``mixedmodels.solver._kernels.newton.newton_minimize`` with theta,
       gradient and hessian in the coordinates of this objective, or None if it has none.
     """
 

@@ -1,7 +1,8 @@
 """Hard cases: inputs on which mixed-model software goes wrong, each by its number in docs/hard_cases.md.
 
-The last column of that table says what is expected here; where another package does otherwise the test says so.
-Cases about generalised models, profile intervals and small-sample tests belong to the rooms that fit them.
+The last column of that table says what is expected here; where another package does otherwise, the
+test says so. Cases about generalised models, profile intervals and small-sample tests belong to the rooms
+that fit them.
 """
 
 from __future__ import annotations
@@ -150,7 +151,9 @@ def test_07_observation_level_effects():
 
 
 def test_08_more_random_effects_than_observations():
-    df = pd.DataFrame({"y": np.arange(12.0) ** 1.5, "x": np.tile([0.0, 1.0], 6), "g": np.repeat(np.arange(6), 2)})
+    df = pd.DataFrame(
+        {"y": np.arange(12.0) ** 1.5, "x": np.tile([0.0, 1.0], 6), "g": np.repeat(np.arange(6), 2)}
+    )
     with pytest.raises(mm.IdentifiabilityError, match=r"x \| g"):
         mm.lmm("y ~ x + (x | g)", df)
 
@@ -242,7 +245,9 @@ def test_16_no_rows_left(sleep):
 
 def test_17_unused_levels(sleep):
     wide = sleep.assign(
-        Subject=pd.Categorical(sleep["Subject"].astype(str), categories=["none", *sleep["Subject"].astype(str).unique()]),
+        Subject=pd.Categorical(
+            sleep["Subject"].astype(str), categories=["none", *sleep["Subject"].astype(str).unique()]
+        ),
         f=pd.Categorical(np.where(sleep["Days"] > 4, "late", "early"), categories=["early", "never", "late"]),
     )
     fit = mm.lmm("Reaction ~ f + (1 | Subject)", wide)
@@ -412,9 +417,21 @@ def test_41_types_of_grouping_columns(sleep):
         "category": sleep.assign(Subject=text.astype("category")),
         "nullable int": sleep.assign(Subject=text.astype(int).astype("Int64")),
         "string dtype": sleep.assign(Subject=text.astype("string")),
-        "polars": pl.DataFrame({c: sleep[c].astype(str).to_list() if c == "Subject" else sleep[c].to_list() for c in sleep}),
-        "arrow": pa.table({"Reaction": sleep["Reaction"].to_numpy(), "Days": sleep["Days"].to_numpy(float), "Subject": text.to_list()}),
-        "dict": {"Reaction": sleep["Reaction"].to_numpy(), "Days": sleep["Days"].to_numpy(), "Subject": text.to_numpy(object)},
+        "polars": pl.DataFrame(
+            {c: sleep[c].astype(str).to_list() if c == "Subject" else sleep[c].to_list() for c in sleep}
+        ),
+        "arrow": pa.table(
+            {
+                "Reaction": sleep["Reaction"].to_numpy(),
+                "Days": sleep["Days"].to_numpy(float),
+                "Subject": text.to_list(),
+            }
+        ),
+        "dict": {
+            "Reaction": sleep["Reaction"].to_numpy(),
+            "Days": sleep["Days"].to_numpy(),
+            "Subject": text.to_numpy(object),
+        },
     }
     for name, frame in frames.items():
         fit = mm.lmm(SLEEP, frame)

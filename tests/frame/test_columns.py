@@ -15,7 +15,7 @@ import pytest
 from mixedmodels.errors import DataError
 from mixedmodels.frame import Columns
 from mixedmodels.frame.columns import numeric_column
-from mixedmodels.frame.factors import level_labels
+from mixedmodels.frame.labels import level_labels
 from mixedmodels.frame.values import FactorColumn
 
 

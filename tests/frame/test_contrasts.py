@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mixedmodels.errors import DataError, OptionError
-from mixedmodels.frame.contrasts import CONTRASTS, contrast_matrix, level_text
+from mixedmodels.frame.contrasts import CONTRASTS, contrast_matrix
 
 REFERENCES = pathlib.Path(__file__).parents[1] / "references" / "formula"
 CASES = json.loads((REFERENCES / "contrasts.json").read_text())
@@ -112,9 +112,3 @@ def test_too_few_levels(levels):
 def test_too_many_levels_for_polynomials():
     with pytest.raises(OptionError, match="not numerically meaningful"):
         contrast_matrix("poly", list(range(96)))
-
-
-def test_level_text():
-    levels = ("a", True, np.False_, 3, 3.0, 0.1, 1e5, np.float64(2.5), np.str_("u"))
-    texts = ["a", "TRUE", "FALSE", "3", "3", "0.1", "1e+05", "2.5", "u"]
-    assert list(map(level_text, levels)) == texts

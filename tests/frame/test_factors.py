@@ -15,11 +15,11 @@ from mixedmodels.frame.factors import (
     code_texts,
     drop_unused,
     interact,
-    level_label,
     match_interaction,
     match_levels,
     sort_levels,
 )
+from mixedmodels.frame.labels import level_label
 from mixedmodels.frame.values import FactorColumn
 
 
@@ -30,13 +30,19 @@ def test_labels_are_what_r_prints():
         2.0,
         0.1,
         1e20,
+        1e5,
+        100000,
+        0.1 + 0.2,
+        np.float64(2.5),
+        np.str_("u"),
         True,
         np.bool_(False),
         "x",
         np.datetime64("2024-03-01T00:00:00"),
     ]
     assert [level_label(v) for v in values] == [
-        "308", "3", "2", "0.1", "1e+20", "TRUE", "FALSE", "x", "2024-03-01",
+        "308", "3", "2", "0.1", "1e+20", "1e+05", "100000", "0.3", "2.5", "u", "TRUE", "FALSE", "x",
+        "2024-03-01",
     ]  # fmt: skip
     assert level_label(np.datetime64("2024-03-01T12:30:00.500")) == "2024-03-01T12:30:00.5"
     assert level_label(np.datetime64("2024-03-01T12:30:00.000")) == "2024-03-01T12:30"

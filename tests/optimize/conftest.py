@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mixedmodels.solver._kernels.newton import CallbackEvaluator
 
-from mixedmodels.objective.em import add_direction, em_step_from_components
+from mixedmodels.objective.em import em_factors
 from mixedmodels.optimize.base import Certificate
 
 
@@ -19,6 +19,20 @@ def us(k):
 
 def diag(k):
     return [(j, j) for j in range(k)]
+
+
+def add_direction(factor, v):
+    """Lower-triangular factor of factor factor' + v v' by Givens rotations, exact for singular factors."""
+    L, x = np.array(factor, dtype=float), np.array(v, dtype=float)
+    for i in range(len(L)):
+        h = np.hypot(L[i, i], x[i])
+        if h == 0.0:
+            continue
+        c, s = L[i, i] / h, x[i] / h
+        column, rest = L[i:, i].copy(), x[i:].copy()
+        L[i:, i] = c * column + s * rest
+        x[i:] = c * rest - s * column
+    return L * np.where(np.diag(L) < 0.0, -1.0, 1.0)
 
 
 class ToyLMM:
@@ -193,17 +207,12 @@ class ToyLMM:
         lams = self.factors(theta)
         flat = np.concatenate([lam.ravel() for lam in lams])
         _, _, pwrss, T, S = self.components(flat, None, 1)
-        s = self.nu / pwrss
-        shape = [(k, k) for k in self.k]
-        cuts = np.cumsum([k * k for k in self.k])[:-1]
-        T, S = ([a.reshape(d) for a, d in zip(np.split(v, cuts), shape, strict=True)] for v in (T, S))
         kinds = [("block", "diagonal", "trace")[kind] for kind in self.kinds]
-        new = em_step_from_components(lams, T, S, s, self.m, kinds)
-        M = [t - s * c for t, c in zip(T, S, strict=True)]
-        drift = sum(np.trace(lam.T @ m @ lam) for lam, m in zip(lams, M, strict=True))
+        M = self.M(T, S, self.nu / pwrss)
+        new = em_factors(lams, M, self.m, kinds, total=self.nu if sigma else None)
         out = np.array(theta, dtype=float)
         for f, i, j, t in self.entries:
-            out[t] = new[f][i, j] / (np.sqrt(1 + drift / self.nu) if sigma else 1.0)
+            out[t] = new[f][i, j]
         return out
 
     def em_step(self, theta):
@@ -261,11 +270,7 @@ class ToyLMM:
         if best[0] < 1e-8:
             return None
         _, f, tau, dS, v = best
-        lam = lams[f]
-        if self.kinds[f] == 0:
-            lam = add_direction(lam, np.sqrt(tau) * v)
-        else:
-            lam = np.sqrt(lam**2 + tau * dS)
+        lam = add_direction(lams[f], np.sqrt(tau) * v) if v is not None else np.sqrt(lams[f] ** 2 + tau * dS)
         out = np.array(theta, dtype=float)
         for g, i, j, t in self.entries:
             if g == f:

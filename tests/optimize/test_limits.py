@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from mixedmodels.errors import OptionError
-from mixedmodels.objective.em import add_direction, em_step_from_components
 from mixedmodels.optimize import METHODS, Control, Status, minimize
 from mixedmodels.optimize.optimum import KKT
 from mixedmodels.optimize.progress import Progress
@@ -144,31 +143,3 @@ def test_progress_line():
     assert not Progress(False).active
     with pytest.raises(OptionError):
         Progress("loud")
-
-
-def test_em_step_keeps_structure():
-    """Against the definition: mean conditional second moments, and the restricted structures."""
-    rng = np.random.default_rng(5)
-    lam = np.tril(rng.normal(size=(3, 3)))
-    T, C = np.cov(rng.normal(size=(3, 9))), np.cov(rng.normal(size=(3, 9)))
-    m, s = 40, 0.7
-    Sigma, M = lam @ lam.T, T - s * C
-    expected = Sigma - Sigma @ M @ Sigma / m
-    (new,) = em_step_from_components([lam], [T], [C], s, [m], ["block"])
-    np.testing.assert_allclose(new @ new.T, expected, atol=1e-12)
-    d = np.diag([1.0, 2.0, 0.0])
-    (new,) = em_step_from_components([d], [T], [C], s, [m], ["diagonal"])
-    np.testing.assert_allclose(new**2, np.diag(np.diag(d @ d - d @ d @ M @ d @ d / m)), atol=1e-12)
-    assert new[2, 2] == 0.0
-    (new,) = em_step_from_components([2 * np.eye(3)], [T], [C], s, [m], ["trace"])
-    np.testing.assert_allclose(new, np.sqrt(4 - 16 * np.trace(M) / 3 / m) * np.eye(3), atol=1e-12)
-
-
-def test_add_direction():
-    rng = np.random.default_rng(6)
-    lam, v = np.tril(rng.normal(size=(4, 4))), rng.normal(size=4)
-    for factor in (lam, lam * np.array([1, 0, 1, 0]), np.zeros((4, 4))):
-        new = add_direction(factor, v)
-        np.testing.assert_allclose(new @ new.T, factor @ factor.T + np.outer(v, v), atol=1e-12)
-        np.testing.assert_array_equal(new, np.tril(new))
-        assert np.all(np.diag(new) >= 0)

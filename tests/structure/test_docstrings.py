@@ -41,6 +41,11 @@ def public_things(module):
 
 
 @pytest.mark.parametrize("name", module_names())
+def test_modules_say_what_they_hold(name):
+    assert is_documented(importlib.import_module(name), name)
+
+
+@pytest.mark.parametrize("name", module_names())
 def test_public_names_are_documented(name):
     module = importlib.import_module(name)
     assert [label for label, short, thing in public_things(module) if not is_documented(thing, short)] == []

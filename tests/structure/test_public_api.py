@@ -48,6 +48,10 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_the_version_is_the_installed_one():
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    assert mm.__version__ == version("mixedmodels")
+    try:
+        installed = version("mixedmodels")
+    except PackageNotFoundError:
+        pytest.skip("the package is not installed; this process runs the checkout")
+    assert mm.__version__ == installed

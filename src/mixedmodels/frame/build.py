@@ -18,7 +18,8 @@ from mixedmodels.formula.ast import Formula
 from mixedmodels.frame import identify
 from mixedmodels.frame.columns import Columns
 from mixedmodels.frame.encode import encode_part, encode_variable, fill_columns
-from mixedmodels.frame.factors import level_labels, take_levels
+from mixedmodels.frame.factors import take_levels
+from mixedmodels.frame.labels import level_labels
 from mixedmodels.frame.missing import check_weights, without_unused
 from mixedmodels.frame.newdata import NewDesign, encode_new
 from mixedmodels.frame.plan import PartPlan, Plan, plan_of

@@ -9,25 +9,14 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import DataError, OptionError
-from mixedmodels.formula.render import format_number
+from mixedmodels.frame.labels import level_labels
 
-__all__ = ["CONTRASTS", "contrast_matrix", "contrast_name", "level_text"]
+__all__ = ["CONTRASTS", "contrast_matrix", "contrast_name"]
 
 CONTRASTS = ("treatment", "SAS", "sum", "helmert", "poly", "sdif")
 """Contrasts known by name; R's spelling with ``contr.`` in front is understood too."""
 
 _MAX_POLYNOMIAL_LEVELS = 95
-
-
-def level_text(level: Any) -> str:
-    """A level as R prints it: text as it is, numbers with up to 15 digits, TRUE and FALSE."""
-    if isinstance(level, str):
-        return str(level)
-    if isinstance(level, (bool, np.bool_)):
-        return "TRUE" if level else "FALSE"
-    if isinstance(level, (float, np.floating)):
-        return format_number(float(level))
-    return str(level)
 
 
 def contrast_name(name: str) -> str:
@@ -96,7 +85,7 @@ def contrast_matrix(
            [-1., -1.]])
     """
     m = len(levels)
-    labels = tuple(map(level_text, levels))
+    labels = level_labels(levels)
     if full:
         return np.eye(m), labels
     if m < 2:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import DataError
-from mixedmodels.frame.factors import level_labels
+from mixedmodels.frame.labels import level_labels
 from mixedmodels.frame.state import PartState, VariableState
 from mixedmodels.frame.values import FactorColumn, MatrixColumn, Value
 

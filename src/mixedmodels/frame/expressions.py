@@ -16,7 +16,8 @@ import numpy as np
 from mixedmodels.errors import DataError, FormulaError, MixedModelsError, OptionError
 from mixedmodels.formula.ast import Call, Expression, Number, Operation, Text, Variable
 from mixedmodels.formula.render import render
-from mixedmodels.frame.contrasts import contrast_name, level_text
+from mixedmodels.frame.contrasts import contrast_name
+from mixedmodels.frame.labels import level_label
 from mixedmodels.frame.transforms import REGISTRY
 from mixedmodels.frame.transforms.arithmetic import operate
 from mixedmodels.frame.transforms.base import (
@@ -172,7 +173,7 @@ def _drop_unused(column: FactorColumn) -> tuple[FactorColumn, list[Any] | None]:
     if contrast is not None and not isinstance(contrast, str) and kept.size < used.size:
         raise DataError(
             f"contrasts for {used.size} levels were given, but only {kept.size} levels have rows "
-            f"({', '.join(map(level_text, levels[:8]))}): give contrasts for these"
+            f"({', '.join(map(level_label, levels[:8]))}): give contrasts for these"
         )
     return FactorColumn(table[column.codes], tuple(levels), column.ordered, contrast), plain_levels(levels)
 
@@ -457,7 +458,7 @@ def _for_user(value: Any) -> Any:
         return value.values
     if isinstance(value, FactorColumn):
         labels = np.empty(len(value.levels) + 1, dtype=object)
-        labels[:-1] = [level_text(level) for level in value.levels]
+        labels[:-1] = [level_label(level) for level in value.levels]
         return labels[value.codes]
     return value
 

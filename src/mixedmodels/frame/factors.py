@@ -7,13 +7,13 @@ language); categoricals keep the order of their categories. Levels without a row
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mixedmodels.errors import DataError
+from mixedmodels.frame.labels import level_label, level_labels
 from mixedmodels.frame.values import FactorColumn
 
 __all__ = [
@@ -24,8 +24,6 @@ __all__ = [
     "code_texts",
     "drop_unused",
     "interact",
-    "level_label",
-    "level_labels",
     "match_interaction",
     "match_levels",
 ]
@@ -33,42 +31,6 @@ __all__ = [
 LOGICAL = np.array(["FALSE", "TRUE"], dtype=object)  # levels of truth values, as R spells them
 
 _CHUNK = 1 << 16  # rows per pass: the shifted copy of a chunk stays in the cache
-
-
-def level_label(level: Any) -> str:
-    """Text of one level as R would print it: ``308``, ``0.1``, ``TRUE``, ``2024-03-01``."""
-    if isinstance(level, str):
-        return str(level)
-    if isinstance(level, (bool, np.bool_)):
-        return "TRUE" if level else "FALSE"
-    if isinstance(level, np.timedelta64):  # counts as an integer for NumPy
-        return str(level)
-    if isinstance(level, (int, np.integer)):
-        return str(int(level))
-    if isinstance(level, (float, np.floating)):
-        value = float(level)
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.15g}"
-    if isinstance(level, np.datetime64):
-        return _date_label(level)
-    if isinstance(level, datetime.datetime) and level.tzinfo is None:
-        return _date_label(np.datetime64(level))
-    return str(level)
-
-
-def _date_label(level: np.datetime64) -> str:
-    """ISO text without trailing zeros, so that the unit of storage does not show."""
-    date, _, time = str(level).partition("T")
-    if "." in time:
-        time = time.rstrip("0").rstrip(".")
-    time = (time + "00:00:00"[len(time) :]) if len(time) < 8 else time
-    return date if time == "00:00:00" else f"{date}T{time[:5] if time[5:] == ':00' else time}"
-
-
-def level_labels(levels: Iterable[Any]) -> tuple[str, ...]:
-    """Texts of all levels."""
-    if isinstance(levels, np.ndarray) and levels.dtype.kind in "iu":
-        return tuple(map(str, levels.tolist()))
-    return tuple(map(level_label, levels))
 
 
 class InteractionLevels(Sequence[str]):
@@ -330,17 +292,31 @@ def match_levels(column: FactorColumn, levels: Any) -> tuple[np.ndarray, tuple[s
         table[:size] = np.where(found, position, -1)
         unknown = level_labels(np.asarray(used_levels)[~found])
     else:
-        known = {label: i for i, label in enumerate(level_labels(levels))}
-        labels = level_labels(used_levels)
-        table[:size] = [known.get(label, -1) for label in labels]
-        unknown = tuple(label for label in labels if label not in known)
+        known = {label: i for i, label in enumerate(_labels_for(levels, used_levels))}
+        table[:size] = [known.get(label, -1) for label in _labels_for(used_levels, levels)]
+        unknown = tuple(
+            label
+            for label, code in zip(level_labels(used_levels), table[:size].tolist(), strict=True)
+            if code < 0
+        )
     return table[used_codes], unknown
 
 
 def _both_integers(a: Any, b: Any) -> bool:
     """Whether both are integer arrays and the second is sorted."""
-    arrays = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
-    return arrays and a.dtype.kind in "iu" and b.dtype.kind in "iu" and bool((b[1:] > b[:-1]).all())
+    return _kind(a) in ("i", "u") and _kind(b) in ("i", "u") and bool((b[1:] > b[:-1]).all())
+
+
+def _kind(levels: Any) -> str:
+    """NumPy's letter for the type of an array of levels; "O" for other sequences."""
+    return levels.dtype.kind if isinstance(levels, np.ndarray) else "O"
+
+
+def _labels_for(levels: Any, other: Any) -> tuple[str, ...]:
+    """Labels for a comparison: integers are spelled as the floats they are compared with (1e+05)."""
+    if _kind(levels) in ("i", "u") and _kind(other) == "f":
+        levels = levels.astype(np.float64)
+    return level_labels(levels)
 
 
 def match_interaction(codes: Sequence[np.ndarray], levels: InteractionLevels) -> np.ndarray:

@@ -254,7 +254,7 @@ def _group_codes(
 
 def _unknown_combinations(factors: Sequence[Any], codes: np.ndarray) -> tuple[str, ...]:
     """Labels of the combinations that the fit has not seen, in order of appearance."""
-    from mixedmodels.frame.factors import level_label
+    from mixedmodels.frame.labels import level_label
 
     labels: dict[str, None] = {}
     for row in np.flatnonzero(codes < 0):

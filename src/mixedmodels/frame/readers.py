@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import DataError
-from mixedmodels.frame.factors import LOGICAL, code_column, code_texts, level_labels, sort_levels
+from mixedmodels.frame.factors import LOGICAL, code_column, code_texts, sort_levels
+from mixedmodels.frame.labels import level_labels
 from mixedmodels.frame.values import FactorColumn, Value
 
 __all__ = ["Raw", "collect", "plain_column", "reader_of", "to_numbers"]

@@ -279,7 +279,7 @@ def _cut(rows: Rows, kept: np.ndarray) -> None:
 
 
 def nothing_left(n_rows: int, counts: dict[str, int]) -> str:
-    """Why no row is left."""
+    """Why no row takes part: no data, missing values (counted by variable), or weights of zero."""
     if n_rows == 0:
         return "the data have no rows"
     if counts:

@@ -13,7 +13,8 @@ import numpy as np
 
 from mixedmodels.errors import DataError, OptionError
 from mixedmodels.formula.ast import Expression, Formula
-from mixedmodels.frame.factors import InteractionLevels, level_labels
+from mixedmodels.frame.factors import InteractionLevels
+from mixedmodels.frame.labels import level_labels
 
 __all__ = ["Encoding", "GroupState", "PartState", "VariableState", "find_bars"]
 

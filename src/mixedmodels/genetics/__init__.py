@@ -1,1 +1,1 @@
-"""."""
+"""Pedigrees and relationship matrices: will hold the animal model's known precisions."""

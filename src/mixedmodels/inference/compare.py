@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +130,7 @@ def compare(*fits: LMMFit) -> Comparison:
         fits = tuple(fit.refit_ml() if fit.is_reml else fit for fit in fits)
     fits = tuple(sorted(fits, key=lambda fit: fit.df_model))
     chisq, df, p_value = [float("nan")], [0], [float("nan")]
-    for small, large in zip(fits[:-1], fits[1:], strict=True):
+    for small, large in itertools.pairwise(fits):
         difference = large.df_model - small.df_model
         df.append(difference)
         if difference == 0:
@@ -161,17 +162,22 @@ def _chi_squared_tail(statistic: float, df: int) -> float:
 def _check_same_data(fits: tuple[Any, ...]) -> None:
     sizes = [fit.nobs for fit in fits]
     if len(set(sizes)) > 1:
+        counts = ", ".join(map(str, sizes))
         raise DataError(
-            f"the models were fitted to different rows ({', '.join(map(str, sizes))} observations); fit them to "
-            "the same rows: drop the rows with missing values in any of their variables first"
+            f"the models were fitted to different rows ({counts} observations); fit them to the same rows: "
+            "drop the rows with missing values in any of their variables first"
         )
     first = fits[0].design
     for fit in fits[1:]:
         if not np.array_equal(first.y, fit.design.y):
-            raise DataError("the models have different responses; likelihoods of different data cannot be compared")
+            raise DataError(
+                "the models have different responses; likelihoods of different data cannot be compared"
+            )
         ours, theirs = first.weights, fit.design.weights
         if (ours is None) != (theirs is None) or (ours is not None and not np.array_equal(ours, theirs)):
-            raise DataError("the models have different weights; fit them with the same weights= to compare them")
+            raise DataError(
+                "the models have different weights; fit them with the same weights= to compare them"
+            )
 
 
 def _same_columns(a: np.ndarray, b: np.ndarray) -> bool:

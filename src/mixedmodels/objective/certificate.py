@@ -49,7 +49,7 @@ def certify(
     groups = [[c for c in range(len(terms)) if np.array_equal(index[c], index[b])] for b in range(len(terms))]
     eigenvalues, residuals, singular, ways = [], [], [], []
     for b, term in enumerate(terms):
-        M_sum, T_sum = sum(M[c] for c in groups[b]), sum(T[c] for c in groups[b])
+        M_sum, T_sum = np.sum([M[c] for c in groups[b]], axis=0), np.sum([T[c] for c in groups[b]], axis=0)
         levels = sum(terms[c].m for c in groups[b])
         clip = term.covariance.clip
         length = np.sqrt(np.maximum(np.diagonal(T_sum), 0.0))

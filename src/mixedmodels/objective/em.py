@@ -1,126 +1,72 @@
-"""Steps of covariance matrices: EM and ECME for a linear mixed model, and the step out of a saddle point.
-
-With T and S as in the solver contract, M = T - s S the derivative of the criterion to Sigma (s = nu/pwrss =
-1/sigma^2 at the profiled sigma) and m levels, EM replaces Sigma by the mean over levels of E(b b' |
-y)/sigma^2,
-
-    Sigma_new = Sigma - Sigma M Sigma / m,
-
-restricted to the structure: the diagonal of it for "diagonal", the mean of the diagonal for "trace". With
-sigma profiled before every step the same formula is ECME.
-"""
+"""One EM step of the relative factors of a linear mixed model."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["add_direction", "em_step_from_components"]
+from mixedmodels.objective.parameters import lower_factor
+
+__all__ = ["em_factors"]
 
 
-def em_step_from_components(
+def em_factors(
     factors: Sequence[np.ndarray],
-    T: Sequence[np.ndarray],
-    S: Sequence[np.ndarray],
-    scale: float,
-    m: Sequence[int],
-    clip: Sequence[str],
+    M: Sequence[np.ndarray],
+    levels: Sequence[int],
+    clips: Sequence[str],
+    tied: Sequence[Sequence[int]] | None = None,
+    total: float | None = None,
 ) -> list[np.ndarray]:
-    r"""One EM step of the relative covariance matrices.
+    r"""New relative factors after one step of EM, or of ECME.
 
-    :math:`\Sigma_{new} = \Sigma - \Sigma M \Sigma / m = \lambda (I - \lambda' M \lambda / m) \lambda'`, hence
-    :math:`\lambda_{new} = \lambda\, chol(I - \lambda' M \lambda / m)`, which is positive definite because it
-    is a mean of conditional second moments, and lower triangular because a product of lower-triangular
-    matrices is.
+    EM replaces Sigma_b by the mean over the m levels of :math:`E(b b' \mid y)/\sigma^2`. With
+    :math:`N_b = \lambda_b' M_b \lambda_b` that is
+
+    .. math:: \Sigma_b^+ = \frac{\lambda_b (I - N_b/m_b) \lambda_b'}{1 + \sum_c \mathrm{tr}(N_c)/n},
+
+    restricted to the structure: the diagonal of the middle matrix for "diagonal", the mean of the diagonal
+    for "trace". The divisor is the step of the residual variance; ECME maximises over it and has none. The
+    middle matrix is a mean of second moments in the coordinates of u, hence positive semi-definite, and
+    lower-triangular factors stay so; a column that is zero stays zero.
 
     Parameters
     ----------
-    factors : sequence of ndarray, each (k, k)
-        Lower-triangular relative factors of the terms.
-    T, S : sequence of ndarray, each (k, k)
-        Components of the solver (REML or ML).
-    scale : float
-        nu / pwrss with sigma profiled (ECME), 1 / sigma^2 with sigma carried along (EM).
-    m : sequence of int
+    factors, M : sequence of ndarray, each (k, k)
+        Relative factors, and derivatives of the criterion to Sigma, one per term.
+    levels : sequence of int
         Levels of each term.
-    clip : sequence of {"block", "diagonal", "trace"}
-        Structure of each term.
+    clips : sequence of {"block", "diagonal", "trace"}
+        Structure of each term (`Covariance.clip`).
+    tied : sequence of sequence of int, optional
+        For each term the terms that share its parameters, itself included; they share one second moment.
+    total : float, optional
+        Observations n, for EM; None for ECME.
 
     Returns
     -------
     list of ndarray, each (k, k)
-        New factors.
 
     References
     ----------
-    Laird, Lange, Stram (1987). Schafer (1998), ECME for mixed models. Liu, Rubin (1994).
+    Laird & Ware (1982), Biometrics 38:963-974; Liu & Rubin (1994), Biometrika 81:633-648.
 
     Examples
     --------
-    >>> T, S = np.array([[3.0]]), np.array([[8.0]])
-    >>> em_step_from_components([np.eye(1)], [T], [S], 1.0, [10], ["block"])[0].round(6)
+    >>> em_factors([np.eye(1)], [np.array([[-5.0]])], [10], ["block"])[0].round(6)
     array([[1.224745]])
     """
+    inner = [factor.T @ m @ factor for factor, m in zip(factors, M, strict=True)]
+    divisor = 1.0 if total is None else 1.0 + sum(float(np.trace(N)) for N in inner) / total
     out = []
-    for factor, t, s, levels, kind in zip(factors, T, S, m, clip, strict=True):
-        k = len(factor)
-        M = t - scale * s
-        inner = np.eye(k) - factor.T @ M @ factor / levels
-        inner = 0.5 * (inner + inner.T)
-        if kind == "block":
-            out.append(factor @ _lower(inner))
-            continue
-        variances = np.maximum(np.einsum("ij,jk,ik->i", factor, inner, factor), 0.0)
-        if kind == "trace":
-            variances = np.full(k, variances.mean())
-        out.append(np.diag(np.sqrt(variances)))
+    for b, (factor, clip) in enumerate(zip(factors, clips, strict=True)):
+        members = [b] if tied is None else tied[b]
+        N = np.sum([inner[c] for c in members], axis=0) / sum(levels[c] for c in members)
+        moment = np.eye(len(factor)) - N
+        if clip == "diagonal":
+            moment = np.diag(np.diagonal(moment))
+        elif clip == "trace":
+            moment = np.eye(len(factor)) * (float(np.trace(moment)) / len(factor))
+        out.append(factor @ lower_factor(moment / divisor))
     return out
-
-
-def _lower(a: np.ndarray) -> np.ndarray:
-    """Cholesky factor of a positive semi-definite matrix; null directions get zero columns."""
-    k = len(a)
-    L = np.zeros((k, k))
-    for j in range(k):
-        pivot = a[j, j] - L[j, :j] @ L[j, :j]
-        if pivot > 1e-14 * max(a[j, j], 0.0):
-            L[j, j] = math.sqrt(pivot)
-            L[j + 1 :, j] = (a[j + 1 :, j] - L[j + 1 :, :j] @ L[j, :j]) / L[j, j]
-    return L
-
-
-def add_direction(factor: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Lower-triangular factor of factor factor' + v v', by Givens rotations; exact for singular factors too.
-
-    Parameters
-    ----------
-    factor : ndarray, shape (k, k)
-        Lower triangular.
-    v : ndarray, shape (k,)
-
-    Returns
-    -------
-    ndarray, shape (k, k)
-
-    Examples
-    --------
-    >>> add_direction(np.zeros((2, 2)), np.array([3.0, 4.0]))
-    array([[3., 0.],
-           [4., 0.]])
-    """
-    L = np.array(factor, dtype=float)
-    x = np.array(v, dtype=float)
-    for i in range(len(L)):
-        h = math.hypot(L[i, i], x[i])
-        if h == 0.0:
-            continue
-        c, s = L[i, i] / h, x[i] / h
-        column, rest = L[i:, i].copy(), x[i:].copy()
-        L[i:, i] = c * column + s * rest
-        x[i:] = c * rest - s * column
-    # the sign of a column is free: diagonals are not negative
-    flip = np.diag(L) < 0.0
-    L[:, flip] = -L[:, flip]
-    return L

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixedmodels.errors import OptionError
 from mixedmodels.optimize.derivative_free import ValueSearch
 
 __all__ = ["COBYQA"]
@@ -18,13 +17,9 @@ class COBYQA(ValueSearch):
     """COBYQA from the start, restarted once from its end with a smaller trust region."""
 
     def search(self, active: np.ndarray, limit: int) -> bool:
-        import scipy
+        """COBYQA on the active parameters; whether the trust region became small enough."""
         from scipy.optimize import Bounds, minimize
 
-        if tuple(int(v) for v in scipy.__version__.split(".")[:2]) < (1, 14):
-            raise OptionError(
-                'method="cobyqa" needs SciPy 1.14 or newer; use method="nelder-mead" or update SciPy'
-            )
         fun = self.objective_at(active)
         done = False
         for radius in (0.5, 0.01):

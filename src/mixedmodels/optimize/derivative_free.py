@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -27,15 +28,17 @@ class ValueSearch(Search):
     accuracy = 1e-6  # a decrease that Newton would predict beyond this is no convergence
 
     def derivatives(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """The value, with zeros for what these methods do not ask for."""
         n = len(theta)
         return self.objective.value(theta), np.zeros(n), np.zeros((n, n))
 
     def evaluate(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray] | None:
+        """As in `Search`, counted as an evaluation of the value only."""
         result = super().evaluate(theta)
         self.run.gradient_evaluations -= 1
         return result
 
-    def objective_at(self, active: np.ndarray):
+    def objective_at(self, active: np.ndarray) -> Callable[[np.ndarray], float]:
         """``x -> value`` on the active parameters: inf where undefined; keeps the best; may raise Ended."""
         run = self.run
         base = run.theta.copy()

@@ -118,6 +118,7 @@ class NelderMead(ValueSearch):
     """`nelder_mead` as a method of minimize."""
 
     def search(self, active: np.ndarray, limit: int) -> bool:
+        """Nelder-Mead on the active parameters; whether the simplex became small enough."""
         fun = self.objective_at(active)
         left = max(limit - self.run.iterations, 1)
         *_, done = nelder_mead(

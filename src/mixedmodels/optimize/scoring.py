@@ -20,6 +20,7 @@ class Scoring(Search):
     kind = "average"
 
     def derivatives(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Value, gradient and information."""
         value, g = self.objective.value_and_gradient(theta)
         return value, g, self.matrix(theta)
 
@@ -83,6 +84,7 @@ class NewtonRaphson(Scoring):
     kind = "observed"
 
     def matrix(self, theta: np.ndarray) -> np.ndarray:
+        """Observed information with the absolute values of its eigenvalues, none of them zero."""
         w, V = np.linalg.eigh(self.objective.information(theta, "observed"))
         w = np.maximum(np.abs(w), 1e-10 * max(float(np.abs(w).max(initial=0.0)), 1e-300))
         return (V * w) @ V.T

@@ -1,1 +1,1 @@
-"""."""
+"""Structures of the residual errors: will hold autocorrelation and variance functions, one per file."""

@@ -11,7 +11,7 @@ generalised least squares with V = I + W^(1/2) Z Lambda P^{-1} Lambda' Z' W^(1/2
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -43,22 +43,22 @@ class Components:
         ``log|X'V^{-1}X|``, X and V with rows scaled by the square roots of the weights; 0 when p = 0.
     pwrss : float
         Penalised weighted residual sum of squares, ``y'Py``.
-    T : tuple of ndarray, one (k, k) per term, or None
+    T : tuple of ndarray, one (k, k) per term; empty at order 0
         ``tr``-like part of d criterion / d Sigma_b: ``T_b = sum_{l,l'} A_{ll'} K_{ll'}`` with
         ``K = Z'V^{-1}Z`` (ML) or ``Z'PZ`` (REML), P the projection
         ``V^{-1} - V^{-1}X(X'V^{-1}X)^{-1}X'V^{-1}``. Independent levels: the sum of the diagonal blocks of K.
-    S : tuple of ndarray, one (k, k) per term, or None
+    S : tuple of ndarray, one (k, k) per term; empty at order 0
         ``S_b = sum_{l,l'} A_{ll'} c_l c_{l'}'``, ``c = Z'Py``, the same for ML and REML.
-    wpw : ndarray, shape (r, r), or None
+    wpw : ndarray, shape (r, r); (0, 0) below order 2
         ``y'P V_i P V_j P y`` for the directions, ``V_i = sum_b Z_b (A_b kron dSigma_bi) Z_b'``.
     """
 
     logdet_L2: float
     logdet_RX2: float
     pwrss: float
-    T: tuple[np.ndarray, ...] | None = None
-    S: tuple[np.ndarray, ...] | None = None
-    wpw: np.ndarray | None = None
+    T: tuple[np.ndarray, ...] = ()
+    S: tuple[np.ndarray, ...] = ()
+    wpw: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +100,8 @@ class Solver(Protocol):
         ``"dense"``, ``"grouped"`` or ``"blocked"``.
     n, p : int
         Observations and fixed-effects columns.
+    reason : str
+        Why this solver was taken, in words; set by `choose_solver`.
     evaluator : object or None
         The compiled evaluator, if any.
     """
@@ -107,7 +109,12 @@ class Solver(Protocol):
     name: str
     n: int
     p: int
-    evaluator: Any
+    reason: str
+
+    @property
+    def evaluator(self) -> Any:
+        """The compiled evaluator of the restricted likelihood, or None."""
+        ...
 
     def describe(self) -> str:
         """One line: which algorithm, on which sizes."""

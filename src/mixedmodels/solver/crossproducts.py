@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import mixedmodels.solver._kernels.crossproducts as kernels
 from mixedmodels.errors import SolverError
-from mixedmodels.solver._kernels import crossproducts as kernels
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design, Precision
@@ -230,10 +230,10 @@ def cross_products(design: Design, standardised: Standardised) -> CrossProducts:
     pairs = {}
     for f in range(len(factors)):
         for g in range(f + 1, len(factors)):
-            table = kernels.pair_products(
+            indptr, indices, data = kernels.pair_products(
                 readers[f], codes[f], factors[f].m, readers[g], codes[g], factors[g].m
             )
-            pairs[f, g] = BlockCSR(*table, factors[g].m)
+            pairs[f, g] = BlockCSR(indptr, indices, data, factors[g].m)
     return CrossProducts(tuple(factors), pairs, _gram(X, y), design.n, standardised.sum_log_w)
 
 

@@ -58,7 +58,7 @@ def fixed_part(
     response = y if offset is None else y - offset
     # The mean goes first, where there is a constant column: y - mean is exact when the mean is large,
     # while X beta0 would be rounded at the size of the mean.
-    constant = np.flatnonzero((X[:1] == X).all(axis=0) & (X[:1] != 0.0).all(axis=0)) if y.size else []
+    constant = np.flatnonzero(((X[:1] == X) & (X[:1] != 0.0)).all(axis=0) & (y.size > 0))
     shift = float(np.mean(response)) if len(constant) else 0.0
     response = response - shift
     unscaled = X[0] if y.size else np.zeros(X.shape[1])
@@ -353,7 +353,7 @@ class DenseSolver:
             else:
                 T.append(np.einsum("ab,aibj->ij", A, blocks))
                 S.append(C.T @ A @ C)
-        wpw = None
+        wpw = np.zeros((0, 0))
         if order >= 2:
             if directions is None:
                 raise SolverError("components of order 2 need directions; give one list per parameter")

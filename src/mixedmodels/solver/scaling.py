@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import mixedmodels.solver._kernels.crossproducts as kernels
 from mixedmodels.errors import IdentifiabilityError
-from mixedmodels.solver._kernels import crossproducts as kernels
 
 if TYPE_CHECKING:
     from mixedmodels.covariance.base import Covariance

@@ -259,6 +259,11 @@ def random_theta(design: Design, seed: int, singular: bool = False) -> np.ndarra
     Returns
     -------
     ndarray, shape (free parameters,)
+
+    Raises
+    ------
+    OptionError
+        A structure is not linear in theta.
     """
     rng = np.random.default_rng(seed)
     lower = np.concatenate([term.covariance.lower for term in design.terms])
@@ -268,7 +273,10 @@ def random_theta(design: Design, seed: int, singular: bool = False) -> np.ndarra
         block = np.ones((1, 1)) if term.Z is None else term.Z
         rms = np.sqrt(np.mean(block**2, axis=0))
         row = np.zeros(term.covariance.n_theta, dtype=np.intp)
-        row[term.covariance.entries[:, 2]] = term.covariance.entries[:, 0]
+        entries = term.covariance.entries
+        if entries is None:
+            raise OptionError(f"random_theta needs structures linear in theta, not {term.covariance.name!r}")
+        row[entries[:, 2]] = entries[:, 0]
         size.append(1.0 / rms[row])
     scale = np.concatenate(size)
     index = np.arange(lower.size) if design.theta_index is None else design.theta_index

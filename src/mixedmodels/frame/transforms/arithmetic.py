@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import DataError, FormulaError
-from mixedmodels.frame.contrasts import level_text
+from mixedmodels.frame.labels import level_label
 from mixedmodels.frame.transforms.base import Arguments, Logical, Plain, as_number, is_column
 from mixedmodels.frame.values import FactorColumn, MatrixColumn
 
@@ -97,7 +97,7 @@ def _as_numeric(arguments: Arguments) -> Any:
     numbers = np.arange(1.0, len(value.levels) + 1.0)
     if not value.ordered:
         with contextlib.suppress(ValueError):  # labels that are no numbers: positions, as in R
-            numbers = np.array([float(level_text(level)) for level in value.levels])
+            numbers = np.array([float(level_label(level)) for level in value.levels])
     return np.append(numbers, np.nan)[value.codes]
 
 
@@ -227,7 +227,7 @@ def _logical(result: Any) -> Any:
 
 def _label_mask(column: FactorColumn, labels: set[str]) -> np.ndarray:
     """1 where the level is among `labels`, NaN where missing."""
-    hits = np.array([float(level_text(level) in labels) for level in column.levels] + [np.nan])
+    hits = np.array([float(level_label(level) in labels) for level in column.levels] + [np.nan])
     return hits[column.codes]
 
 
@@ -238,14 +238,14 @@ def _compare(operator: str, left: Any, right: Any, texts: tuple[str, str], label
         if operator not in ("==", "!="):
             raise FormulaError(f"'{label}': levels of {texts[0]} have no size; only == and != compare them")
         if isinstance(right, FactorColumn):
-            names = {level_text(level): i for i, level in enumerate(left.levels)}
-            matching = np.array([names.get(level_text(level), -2) for level in right.levels] + [-1])[
+            names = {level_label(level): i for i, level in enumerate(left.levels)}
+            matching = np.array([names.get(level_label(level), -2) for level in right.levels] + [-1])[
                 right.codes
             ]
             missing = (left.codes < 0) | (right.codes < 0)
             result = np.where(missing, np.nan, (left.codes == matching).astype(float))
         elif isinstance(right, (str, float, bool)):
-            result = _label_mask(left, {level_text(right)})
+            result = _label_mask(left, {level_label(right)})
         else:
             raise FormulaError(f"'{label}': compare {texts[0]} with one level, as in {texts[0]} == \"a\"")
         return Logical(result if operator == "==" else 1.0 - result)
@@ -269,7 +269,7 @@ def _membership(left: Any, right: Any, texts: tuple[str, str], label: str) -> An
         )
     entries = right if isinstance(right, list) else [right]
     if isinstance(left, FactorColumn):
-        return Logical(np.nan_to_num(_label_mask(left, {level_text(entry) for entry in entries})))
+        return Logical(np.nan_to_num(_label_mask(left, {level_label(entry) for entry in entries})))
     x = as_number(left, texts[0], "'%in%'")
     members = as_number(entries, texts[1], "'%in%'")
     return Logical(np.isin(x, members).astype(float))

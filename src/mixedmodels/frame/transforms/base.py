@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import DataError, FormulaError
-from mixedmodels.frame.contrasts import level_text
+from mixedmodels.frame.labels import level_label
 from mixedmodels.frame.values import FactorColumn, MatrixColumn
 
 __all__ = [
@@ -84,7 +84,7 @@ def plain_levels(levels: Sequence[Any] | np.ndarray) -> list[Any]:
     if isinstance(levels, np.ndarray) and levels.dtype.kind in "iufb":
         return levels.tolist()
     plain = (level.item() if isinstance(level, np.generic) else level for level in levels)
-    return [level if type(level) in (str, int, float, bool) else level_text(level) for level in plain]
+    return [level if type(level) in (str, int, float, bool) else level_label(level) for level in plain]
 
 
 def as_factor(value: Any, text: str, function: str) -> FactorColumn:
@@ -101,7 +101,7 @@ def as_factor(value: Any, text: str, function: str) -> FactorColumn:
         levels, inverse = np.unique(value[~missing], return_inverse=True)
         codes = np.full(value.shape[0], -1, dtype=np.int32)
         codes[~missing] = inverse
-        return FactorColumn(codes, tuple(map(level_text, levels.tolist())))
+        return FactorColumn(codes, tuple(map(level_label, levels.tolist())))
     raise FormulaError(f"{function}() needs one column, not {text}")
 
 
@@ -134,6 +134,7 @@ class Arguments:
         return self.values.get(name) is not None
 
     def bad(self, name: str, needed: str) -> FormulaError:
+        """The error for an argument that is not what the function needs."""
         return FormulaError(f"'{self.label}': {name} must be {needed}, not {self.texts[name]}")
 
     def number_column(self, name: str = "x") -> np.ndarray:
@@ -158,6 +159,7 @@ class Arguments:
         return x, points
 
     def number(self, name: str, default: float) -> float:
+        """A constant number, or `default` if not given."""
         value = self.values.get(name)
         if value is None:
             return default
@@ -166,12 +168,14 @@ class Arguments:
         return value
 
     def whole(self, name: str, default: int, least: int) -> int:
+        """A constant whole number of at least `least`, or `default` if not given."""
         value = self.number(name, float(default))
         if not math.isfinite(value) or value != int(value) or value < least:
             raise self.bad(name, f"a whole number of at least {least}")
         return int(value)
 
     def flag(self, name: str, default: bool) -> bool:
+        """TRUE or FALSE, or `default` if not given."""
         value = self.values.get(name)
         if value is None:
             return default
@@ -197,7 +201,7 @@ class Arguments:
         entries = value if isinstance(value, list) else [value]
         if not all(isinstance(entry, (str, float, bool)) for entry in entries):
             raise self.bad(name, 'labels, as in c("a", "b")')
-        return [level_text(entry) for entry in entries]
+        return [level_label(entry) for entry in entries]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import DataError
-from mixedmodels.frame.contrasts import level_text
+from mixedmodels.frame.labels import level_label
 from mixedmodels.frame.transforms.base import Logical, State, as_factor, plain_levels
 from mixedmodels.frame.transforms.factors import new_level_error, recode
 from mixedmodels.frame.values import FactorColumn, MatrixColumn
@@ -117,8 +117,8 @@ def match_type(value: Any, state: State, name: str, lenient: bool, strict: bool 
         levels = state["levels"]
         column = value if isinstance(value, FactorColumn) else as_factor(value, f"column {name!r}", "factor")
         if lenient:
-            known = set(map(level_text, levels))
-            levels = levels + [text for text in map(level_text, column.levels) if text not in known]
+            known = set(map(level_label, levels))
+            levels = levels + [text for text in map(level_label, column.levels) if text not in known]
         codes = recode(column, levels, f"column {name!r}", strict=strict)
         return FactorColumn(codes, tuple(levels), ordered=state["ordered"])
     if kind == "numeric" and isinstance(value, Logical):
@@ -146,9 +146,10 @@ def _match_logical(value: Any, name: str) -> Logical:
         return value
     if isinstance(value, FactorColumn):
         truth = {"TRUE": 1.0, "True": 1.0, "1": 1.0, "FALSE": 0.0, "False": 0.0, "0": 0.0}
-        table = [truth.get(level_text(level), -1.0) for level in value.levels]
+        table = [truth.get(level_label(level), -1.0) for level in value.levels]
         if -1.0 in table:
-            unknown = [level_text(level) for level, code in zip(value.levels, table, strict=True) if code < 0]
+            labels = map(level_label, value.levels)
+            unknown = [label for label, code in zip(labels, table, strict=True) if code < 0]
             raise new_level_error(f"column {name!r}", unknown, ("FALSE", "TRUE"))
         return Logical(np.array([*table, np.nan])[value.codes])
     if isinstance(value, np.ndarray) and np.isin(value[~np.isnan(value)], (0.0, 1.0)).all():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import FormulaError, NewLevelError
-from mixedmodels.frame.contrasts import level_text
+from mixedmodels.frame.labels import level_label
 from mixedmodels.frame.transforms.base import Arguments, State, Stateful, as_factor, plain_levels
 from mixedmodels.frame.values import FactorColumn
 
@@ -18,7 +18,9 @@ __all__ = ["TRANSFORMS", "new_level_error", "recode"]
 def new_level_error(what: str, unknown: Sequence[str], known: Sequence[Any]) -> NewLevelError:
     """The error for levels that the fit has not seen."""
     shown = ", ".join(repr(level) for level in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-    listed = ", ".join(map(level_text, list(known)[:8])) + (f", ... ({len(known)})" if len(known) > 8 else "")
+    listed = ", ".join(map(level_label, list(known)[:8]))
+    if len(known) > 8:
+        listed += f", ... ({len(known)})"
     return NewLevelError(
         f"{what} has the new level{'s' if len(unknown) > 1 else ''} {shown}, "
         "for which the fit has no coefficient; "
@@ -32,8 +34,8 @@ def recode(column: FactorColumn, levels: Sequence[Any], what: str, *, strict: bo
     With `strict`, a level that occurs in the column but not among `levels` raises `NewLevelError`;
     otherwise it becomes missing, as R's ``factor(x, levels = )`` does.
     """
-    index = {level_text(level): code for code, level in enumerate(levels)}
-    texts = [level_text(level) for level in column.levels]
+    index = {level_label(level): code for code, level in enumerate(levels)}
+    texts = [level_label(level) for level in column.levels]
     table = np.array([index.get(text, -1) for text in texts] + [-1], dtype=np.int32)
     if strict and (table[:-1] < 0).any():
         used = np.bincount(column.codes[column.codes >= 0], minlength=len(texts)) > 0
@@ -91,16 +93,16 @@ def _learn_relevel(arguments: Arguments) -> tuple[FactorColumn, State]:
             f"'{arguments.label}': {arguments.texts['x']} is ordered; relevel() is for unordered factors"
         )
     ref = arguments.values.get("ref")
-    texts = [level_text(level) for level in column.levels]
-    if isinstance(ref, (str, bool)) and level_text(ref) in texts:
-        first = texts.index(level_text(ref))
+    texts = [level_label(level) for level in column.levels]
+    if isinstance(ref, (str, bool)) and level_label(ref) in texts:
+        first = texts.index(level_label(ref))
     elif isinstance(ref, float) and ref in range(1, len(texts) + 1):
         first = int(ref) - 1  # a position, as in R
-        if level_text(ref) in texts and texts[first] != level_text(ref):
+        if level_label(ref) in texts and texts[first] != level_label(ref):
             raise FormulaError(
-                f"'{arguments.label}': ref = {level_text(ref)} is a level and also "
+                f"'{arguments.label}': ref = {level_label(ref)} is a level and also "
                 f"the position of level {texts[first]}: "
-                f'write the level in quotes, ref = "{level_text(ref)}" or ref = "{texts[first]}"'
+                f'write the level in quotes, ref = "{level_label(ref)}" or ref = "{texts[first]}"'
             )
     else:
         shown = ", ".join(texts[:10])
@@ -129,7 +131,7 @@ def _learn_interaction(arguments: Arguments) -> tuple[FactorColumn, State]:
     present = (codes >= 0).all(axis=1)
     observed = np.unique(codes[present][:, ::-1], axis=0)[:, ::-1]
     levels = [
-        ".".join(level_text(factor.levels[code]) for factor, code in zip(factors, row, strict=True))
+        ".".join(level_label(factor.levels[code]) for factor, code in zip(factors, row, strict=True))
         for row in observed
     ]
     state = {"levels": levels}
@@ -141,7 +143,7 @@ def _apply_interaction(arguments: Arguments, state: State) -> FactorColumn:
     present = (codes >= 0).all(axis=1)
     observed, inverse = np.unique(codes[present], axis=0, return_inverse=True)
     labels = tuple(
-        ".".join(level_text(factor.levels[code]) for factor, code in zip(factors, row, strict=True))
+        ".".join(level_label(factor.levels[code]) for factor, code in zip(factors, row, strict=True))
         for row in observed
     )
     rows = np.full(codes.shape[0], -1, dtype=np.int32)

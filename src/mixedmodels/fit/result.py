@@ -124,7 +124,13 @@ class LMMFit:
     @property
     def optimum(self) -> Any:
         """What the optimiser returned: theta, gradient, Hessian, iterations, certificate (`Optimum`)."""
-        return self._optimum
+
+        def certified() -> Any:
+            from mixedmodels.optimize import with_conditions
+
+            return with_conditions(self._optimum, self.objective)
+
+        return self._once("optimum", certified)
 
     @property
     def solver(self) -> Any:

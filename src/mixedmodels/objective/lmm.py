@@ -17,7 +17,7 @@ from mixedmodels.objective.base import (
     gaussian_criterion,
     gaussian_scale,
 )
-from mixedmodels.objective.parameters import ParameterMap, gradient_of, lower_factor
+from mixedmodels.objective.parameters import gradient_of, lower_factor, parameter_map
 from mixedmodels.solver.base import Breakdown, Components, Solution
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class LMMObjective:
                 f"{design.p} fixed-effects columns for {design.n} observations leave nothing to estimate "
                 "variances from; remove fixed effects"
             )
-        self._map = ParameterMap(design)
+        self._map = parameter_map(design)
         self.n_theta = self._map.n_theta
         self.lower, self.upper = self._map.lower, self._map.upper
 
@@ -119,14 +119,15 @@ class LMMObjective:
     def start(self) -> np.ndarray:
         """Starting values from moments of the least-squares residuals."""
         internal = getattr(self.solver, "start_internal", None)
-        crossed = len({id(term.codes) for term in self.design.terms}) > 1
+        terms = self.design.terms
+        crossed = len(terms) > 1 and len({id(term.codes) for term in terms}) > 1
         if internal is not None and self.entries is not None and self.sigma_fixed is None and not crossed:
-            theta = self.theta_map @ internal  # the solver has the moments at hand
+            theta = self.theta_map.dot(internal)  # the solver has the moments at hand
         else:
             from mixedmodels.objective.start import moment_start
 
             theta = self._map.theta_of(moment_start(self.design, self.sigma_fixed))
-        return np.clip(theta, self.lower, self.upper)
+        return np.minimum(np.maximum(theta, self.lower), self.upper)
 
     def factors(self, theta: np.ndarray) -> list[np.ndarray]:
         """Relative factors at theta, one (k, k) lower-triangular matrix per term."""
@@ -150,7 +151,7 @@ class LMMObjective:
 
     @cached_property
     def _to_internal(self) -> np.ndarray:
-        return np.linalg.inv(self.theta_map)
+        return self.solver.theta_map_inverse
 
     def _fast(self, theta: np.ndarray, order: int) -> tuple[float, np.ndarray, np.ndarray]:
         D = self._to_internal
@@ -230,7 +231,9 @@ class LMMObjective:
             return self._fast(theta, 2)
         factors, derivatives, parts, directions = self._second_order(theta)
         M = self._M(parts)
-        H = self._average(parts, directions) + self._map.curvature(self._map.positive_parts(M), derivatives)
+        H = self._average(parts, directions) + self._map.curvature(
+            self._map.positive_parts(M, self._orthonormal), derivatives
+        )
         return self._criterion(parts), gradient_of(M, factors, derivatives), H
 
     def information(self, theta: np.ndarray, kind: str = "average") -> np.ndarray:
@@ -381,6 +384,10 @@ class LMMObjective:
         return DenseSolver(self.design)
 
     # ------------------------------------------------------------------ parts
+    @cached_property
+    def _orthonormal(self) -> list[np.ndarray]:
+        return self._map.orthonormal(self.design)
+
     @cached_property
     def _sum_log_w(self) -> float:
         w = self.design.weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,17 +11,23 @@ import numpy as np
 from mixedmodels.errors import OptionError
 
 if TYPE_CHECKING:
+    from mixedmodels.covariance.base import Covariance
     from mixedmodels.design import Design
 
-__all__ = ["ParameterMap", "gradient_of", "lower_factor", "positive_part"]
+__all__ = ["ParameterMap", "gradient_of", "lower_factor", "parameter_map", "positive_part"]
 
 
 class ParameterMap:
     """Which free parameter each parameter of each term is, and what follows from it.
 
+    It depends on the structures and names of the terms only, not on the data, and never changes.
+
     Parameters
     ----------
-    design : Design
+    terms : tuple of (Covariance, str, tuple of str)
+        Structure, grouping factor and column names of each term.
+    theta_index : tuple of int, or None
+        Free parameter of each term parameter; None means all different.
 
     Attributes
     ----------
@@ -29,15 +35,17 @@ class ParameterMap:
         Free parameters.
     names : tuple of str
         ``group.column`` or ``group.row.column``; a shared parameter has the name of its first place.
-    lower, upper : ndarray, shape (n_theta,)
+    lower, upper : ndarray, shape (n_theta,), read-only
     index : tuple of ndarray of intp
         For each term, the free parameter behind each of its own parameters.
     """
 
-    def __init__(self, design: Design) -> None:
-        structures = [term.covariance for term in design.terms]
+    def __init__(
+        self, terms: tuple[tuple[Covariance, str, tuple[str, ...]], ...], theta_index: tuple[int, ...] | None
+    ) -> None:
+        structures = [structure for structure, _, _ in terms]
         sizes = [structure.n_theta for structure in structures]
-        flat = np.arange(sum(sizes)) if design.theta_index is None else np.asarray(design.theta_index)
+        flat = np.arange(sum(sizes)) if theta_index is None else np.array(theta_index, dtype=np.intp)
         if flat.shape != (sum(sizes),) or (
             flat.size and (flat.min() < 0 or len(set(flat.tolist())) <= flat.max())
         ):
@@ -45,11 +53,10 @@ class ParameterMap:
                 f"theta_index must give one of the numbers 0, 1, ... without gaps for each of the "
                 f"{sum(sizes)} parameters, got {flat.tolist()}"
             )
-        self._design = design
         self._structures = structures
-        self._groups = tuple(term.group for term in design.terms)
-        self._columns = tuple(term.names for term in design.terms)
-        self.shared = design.theta_index is not None
+        self._groups = tuple(group for _, group, _ in terms)
+        self._columns = tuple(names for _, _, names in terms)
+        self.shared = theta_index is not None
         self.n_theta = int(flat.max()) + 1 if flat.size else 0
         self.index: tuple[np.ndarray, ...] = tuple(np.split(flat, np.cumsum(sizes)[:-1])) if sizes else ()
         self.lower = np.full(self.n_theta, -np.inf)
@@ -57,6 +64,8 @@ class ParameterMap:
         for structure, index in zip(structures, self.index, strict=True):
             np.maximum.at(self.lower, index, structure.lower)
             np.minimum.at(self.upper, index, structure.upper)
+        self.lower.setflags(write=False)
+        self.upper.setflags(write=False)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -137,13 +146,12 @@ class ParameterMap:
                 out[i, j] = out[j, i] = value
         return out
 
-    @cached_property
-    def transforms(self) -> list[np.ndarray]:
+    def orthonormal(self, design: Design) -> list[np.ndarray]:
         """T_b per term, the change to orthonormal columns that the structure allows (`Covariance.transform`).
 
         Terms that share parameters keep their columns: what suits one of them would not suit the other.
         """
-        design, out = self._design, []
+        out = []
         places = np.bincount(np.concatenate([np.unique(index) for index in self.index]))
         for term, index in zip(design.terms, self.index, strict=True):
             if term.Z is None or places[index].max() > 1:
@@ -153,17 +161,33 @@ class ParameterMap:
             out.append(term.covariance.transform(weighted.T @ term.Z / design.n, None))
         return out
 
-    def positive_parts(self, matrices: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def positive_parts(self, matrices: Sequence[np.ndarray], T: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Positive part of M_b on the feasible cone of each term.
 
         It is taken in the coordinates of orthonormal columns, ``T^{-T} (T'MT)^+ T^{-1}``, so that
         Newton's steps do not depend on the units or the origin of a covariate.
         """
         out = []
-        for M, T, structure in zip(matrices, self.transforms, self._structures, strict=True):
-            inverse = np.linalg.inv(T)
-            out.append(inverse.T @ positive_part(T.T @ M @ T, structure.clip) @ inverse)
+        for M, T_b, structure in zip(matrices, T, self._structures, strict=True):
+            inverse = np.linalg.inv(T_b)
+            out.append(inverse.T @ positive_part(T_b.T @ M @ T_b, structure.clip) @ inverse)
         return out
+
+
+def parameter_map(design: Design) -> ParameterMap:
+    """The parameter map of a design; designs with equal terms share one."""
+    index = design.theta_index
+    return _parameter_map(
+        tuple((term.covariance, term.group, term.names) for term in design.terms),
+        None if index is None else tuple(np.asarray(index).tolist()),
+    )
+
+
+@lru_cache(maxsize=128)
+def _parameter_map(
+    terms: tuple[tuple[Covariance, str, tuple[str, ...]], ...], theta_index: tuple[int, ...] | None
+) -> ParameterMap:
+    return ParameterMap(terms, theta_index)
 
 
 def gradient_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from mixedmodels.optimize.newton import Run, Search, descend, factorise, newton
 from mixedmodels.optimize.optimum import KKT, Optimum, Status
 from mixedmodels.optimize.progress import Progress
 
-__all__ = ["METHODS", "minimize"]
+__all__ = ["METHODS", "minimize", "with_conditions"]
 
 METHODS = (
     "newton",
@@ -40,6 +41,7 @@ def minimize(
     start: np.ndarray | None = None,
     control: Control = Control(),  # noqa: B008 (frozen)
     progress: Any = None,
+    certify: bool = True,
 ) -> Optimum:
     """Minimise an objective over its bounds.
 
@@ -64,6 +66,9 @@ def minimize(
     control : Control
     progress : "auto", True, False, None or callable
         See `mixedmodels.optimize.progress.Progress`.
+    certify : bool
+        Whether to ask the objective for its first-order conditions at the end (``Optimum.kkt``); `with_conditions`
+        adds them later.
 
     Returns
     -------
@@ -102,7 +107,6 @@ def minimize(
             return Status.INTERRUPTED
         return Status.MAX_SECONDS if time.perf_counter() > deadline else None
 
-    facts: dict[str, Any] | None = None
     try:
         if len(theta0) == 0:
             run = Run(
@@ -110,7 +114,7 @@ def minimize(
             )
             run.gradient, run.hessian, run.evaluations = np.zeros(0), np.zeros((0, 0)), 1
         elif method == "newton" and hasattr(objective, "newton_minimize"):
-            facts = objective.newton_minimize(
+            facts: dict[str, Any] | None = objective.newton_minimize(
                 theta0,
                 tol=control.tol,
                 maxiter=control.limit(200),
@@ -132,8 +136,7 @@ def minimize(
         shown.close()
     if run.hessian is None or not run.hessian.any():
         _fill(run, objective)
-    kkt = _conditions(objective, run, facts)
-    return Optimum(
+    optimum = Optimum(
         theta=run.theta,
         value=run.value,
         gradient=run.gradient,
@@ -144,12 +147,26 @@ def minimize(
         gradient_evaluations=run.gradient_evaluations,
         trace=run.trace,
         decrement=run.decrement,
-        kkt=kkt,
+        kkt=(),
         method=name,
         message=_message(run),
         seconds=time.perf_counter() - began,
         names=tuple(objective.names),
     )
+    return with_conditions(optimum, objective) if certify else optimum
+
+
+def with_conditions(optimum: Optimum, objective: Any) -> Optimum:
+    """The optimum with the first-order conditions of each term, where the objective can give them."""
+    certificate = getattr(objective, "certificate", None)
+    if certificate is None or not optimum.converged or not len(optimum.theta):
+        return optimum
+    found = certificate(optimum.theta)
+    n = len(found.min_eigenvalues)
+    terms = found.terms if len(found.terms) == n else [f"term {b + 1}" for b in range(n)]
+    singular = found.singular if len(found.singular) == n else [optimum.status is Status.BOUNDARY] * n
+    rows = zip(terms, found.min_eigenvalues, found.residuals, singular, strict=True)
+    return replace(optimum, kkt=tuple(KKT(str(t), float(e), float(r), bool(s)) for t, e, r, s in rows))
 
 
 def _start(objective: Any, start: np.ndarray | None) -> np.ndarray:
@@ -266,25 +283,6 @@ def _from_facts(facts: dict[str, Any]) -> Run:
         decrement=facts["decrement"],
         escapes=facts["escapes"],
         trace=rows,
-    )
-
-
-def _conditions(objective: Any, run: Run, facts: dict[str, Any] | None) -> tuple[KKT, ...]:
-    if facts is not None and "terms" in facts:
-        rows = zip(
-            facts["terms"], facts["min_eigenvalues"], facts["residuals"], facts["singular"], strict=True
-        )
-        return tuple(KKT(str(t), float(e), float(r), bool(s)) for t, e, r, s in rows)
-    certificate = getattr(objective, "certificate", None)
-    if certificate is None or not run.status.converged or not len(run.theta):
-        return ()
-    found = certificate(run.theta)
-    n = len(found.min_eigenvalues)
-    terms = found.terms if len(found.terms) == n else [f"term {b + 1}" for b in range(n)]
-    singular = found.singular if len(found.singular) == n else [run.status is Status.BOUNDARY] * n
-    return tuple(
-        KKT(str(t), float(e), float(r), bool(s))
-        for t, e, r, s in zip(terms, found.min_eigenvalues, found.residuals, singular, strict=True)
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from mixedmodels.solver.crossproducts import CrossProducts, cross_products
 from mixedmodels.solver.scaling import Standardised, standardise
 
 if TYPE_CHECKING:
-    from mixedmodels.design import Design, RandomTerm
+    from mixedmodels.covariance.base import Covariance
+    from mixedmodels.design import Design
 
 __all__ = ["CompiledSolver"]
 
@@ -62,6 +63,7 @@ class CompiledSolver:
         self._place: list[tuple[int, int, int]] = place
         self._k = [factor.k for factor in self.pack.factors]
         self._working: dict[bool, Any] = {}
+        self._solving: dict[bool, Any] = {}  # evaluators that solve for given factors: any will do
         self._prepare()
 
     # ------------------------------------------------------------------ hooks
@@ -112,25 +114,30 @@ class CompiledSolver:
     @cached_property
     def theta_map(self) -> np.ndarray:
         """Constant matrix C with ``theta = C theta~``, shape (n_theta, n_theta)."""
-        C = np.zeros((self.n_theta, self.n_theta))
+        return self._linear_map(self.standardised.T)
+
+    @cached_property
+    def theta_map_inverse(self) -> np.ndarray:
+        """C^{-1}, which takes theta to theta~."""
+        return self._linear_map(self._T_inverse)
+
+    def _linear_map(self, T: Sequence[np.ndarray | None]) -> np.ndarray:
+        """Matrix of ``factor -> T factor`` acting on the parameters."""
+        rows = np.zeros((self.n_theta, self.n_theta)).tolist()
         at = 0
-        for term, T in zip(self.design.terms, self.standardised.T, strict=True):
-            index = self._index[at : at + term.covariance.n_theta]
-            at += term.covariance.n_theta
-            seen = set()
-            entries = _entries(term)
-            for row, column, parameter in entries:
-                if parameter in seen:
+        for term, T_b in zip(self.design.terms, T, strict=True):
+            covariance = term.covariance
+            index = self._index[at : at + covariance.n_theta]
+            at += covariance.n_theta
+            values = None if T_b is None else T_b.tolist()
+            for parameter, moves in enumerate(_moves(covariance)):
+                target = rows[index[parameter]]
+                if values is None:
+                    target[index[parameter]] = 1.0
                     continue
-                seen.add(parameter)
-                target = index[parameter]
-                if T is None:
-                    C[target, target] = 1.0
-                    continue
-                for row2, column2, parameter2 in entries:
-                    if column2 == column:
-                        C[target, index[parameter2]] = T[row, row2]
-        return C
+                for other, row, column in moves:
+                    target[index[other]] = values[row][column]
+        return np.array(rows)
 
     def evaluator_for(self, reml: bool, sigma: float | None = None) -> Any:
         """Compiled evaluator of the criterion as a function of theta~, or None if a structure is not linear.
@@ -145,19 +152,16 @@ class CompiledSolver:
         """
         if not self.linear:
             return None
-        entries, clips = [], []
-        at = 0
-        for term, (f, lo, hi) in zip(self.design.terms, self._place, strict=True):
-            covariance = term.covariance
-            for row, column, parameter in _entries(term):
-                entries.append((f, lo + row, lo + column, self._index[at + parameter]))
-            clips.append((f, lo, hi, _CLIP[covariance.clip]))
-            at += covariance.n_theta
+        entries, clips = _layout(
+            tuple(term.covariance for term in self.design.terms), tuple(self._place), tuple(self._index)
+        )
         nu = self.nu(reml)
         fixed = 0.0 if sigma is None else sigma / self.standardised.y_scale
-        return self._new_evaluator(
+        evaluator = self._new_evaluator(
             entries, clips, float(nu), reml, self.standardised.constant(nu, reml), fixed
         )
+        self._solving.setdefault(reml, evaluator)
+        return evaluator
 
     @cached_property
     def evaluator(self) -> Any:
@@ -278,7 +282,7 @@ class CompiledSolver:
     def solution(self, factors: Sequence[np.ndarray], reml: bool = True) -> Solution:
         """Estimates of beta and predictions of the random effects."""
         std = self.standardised
-        evaluator = self._working_evaluator(reml)
+        evaluator = self._solving.get(reml) or self._working_evaluator(reml)
         try:
             beta, vcov, modes = self._solve(evaluator, self._lam(factors))
         except FloatingPointError as error:
@@ -309,14 +313,43 @@ class CompiledSolver:
         return blocks if T is None else T @ blocks @ T.T
 
 
-def _entries(term: RandomTerm) -> list[list[int]]:
-    """(row, column, parameter) of the structure of a term, which must be linear in theta."""
-    entries = term.covariance.entries
-    if entries is None:
-        raise SolverError(
-            f"the covariance structure {term.covariance.name!r} of {term.group!r} is not linear in theta"
-        )
-    return entries.tolist()
+def _entries(covariance: Covariance) -> list[list[int]]:
+    """(row, column, parameter) of a structure, which must be linear in theta."""
+    if covariance.entries is None:
+        raise SolverError(f"the covariance structure {covariance.name!r} is not linear in theta")
+    return covariance.entries.tolist()
+
+
+@lru_cache(maxsize=128)
+def _moves(covariance: Covariance) -> tuple[tuple[tuple[int, int, int], ...], ...]:
+    """Which elements of T move each parameter, as tuples (j, row, row of j).
+
+    A parameter is read at its first place (row, column) of the factor; j are the parameters of that column.
+    """
+    entries = _entries(covariance)
+    first: dict[int, tuple[int, int]] = {}
+    for row, column, parameter in entries:
+        first.setdefault(parameter, (row, column))
+    out = []
+    for parameter in range(covariance.n_theta):
+        row, column = first[parameter]
+        out.append(tuple((j, row, row_j) for row_j, column_j, j in entries if column_j == column))
+    return tuple(out)
+
+
+@lru_cache(maxsize=128)
+def _layout(
+    structures: tuple[Covariance, ...], place: tuple[tuple[int, int, int], ...], index: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The evaluator's rows (factor, row, column, theta) and (factor, from, to, kind): no data in them."""
+    entries, clips = [], []
+    at = 0
+    for covariance, (f, lo, hi) in zip(structures, place, strict=True):
+        for row, column, parameter in _entries(covariance):
+            entries.append((f, lo + row, lo + column, index[at + parameter]))
+        clips.append((f, lo, hi, _CLIP[covariance.clip]))
+        at += covariance.n_theta
+    return np.array(entries, dtype=np.intc).reshape(-1, 4), np.array(clips, dtype=np.intc).reshape(-1, 4)
 
 
 def _lower_inverse(T: np.ndarray) -> np.ndarray:

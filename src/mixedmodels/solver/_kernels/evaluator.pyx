@@ -108,44 +108,58 @@ cdef class Evaluator:
 
     def __cinit__(self, k, entries, clips, int p, double nu, bint reml, double constant=0.0,
                   double sigma_fixed=0.0, *args, **kwargs):
-        cdef int f, i, r, kmax = 1
+        cdef int f, i, e, r, kmax = 1
+        cdef int[::1] iv
+        cdef int[:, ::1] ev, cv
+        # one block of ints: k, koff, then the four columns of the entries and of the clips
         k_ = np.ascontiguousarray(k, dtype=np.intc)
-        ent = np.ascontiguousarray(entries, dtype=np.intc).reshape(-1, 4)
-        cl = np.ascontiguousarray(clips, dtype=np.intc).reshape(-1, 4)
+        ent = np.ascontiguousarray(entries, dtype=np.intc)
+        cl = np.ascontiguousarray(clips, dtype=np.intc)
+        ev = ent if ent.ndim == 2 else ent.reshape(-1, 4)
+        cv = cl if cl.ndim == 2 else cl.reshape(-1, 4)
         self.n_factors = k_.shape[0]
-        self.n_entries = ent.shape[0]
-        self.n_clips = cl.shape[0]
-        self.n_theta = int(ent[:, 3].max()) + 1 if self.n_entries else 0
+        self.n_entries = ev.shape[0]
+        self.n_clips = cv.shape[0]
         self.p = p
         self.nu = nu
         self.reml = reml
         self.constant = constant
         self.sigma_fixed = sigma_fixed
-        koff = np.zeros(self.n_factors, dtype=np.intc)
+        ints = np.empty(2 * self.n_factors + 4 * self.n_entries + 4 * self.n_clips + 1, dtype=np.intc)
+        cdef int[::1] block = ints
+        cdef int* ip = &block[0]
+        self.k = ip
+        self.koff = ip + self.n_factors
+        self.e_fac = self.koff + self.n_factors
+        self.e_row = self.e_fac + self.n_entries
+        self.e_col = self.e_row + self.n_entries
+        self.e_theta = self.e_col + self.n_entries
+        self.c_fac = self.e_theta + self.n_entries
+        self.c_from = self.c_fac + self.n_clips
+        self.c_to = self.c_from + self.n_clips
+        self.c_kind = self.c_to + self.n_clips
         self.kk = 0
+        iv = k_
         for f in range(self.n_factors):
-            koff[f] = self.kk
-            self.kk += k_[f] * k_[f]
-            kmax = max(kmax, k_[f])
-        cols = [np.ascontiguousarray(ent[:, i]) for i in range(4)]
-        ccols = [np.ascontiguousarray(cl[:, i]) for i in range(4)]
+            self.k[f] = iv[f]
+            self.koff[f] = self.kk
+            self.kk += iv[f] * iv[f]
+            kmax = max(kmax, iv[f])
+        self.n_theta = 0
+        for e in range(self.n_entries):
+            self.e_fac[e] = ev[e, 0]
+            self.e_row[e] = ev[e, 1]
+            self.e_col[e] = ev[e, 2]
+            self.e_theta[e] = ev[e, 3]
+            self.n_theta = max(self.n_theta, ev[e, 3] + 1)
+        for e in range(self.n_clips):
+            self.c_fac[e] = cv[e, 0]
+            self.c_from[e] = cv[e, 1]
+            self.c_to[e] = cv[e, 2]
+            self.c_kind[e] = cv[e, 3]
         r = max(self.n_theta, 1)
         doubles = np.zeros(5 * self.kk + r * self.kk + r * r + r + 2 * kmax * kmax + 16)
-        self._keep = [k_, koff, cols, ccols, doubles]
-        cdef int[::1] iv = k_
-        self.k = &iv[0]
-        iv = koff
-        self.koff = &iv[0]
-        if self.n_entries:
-            iv = cols[0]; self.e_fac = &iv[0]
-            iv = cols[1]; self.e_row = &iv[0]
-            iv = cols[2]; self.e_col = &iv[0]
-            iv = cols[3]; self.e_theta = &iv[0]
-        if self.n_clips:
-            iv = ccols[0]; self.c_fac = &iv[0]
-            iv = ccols[1]; self.c_from = &iv[0]
-            iv = ccols[2]; self.c_to = &iv[0]
-            iv = ccols[3]; self.c_kind = &iv[0]
+        self._keep = [ints, doubles]
         cdef double[::1] dv = doubles
         cdef double* base = &dv[0]
         self.lam = base

@@ -1,7 +1,7 @@
 """List the Python sources and the data of the package, one path a line, relative to src/mixedmodels.
 
-Meson asks for the list when it configures: a checkout may hold kernels compiled in place and byte code, which no
-wheel may carry.
+Meson asks for the list when it configures: a checkout may hold kernels compiled in place and byte code, which
+no wheel may carry.
 """
 
 from __future__ import annotations

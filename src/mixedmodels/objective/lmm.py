@@ -119,10 +119,8 @@ class LMMObjective:
     def start(self) -> np.ndarray:
         """Starting values from moments of the least-squares residuals."""
         internal = getattr(self.solver, "start_internal", None)
-        terms = self.design.terms
-        crossed = len(terms) > 1 and len({id(term.codes) for term in terms}) > 1
-        if internal is not None and self.entries is not None and self.sigma_fixed is None and not crossed:
-            theta = self.theta_map.dot(internal)  # the solver has the moments at hand
+        if internal is not None and self.entries is not None:
+            theta = self.theta_map.dot(internal(self.sigma_fixed))  # the solver has the moments at hand
         else:
             from mixedmodels.objective.start import moment_start
 

@@ -1,4 +1,4 @@
-"""Solver for several grouping factors: one factor level by level, the rest by sparse Cholesky with a dense tail."""
+"""Solver for several grouping factors: one level by level, the rest by sparse Cholesky with a dense tail."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mixedmodels.solver._kernels.blocked import BlockedEvaluator, BlockedStructu
 from mixedmodels.solver.compiled import CompiledSolver
 
 if TYPE_CHECKING:
-    from mixedmodels.design import Design, Precision
+    from mixedmodels.design import Precision
     from mixedmodels.solver.crossproducts import CrossProducts
 
 __all__ = ["BlockedSolver", "structure_arrays"]
@@ -49,9 +49,9 @@ class BlockedSolver(CompiledSolver):
               G = A_{RR} - \sum_l B_l' \lambda_0 D_l^{-1} \lambda_0' B_l, \qquad
               S = \Lambda_R' G \Lambda_R + P = L L',
 
-    and L is a supernodal Cholesky factor in minimum-degree order (Amestoy, Davis & Duff 1996) whose last columns
-    are one dense block. Derivatives need :math:`S^{-1}` only on the pattern of L (Erisman & Tinney 1975); factors
-    at or near singularity are differentiated through G, without dividing by them.
+    and L is a supernodal Cholesky factor in minimum-degree order (Amestoy, Davis & Duff 1996) whose last
+    columns are one dense block. Derivatives need :math:`S^{-1}` only on the pattern of L (Erisman & Tinney
+    1975); factors at or near singularity are differentiated through G, without dividing by them.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class BlockedSolver(CompiledSolver):
     """
 
     name = "blocked"
-    # Pivots kept in the sparse head (-1: by cost) and threads (0: all); fixed here so that tests can change them.
+    # Pivots kept in the sparse head (-1: by cost) and threads (0: all); here so that tests can change them.
     _cut = -1
     _threads = 0
 

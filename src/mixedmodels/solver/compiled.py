@@ -18,6 +18,7 @@ import numpy as np
 from mixedmodels.errors import SolverError
 from mixedmodels.solver.base import Components, Directions, Solution
 from mixedmodels.solver.crossproducts import CrossProducts, cross_products
+from mixedmodels.solver.moments import LARGEST, SMALLEST, column_sd, scalar_components
 from mixedmodels.solver.scaling import Standardised, standardise
 
 if TYPE_CHECKING:
@@ -168,36 +169,89 @@ class CompiledSolver:
         """Compiled evaluator for REML, or None."""
         return self.evaluator_for(True)
 
-    @property
-    def start_internal(self) -> np.ndarray:
-        """Starting values for theta~ from moments, shape (n_theta,).
+    def start_internal(self, sigma: float | None = None) -> np.ndarray:
+        """Starting values for theta~ from moments of the cross-products, shape (n_theta,).
 
-        y~ has mean square 1 and the columns of Z~ have too. The mean square within the levels of a factor
-        estimates 1 - (variance of that factor), whatever else is crossed with it; a factor's variance is
-        shared equally by its columns. Values are kept away from 0, where the criterion is stationary.
+        Parameters
+        ----------
+        sigma : float or None
+            Residual standard deviation held fixed.
         """
-        variances, n = [], self.n
-        for factor in self.pack.factors:
-            diagonal = np.einsum("mii->mi", factor.A)
-            Zy = factor.Zy
-            explained = float(np.sum(Zy * Zy / np.where(diagonal > 0.0, diagonal, 1.0)))
-            df = n - factor.m * factor.k
-            within = (n - explained) / df if df > 0.1 * n and explained < n else 0.5
-            variances.append(min(max(1.0 - within, 0.0), 0.9))
-        total = sum(variances)
-        if total > 0.9:
-            variances = [0.9 * v / total for v in variances]
-            total = 0.9
+        sd: list[np.ndarray] | None = None
+        if sigma is not None:
+            sigma /= self.standardised.y_scale
+        if len(self.pack.factors) > 1:
+            sd = self._crossed_start(sigma)
+        elif sigma is None:
+            sd = self._quick_start()
+        if sd is None:
+            sd = self._columnwise_start(sigma)
         theta = np.zeros(self.n_theta)
         at = 0
-        for term, (f, _, _) in zip(self.design.terms, self._place, strict=True):
-            factor, covariance = self.pack.factors[f], term.covariance
-            least = 0.3 * math.sqrt(factor.m / max(n, 1))
-            value = max(math.sqrt(variances[f] / factor.k / (1.0 - total)), least)
-            for parameter, start in enumerate(covariance.start.tolist()):
-                theta[self._index[at + parameter]] = value * start
+        for term, values in zip(self.design.terms, sd, strict=True):
+            covariance = term.covariance
+            if covariance.clip == "trace":
+                values = np.full(values.shape, math.sqrt(float(np.mean(values**2))))
+            own = covariance.theta_of(np.diag(values))
+            for parameter, value in enumerate(own.tolist()):
+                theta[self._index[at + parameter]] = value
             at += covariance.n_theta
         return theta
+
+    def _quick_start(self) -> list[np.ndarray]:
+        """One grouping factor: standard deviations from the mean square within its levels.
+
+        y~ and the columns of Z~ have mean square 1, so the mean square within the levels estimates
+        1 - (variance of the factor), which is shared equally by its columns. Values are kept away from 0,
+        where the criterion is stationary.
+        """
+        factor, n = self.pack.factors[0], self.n
+        diagonal = np.einsum("mii->mi", factor.A)
+        Zy = factor.Zy
+        explained = float(np.sum(Zy * Zy / np.where(diagonal > 0.0, diagonal, 1.0)))
+        df = n - factor.m * factor.k
+        within = (n - explained) / df if df > 0.1 * n and explained < n else 0.5
+        variance = min(max(1.0 - within, 0.0), 0.9)
+        least = 0.3 * math.sqrt(factor.m / max(n, 1))
+        value = max(math.sqrt(variance / factor.k / (1.0 - variance)), least)
+        return [np.full(term.k, value) for term in self.design.terms]
+
+    def _crossed_start(self, sigma: float | None) -> list[np.ndarray] | None:
+        """Several factors with one scalar term each: variance components from the exact cell counts."""
+        factors = self.pack.factors
+        if any(factor.k > 1 or factor.precision is not None for factor in factors):
+            return None
+        if any(term.Z is not None for term in self.design.terms):
+            return None
+        B = len(factors)
+        weights = [factor.A[:, 0, 0] for factor in factors]
+        sums = [factor.Zy[:, 0] for factor in factors]
+        shares = np.zeros((B, B))
+        for (f, g), pair in self.pack.pairs.items():
+            squares = pair.data[:, 0, 0] ** 2
+            shares[f, g] = float(np.sum(np.add.reduceat(squares, pair.indptr[:-1]) / weights[f]))
+            shares[g, f] = float(np.sum(squares / weights[g][pair.indices]))
+        rss = float(self.pack.G[-1, -1])
+        components = scalar_components(self.n, rss, float(sums[0].sum()), weights, sums, shares)
+        if components is None or not components[-1] > 0.0:
+            return None
+        error = components[-1] if sigma is None else sigma**2
+        total = float(weights[0].sum())
+        out = []
+        for f, _, _ in self._place:
+            base = 1.5 / math.sqrt(max(total / factors[f].m, 1e-300))
+            value = math.sqrt(max(float(components[f]), 0.0) / error)
+            out.append(np.array([min(max(value, SMALLEST * base), LARGEST * base)]))
+        return out
+
+    def _columnwise_start(self, sigma: float | None) -> list[np.ndarray]:
+        """Each term as if it were alone."""
+        rss, df = float(self.pack.G[-1, -1]), self.n - self.p
+        out = []
+        for f, lo, hi in self._place:
+            factor = self.pack.factors[f]
+            out.append(column_sd(factor.A[:, lo:hi, lo:hi], factor.Zy[:, lo:hi], rss, df, sigma)[0])
+        return out
 
     # ------------------------------------------------------------------ between the coordinates
     @cached_property

@@ -314,7 +314,9 @@ cdef class BlockedEvaluator(Evaluator):
         cdef int f, i, j, p = self.p, n = M.n
         self._forward(lam)
         with nogil:
+            mm_quiet(&M.bl, 1)
             mm_back(M, self.lam, 1)
+            mm_quiet(&M.bl, 0)
         beta = np.empty(p)
         R = np.zeros((p, p))
         for i in range(p):

@@ -47,6 +47,8 @@ static void mm_quiet(const mm_blas *bl, int on) {
     }
 }
 
+/* nanoseconds below which a parallel loop is not worth its barriers (on a busy machine one costs milliseconds) */
+#define MM_WORTH 4e5
 #define MM_SMALL 24        /* below this order plain loops beat a library call */
 
 /* ------------------------------------------------------------------ small dense kernels, column-major lower */
@@ -186,12 +188,17 @@ static void mm_dense_solve(const mm_blas *bl, int back, int n, const double *a, 
     bl->dtrsm("R", "L", back ? "N" : "T", "N", &nrhs, &n, &one, (double *)a, &la, x, &lx);
 }
 
+#define MM_TILED 288          /* smallest tail done by tiles */
+
+static inline int mm_tile(int n) { int t = n / 10 / 32 * 32; return t < 64 ? 64 : t > 256 ? 256 : t; }
+
 /* ------------------------------------------------------------------ per-thread work space */
 typedef struct {
     int nthreads;
     int **map;             /* (n,) position of a row in the supernode at hand */
     double **buf;          /* gathered inverse or update */
     double **buf2;
+    double *tiles;         /* diagonal tiles of the tail's inverse, one row of tiles per thread */
 } mm_cholwork;
 
 static void mm_cholwork_free(mm_cholwork *W) {
@@ -200,7 +207,7 @@ static void mm_cholwork_free(mm_cholwork *W) {
         if (W->buf) free(W->buf[t]);
         if (W->buf2) free(W->buf2[t]);
     }
-    free(W->map); free(W->buf); free(W->buf2);
+    free(W->map); free(W->buf); free(W->buf2); free(W->tiles);
     memset(W, 0, sizeof(*W));
 }
 
@@ -215,6 +222,11 @@ static int mm_cholwork_init(mm_cholwork *W, const mm_pattern *P, int nthreads, i
     W->buf = calloc(nthreads, sizeof(double *));
     W->buf2 = calloc(nthreads, sizeof(double *));
     if (!W->map || !W->buf || !W->buf2) return 1;
+    if (P->nt >= MM_TILED) {
+        size_t t = mm_tile(P->nt);
+        W->tiles = malloc(t * (P->nt + t + (size_t)nthreads * P->nt) * sizeof(double));
+        if (!W->tiles) return 1;
+    }
     for (int t = 0; t < nthreads; t++) {
         W->map[t] = malloc((P->n + 1) * sizeof(int));
         W->buf[t] = malloc((b + 1) * sizeof(double));
@@ -235,14 +247,18 @@ static inline void mm_map_rows(const mm_pattern *P, int K, int *map) {
 /* ------------------------------------------------------------------ dense tail by tiles
  * One library thread per call, the tiles shared out here: sums are taken in the same order for any number of
  * threads, and library threads never compete with ours. */
-#define MM_TILE 96
+
+
+/* rows of a panel done at once: long enough to pay for packing, short enough to share out */
+static inline int mm_rows(int left) { int r = left / 6 / 32 * 32; return r < 128 ? 128 : r > 1024 ? 1024 : r; }
 
 static int mm_tile_potrf(const mm_blas *bl, int n, double *a, int nthreads)
 {
-    if (n < 3 * MM_TILE) return mm_potrf(bl, n, a, n);
+    if (n < 3 * MM_TILED) return mm_potrf(bl, n, a, n);       /* many barriers: only where each step is long */
+    const int tile = mm_tile(n);
     double one = 1.0, mone = -1.0;
-    for (int k = 0; k < n; k += MM_TILE) {
-        int nb = k + MM_TILE < n ? MM_TILE : n - k, step = 2 * MM_TILE, left = n - k;
+    for (int k = 0; k < n; k += tile) {
+        int nb = k + tile < n ? tile : n - k, left = n - k, step = mm_rows(left);
         int nchunk = (left + step - 1) / step;
         double *diag = a + k + (int64_t)k * n;
         if (k) {
@@ -254,6 +270,7 @@ static int mm_tile_potrf(const mm_blas *bl, int n, double *a, int nthreads)
         }
         if (mm_potrf(bl, nb, diag, n)) return 1;
         left -= nb;
+        step = mm_rows(left);
         nchunk = (left + step - 1) / step;
         if (nchunk > 0) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(nthreads)
@@ -267,45 +284,44 @@ static int mm_tile_potrf(const mm_blas *bl, int n, double *a, int nthreads)
 }
 
 /* lower Cholesky factor -> lower triangle of the inverse: X = L^-1 by independent column tiles, kept transposed
- * above the diagonal, then Z = X'X by independent tiles.  Returns 1 when out of memory. */
-static int mm_tile_potri(const mm_blas *bl, int n, double *a, int nthreads)
+ * above the diagonal, then Z = X'X by independent tiles.  */
+static int mm_tile_potri(const mm_blas *bl, int n, double *a, int nthreads, double *work)
 {
-    if (n < 3 * MM_TILE) { mm_potri(bl, n, a, n); return 0; }
-    int nt = (n + MM_TILE - 1) / MM_TILE;
-    double *D = (double *)malloc((size_t)nt * MM_TILE * MM_TILE * sizeof(double));
-    double *buf = (double *)malloc((size_t)nthreads * MM_TILE * n * sizeof(double));
-    if (!D || !buf) { free(D); free(buf); return 1; }
+    if (n < MM_TILED) { mm_potri(bl, n, a, n); return 0; }
+    const int tile = mm_tile(n);
+    int nt = (n + tile - 1) / tile;
+    double *D = work, *buf = work + (size_t)nt * tile * tile;
     double one = 1.0;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(nthreads)
     for (int j = 0; j < nt; j++) {
-        int c = j * MM_TILE, nb = c + MM_TILE < n ? MM_TILE : n - c, m = n - c, N = n;
-        double *B = buf + (size_t)MM_THREAD * MM_TILE * n, *Dj = D + (size_t)j * MM_TILE * MM_TILE;
+        int c = j * tile, nb = c + tile < n ? tile : n - c, m = n - c, N = n;
+        double *B = buf + (size_t)MM_THREAD * tile * n, *Dj = D + (size_t)j * tile * tile;
         memset(B, 0, (size_t)nb * m * sizeof(double));
         for (int i = 0; i < nb; i++) B[i + (int64_t)i * nb] = 1.0;
         bl->dtrsm("R", "L", "T", "N", &nb, &m, &one, a + c + (int64_t)c * n, &N, B, &nb);
         memcpy(Dj, B, (size_t)nb * nb * sizeof(double));
         for (int q = nb; q < m; q++) memcpy(a + c + (int64_t)(c + q) * n, B + (int64_t)q * nb, nb * sizeof(double));
     }
-    int pairs = nt * (nt + 1) / 2;
+    int wide = 4 * tile, tasks = 0;               /* a row of tiles in pieces of `wide` columns, and its diagonal */
+    for (int i = 0; i < nt; i++) tasks += (i * tile + wide - 1) / wide + 1;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(nthreads)
-    for (int t = 0; t < pairs; t++) {
-        int i = 0, s = t;
-        while (s > i) { s -= i + 1; i++; }
-        int j = s, ci = i * MM_TILE, cj = j * MM_TILE, N = n, T = MM_TILE;
-        int mi = ci + MM_TILE < n ? MM_TILE : n - ci, mj = cj + MM_TILE < n ? MM_TILE : n - cj, K = n - ci - mi;
-        const double *Di = D + (size_t)i * T * T;
-        double *Z = a + ci + (int64_t)cj * n, zero = 0.0;
-        if (i != j) {
-            bl->dgemm("N", "T", &mi, &mj, &mi, &one, (double *)Di, &mi, a + cj + (int64_t)ci * n, &N, &zero, Z, &N);
-            if (K) bl->dgemm("N", "T", &mi, &mj, &K, &one, a + ci + (int64_t)(ci + mi) * n, &N,
-                             a + cj + (int64_t)(ci + mi) * n, &N, &one, Z, &N);
+    for (int t = 0; t < tasks; t++) {
+        int i = 0, s = t, pieces;
+        while (s >= (pieces = (i * tile + wide - 1) / wide + 1)) { s -= pieces; i++; }
+        int ci = i * tile, cj = s * wide, N = n, T = tile;
+        int mi = ci + tile < n ? tile : n - ci, K = n - ci - mi;
+        double *Di = D + (size_t)i * T * T, *Ui = a + ci + (int64_t)(ci + mi) * n, zero = 0.0;
+        if (s < pieces - 1) {
+            int mj = cj + wide < ci ? wide : ci - cj;
+            double *Z = a + ci + (int64_t)cj * n;
+            bl->dgemm("N", "T", &mi, &mj, &mi, &one, Di, &mi, a + cj + (int64_t)ci * n, &N, &zero, Z, &N);
+            if (K) bl->dgemm("N", "T", &mi, &mj, &K, &one, Ui, &N, a + cj + (int64_t)(ci + mi) * n, &N, &one, Z, &N);
         } else {
-            bl->dsyrk("L", "N", &mi, &mi, &one, (double *)Di, &mi, &zero, Z, &N);
-            if (K) bl->dsyrk("L", "N", &mi, &K, &one, a + ci + (int64_t)(ci + mi) * n, &N, &one, Z, &N);
+            double *Z = a + ci + (int64_t)ci * n;
+            bl->dsyrk("L", "N", &mi, &mi, &one, Di, &mi, &zero, Z, &N);
+            if (K) bl->dsyrk("L", "N", &mi, &K, &one, Ui, &N, &one, Z, &N);
         }
     }
-    free(D);
-    free(buf);
     return 0;
 }
 
@@ -405,8 +421,8 @@ static int mm_factor(const mm_blas *bl, const mm_pattern *P, double *x, mm_cholw
     int bad = 0;
     for (int lv = 0; lv < P->nlev; lv++) {
         int a = P->levptr[lv], b = P->levptr[lv + 1];
-        if (W->nthreads > 1 && b - a > 8) {
-#pragma omp parallel for schedule(dynamic, 4) num_threads(W->nthreads) reduction(| : bad)
+        if (W->nthreads > 1 && b - a > 1 && P->levwork[lv] > MM_WORTH) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(W->nthreads) reduction(| : bad)
             for (int i = a; i < b; i++)
                 bad |= mm_factor_one(bl, P, x, P->levsuper[i], W->map[MM_THREAD], W->buf[MM_THREAD]);
         } else
@@ -416,8 +432,8 @@ static int mm_factor(const mm_blas *bl, const mm_pattern *P, double *x, mm_cholw
     }
     if (P->nt) {
         if (P->ns) {
-            int step = 24, nchunk = (P->nt + step - 1) / step;
-            if (W->nthreads > 1 && P->nt > 64) {
+            int step = MM_STEP, nchunk = (P->nt + step - 1) / step;
+            if (W->nthreads > 1 && P->nt > 256) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(W->nthreads)
                 for (int i = 0; i < nchunk; i++) {
                     int a = P->t0 + i * step, b = a + step < P->n ? a + step : P->n;
@@ -533,14 +549,14 @@ static void mm_selinv_one(const mm_blas *bl, const mm_pattern *P, double *x, int
     if (nr) {
         for (int j = 0; j < nc; j++) memcpy(Y + (int64_t)j * nr, L + j * ld + nc, nr * sizeof(double));
         mm_trsm_right(bl, 0, nr, nc, L, ld, Y, nr);
-        if (nc < MM_WIDE) memset(V, 0, (size_t)nr * nc * sizeof(double));
+        memset(V, 0, (size_t)nr * nc * sizeof(double));
         for (int c = 0; c < nr; c++) {
             int K = P->col2super[r[c]];
             const double *Z;
             if (K == P->ns) {
                 Z = x + P->xptr[K] + (int64_t)(r[c] - P->t0) * P->nt - P->t0;
                 if (nc >= MM_WIDE) {
-                    double *b = buf + (int64_t)c * nr;
+                    double *b = buf + (int64_t)(c % MM_PANEL) * nr;
                     for (int i = c; i < nr; i++) b[i] = Z[r[i]];
                 } else {
                     int run = r[nr - 1] - r[c] == nr - 1 - c;
@@ -578,7 +594,7 @@ static void mm_selinv_one(const mm_blas *bl, const mm_pattern *P, double *x, int
                 Z = x + P->xptr[K]
                     + (int64_t)(r[c] - P->sfirst[K]) * ((P->sfirst[K + 1] - P->sfirst[K]) + (P->rptr[K + 1] - P->rptr[K]));
                 if (nc >= MM_WIDE) {
-                    double *b = buf + (int64_t)c * nr;
+                    double *b = buf + (int64_t)(c % MM_PANEL) * nr;
                     for (int i = c; i < nr; i++) b[i] = Z[map[r[i]]];
                 } else
                     for (int k = 0; k < nc; k++) {
@@ -588,10 +604,16 @@ static void mm_selinv_one(const mm_blas *bl, const mm_pattern *P, double *x, int
                         v[c] += s + Z[map[r[c]]] * yc;
                     }
             }
-        }
-        if (nc >= MM_WIDE) {
-            double one = 1.0, zero = 0.0;
-            bl->dsymm("L", "L", &nr, &nc, &one, buf, &nr, Y, &nr, &zero, V, &nr);
+            if (nc >= MM_WIDE && (c + 1 == nr || (c + 1) % MM_PANEL == 0)) {
+                /* V += the panel's columns of the symmetric Z_RR times Y */
+                int c0 = c / MM_PANEL * MM_PANEL, w = c + 1 - c0, below = nr - c - 1;
+                double one = 1.0;
+                bl->dsymm("L", "L", &w, &nc, &one, buf + c0, &nr, Y + c0, &nr, &one, V + c0, &nr);
+                if (below) {
+                    bl->dgemm("N", "N", &below, &nc, &w, &one, buf + c + 1, &nr, Y + c0, &nr, &one, V + c + 1, &nr);
+                    bl->dgemm("T", "N", &w, &nc, &below, &one, buf + c + 1, &nr, Y + c + 1, &nr, &one, V + c0, &nr);
+                }
+            }
         }
     }
     mm_potri(bl, nc, L, ld);
@@ -619,11 +641,11 @@ static void mm_selinv_one(const mm_blas *bl, const mm_pattern *P, double *x, int
 
 static int mm_selinv(const mm_blas *bl, const mm_pattern *P, double *x, mm_cholwork *W)
 {
-    if (P->nt && mm_tile_potri(bl, P->nt, x + P->xptr[P->ns], W->nthreads)) return 1;
+    if (P->nt && mm_tile_potri(bl, P->nt, x + P->xptr[P->ns], W->nthreads, W->tiles)) return 1;
     for (int lv = P->nlev - 1; lv >= 0; lv--) {
         int a = P->levptr[lv], b = P->levptr[lv + 1];
-        if (W->nthreads > 1 && b - a > 4) {
-#pragma omp parallel for schedule(dynamic, 2) num_threads(W->nthreads)
+        if (W->nthreads > 1 && b - a > 1 && P->levwork[lv] > MM_WORTH) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(W->nthreads)
             for (int i = a; i < b; i++)
                 mm_selinv_one(bl, P, x, P->levsuper[i], W->map[MM_THREAD], W->buf[MM_THREAD], W->buf2[MM_THREAD]);
         } else

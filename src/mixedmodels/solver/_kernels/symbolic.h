@@ -25,17 +25,20 @@ typedef struct {
     int *uj, *ufrom, *uto;
     int nlev;
     int *levptr, *levsuper;         /* supernodes by height in the elimination tree */
+    double *levwork;                /* (nlev,) modelled nanoseconds of a level */
     int max_nc, max_nr;
-    int64_t max_gather;             /* largest nr * nr of a supernode wide enough for the dense kernels */
+    int64_t max_gather;             /* largest panel gathered for a supernode wide enough for the dense kernels */
     int64_t max_update;
     double nnz;                     /* entries of L, head trapezoids and tail triangle */
 } mm_pattern;
 
 #define MM_WIDE 4                   /* supernodes at least this wide go through BLAS */
+#define MM_STEP 24                  /* columns of the tail updated at once */
+#define MM_PANEL 128                /* columns of the inverse gathered at once for them */
 
 static void mm_pattern_free(mm_pattern *P) {
     free(P->perm); free(P->bcol); free(P->colblk); free(P->sfirst); free(P->rptr); free(P->rows); free(P->rtail);
-    free(P->xptr); free(P->col2super); free(P->uptr); free(P->uj); free(P->ufrom); free(P->uto); free(P->levptr);
+    free(P->xptr); free(P->col2super); free(P->uptr); free(P->uj); free(P->ufrom); free(P->uto); free(P->levptr); free(P->levwork);
     free(P->levsuper);
     memset(P, 0, sizeof(*P));
 }
@@ -191,12 +194,15 @@ static int mm_symbolic(const mm_order *o, const int *weight, int cut, mm_pattern
         P->nnz += 0.5 * ncg * (ncg + 1.0) + (double)ncg * nrg;
         if (ncg > P->max_nc) P->max_nc = ncg;
         if (nrg > P->max_nr) P->max_nr = nrg;
-        if (ncg >= MM_WIDE && (int64_t)nrg * nrg > P->max_gather) P->max_gather = (int64_t)nrg * nrg;
+        if (ncg >= MM_WIDE) {
+            int64_t z = (int64_t)nrg * (nrg < MM_PANEL ? nrg : MM_PANEL);
+            if (z > P->max_gather) P->max_gather = z;
+        }
         for (i = 0; i < nrg; i = run) {
             int K = P->col2super[r[i]];
             for (run = i; run < nrg && P->col2super[r[run]] == K; run++) {}
             if (ncg >= MM_WIDE) {
-                int64_t z = (int64_t)(nrg - i) * (run - i);
+                int64_t z = (int64_t)(nrg - i) * (K < ng || run - i < MM_STEP ? run - i : MM_STEP);
                 if (z > P->max_update) P->max_update = z;
             }
             if (K < ng) {
@@ -229,6 +235,10 @@ static int mm_symbolic(const mm_order *o, const int *weight, int cut, mm_pattern
     for (g = 0; g < ng; g++) if (lev[g] + 1 > P->nlev) P->nlev = lev[g] + 1;
     for (g = 0; g < ng; g++) P->levptr[lev[g] + 1]++;
     for (i = 0; i < P->nlev; i++) P->levptr[i + 1] += P->levptr[i];
+    P->levwork = calloc(P->nlev + 1, sizeof(double));
+    if (!P->levwork) goto done;
+    for (g = 0; g < ng; g++)
+        P->levwork[lev[g]] += mm_cost(P->sfirst[g + 1] - P->sfirst[g], (double)(P->rptr[g + 1] - P->rptr[g]));
     memset(cnt, 0, (ng + 2) * sizeof(int));
     for (g = 0; g < ng; g++) P->levsuper[P->levptr[lev[g]] + cnt[lev[g]]++] = g;
     rc = 0;

@@ -267,7 +267,7 @@ def minimum(design, reml, steps=60):
     """Minimum of the criterion by damped Newton steps in internal coordinates."""
     solver = GroupedSolver(design)
     evaluator = solver.evaluator_for(reml)
-    theta = solver.start_internal
+    theta = solver.start_internal()
     value, g, H = evaluator.value_gradient_hessian(theta)
     for _ in range(steps):
         step = np.linalg.lstsq(H, g, rcond=1e-12)[0]
@@ -414,7 +414,7 @@ def test_perfect_fit_does_not_crash():  # hard cases 13 and 63
     assert solution.pwrss == 0.0
     np.testing.assert_allclose(solution.beta, [1.0, 2.0], rtol=1e-13)
     with pytest.raises(FloatingPointError):
-        solver.evaluator_for(True).value_gradient_hessian(solver.start_internal)
+        solver.evaluator_for(True).value_gradient_hessian(solver.start_internal())
 
 
 # ---------------------------------------------------------------------------------------- errors
@@ -441,9 +441,9 @@ def test_describe():
 def test_start_is_feasible(kind):
     design = random_design(0, kind)
     solver = GroupedSolver(design)
-    theta = solver.theta_map @ solver.start_internal
+    theta = solver.theta_map @ solver.start_internal()
     assert np.isfinite(criterion(design, theta, True))
-    start = solver.start_internal
+    start = solver.start_internal()
     assert start.shape == (solver.n_theta,)
     assert start.max() > 0.0
     assert start.max() < 10.0

@@ -11,6 +11,7 @@ import numpy as np
 from mixedmodels.errors import ConvergenceWarning, DataError, OptionError, warn
 from mixedmodels.fit import checks
 from mixedmodels.fit.result import LMMFit
+from mixedmodels.solver.threads import one_blas_thread
 
 __all__ = [
     "Options",
@@ -148,7 +149,19 @@ def is_function_frame(frame: Any) -> bool:
 
 def fit_model(formula: Any, data: Any, options: Options) -> LMMFit:
     """Fit a formula to data."""
-    return fit_frame(make_frame(formula, data, options), options, data)
+    if _is_small(data):
+        return fit_frame(make_frame(formula, data, options), options, data)
+    with one_blas_thread():
+        return fit_frame(make_frame(formula, data, options), options, data)
+
+
+def _is_small(data: Any) -> bool:
+    """Whether the data have so few rows that BLAS keeps to one thread by itself."""
+    try:
+        rows = len(next(iter(data.values()))) if isinstance(data, dict) else len(data)
+    except (TypeError, StopIteration):
+        return False
+    return rows <= 2000
 
 
 def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = None) -> LMMFit:

@@ -1,10 +1,4 @@
-r"""Starting values from moments: O(n) per term, close enough that Newton needs three to six steps.
-
-Scalar terms (crossed, nested, any number) use the U-statistics of Gao & Owen (2017), *Efficient moment
-calculations for variance components in large unbalanced crossed random effects models*, Electron. J. Stat.
-11:1235-1296, with the exact cell counts. Other terms are treated as if each were alone, after orthogonalising
-their columns.
-"""
+r"""Starting values from moments, straight from a design (compiled solvers have the sums at hand)."""
 
 from __future__ import annotations
 
@@ -12,14 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixedmodels.solver.moments import LARGEST, SMALLEST, column_sd, scalar_components
+
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
 
 __all__ = ["crossed_moments", "moment_start", "ols_residual"]
-
-# Bounds of a starting standard deviation, relative to the default 1.5 / sqrt(mean of diag A): from far
-# outside, Newton would spend its first steps coming back.
-_SMALLEST, _LARGEST = 0.1, 1e3
 
 
 def ols_residual(y: np.ndarray, X: np.ndarray, offset: np.ndarray | None, w: np.ndarray) -> np.ndarray:
@@ -39,13 +31,7 @@ def ols_residual(y: np.ndarray, X: np.ndarray, offset: np.ndarray | None, w: np.
 def crossed_moments(
     codes: list[np.ndarray], sizes: list[int], r: np.ndarray, w: np.ndarray
 ) -> np.ndarray | None:
-    r"""Variance components of scalar terms and of the error from within-level sums of squares.
-
-    With :math:`U_b = \sum_i w_i r_i^2 - \sum_l (\sum_{i \in l} w_i r_i)^2 / W_l`,
-
-    .. math:: E\,U_b = (n - m_b)\sigma_e^2 + \sum_c \sigma_c^2 \Big(W - \sum_l \sum_j W_{lj}^2 / W_l\Big),
-
-    :math:`W_{lj}` the weight in level l of b and level j of c, and likewise for one level holding everything.
+    """Variance components of scalar terms and of the error; see `scalar_components`.
 
     Parameters
     ----------
@@ -54,33 +40,20 @@ def crossed_moments(
         Levels of each term.
     r, w : ndarray, shape (n,)
         Residuals and weights.
-
-    Returns
-    -------
-    ndarray, shape (terms + 1,), or None
-        The components, the error last (each may come out negative); None if the equations are singular.
     """
-    B, n = len(codes), r.shape[0]
-    level_weight = [np.bincount(c, w, m) for c, m in zip(codes, sizes, strict=True)]
-    total, squares = float(w.sum()), float(w @ r**2)
-    equations, right = np.zeros((B + 1, B + 1)), np.zeros(B + 1)
+    B = len(codes)
+    weights = [np.bincount(c, w, m) for c, m in zip(codes, sizes, strict=True)]
+    sums = [np.bincount(c, w * r, m) for c, m in zip(codes, sizes, strict=True)]
+    shares = [[0.0] * B for _ in range(B)]
     for b in range(B):
-        sums = np.bincount(codes[b], w * r, sizes[b])
-        right[b] = squares - np.sum(sums**2 / level_weight[b])
-        equations[b, B] = n - sizes[b]
         for c in range(B):
             if c != b:
-                equations[b, c] = total - _cell_share(
-                    codes[b], sizes[b], codes[c], sizes[c], w, level_weight[b]
-                )
-    right[B] = squares - float(w @ r) ** 2 / total
-    equations[B, B] = n - 1
-    equations[B, :B] = [total - np.sum(v**2) / total for v in level_weight]
-    scale = np.maximum(np.abs(equations).max(axis=1), 1.0)
-    equations, right = equations / scale[:, None], right / scale
-    if np.linalg.cond(equations) > 1e10:
-        return None
-    return np.linalg.solve(equations, right)
+                shares[b][c] = _cell_share(codes[b], sizes[b], codes[c], sizes[c], w, weights[b])
+    terms = [
+        (m, float(np.sum(S**2 / W)), float(W @ W)) for m, S, W in zip(sizes, sums, weights, strict=True)
+    ]
+    found = scalar_components(r.shape[0], float(w @ r**2), float(w @ r), float(w.sum()), terms, shares)
+    return None if found is None else np.array(found)
 
 
 def _cell_share(
@@ -126,7 +99,7 @@ def moment_start(design: Design, sigma: float | None = None) -> list[np.ndarray]
         T, sd = _columnwise(term, r, w, rss, n - p, sigma)
         if ratios is not None:
             base = 1.5 / np.sqrt(max(float(w.sum()) / term.m, 1e-300))
-            sd = np.array([np.clip(np.sqrt(ratios[b]), _SMALLEST * base, _LARGEST * base)])
+            sd = np.array([np.clip(np.sqrt(ratios[b]), SMALLEST * base, LARGEST * base)])
             T = np.eye(1)
         factors.append(_inside(term, T, sd))
     return factors
@@ -135,12 +108,7 @@ def moment_start(design: Design, sigma: float | None = None) -> list[np.ndarray]
 def _columnwise(
     term: RandomTerm, r: np.ndarray, w: np.ndarray, rss: float, df: int, sigma: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Transform T and the relative standard deviation of each transformed column, as if the term were alone.
-
-    The error variance comes from the regressions within levels. Then, with A_l and c_l the cross-products of
-    level l and :math:`S_j = \sum_l c_{lj}^2`, the variances v solve
-    :math:`E\,S_j = \sigma^2 \sum_l A_{l,jj} + \sum_{j'} v_{j'} \sum_l A_{l,jj'}^2`.
-    """
+    """Transform T and the relative standard deviation of each transformed column (`column_sd`)."""
     m, k, codes = term.m, term.k, term.codes
     n = r.shape[0]
     if term.Z is None:
@@ -153,28 +121,7 @@ def _columnwise(
         c[:, j] = np.bincount(codes, w * columns[j] * r, m)
         for i in range(j + 1):
             A[:, i, j] = A[:, j, i] = np.bincount(codes, w * columns[i] * columns[j], m)
-    a = np.einsum("ljj->j", A)
-    default = 1.5 / np.sqrt(np.where(a > 0.0, a, m) / m)
-    error = sigma**2 if sigma is not None else _within_variance(A, c, rss, df)
-    if not error > 0.0:
-        return T, default
-    B = np.einsum("lij,lij->ij", A, A)
-    B += 1e-10 * max(float(np.trace(B)), 1e-300) * np.eye(k)
-    variances = np.linalg.solve(B, np.einsum("lj,lj->j", c, c) - error * a)
-    sd = np.sqrt(np.maximum(variances, 0.0) / error)
-    return T, np.clip(sd, _SMALLEST * default, _LARGEST * default)
-
-
-def _within_variance(A: np.ndarray, c: np.ndarray, rss: float, df: int) -> float:
-    """Error variance from the regression within each level; half of the total where too few rows are left."""
-    m, k = c.shape
-    ridge = 1e-9 * max(float(np.einsum("ljj->", A)) / (m * k), 1e-300)
-    inverse = np.linalg.inv(A + ridge * np.eye(k))
-    explained = float(np.einsum("lj,ljk,lk->", c, inverse, c))
-    left = df + 1 - float(np.einsum("ljk,lkj->", A, inverse))
-    if left > 0.05 * df and explained < rss:
-        return (rss - explained) / left
-    return 0.5 * rss / max(df, 1)
+    return T, column_sd(A, c, rss, df, sigma)[0]
 
 
 def _inside(term: RandomTerm, T: np.ndarray, sd: np.ndarray) -> np.ndarray:

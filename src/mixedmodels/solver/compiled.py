@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import mixedmodels.solver._kernels.crossproducts as kernels
 from mixedmodels.errors import SolverError
 from mixedmodels.solver.base import Components, Directions, Solution
 from mixedmodels.solver.crossproducts import CrossProducts, cross_products
+from mixedmodels.solver.moments import LARGEST, SMALLEST, column_sd, scalar_components
 from mixedmodels.solver.scaling import Standardised, standardise
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class CompiledSolver:
     """
 
     name = "compiled"
+    reason = ""
 
     def __init__(self, design: Design) -> None:
         self.design = design
@@ -113,8 +116,6 @@ class CompiledSolver:
     @cached_property
     def theta_map(self) -> np.ndarray:
         """Constant matrix C with ``theta = C theta~``, shape (n_theta, n_theta)."""
-        if not self.linear:
-            raise SolverError("the covariance structures of this model are not linear in theta")
         return self._linear_map(self.standardised.T)
 
     @cached_property
@@ -169,36 +170,87 @@ class CompiledSolver:
         """Compiled evaluator for REML, or None."""
         return self.evaluator_for(True)
 
-    @property
-    def start_internal(self) -> np.ndarray:
-        """Starting values for theta~ from moments, shape (n_theta,).
+    def start_internal(self, sigma: float | None = None) -> np.ndarray:
+        """Starting values for theta~ from moments of the cross-products, shape (n_theta,).
 
-        y~ has mean square 1 and the columns of Z~ have too. The mean square within the levels of a factor
-        estimates 1 - (variance of that factor), whatever else is crossed with it; a factor's variance is
-        shared equally by its columns. Values are kept away from 0, where the criterion is stationary.
+        Parameters
+        ----------
+        sigma : float or None
+            Residual standard deviation held fixed.
         """
-        variances, n = [], self.n
-        for factor in self.pack.factors:
-            diagonal = np.einsum("mii->mi", factor.A)
-            Zy = factor.Zy
-            explained = float(np.sum(Zy * Zy / np.where(diagonal > 0.0, diagonal, 1.0)))
-            df = n - factor.m * factor.k
-            within = (n - explained) / df if df > 0.1 * n and explained < n else 0.5
-            variances.append(min(max(1.0 - within, 0.0), 0.9))
-        total = sum(variances)
-        if total > 0.9:
-            variances = [0.9 * v / total for v in variances]
-            total = 0.9
-        theta = np.zeros(self.n_theta)
+        sd: list[list[float]] | None = None
+        if sigma is not None:
+            sigma /= self.standardised.y_scale
+        if len(self.pack.factors) > 1:
+            sd = self._crossed_start(sigma)
+        elif sigma is None:
+            sd = self._quick_start()
+        if sd is None:
+            sd = self._columnwise_start(sigma)
+        theta = [0.0] * self.n_theta
         at = 0
-        for term, (f, _, _) in zip(self.design.terms, self._place, strict=True):
-            factor, covariance = self.pack.factors[f], term.covariance
-            least = 0.3 * math.sqrt(factor.m / max(n, 1))
-            value = max(math.sqrt(variances[f] / factor.k / (1.0 - total)), least)
-            for parameter, start in enumerate(covariance.start.tolist()):
-                theta[self._index[at + parameter]] = value * start
+        for term, values in zip(self.design.terms, sd, strict=True):
+            covariance = term.covariance
+            if covariance.clip == "trace":
+                values = [math.sqrt(sum([v * v for v in values]) / len(values))] * len(values)
+            for parameter, row in _diagonal(covariance):
+                theta[self._index[at + parameter]] = values[row]
             at += covariance.n_theta
-        return theta
+        return np.array(theta)
+
+    def _quick_start(self) -> list[list[float]]:
+        """One grouping factor: standard deviations from the mean square within its levels.
+
+        y~ and the columns of Z~ have mean square 1, so the mean square within the levels estimates
+        1 - (variance of the factor), which is shared equally by its columns. Values are kept away from 0,
+        where the criterion is stationary.
+        """
+        factor, n = self.pack.factors[0], self.n
+        explained = kernels.level_sums(factor.A, factor.ZXy)[3]
+        df = n - factor.m * factor.k
+        within = (n - explained) / df if df > 0.1 * n and explained < n else 0.5
+        variance = min(max(1.0 - within, 0.0), 0.9)
+        least = 0.3 * math.sqrt(factor.m / max(n, 1))
+        value = max(math.sqrt(variance / factor.k / (1.0 - variance)), least)
+        return [[value] * term.k for term in self.design.terms]
+
+    def _crossed_start(self, sigma: float | None) -> list[list[float]] | None:
+        """Several factors with one scalar term each: variance components from the exact cell counts."""
+        factors = self.pack.factors
+        if any([factor.k > 1 or factor.precision is not None for factor in factors]):
+            return None
+        if any([term.Z is not None for term in self.design.terms]):
+            return None
+        shares = [[0.0] * len(factors) for _ in factors]
+        for (f, g), pair in self.pack.pairs.items():
+            shares[f][g], shares[g][f] = kernels.cell_shares(
+                pair.indptr, pair.indices, pair.data, factors[f].A, factors[g].A
+            )
+        total = total_sum = 0.0
+        sums = []
+        for factor in factors:
+            total, weights, total_sum, explained = kernels.level_sums(factor.A, factor.ZXy)
+            sums.append((factor.m, explained, weights))
+        rss = self.pack.yy
+        components = scalar_components(self.n, rss, total_sum, total, sums, shares)
+        if components is None or not components[-1] > 0.0:
+            return None
+        error = components[-1] if sigma is None else sigma**2
+        out = []
+        for f, _, _ in self._place:
+            base = 1.5 / math.sqrt(max(total / factors[f].m, 1e-300))
+            value = math.sqrt(max(components[f], 0.0) / error)
+            out.append([min(max(value, SMALLEST * base), LARGEST * base)])
+        return out
+
+    def _columnwise_start(self, sigma: float | None) -> list[list[float]]:
+        """Each term as if it were alone."""
+        rss, df = float(self.pack.G[-1, -1]), self.n - self.p
+        out = []
+        for f, lo, hi in self._place:
+            factor = self.pack.factors[f]
+            out.append(column_sd(factor.A[:, lo:hi, lo:hi], factor.Zy[:, lo:hi], rss, df, sigma)[0].tolist())
+        return out
 
     # ------------------------------------------------------------------ between the coordinates
     @cached_property
@@ -266,26 +318,18 @@ class CompiledSolver:
         """
         s2 = self.standardised.y_scale**2
         evaluator = self._working_evaluator(reml)
-        dS = None
-        if order >= 2:
-            dS = self._dS(directions or [])
+        dS = self._dS(directions) if order >= 2 and directions else None
         try:
-            if order >= 2 and len(dS):
-                out = evaluator.components_at(self._lam(factors), dS, 2)
-            else:
-                out = evaluator.components_at(self._lam(factors), None, min(order, 1))
+            out = evaluator.components_at(self._lam(factors), dS, min(order, 1) if dS is None else 2)
         except FloatingPointError as error:
             raise _not_definite() from error
-        wpw = None
-        if order >= 2:
-            wpw = s2 * out["wpw"] if "wpw" in out else np.zeros((0, 0))
         return Components(
             out["logdet_L2"],
             out["logdet_RX2"] - 2.0 * self.standardised.logdet_T_X,
             s2 * out["pwrss"],
-            self._by_term(out["T"], 1.0) if order >= 1 else None,
-            self._by_term(out["S"], s2) if order >= 1 else None,
-            wpw,
+            self._by_term(out["T"], 1.0) if order >= 1 else (),
+            self._by_term(out["S"], s2) if order >= 1 else (),
+            np.zeros((0, 0)) if dS is None else s2 * out["wpw"],
         )
 
     def solution(self, factors: Sequence[np.ndarray], reml: bool = True) -> Solution:
@@ -322,12 +366,20 @@ class CompiledSolver:
         return blocks if T is None else T @ blocks @ T.T
 
 
+def _entries(covariance: Covariance) -> list[list[int]]:
+    """(row, column, parameter) of a structure, which must be linear in theta."""
+    if covariance.entries is None:
+        raise SolverError(f"the covariance structure {covariance.name!r} is not linear in theta")
+    return covariance.entries.tolist()
+
+
 @lru_cache(maxsize=128)
 def _moves(covariance: Covariance) -> tuple[tuple[tuple[int, int, int], ...], ...]:
-    """For each parameter, at its first place (row, column) of the factor: the parameters j of the same column
-    with the element of T that multiplies them, as (j, row, row of j)."""
-    assert covariance.entries is not None
-    entries = covariance.entries.tolist()
+    """Which elements of T move each parameter, as tuples (j, row, row of j).
+
+    A parameter is read at its first place (row, column) of the factor; j are the parameters of that column.
+    """
+    entries = _entries(covariance)
     first: dict[int, tuple[int, int]] = {}
     for row, column, parameter in entries:
         first.setdefault(parameter, (row, column))
@@ -339,15 +391,21 @@ def _moves(covariance: Covariance) -> tuple[tuple[tuple[int, int, int], ...], ..
 
 
 @lru_cache(maxsize=128)
+def _diagonal(covariance: Covariance) -> tuple[tuple[int, int], ...]:
+    """The parameters on the diagonal of a factor, as (parameter, row)."""
+    assert covariance.entries is not None
+    return tuple((t, row) for row, column, t in covariance.entries.tolist() if row == column)
+
+
+@lru_cache(maxsize=128)
 def _layout(
     structures: tuple[Covariance, ...], place: tuple[tuple[int, int, int], ...], index: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (factor, row, column, theta) and (factor, from, to, kind) of the evaluator; they do not depend on data."""
+    """The evaluator's rows (factor, row, column, theta) and (factor, from, to, kind): no data in them."""
     entries, clips = [], []
     at = 0
     for covariance, (f, lo, hi) in zip(structures, place, strict=True):
-        assert covariance.entries is not None
-        for row, column, parameter in covariance.entries.tolist():
+        for row, column, parameter in _entries(covariance):
             entries.append((f, lo + row, lo + column, index[at + parameter]))
         clips.append((f, lo, hi, _CLIP[covariance.clip]))
         at += covariance.n_theta

@@ -1,0 +1,139 @@
+r"""Variance components from moments: O(n) starting values close enough that Newton needs three to six steps.
+
+Scalar terms (crossed, nested, any number) use the U-statistics of Gao & Owen (2017), *Efficient moment
+calculations for variance components in large unbalanced crossed random effects models*, Electron. J. Stat.
+11:1235-1296, with the exact cell counts. Other terms are treated as if each were alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["LARGEST", "SMALLEST", "column_sd", "scalar_components"]
+
+# Bounds of a starting standard deviation, relative to the default 1.5 / sqrt(mean of diag A): from far
+# outside, Newton would spend its first steps coming back.
+SMALLEST, LARGEST = 0.1, 1e3
+
+
+def scalar_components(
+    n: int,
+    squares: float,
+    total_sum: float,
+    total: float,
+    terms: Sequence[tuple[int, float, float]],
+    shares: Sequence[Sequence[float]],
+) -> list[float] | None:
+    r"""Variance components of scalar terms and of the error from within-level sums of squares.
+
+    With :math:`U_b = \sum_i w_i r_i^2 - \sum_l (\sum_{i \in l} w_i r_i)^2 / W_l`,
+
+    .. math:: E\,U_b = (n - m_b)\sigma_e^2 + \sum_c \sigma_c^2 \Big(W - \sum_l \sum_j W_{lj}^2 / W_l\Big),
+
+    :math:`W_{lj}` the weight in level l of b and level j of c, and likewise for one level holding everything.
+
+    Parameters
+    ----------
+    n : int
+    squares, total_sum, total : float
+        ``sum w r^2`` and ``sum w r`` of the residuals r, and ``W = sum w``.
+    terms : sequence of (int, float, float)
+        Of each term the number of levels, ``sum_l (sum_{i in l} w_i r_i)^2 / W_l`` and ``sum_l W_l^2``.
+    shares : nested lists, terms x terms
+        ``sum_lj W_lj^2 / W_l`` for terms b (levels l) and c (levels j); the diagonal is not used.
+
+    Returns
+    -------
+    list of float, length terms + 1, or None
+        The components, the error last (each may come out negative); None if the equations are singular.
+    """
+    B = len(terms)
+    equations = []
+    for b, (levels, explained, _) in enumerate(terms):
+        row = [0.0 if c == b else total - shares[b][c] for c in range(B)]
+        equations.append([*row, float(n - levels), squares - explained])
+    last = [total - weights / total for _, _, weights in terms]
+    equations.append([*last, n - 1.0, squares - total_sum**2 / total])
+    for row in equations:
+        scale = max(1.0, *[abs(value) for value in row[:-1]])
+        row[:] = [value / scale for value in row]
+    return _solve(equations)
+
+
+def _solve(rows: list[list[float]]) -> list[float] | None:
+    """Solution of a few linear equations, right-hand sides last; None if they are singular to ten digits."""
+    size = len(rows)
+    for j in range(size):
+        best = max(range(j, size), key=lambda i: abs(rows[i][j]))
+        rows[j], rows[best] = rows[best], rows[j]
+        pivot = rows[j]
+        if not abs(pivot[j]) > 1e-10:
+            return None
+        for i in range(j + 1, size):
+            ratio = rows[i][j] / pivot[j]
+            if ratio:
+                rows[i] = [value - ratio * other for value, other in zip(rows[i], pivot, strict=True)]
+    out = [0.0] * size
+    for i in range(size - 1, -1, -1):
+        row = rows[i]
+        known = sum([row[j] * out[j] for j in range(i + 1, size)])
+        out[i] = (row[size] - known) / row[i]
+    return out
+
+
+def column_sd(
+    A: np.ndarray, c: np.ndarray, rss: float, df: int, sigma: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Relative standard deviations of the columns of a term, as if the term were alone, and their default.
+
+    The error variance comes from the regressions within levels. Then, with A_l and c_l the cross-products of
+    level l and :math:`S_j = \sum_l c_{lj}^2`, the variances v solve
+    :math:`E\,S_j = \sigma^2 \sum_l A_{l,jj} + \sum_{j'} v_{j'} \sum_l A_{l,jj'}^2`.
+
+    Parameters
+    ----------
+    A : ndarray, shape (m, k, k)
+    c : ndarray, shape (m, k)
+        Cross-products of the columns with the residuals.
+    rss : float
+        Residual sum of squares.
+    df : int
+        Its degrees of freedom.
+    sigma : float or None
+        Residual standard deviation held fixed, if any.
+
+    Returns
+    -------
+    sd, default : ndarray, shape (k,)
+    """
+    m, k = c.shape
+    a = np.einsum("ljj->j", A)
+    default = 1.5 / np.sqrt(np.where(a > 0.0, a, m) / m)
+    error = sigma**2 if sigma is not None else _within_variance(A, c, rss, df)
+    if not error > 0.0:
+        return default, default
+    B = np.einsum("lij,lij->ij", A, A)
+    B += 1e-10 * max(float(np.trace(B)), 1e-300) * np.eye(k)
+    variances = np.linalg.solve(B, np.einsum("lj,lj->j", c, c) - error * a)
+    sd = np.sqrt(np.maximum(variances, 0.0) / error)
+    return np.clip(sd, SMALLEST * default, LARGEST * default), default
+
+
+def _within_variance(A: np.ndarray, c: np.ndarray, rss: float, df: int) -> float:
+    """Error variance from the regression within each level; half of the total where too few rows are left."""
+    m, k = c.shape
+    if k == 1:  # most terms: no matrices
+        a = A[:, 0, 0]
+        safe = np.where(a > 0.0, a, 1.0)
+        explained = float(np.sum(np.where(a > 0.0, c[:, 0] ** 2, 0.0) / safe))
+        left = df + 1.0 - float(np.count_nonzero(a > 0.0))
+    else:
+        ridge = 1e-9 * max(float(np.einsum("ljj->", A)) / (m * k), 1e-300)
+        inverse = np.linalg.inv(A + ridge * np.eye(k))
+        explained = float(np.einsum("lj,ljk,lk->", c, inverse, c))
+        left = df + 1 - float(np.einsum("ljk,lkj->", A, inverse))
+    if left > 0.05 * df and explained < rss:
+        return (rss - explained) / left
+    return 0.5 * rss / max(df, 1)

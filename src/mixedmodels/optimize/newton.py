@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ import numpy as np
 from mixedmodels.optimize.base import blocks_of_entries, columns_of_entries
 from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.optimum import Status
+from mixedmodels.optimize.run import Run
 
 __all__ = ["Run", "Search", "newton"]
 
@@ -40,24 +40,6 @@ PIVOT = 1e-11  # a pivot smaller than this, relative to its diagonal, counts as 
 SLOW = 0.1  # decrements that shrink less than this call for the secant correction
 NEAR = 0.5  # ... which is used below this decrement (deviance units) only
 NOISE = 1e-13  # rounding of the criterion, relative
-
-
-@dataclass
-class Run:
-    """A raw result, before it becomes an Optimum."""
-
-    theta: np.ndarray
-    value: float = math.inf
-    gradient: np.ndarray | None = None
-    hessian: np.ndarray | None = None
-    status: Status = Status.MAXITER
-    iterations: int = 0
-    evaluations: int = 0
-    gradient_evaluations: int = 0
-    decrement: float = math.nan
-    escapes: int = 0
-    trace: list[tuple[int, np.ndarray, float]] = field(default_factory=list)
-    note: str = ""
 
 
 def factorise(B: np.ndarray, free: np.ndarray, mu: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -211,6 +193,7 @@ class Search:
                 self.accept(theta, (run.value, run.gradient * sign, run.hessian * np.outer(sign, sign)))
 
     def accept(self, theta: np.ndarray, result: tuple[float, np.ndarray, np.ndarray]) -> None:
+        """Go to theta, where the function has this value, gradient and matrix."""
         self.run.theta = theta
         self.run.value, self.run.gradient, self.run.hessian = result
 

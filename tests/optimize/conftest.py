@@ -143,6 +143,20 @@ class ToyLMM:
     def newton(self, theta):
         return self.evaluator.value_gradient_hessian(theta, 2)
 
+    def sigma_model(self, theta):
+        """In the entries of Sigma: one symmetric unit matrix per parameter, summed over its places."""
+        lams = self.factors(theta)
+        at = np.cumsum([0, *[k * k for k in self.k]])
+        D = np.zeros((len(self.names), at[-1]))
+        for f, i, j, t in self.entries:
+            D[t, at[f] + i * self.k[f] + j] = D[t, at[f] + j * self.k[f] + i] = 1.0
+        out = self.components(np.concatenate([lam.ravel() for lam in lams]), D, 2)
+        if out is None:
+            raise FloatingPointError("not positive definite")
+        pwrss, T, S, wpw = out[2:]
+        s, qv = self.nu / pwrss, D @ S
+        return self.value(theta), D @ (T - s * S), s * wpw - s / pwrss * np.outer(qv, qv)
+
     def factors(self, theta):
         return [self.evaluator_factor(f, theta) for f in range(len(self.k))]
 

@@ -238,8 +238,10 @@ class LMMFit:
         term : int
             Position of the term in the formula.
         """
-        if not 0 <= term < len(self.design.terms):
-            raise OptionError(f"term must lie between 0 and {len(self.design.terms) - 1}, got {term!r}")
+        if not isinstance(term, (int, np.integer)) or not 0 <= term < len(self.design.terms):
+            raise OptionError(
+                f"term must be a position between 0 and {len(self.design.terms) - 1}, got {term!r}"
+            )
         blocks = self.solver.conditional_covariance([np.array(factor) for factor in self._factors], term)
         return values.readonly(self.sigma**2 * np.asarray(blocks))
 

@@ -162,7 +162,10 @@ class LMMObjective:
     def newton_minimize(
         self, theta0: np.ndarray, *, callback: Any = None, **options: Any
     ) -> dict[str, Any] | None:
-        """The default method run to the end without Python in the loop, or None where there is no evaluator.
+        """The default method run to the end without Python in the loop.
+
+        None where there is no evaluator, where the bounds are narrower than those of the cone, or where
+        parameters are shared between places that are not whole covariance matrices.
 
         Parameters
         ----------
@@ -170,14 +173,16 @@ class LMMObjective:
         callback : callable, optional
             ``callback(iteration, theta, value, decrement)``.
         **options
-            Those of the compiled loop: tol, maxiter, max_seconds, cap, snap, escapes, trace.
+            Those of the compiled loop: tol, maxiter, max_seconds, cap, trace.
 
         Returns
         -------
         dict
             theta, value, gradient, hessian, trace and counts, in the coordinates of this objective.
         """
-        if self.evaluator is None or not self.n_theta:
+        from mixedmodels.optimize.cone import plain_bounds
+
+        if self.evaluator is None or not self.n_theta or not plain_bounds(self):
             return None
         from mixedmodels.solver._kernels.newton import newton_minimize
 
@@ -192,6 +197,8 @@ class LMMObjective:
             callback=None if callback is None else told,
             **options,
         )
+        if facts is None:
+            return None
         facts["theta"] = C @ facts["theta"]
         facts["gradient"] = D.T @ facts["gradient"]
         facts["hessian"] = D.T @ facts["hessian"] @ D
@@ -233,6 +240,41 @@ class LMMObjective:
             self._map.positive_parts(M, self._orthonormal), derivatives
         )
         return self._criterion(parts), gradient_of(M, factors, derivatives), H
+
+    def sigma_model(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Criterion, gradient and average information in the entries of the relative covariance matrices.
+
+        For factors linear in theta. Coordinate t is the entry of Sigma at the place that parameter t has in
+        the factor (with its mirror image, in every term that shares it): shapes (n_theta,) and
+        (n_theta, n_theta).
+        """
+        theta = self._map.check(theta)
+        parts = self.solver.components(self._map.factors(theta), 2, self._unit_directions, self.reml)
+        M = self._M(parts)
+        gradient = [
+            sum(float(np.sum(Mb * D)) for Mb, D in zip(M, row, strict=True) if D is not None)
+            for row in self._unit_directions
+        ]
+        return self._criterion(parts), np.array(gradient), self._average(parts, self._unit_directions)
+
+    @cached_property
+    def units(self) -> np.ndarray:
+        """Root mean square of the column of Z that each parameter of a factor linear in theta belongs to."""
+        total, places = np.zeros(self.n_theta), np.zeros(self.n_theta)
+        for b, i, _, t in self.entries.tolist():
+            Z = self.design.terms[b].Z
+            total[t] += 1.0 if Z is None else float(Z[:, i] @ Z[:, i]) / self.design.n
+            places[t] += 1.0
+        return np.sqrt(np.where(total > 0.0, total / places, 1.0))
+
+    @cached_property
+    def _unit_directions(self) -> list[list[np.ndarray | None]]:
+        out: list[list[np.ndarray | None]] = [[None] * len(self.design.terms) for _ in range(self.n_theta)]
+        for b, i, j, t in self.entries.tolist():
+            if out[t][b] is None:
+                out[t][b] = np.zeros((self.design.terms[b].k,) * 2)
+            out[t][b][i, j] = out[t][b][j, i] = 1.0
+        return out
 
     def information(self, theta: np.ndarray, kind: str = "average") -> np.ndarray:
         r"""Information about theta in units of the criterion's Hessian (twice the log-likelihood's).

@@ -121,8 +121,6 @@ def minimize(
                 max_seconds=control.max_seconds or 0.0,
                 callback=_callback(monitor, shown),
                 cap=control.cap,
-                snap=control.snap,
-                escapes=control.escapes,
                 trace=control.trace,
             )
             run = newton(objective, theta0, control, monitor) if facts is None else _from_facts(facts)

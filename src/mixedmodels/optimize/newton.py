@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.optimize.base import blocks_of_entries, columns_of_entries
+from mixedmodels.optimize.cone import cone_newton, has_cone
 from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.optimum import Status
 from mixedmodels.optimize.run import Run
@@ -435,6 +436,8 @@ def newton(
     ----------
     Gilmour, Thompson, Cullis (1995), average information. Levenberg (1944). Conn, Gould, Toint (1991), SR1.
     """
+    if search is None and has_cone(objective):
+        return cone_newton(objective, start, control, monitor)
     state = (search or Search)(objective, control, monitor)
     run = state.run
     limit = control.limit(state.default_limit)

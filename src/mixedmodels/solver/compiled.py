@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import mixedmodels.solver._kernels.crossproducts as kernels
 from mixedmodels.errors import SolverError
 from mixedmodels.solver.base import Components, Directions, Solution
 from mixedmodels.solver.crossproducts import CrossProducts, cross_products
@@ -177,7 +178,7 @@ class CompiledSolver:
         sigma : float or None
             Residual standard deviation held fixed.
         """
-        sd: list[np.ndarray] | None = None
+        sd: list[list[float]] | None = None
         if sigma is not None:
             sigma /= self.standardised.y_scale
         if len(self.pack.factors) > 1:
@@ -186,19 +187,18 @@ class CompiledSolver:
             sd = self._quick_start()
         if sd is None:
             sd = self._columnwise_start(sigma)
-        theta = np.zeros(self.n_theta)
+        theta = [0.0] * self.n_theta
         at = 0
         for term, values in zip(self.design.terms, sd, strict=True):
             covariance = term.covariance
             if covariance.clip == "trace":
-                values = np.full(values.shape, math.sqrt(float(np.mean(values**2))))
-            own = covariance.theta_of(np.diag(values))
-            for parameter, value in enumerate(own.tolist()):
-                theta[self._index[at + parameter]] = value
+                values = [math.sqrt(sum([v * v for v in values]) / len(values))] * len(values)
+            for parameter, row in _diagonal(covariance):
+                theta[self._index[at + parameter]] = values[row]
             at += covariance.n_theta
-        return theta
+        return np.array(theta)
 
-    def _quick_start(self) -> list[np.ndarray]:
+    def _quick_start(self) -> list[list[float]]:
         """One grouping factor: standard deviations from the mean square within its levels.
 
         y~ and the columns of Z~ have mean square 1, so the mean square within the levels estimates
@@ -206,51 +206,50 @@ class CompiledSolver:
         where the criterion is stationary.
         """
         factor, n = self.pack.factors[0], self.n
-        diagonal = np.einsum("mii->mi", factor.A)
-        Zy = factor.Zy
-        explained = float(np.sum(Zy * Zy / np.where(diagonal > 0.0, diagonal, 1.0)))
+        explained = kernels.level_sums(factor.A, factor.ZXy)[3]
         df = n - factor.m * factor.k
         within = (n - explained) / df if df > 0.1 * n and explained < n else 0.5
         variance = min(max(1.0 - within, 0.0), 0.9)
         least = 0.3 * math.sqrt(factor.m / max(n, 1))
         value = max(math.sqrt(variance / factor.k / (1.0 - variance)), least)
-        return [np.full(term.k, value) for term in self.design.terms]
+        return [[value] * term.k for term in self.design.terms]
 
-    def _crossed_start(self, sigma: float | None) -> list[np.ndarray] | None:
+    def _crossed_start(self, sigma: float | None) -> list[list[float]] | None:
         """Several factors with one scalar term each: variance components from the exact cell counts."""
         factors = self.pack.factors
-        if any(factor.k > 1 or factor.precision is not None for factor in factors):
+        if any([factor.k > 1 or factor.precision is not None for factor in factors]):
             return None
-        if any(term.Z is not None for term in self.design.terms):
+        if any([term.Z is not None for term in self.design.terms]):
             return None
-        B = len(factors)
-        weights = [factor.A[:, 0, 0] for factor in factors]
-        sums = [factor.Zy[:, 0] for factor in factors]
-        shares = np.zeros((B, B))
+        shares = [[0.0] * len(factors) for _ in factors]
         for (f, g), pair in self.pack.pairs.items():
-            squares = pair.data[:, 0, 0] ** 2
-            shares[f, g] = float(np.sum(np.add.reduceat(squares, pair.indptr[:-1]) / weights[f]))
-            shares[g, f] = float(np.sum(squares / weights[g][pair.indices]))
-        rss = float(self.pack.G[-1, -1])
-        components = scalar_components(self.n, rss, float(sums[0].sum()), weights, sums, shares)
+            shares[f][g], shares[g][f] = kernels.cell_shares(
+                pair.indptr, pair.indices, pair.data, factors[f].A, factors[g].A
+            )
+        total = total_sum = 0.0
+        sums = []
+        for factor in factors:
+            total, weights, total_sum, explained = kernels.level_sums(factor.A, factor.ZXy)
+            sums.append((factor.m, explained, weights))
+        rss = self.pack.yy
+        components = scalar_components(self.n, rss, total_sum, total, sums, shares)
         if components is None or not components[-1] > 0.0:
             return None
         error = components[-1] if sigma is None else sigma**2
-        total = float(weights[0].sum())
         out = []
         for f, _, _ in self._place:
             base = 1.5 / math.sqrt(max(total / factors[f].m, 1e-300))
-            value = math.sqrt(max(float(components[f]), 0.0) / error)
-            out.append(np.array([min(max(value, SMALLEST * base), LARGEST * base)]))
+            value = math.sqrt(max(components[f], 0.0) / error)
+            out.append([min(max(value, SMALLEST * base), LARGEST * base)])
         return out
 
-    def _columnwise_start(self, sigma: float | None) -> list[np.ndarray]:
+    def _columnwise_start(self, sigma: float | None) -> list[list[float]]:
         """Each term as if it were alone."""
         rss, df = float(self.pack.G[-1, -1]), self.n - self.p
         out = []
         for f, lo, hi in self._place:
             factor = self.pack.factors[f]
-            out.append(column_sd(factor.A[:, lo:hi, lo:hi], factor.Zy[:, lo:hi], rss, df, sigma)[0])
+            out.append(column_sd(factor.A[:, lo:hi, lo:hi], factor.Zy[:, lo:hi], rss, df, sigma)[0].tolist())
         return out
 
     # ------------------------------------------------------------------ between the coordinates
@@ -389,6 +388,13 @@ def _moves(covariance: Covariance) -> tuple[tuple[tuple[int, int, int], ...], ..
         row, column = first[parameter]
         out.append(tuple((j, row, row_j) for row_j, column_j, j in entries if column_j == column))
     return tuple(out)
+
+
+@lru_cache(maxsize=128)
+def _diagonal(covariance: Covariance) -> tuple[tuple[int, int], ...]:
+    """The parameters on the diagonal of a factor, as (parameter, row)."""
+    assert covariance.entries is not None
+    return tuple((t, row) for row, column, t in covariance.entries.tolist() if row == column)
 
 
 @lru_cache(maxsize=128)

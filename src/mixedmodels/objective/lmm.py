@@ -257,11 +257,18 @@ class LMMObjective:
         ]
         return self._criterion(parts), np.array(gradient), self._average(parts, self._unit_directions)
 
+    @property
+    def _places(self) -> list[list[int]]:
+        """Rows (term, row, column, parameter); the structures must be linear in theta."""
+        if self.entries is None:
+            raise SolverError("a covariance structure of this model is not linear in theta")
+        return self.entries.tolist()
+
     @cached_property
     def units(self) -> np.ndarray:
         """Root mean square of the column of Z that each parameter of a factor linear in theta belongs to."""
         total, places = np.zeros(self.n_theta), np.zeros(self.n_theta)
-        for b, i, _, t in self.entries.tolist():
+        for b, i, _, t in self._places:
             Z = self.design.terms[b].Z
             total[t] += 1.0 if Z is None else float(Z[:, i] @ Z[:, i]) / self.design.n
             places[t] += 1.0
@@ -270,10 +277,11 @@ class LMMObjective:
     @cached_property
     def _unit_directions(self) -> list[list[np.ndarray | None]]:
         out: list[list[np.ndarray | None]] = [[None] * len(self.design.terms) for _ in range(self.n_theta)]
-        for b, i, j, t in self.entries.tolist():
-            if out[t][b] is None:
-                out[t][b] = np.zeros((self.design.terms[b].k,) * 2)
-            out[t][b][i, j] = out[t][b][j, i] = 1.0
+        for b, i, j, t in self._places:
+            D = out[t][b]
+            if D is None:
+                D = out[t][b] = np.zeros((self.design.terms[b].k,) * 2)
+            D[i, j] = D[j, i] = 1.0
         return out
 
     def information(self, theta: np.ndarray, kind: str = "average") -> np.ndarray:

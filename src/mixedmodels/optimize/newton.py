@@ -18,7 +18,7 @@ At the end parameters next to a bound are set exactly on it if the value does no
 polished, and the certificate of the objective is asked: where M is not positive semi-definite, theta = 0 was
 a saddle point, and the search goes on along the eigenvector.
 
-Objectives that are functions of covariance matrices are minimised in these: see ``mixedmodels.optimize.cone``.
+Objectives that are functions of covariance matrices are minimised in these: ``mixedmodels.optimize.cone``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,13 +17,13 @@ from mixedmodels.objective.base import (
     gaussian_criterion,
     gaussian_scale,
 )
-from mixedmodels.objective.parameters import gradient_of, lower_factor, parameter_map
+from mixedmodels.objective.parameters import gradient_of, parameter_map
 from mixedmodels.solver.base import Breakdown, Components, Solution
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design
     from mixedmodels.objective.components import ComponentsPoint
-    from mixedmodels.solver.base import Solver
+    from mixedmodels.solver.base import CompiledPath, Solver
 
 __all__ = ["LMMObjective"]
 
@@ -145,11 +145,11 @@ class LMMObjective:
     @cached_property
     def theta_map(self) -> np.ndarray:
         """C in ``theta = C theta_internal``, shape (n_theta, n_theta)."""
-        return self.solver.theta_map
+        return cast("CompiledPath", self.solver).theta_map
 
     @cached_property
     def _to_internal(self) -> np.ndarray:
-        return self.solver.theta_map_inverse
+        return cast("CompiledPath", self.solver).theta_map_inverse
 
     def _fast(self, theta: np.ndarray, order: int) -> tuple[float, np.ndarray, np.ndarray]:
         D = self._to_internal
@@ -257,11 +257,18 @@ class LMMObjective:
         ]
         return self._criterion(parts), np.array(gradient), self._average(parts, self._unit_directions)
 
+    @property
+    def _places(self) -> list[list[int]]:
+        """Rows (term, row, column, parameter); the structures must be linear in theta."""
+        if self.entries is None:
+            raise SolverError("a covariance structure of this model is not linear in theta")
+        return self.entries.tolist()
+
     @cached_property
     def units(self) -> np.ndarray:
         """Root mean square of the column of Z that each parameter of a factor linear in theta belongs to."""
         total, places = np.zeros(self.n_theta), np.zeros(self.n_theta)
-        for b, i, _, t in self.entries.tolist():
+        for b, i, _, t in self._places:
             Z = self.design.terms[b].Z
             total[t] += 1.0 if Z is None else float(Z[:, i] @ Z[:, i]) / self.design.n
             places[t] += 1.0
@@ -270,10 +277,11 @@ class LMMObjective:
     @cached_property
     def _unit_directions(self) -> list[list[np.ndarray | None]]:
         out: list[list[np.ndarray | None]] = [[None] * len(self.design.terms) for _ in range(self.n_theta)]
-        for b, i, j, t in self.entries.tolist():
-            if out[t][b] is None:
-                out[t][b] = np.zeros((self.design.terms[b].k,) * 2)
-            out[t][b][i, j] = out[t][b][j, i] = 1.0
+        for b, i, j, t in self._places:
+            D = out[t][b]
+            if D is None:
+                D = out[t][b] = np.zeros((self.design.terms[b].k,) * 2)
+            D[i, j] = D[j, i] = 1.0
         return out
 
     def information(self, theta: np.ndarray, kind: str = "average") -> np.ndarray:
@@ -384,23 +392,15 @@ class LMMObjective:
         return self._em(theta, update_sigma=False)
 
     def _em(self, theta: np.ndarray, update_sigma: bool) -> np.ndarray:
+        from mixedmodels.objective.em import em_factors
+
         theta = self._map.check(theta)
         factors = self._map.factors(theta)
         M = self._M(self.solver.components(factors, 1, None, self.reml))
-        inner = [factor.T @ Mb @ factor for factor, Mb in zip(factors, M, strict=True)]
-        # In the coordinates of u the new second moment is I - N/m. Terms that share their parameters
-        # share it too.
-        divisor = 1.0 + sum(float(np.trace(N)) for N in inner) / self.design.n if update_sigma else 1.0
-        new = []
-        for b, (term, factor) in enumerate(zip(self.design.terms, factors, strict=True)):
-            tied = [c for c, index in enumerate(self._map.index) if np.array_equal(index, self._map.index[b])]
-            N = sum(inner[c] for c in tied) / sum(self.design.terms[c].m for c in tied)
-            moment = np.eye(term.k) - N
-            if term.covariance.clip == "diagonal":
-                moment = np.diag(np.diagonal(moment))
-            elif term.covariance.clip == "trace":
-                moment = np.eye(term.k) * float(np.trace(moment)) / term.k
-            new.append(factor @ lower_factor(moment / divisor))
+        terms = self.design.terms
+        levels, clips = [term.m for term in terms], [term.covariance.clip for term in terms]
+        total = self.design.n if update_sigma else None
+        new = em_factors(factors, M, levels, clips, self._map.tied, total)
         return self._map.theta_of(new)
 
     def trace_products(

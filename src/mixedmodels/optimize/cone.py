@@ -1,19 +1,19 @@
 r"""Newton's method in the covariance matrices themselves, on the cone of positive semi-definite ones.
 
-As a function of :math:`\Sigma_b` the criterion is smooth up to the boundary of the cone and beyond: there are no
-curved valleys, no stationary points without meaning and no columns whose sign is free, which is what makes
+As a function of :math:`\Sigma_b` the criterion is smooth up to the boundary of the cone and beyond: there are
+no curved valleys, no stationary points without meaning and no columns whose sign is free, which is what makes
 triangular factors of (nearly) singular matrices hard to optimise over. With x the distinct entries of all
 :math:`\Sigma_b`, g the gradient and J the average information in x, each iteration
 
-1. minimises the model :math:`q(d) = g'd + \tfrac12 d'Jd` over all :math:`x + d` in the cone. No evaluation of the
-   criterion is needed for it: it is a problem in a few dozen numbers, solved by Newton steps in a factor
-   :math:`\Sigma = BB'`, row-pivoted so that its leading part never degenerates. Columns that die are set to exactly
-   zero; where a negative eigenvalue of the model's :math:`M = \partial q/\partial\Sigma` shows that a dead direction
-   pays, it is taken up again;
+1. minimises the model :math:`q(d) = g'd + \tfrac12 d'Jd` over all :math:`x + d` in the cone. No evaluation of
+   the criterion is needed for it: it is a problem in a few dozen numbers, solved by Newton steps in a factor
+   :math:`\Sigma = BB'`, row-pivoted so that its leading part never degenerates. Columns that die are set to
+   exactly zero; where a negative eigenvalue of the model's :math:`M = \partial q/\partial\Sigma` shows that a
+   dead direction pays, it is taken up again;
 2. goes there, or, if the criterion does not fall enough, to a point on the segment (the cone is convex);
 3. corrects J by a symmetric rank-one secant update once the steps get short. The correction need not be
-   positive definite in x, because on the boundary the curvature of the cone (:math:`M \neq 0`) adds to it; it is used
-   where the matrix of the steps in B stays positive definite.
+   positive definite in x, because on the boundary the curvature of the cone (:math:`M \neq 0`) adds to it; it
+   is used where the matrix of the steps in B stays positive definite.
 
 :math:`-\min q`, the predicted decrease, is zero at a point exactly if the first-order conditions hold there
 (:math:`M_b \succeq 0, M_b \Sigma_b = 0`). It is the measure of convergence.
@@ -34,7 +34,15 @@ from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.optimum import Status
 from mixedmodels.optimize.run import Run
 
-__all__ = ["ConeModel", "cone_newton", "has_cone", "lower_triangular", "minimise_model", "plain_bounds", "tables_of_entries"]
+__all__ = [
+    "ConeModel",
+    "cone_newton",
+    "has_cone",
+    "lower_triangular",
+    "minimise_model",
+    "plain_bounds",
+    "tables_of_entries",
+]
 
 NOISE = 1e-13  # rounding of the criterion, relative
 DEPENDENT = 1e-13  # what is left of a row, relative to the row, when it depends on the rows before
@@ -137,11 +145,11 @@ def _reflect(A: np.ndarray, row: int, c: int, size: float, rows: Sequence[int]) 
     v[0] += size if v[0] > 0.0 else -size
     norm = float(v @ v)
     sign = -1.0 if A[row, c] > 0.0 else 1.0  # what the reflection makes of the first entry
-    rows = np.asarray(rows)
+    at = np.asarray(rows)
     if norm > 0.0:
-        A[np.ix_(rows, range(c, A.shape[1]))] -= np.outer(A[rows, c:] @ v, v * (2.0 / norm))
+        A[at[:, None], np.arange(c, A.shape[1])] -= np.outer(A[at, c:] @ v, v * (2.0 / norm))
     if sign < 0.0:
-        A[rows, c] = -A[rows, c]
+        A[at, c] = -A[at, c]
     A[row, c + 1 :] = 0.0
 
 
@@ -506,7 +514,7 @@ class ConeSearch:
         return None
 
     def learn(self, old: _Point, new: _Point, good: bool) -> None:
-        """Symmetric rank-one update, so that (J + C) d = change of the gradient; forgotten after a bad step."""
+        """Symmetric rank-one update: (J + C) d = change of the gradient; forgotten after a bad step."""
         if not good:
             self.C = None
             return

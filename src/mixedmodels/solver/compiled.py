@@ -217,9 +217,9 @@ class CompiledSolver:
     def _crossed_start(self, sigma: float | None) -> list[list[float]] | None:
         """Several factors with one scalar term each: variance components from the exact cell counts."""
         factors = self.pack.factors
-        if any([factor.k > 1 or factor.precision is not None for factor in factors]):
+        if any(factor.k > 1 or factor.precision is not None for factor in factors):
             return None
-        if any([term.Z is not None for term in self.design.terms]):
+        if any(term.Z is not None for term in self.design.terms):
             return None
         shares = [[0.0] * len(factors) for _ in factors]
         for (f, g), pair in self.pack.pairs.items():

@@ -56,7 +56,7 @@ class Run:
     gradient_evaluations: int = 0
     decrement: float = math.nan
     escapes: int = 0
-    trace: list[tuple[int, np.ndarray, float]] = field(default_factory=list)
+    trace: Any = field(default_factory=list)
     note: str = ""
 
 

@@ -126,7 +126,9 @@ class CompiledSolver:
 
     def _linear_map(self, T: Sequence[np.ndarray | None]) -> np.ndarray:
         """Matrix of ``factor -> T factor`` acting on the parameters."""
-        rows = np.zeros((self.n_theta, self.n_theta)).tolist()
+        if not any([T_b is not None for T_b in T]):
+            return _identity(self.n_theta)
+        rows = [[0.0] * self.n_theta for _ in range(self.n_theta)]
         at = 0
         for term, T_b in zip(self.design.terms, T, strict=True):
             covariance = term.covariance
@@ -372,6 +374,14 @@ class CompiledSolver:
         return blocks if T is None else T @ blocks @ T.T
 
 
+@lru_cache(maxsize=64)
+def _identity(size: int) -> np.ndarray:
+    """Identity matrix, read-only: the map of the parameters where no term was rescaled."""
+    out = np.eye(size)
+    out.setflags(write=False)
+    return out
+
+
 @lru_cache(maxsize=128)
 def _moves(covariance: Covariance) -> tuple[tuple[tuple[int, int, int], ...], ...]:
     """For each parameter, at its first place (row, column) of the factor: the parameters j of the same column
@@ -414,12 +424,13 @@ def _layout(
 def _lower_inverse(T: np.ndarray) -> np.ndarray:
     """Inverse of a small lower-triangular matrix by forward substitution."""
     k = T.shape[0]
-    out = np.zeros((k, k))
+    rows = T.tolist()
+    out = [[0.0] * k for _ in range(k)]
     for j in range(k):
-        out[j, j] = 1.0 / T[j, j]
+        out[j][j] = 1.0 / rows[j][j]
         for i in range(j + 1, k):
-            out[i, j] = -(T[i, j:i] @ out[j:i, j]) / T[i, i]
-    return out
+            out[i][j] = -sum([rows[i][r] * out[r][j] for r in range(j, i)]) / rows[i][i]
+    return np.array(out)
 
 
 def _not_definite() -> SolverError:

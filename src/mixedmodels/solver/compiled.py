@@ -262,6 +262,11 @@ class CompiledSolver:
         """Relative factors of the compiled evaluator, shape (kk,), from the user's, one per term."""
         if len(factors) != len(self._place):
             raise SolverError(f"{len(factors)} relative factors for {len(self._place)} random-effects terms")
+        if len(factors) == len(self._k):  # one term a factor
+            parts: list[Any] = [None] * len(factors)
+            for (f, _, _), factor, Ti in zip(self._place, factors, self._T_inverse, strict=True):
+                parts[f] = (np.asarray(factor) if Ti is None else Ti.dot(factor)).ravel()
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
         blocks = [np.zeros((k, k)) for k in self._k]
         for (f, lo, hi), factor, Ti in zip(self._place, factors, self._T_inverse, strict=True):
             blocks[f][lo:hi, lo:hi] = factor if Ti is None else Ti @ factor
@@ -343,20 +348,23 @@ class CompiledSolver:
     def solution(self, factors: Sequence[np.ndarray], reml: bool = True) -> Solution:
         """Estimates of beta and predictions of the random effects."""
         std = self.standardised
+        factors = [np.asarray(factor, dtype=np.float64) for factor in factors]
         evaluator = self._solving.get(reml) or self._working_evaluator(reml)
         try:
             beta, vcov, modes = self._solve(evaluator, self._lam(factors))
         except FloatingPointError as error:
             raise _not_definite() from error
         s = std.y_scale
-        u = tuple(s * modes[f][:, lo:hi] for f, lo, hi in self._place)
+        u, b = [], []
+        for (f, lo, hi), factor in zip(self._place, factors, strict=True):
+            u_t = s * (modes[f] if hi - lo == self._k[f] else modes[f][:, lo:hi])
+            u.append(u_t)
+            b.append(u_t.dot(factor.T))
         return Solution(
-            beta=std.beta0 + s * (std.T_X @ beta),
-            vcov_unscaled=std.T_X @ vcov @ std.T_X.T,
-            u=u,
-            b=tuple(
-                u_t @ np.asarray(factor, dtype=np.float64).T for u_t, factor in zip(u, factors, strict=True)
-            ),
+            beta=std.beta0 + s * std.T_X.dot(beta),
+            vcov_unscaled=std.T_X.dot(vcov).dot(std.T_X.T),
+            u=tuple(u),
+            b=tuple(b),
             logdet_L2=evaluator.logdet_L2,
             logdet_RX2=evaluator.logdet_RX2 - 2.0 * std.logdet_T_X,
             pwrss=s * s * evaluator.pwrss,

@@ -18,6 +18,7 @@ from mixedmodels.frame.values import FactorColumn
 
 __all__ = [
     "LOGICAL",
+    "CategoryLevels",
     "InteractionLevels",
     "code_column",
     "code_integers",
@@ -31,6 +32,41 @@ __all__ = [
 LOGICAL = np.array(["FALSE", "TRUE"], dtype=object)  # levels of truth values, as R spells them
 
 _CHUNK = 1 << 16  # rows per pass: the shifted copy of a chunk stays in the cache
+
+
+class CategoryLevels(Sequence[Any]):
+    """Texts or other objects that a data-frame library keeps in a form of its own, converted when asked for.
+
+    Parameters
+    ----------
+    source : immutable sequence with ``__array__``
+        For instance the categories of a pandas categorical.
+    """
+
+    __slots__ = ("_array", "source")
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self._array: np.ndarray | None = None
+
+    @property
+    def values(self) -> np.ndarray:
+        """The levels as an array of objects."""
+        if self._array is None:
+            self._array = np.asarray(self.source).astype(object)
+        return self._array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.values, dtype=dtype) if copy else np.asarray(self.values, dtype=dtype)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.values[index]
+
+    def __repr__(self) -> str:
+        return repr(self.values)
 
 
 class InteractionLevels(Sequence[str]):
@@ -193,7 +229,7 @@ def take_levels(levels: Any, kept: np.ndarray) -> Any:
     """The levels at the indices `kept`, in the same kind of container."""
     if isinstance(levels, InteractionLevels):
         return InteractionLevels(levels.levels, levels.combinations[kept])
-    if isinstance(levels, np.ndarray):
+    if isinstance(levels, (np.ndarray, CategoryLevels)):
         return levels[kept]
     return tuple(levels[i] for i in kept.tolist())
 

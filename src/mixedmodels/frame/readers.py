@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import DataError
-from mixedmodels.frame.factors import LOGICAL, code_column, code_texts, sort_levels
+from mixedmodels.frame.factors import LOGICAL, CategoryLevels, code_column, code_texts, sort_levels
 from mixedmodels.frame.labels import level_labels
 from mixedmodels.frame.values import FactorColumn, Value
 
@@ -100,8 +100,8 @@ def _from_extension(array: Any, name: str) -> Raw:
     pandas = sys.modules["pandas"]
     dtype = array.dtype
     if isinstance(dtype, pandas.CategoricalDtype):
-        levels = _category_levels(array.categories)
-        codes = np.asarray(array.codes).astype(np.int32)
+        levels = _category_levels(dtype.categories)
+        codes = array.codes.astype(np.int32)
         return FactorColumn(codes, levels, ordered=bool(dtype.ordered))
     if isinstance(dtype, pandas.DatetimeTZDtype):
         return np.asarray(array.tz_convert(None))
@@ -128,14 +128,16 @@ def _from_extension(array: Any, name: str) -> Raw:
     return _from_pandas_object(np.asarray(array, dtype=object), name)
 
 
-def _category_levels(categories: Any) -> np.ndarray:
-    """Categories of a pandas categorical as an array; dates as their ISO texts."""
-    levels = np.asarray(categories)
-    if levels.dtype.kind in "iuf":
-        return levels
-    if levels.dtype.kind in "mM":
-        return np.array(level_labels(levels), dtype=object)
-    return levels.astype(object)
+def _category_levels(categories: Any) -> Any:
+    """Categories of a pandas categorical; dates as their ISO texts, texts converted only when asked for."""
+    kind = categories.dtype.kind
+    if kind in "iufmMb":
+        levels = np.asarray(categories)
+        if levels.dtype.kind in "iuf":
+            return levels
+        if levels.dtype.kind in "mM":
+            return np.array(level_labels(levels), dtype=object)
+    return CategoryLevels(categories)
 
 
 def _from_pandas_object(array: np.ndarray, name: str) -> Raw:

@@ -24,6 +24,7 @@ from mixedmodels.frame.values import FactorColumn, Value
 __all__ = ["Raw", "collect", "plain_column", "reader_of", "to_numbers"]
 
 Raw = Any
+_FEW = 2000  # rows up to which a Python loop beats the start of a polars query
 
 
 def reader_of(data: Any) -> Callable[[Any], tuple[str, Any, int, Callable[[str], Raw]]] | None:
@@ -172,10 +173,11 @@ def _read_polars(frame: Any) -> tuple[str, Any, int, Callable[[str], Raw]]:
                 return _masked(series.fill_null(False).to_numpy(), series.is_null().to_numpy())
             return series.to_numpy()
         if dtype == polars.Enum:
-            levels = np.array(dtype.categories.to_list(), dtype=object)
-            return FactorColumn(_polars_codes(series), levels)
+            return FactorColumn(_polars_codes(series), CategoryLevels(dtype.categories))
         if dtype in (polars.String, polars.Categorical):
             # A polars Categorical numbers its categories in an order the user did not choose: sort them.
+            if frame.height <= _FEW and not series.null_count():
+                return FactorColumn(*sort_levels(*code_texts(series.to_list())))
             levels = series.drop_nulls().unique().cast(polars.String).sort().to_list()
             coded = series.cast(polars.String).cast(polars.Enum(levels))
             return FactorColumn(_polars_codes(coded), np.array(levels, dtype=object))
@@ -192,8 +194,10 @@ def _read_polars(frame: Any) -> tuple[str, Any, int, Callable[[str], Raw]]:
 
 def _polars_codes(series: Any) -> np.ndarray:
     """Physical codes of an Enum series as int32, -1 for null."""
-    polars = sys.modules["polars"]
-    return series.to_physical().cast(polars.Int32).fill_null(-1).to_numpy().astype(np.int32)
+    codes = series.to_physical()
+    if codes.null_count():
+        codes = codes.cast(sys.modules["polars"].Int32).fill_null(-1)
+    return codes.to_numpy().astype(np.int32)
 
 
 # --- pyarrow ---------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from mixedmodels.objective.base import (
     gaussian_scale,
 )
 from mixedmodels.objective.parameters import gradient_of, parameter_map
+from mixedmodels.solver._kernels.newton import newton_minimize
 from mixedmodels.solver.base import Breakdown, Components, Solution
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class LMMObjective:
         return value, D.T @ gradient, D.T @ H @ D
 
     def newton_minimize(
-        self, theta0: np.ndarray, *, callback: Any = None, **options: Any
+        self, theta0: np.ndarray | None = None, *, callback: Any = None, **options: Any
     ) -> dict[str, Any] | None:
         """The default method run to the end without Python in the loop.
 
@@ -169,7 +170,8 @@ class LMMObjective:
 
         Parameters
         ----------
-        theta0 : ndarray, shape (n_theta,)
+        theta0 : ndarray, shape (n_theta,), optional
+            By default the moment start, taken straight from the solver.
         callback : callable, optional
             ``callback(iteration, theta, value, decrement)``.
         **options
@@ -184,26 +186,27 @@ class LMMObjective:
 
         if self.evaluator is None or not self.n_theta or not plain_bounds(self):
             return None
-        from mixedmodels.solver._kernels.newton import newton_minimize
-
         C, D = self.theta_map, self._to_internal
+        if theta0 is None:
+            inner = self.solver.start_internal(self.sigma_fixed)  # type: ignore[attr-defined]
+        else:
+            inner = D.dot(self._map.check(theta0))
+        told = None
+        if callback is not None:
 
-        def told(iteration: int, theta: np.ndarray, value: float, decrement: float) -> Any:
-            return callback(iteration, C @ np.asarray(theta), value, decrement)
+            def told(iteration: int, theta: np.ndarray, value: float, decrement: float) -> Any:
+                return callback(iteration, C @ np.asarray(theta), value, decrement)
 
-        facts = newton_minimize(
-            self.evaluator,
-            D @ self._map.check(theta0),
-            callback=None if callback is None else told,
-            **options,
-        )
+        facts = newton_minimize(self.evaluator, inner, callback=told, **options)
         if facts is None:
             return None
-        facts["theta"] = C @ facts["theta"]
-        facts["gradient"] = D.T @ facts["gradient"]
-        facts["hessian"] = D.T @ facts["hessian"] @ D
-        if facts.get("trace") is not None:
-            facts["trace"] = np.column_stack([facts["trace"][:, :2], facts["trace"][:, 2:] @ C.T])
+        if C is not D:  # one array, the identity, where nothing was rescaled
+            facts["theta"] = C.dot(facts["theta"])
+            facts["gradient"] = facts["gradient"].dot(D)
+            facts["hessian"] = D.T.dot(facts["hessian"]).dot(D)
+            trace = facts["trace"]
+            if trace is not None:
+                trace[:, 2:] = trace[:, 2:].dot(C.T)
         return facts
 
     # ------------------------------------------------------------------ objective

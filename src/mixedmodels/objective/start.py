@@ -44,12 +44,14 @@ def crossed_moments(
     B = len(codes)
     weights = [np.bincount(c, w, m) for c, m in zip(codes, sizes, strict=True)]
     sums = [np.bincount(c, w * r, m) for c, m in zip(codes, sizes, strict=True)]
-    shares = np.zeros((B, B))
+    shares = [[0.0] * B for _ in range(B)]
     for b in range(B):
         for c in range(B):
             if c != b:
-                shares[b, c] = _cell_share(codes[b], sizes[b], codes[c], sizes[c], w, weights[b])
-    return scalar_components(r.shape[0], float(w @ r**2), float(w @ r), weights, sums, shares)
+                shares[b][c] = _cell_share(codes[b], sizes[b], codes[c], sizes[c], w, weights[b])
+    terms = [(m, float(np.sum(S**2 / W)), float(W @ W)) for m, S, W in zip(sizes, sums, weights, strict=True)]
+    found = scalar_components(r.shape[0], float(w @ r**2), float(w @ r), float(w.sum()), terms, shares)
+    return None if found is None else np.array(found)
 
 
 def _cell_share(

@@ -33,8 +33,9 @@ class Objective(Protocol):
       `LMMObjective.sigma_model`. With it the default method is that of `mixedmodels.optimize.cone`.
     * ``units``: array (n_theta,), sizes of the rows of the factors, for it.
     * ``newton_minimize(theta0, *, tol, maxiter, max_seconds, callback, cap, trace)``: a compiled run of the
-      default method, returning the dictionary of ``mixedmodels.solver._kernels.newton.newton_minimize`` with theta,
-      gradient and hessian in the coordinates of this objective, or None if it has none.
+      default method, returning the dictionary of ``mixedmodels.solver._kernels.newton.newton_minimize`` with
+      theta, gradient and hessian in the coordinates of this objective, or None if it has none; ``theta0=None``
+      stands for `start`.
     """
 
     start: np.ndarray

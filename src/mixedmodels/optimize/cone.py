@@ -147,11 +147,11 @@ def _reflect(A: np.ndarray, row: int, c: int, size: float, rows: Sequence[int]) 
     v[0] += size if v[0] > 0.0 else -size
     norm = float(v @ v)
     sign = -1.0 if A[row, c] > 0.0 else 1.0  # what the reflection makes of the first entry
-    rows = np.asarray(rows)
+    at = np.asarray(rows)
     if norm > 0.0:
-        A[np.ix_(rows, range(c, A.shape[1]))] -= np.outer(A[rows, c:] @ v, v * (2.0 / norm))
+        A[at[:, None], np.arange(c, A.shape[1])] -= np.outer(A[at, c:] @ v, v * (2.0 / norm))
     if sign < 0.0:
-        A[rows, c] = -A[rows, c]
+        A[at, c] = -A[at, c]
     A[row, c + 1 :] = 0.0
 
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import mixedmodels.solver._kernels.crossproducts as kernels
 from mixedmodels.errors import SolverError
 from mixedmodels.solver.base import Components, Directions, Solution
-from mixedmodels.solver.moments import LARGEST, SMALLEST, column_sd, scalar_components
 from mixedmodels.solver.crossproducts import CrossProducts, cross_products
+from mixedmodels.solver.moments import LARGEST, SMALLEST, column_sd, scalar_components
 from mixedmodels.solver.scaling import Standardised, standardise
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class CompiledSolver:
     """
 
     name = "compiled"
+    reason = ""
 
     def __init__(self, design: Design) -> None:
         self.design = design
@@ -114,8 +116,6 @@ class CompiledSolver:
     @cached_property
     def theta_map(self) -> np.ndarray:
         """Constant matrix C with ``theta = C theta~``, shape (n_theta, n_theta)."""
-        if not self.linear:
-            raise SolverError("the covariance structures of this model are not linear in theta")
         return self._linear_map(self.standardised.T)
 
     @cached_property
@@ -125,7 +125,9 @@ class CompiledSolver:
 
     def _linear_map(self, T: Sequence[np.ndarray | None]) -> np.ndarray:
         """Matrix of ``factor -> T factor`` acting on the parameters."""
-        rows = np.zeros((self.n_theta, self.n_theta)).tolist()
+        if not any([T_b is not None for T_b in T]):
+            return _identity(self.n_theta)
+        rows = [[0.0] * self.n_theta for _ in range(self.n_theta)]
         at = 0
         for term, T_b in zip(self.design.terms, T, strict=True):
             covariance = term.covariance
@@ -178,7 +180,7 @@ class CompiledSolver:
         sigma : float or None
             Residual standard deviation held fixed.
         """
-        sd: list[np.ndarray] | None = None
+        sd: list[list[float]] | None = None
         if sigma is not None:
             sigma /= self.standardised.y_scale
         if len(self.pack.factors) > 1:
@@ -187,68 +189,69 @@ class CompiledSolver:
             sd = self._quick_start()
         if sd is None:
             sd = self._columnwise_start(sigma)
-        theta = np.zeros(self.n_theta)
+        theta = [0.0] * self.n_theta
         at = 0
         for term, values in zip(self.design.terms, sd, strict=True):
             covariance = term.covariance
             if covariance.clip == "trace":
-                values = np.full(values.shape, math.sqrt(float(np.mean(values**2))))
-            own = covariance.theta_of(np.diag(values))
-            for parameter, value in enumerate(own.tolist()):
-                theta[self._index[at + parameter]] = value
+                values = [math.sqrt(sum([v * v for v in values]) / len(values))] * len(values)
+            for parameter, row in _diagonal(covariance):
+                theta[self._index[at + parameter]] = values[row]
             at += covariance.n_theta
-        return theta
+        return np.array(theta)
 
-    def _quick_start(self) -> list[np.ndarray]:
-        """One grouping factor: y~ and the columns of Z~ have mean square 1, and the mean square within the levels
-        estimates 1 - (variance of the factor), which is shared equally by its columns. Values are kept away from 0,
-        where the criterion is stationary."""
+    def _quick_start(self) -> list[list[float]]:
+        """One grouping factor: standard deviations from the mean square within its levels.
+
+        y~ and the columns of Z~ have mean square 1, so the mean square within the levels estimates
+        1 - (variance of the factor), which is shared equally by its columns. Values are kept away from 0,
+        where the criterion is stationary.
+        """
         factor, n = self.pack.factors[0], self.n
-        diagonal = np.einsum("mii->mi", factor.A)
-        Zy = factor.Zy
-        explained = float(np.sum(Zy * Zy / np.where(diagonal > 0.0, diagonal, 1.0)))
+        explained = kernels.level_sums(factor.A, factor.ZXy)[3]
         df = n - factor.m * factor.k
         within = (n - explained) / df if df > 0.1 * n and explained < n else 0.5
         variance = min(max(1.0 - within, 0.0), 0.9)
         least = 0.3 * math.sqrt(factor.m / max(n, 1))
         value = max(math.sqrt(variance / factor.k / (1.0 - variance)), least)
-        return [np.full(term.k, value) for term in self.design.terms]
+        return [[value] * term.k for term in self.design.terms]
 
-    def _crossed_start(self, sigma: float | None) -> list[np.ndarray] | None:
-        """Several grouping factors with one scalar term each: variance components from the exact cell counts."""
+    def _crossed_start(self, sigma: float | None) -> list[list[float]] | None:
+        """Several factors with one scalar term each: variance components from the exact cell counts."""
         factors = self.pack.factors
         if any(factor.k > 1 or factor.precision is not None for factor in factors):
             return None
         if any(term.Z is not None for term in self.design.terms):
             return None
-        B = len(factors)
-        weights = [factor.A[:, 0, 0] for factor in factors]
-        sums = [factor.Zy[:, 0] for factor in factors]
-        shares = np.zeros((B, B))
+        shares = [[0.0] * len(factors) for _ in factors]
         for (f, g), pair in self.pack.pairs.items():
-            squares = pair.data[:, 0, 0] ** 2
-            shares[f, g] = float(np.sum(np.add.reduceat(squares, pair.indptr[:-1]) / weights[f]))
-            shares[g, f] = float(np.sum(squares / weights[g][pair.indices]))
-        rss = float(self.pack.G[-1, -1])
-        components = scalar_components(self.n, rss, float(sums[0].sum()), weights, sums, shares)
+            shares[f][g], shares[g][f] = kernels.cell_shares(
+                pair.indptr, pair.indices, pair.data, factors[f].A, factors[g].A
+            )
+        total = total_sum = 0.0
+        sums = []
+        for factor in factors:
+            total, weights, total_sum, explained = kernels.level_sums(factor.A, factor.ZXy)
+            sums.append((factor.m, explained, weights))
+        rss = self.pack.yy
+        components = scalar_components(self.n, rss, total_sum, total, sums, shares)
         if components is None or not components[-1] > 0.0:
             return None
         error = components[-1] if sigma is None else sigma**2
-        total = float(weights[0].sum())
         out = []
         for f, _, _ in self._place:
             base = 1.5 / math.sqrt(max(total / factors[f].m, 1e-300))
-            value = math.sqrt(max(float(components[f]), 0.0) / error)
-            out.append(np.array([min(max(value, SMALLEST * base), LARGEST * base)]))
+            value = math.sqrt(max(components[f], 0.0) / error)
+            out.append([min(max(value, SMALLEST * base), LARGEST * base)])
         return out
 
-    def _columnwise_start(self, sigma: float | None) -> list[np.ndarray]:
+    def _columnwise_start(self, sigma: float | None) -> list[list[float]]:
         """Each term as if it were alone."""
         rss, df = float(self.pack.G[-1, -1]), self.n - self.p
         out = []
         for f, lo, hi in self._place:
             factor = self.pack.factors[f]
-            out.append(column_sd(factor.A[:, lo:hi, lo:hi], factor.Zy[:, lo:hi], rss, df, sigma)[0])
+            out.append(column_sd(factor.A[:, lo:hi, lo:hi], factor.Zy[:, lo:hi], rss, df, sigma)[0].tolist())
         return out
 
     # ------------------------------------------------------------------ between the coordinates
@@ -261,6 +264,11 @@ class CompiledSolver:
         """Relative factors of the compiled evaluator, shape (kk,), from the user's, one per term."""
         if len(factors) != len(self._place):
             raise SolverError(f"{len(factors)} relative factors for {len(self._place)} random-effects terms")
+        if len(factors) == len(self._k):  # one term a factor
+            parts: list[Any] = [None] * len(factors)
+            for (f, _, _), factor, Ti in zip(self._place, factors, self._T_inverse, strict=True):
+                parts[f] = (np.asarray(factor) if Ti is None else Ti.dot(factor)).ravel()
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
         blocks = [np.zeros((k, k)) for k in self._k]
         for (f, lo, hi), factor, Ti in zip(self._place, factors, self._T_inverse, strict=True):
             blocks[f][lo:hi, lo:hi] = factor if Ti is None else Ti @ factor
@@ -317,45 +325,40 @@ class CompiledSolver:
         """
         s2 = self.standardised.y_scale**2
         evaluator = self._working_evaluator(reml)
-        dS = None
-        if order >= 2:
-            dS = self._dS(directions or [])
+        dS = self._dS(directions) if order >= 2 and directions else None
         try:
-            if order >= 2 and len(dS):
-                out = evaluator.components_at(self._lam(factors), dS, 2)
-            else:
-                out = evaluator.components_at(self._lam(factors), None, min(order, 1))
+            out = evaluator.components_at(self._lam(factors), dS, min(order, 1) if dS is None else 2)
         except FloatingPointError as error:
             raise _not_definite() from error
-        wpw = None
-        if order >= 2:
-            wpw = s2 * out["wpw"] if "wpw" in out else np.zeros((0, 0))
         return Components(
             out["logdet_L2"],
             out["logdet_RX2"] - 2.0 * self.standardised.logdet_T_X,
             s2 * out["pwrss"],
-            self._by_term(out["T"], 1.0) if order >= 1 else None,
-            self._by_term(out["S"], s2) if order >= 1 else None,
-            wpw,
+            self._by_term(out["T"], 1.0) if order >= 1 else (),
+            self._by_term(out["S"], s2) if order >= 1 else (),
+            np.zeros((0, 0)) if dS is None else s2 * out["wpw"],
         )
 
     def solution(self, factors: Sequence[np.ndarray], reml: bool = True) -> Solution:
         """Estimates of beta and predictions of the random effects."""
         std = self.standardised
+        factors = [np.asarray(factor, dtype=np.float64) for factor in factors]
         evaluator = self._solving.get(reml) or self._working_evaluator(reml)
         try:
             beta, vcov, modes = self._solve(evaluator, self._lam(factors))
         except FloatingPointError as error:
             raise _not_definite() from error
         s = std.y_scale
-        u = tuple(s * modes[f][:, lo:hi] for f, lo, hi in self._place)
+        u, b = [], []
+        for (f, lo, hi), factor in zip(self._place, factors, strict=True):
+            u_t = s * (modes[f] if hi - lo == self._k[f] else modes[f][:, lo:hi])
+            u.append(u_t)
+            b.append(u_t.dot(factor.T))
         return Solution(
-            beta=std.beta0 + s * (std.T_X @ beta),
-            vcov_unscaled=std.T_X @ vcov @ std.T_X.T,
-            u=u,
-            b=tuple(
-                u_t @ np.asarray(factor, dtype=np.float64).T for u_t, factor in zip(u, factors, strict=True)
-            ),
+            beta=std.beta0 + s * std.T_X.dot(beta),
+            vcov_unscaled=std.T_X.dot(vcov).dot(std.T_X.T),
+            u=tuple(u),
+            b=tuple(b),
             logdet_L2=evaluator.logdet_L2,
             logdet_RX2=evaluator.logdet_RX2 - 2.0 * std.logdet_T_X,
             pwrss=s * s * evaluator.pwrss,
@@ -373,12 +376,28 @@ class CompiledSolver:
         return blocks if T is None else T @ blocks @ T.T
 
 
+def _entries(covariance: Covariance) -> list[list[int]]:
+    """(row, column, parameter) of a structure, which must be linear in theta."""
+    if covariance.entries is None:
+        raise SolverError(f"the covariance structure {covariance.name!r} is not linear in theta")
+    return covariance.entries.tolist()
+
+
+@lru_cache(maxsize=64)
+def _identity(size: int) -> np.ndarray:
+    """Identity matrix, read-only: the map of the parameters where no term was rescaled."""
+    out = np.eye(size)
+    out.setflags(write=False)
+    return out
+
+
 @lru_cache(maxsize=128)
 def _moves(covariance: Covariance) -> tuple[tuple[tuple[int, int, int], ...], ...]:
-    """For each parameter, at its first place (row, column) of the factor: the parameters j of the same column
-    with the element of T that multiplies them, as (j, row, row of j)."""
-    assert covariance.entries is not None
-    entries = covariance.entries.tolist()
+    """Which elements of T move each parameter, as tuples (j, row, row of j).
+
+    A parameter is read at its first place (row, column) of the factor; j are the parameters of that column.
+    """
+    entries = _entries(covariance)
     first: dict[int, tuple[int, int]] = {}
     for row, column, parameter in entries:
         first.setdefault(parameter, (row, column))
@@ -390,15 +409,21 @@ def _moves(covariance: Covariance) -> tuple[tuple[tuple[int, int, int], ...], ..
 
 
 @lru_cache(maxsize=128)
+def _diagonal(covariance: Covariance) -> tuple[tuple[int, int], ...]:
+    """The parameters on the diagonal of a factor, as (parameter, row)."""
+    assert covariance.entries is not None
+    return tuple((t, row) for row, column, t in covariance.entries.tolist() if row == column)
+
+
+@lru_cache(maxsize=128)
 def _layout(
     structures: tuple[Covariance, ...], place: tuple[tuple[int, int, int], ...], index: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (factor, row, column, theta) and (factor, from, to, kind) of the evaluator; they do not depend on data."""
+    """The evaluator's rows (factor, row, column, theta) and (factor, from, to, kind): no data in them."""
     entries, clips = [], []
     at = 0
     for covariance, (f, lo, hi) in zip(structures, place, strict=True):
-        assert covariance.entries is not None
-        for row, column, parameter in covariance.entries.tolist():
+        for row, column, parameter in _entries(covariance):
             entries.append((f, lo + row, lo + column, index[at + parameter]))
         clips.append((f, lo, hi, _CLIP[covariance.clip]))
         at += covariance.n_theta
@@ -408,12 +433,13 @@ def _layout(
 def _lower_inverse(T: np.ndarray) -> np.ndarray:
     """Inverse of a small lower-triangular matrix by forward substitution."""
     k = T.shape[0]
-    out = np.zeros((k, k))
+    rows = T.tolist()
+    out = [[0.0] * k for _ in range(k)]
     for j in range(k):
-        out[j, j] = 1.0 / T[j, j]
+        out[j][j] = 1.0 / rows[j][j]
         for i in range(j + 1, k):
-            out[i, j] = -(T[i, j:i] @ out[j:i, j]) / T[i, i]
-    return out
+            out[i][j] = -sum([rows[i][r] * out[r][j] for r in range(j, i)]) / rows[i][i]
+    return np.array(out)
 
 
 def _not_definite() -> SolverError:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import mixedmodels.solver._kernels.crossproducts as kernels
+
 __all__ = ["LARGEST", "SMALLEST", "column_sd", "scalar_components"]
 
 # Bounds of a starting standard deviation, relative to the default 1.5 / sqrt(mean of diag A): from far
@@ -22,10 +24,10 @@ def scalar_components(
     n: int,
     squares: float,
     total_sum: float,
-    weights: Sequence[np.ndarray],
-    sums: Sequence[np.ndarray],
-    shares: np.ndarray,
-) -> np.ndarray | None:
+    total: float,
+    terms: Sequence[tuple[int, float, float]],
+    shares: Sequence[Sequence[float]],
+) -> list[float] | None:
     r"""Variance components of scalar terms and of the error from within-level sums of squares.
 
     With :math:`U_b = \sum_i w_i r_i^2 - \sum_l (\sum_{i \in l} w_i r_i)^2 / W_l`,
@@ -37,35 +39,26 @@ def scalar_components(
     Parameters
     ----------
     n : int
-    squares, total_sum : float
-        ``sum w r^2`` and ``sum w r`` of the residuals r.
-    weights, sums : sequences of ndarray, shape (m_b,)
-        ``W_l`` and ``sum_{i in l} w_i r_i`` of each term.
-    shares : ndarray, shape (terms, terms)
+    squares, total_sum, total : float
+        ``sum w r^2`` and ``sum w r`` of the residuals r, and ``W = sum w``.
+    terms : sequence of (int, float, float)
+        Of each term the number of levels, ``sum_l (sum_{i in l} w_i r_i)^2 / W_l`` and ``sum_l W_l^2``.
+    shares : nested lists, terms x terms
         ``sum_lj W_lj^2 / W_l`` for terms b (levels l) and c (levels j); the diagonal is not used.
 
     Returns
     -------
-    ndarray, shape (terms + 1,), or None
+    list of float, length terms + 1, or None
         The components, the error last (each may come out negative); None if the equations are singular.
     """
-    B = len(weights)
-    total = float(weights[0].sum())
-    equations, right = np.zeros((B + 1, B + 1)), np.zeros(B + 1)
-    for b in range(B):
-        right[b] = squares - float(np.sum(sums[b] ** 2 / weights[b]))
-        equations[b, B] = n - weights[b].shape[0]
-        for c in range(B):
-            if c != b:
-                equations[b, c] = total - shares[b, c]
-        equations[B, b] = total - float(weights[b] @ weights[b]) / total
-    right[B] = squares - total_sum**2 / total
-    equations[B, B] = n - 1
-    scale = np.maximum(np.abs(equations).max(axis=1), 1.0)
-    equations, right = equations / scale[:, None], right / scale
-    if np.linalg.cond(equations) > 1e10:
-        return None
-    return np.linalg.solve(equations, right)
+    B = len(terms)
+    equations = []
+    for b, (levels, explained, _) in enumerate(terms):
+        row = [0.0 if c == b else total - shares[b][c] for c in range(B)]
+        equations.append([*row, float(n - levels), squares - explained])
+    last = [total - weights / total for _, _, weights in terms]
+    equations.append([*last, n - 1.0, squares - total_sum**2 / total])
+    return kernels.solve_few(equations)
 
 
 def column_sd(

@@ -129,23 +129,14 @@ def standardise(design: Design) -> Standardised:
         logdet = rows.orthonormalise(Xt, yt, T, own)
     else:
         logdet = _orthonormalise_blocks(rows, Xt, yt, T, own)
-    if p and own.min() < _OWN_SHARE:
+    if p and min(own.tolist()) < _OWN_SHARE:
         name = design.x_names[int(own.argmin())]
         raise IdentifiabilityError(
             f"fixed-effects column {name!r} is a combination of the other columns; drop it from the formula"
         )
     floor = 16.0 * _EPS * rows.rms * math.sqrt(p + 1.0)
     beta0 = np.empty(p)
-    s = kernels.project(Xt, yt, beta0, floor)
-    if rows.constant >= 0:  # T_X = (shift by the constant column) T
-        c = rows.constant
-        shift = rows.mu[:p] / -rows.constant_value
-        shift[c] = 1.0
-        T[c] = shift @ T
-    if p:
-        beta0 = T @ beta0
-    if rows.constant >= 0:
-        beta0[c] += rows.mu[p] / rows.constant_value
+    s = rows.project(Xt, yt, T, beta0, floor)
     notes = ()
     maps = _term_maps(design, sw)
     result = Standardised(

@@ -372,6 +372,43 @@ cdef class FixedPart:
         free(buf)
         return logdet
 
+    def project(self, double[:, ::1] Xt, double[::1] yt, double[:, ::1] T, double[::1] beta0, double floor):
+        """The last step: yt becomes its residual on Xt, scaled to mean square 1; returns the scale s.
+
+        On entry ``Xt = sqrt(w) (X - mu) T``; on return T and beta0 belong to X itself:
+        ``Xt = sqrt(w) X T`` and ``y - offset = X beta0 + s yt / sqrt(w)``.
+        """
+        cdef int p = self.p, c = self.constant, i, j
+        cdef double[::1] mu = self.mu
+        cdef double scale, x
+        cdef double* t = NULL
+        cdef double* b = NULL
+        cdef double* work
+        if p:
+            t = &T[0, 0]
+            b = &beta0[0]
+        with nogil:
+            scale = _project(&Xt[0, 0] if p else NULL, &yt[0], self.n, p, b, floor)
+            if c >= 0:                           # T <- (shift by the constant column) T
+                for j in range(p):
+                    x = t[c * p + j]
+                    for i in range(p):
+                        if i != c:
+                            x -= mu[i] / self.constant_value * t[i * p + j]
+                    t[c * p + j] = x
+            if p:                                # beta0 <- T beta0
+                work = <double*>malloc(p * sizeof(double))
+                memcpy(work, b, p * sizeof(double))
+                for i in range(p):
+                    x = 0.0
+                    for j in range(p):
+                        x += t[i * p + j] * work[j]
+                    b[i] = x
+                free(work)
+            if c >= 0:
+                b[c] += mu[p] / self.constant_value
+        return scale
+
 
 def upper_inverse_factor(double[:, ::1] G, double n, double[:, ::1] D, double[::1] own, bint repeated):
     """D = sqrt(n) R^{-1} for G = R'R (upper triangle read); see `FixedPart.orthonormalise`."""
@@ -379,62 +416,58 @@ def upper_inverse_factor(double[:, ::1] G, double n, double[:, ::1] D, double[::
     return _upper_inverse_factor(&G[0, 0], p, p, n, &D[0, 0], &own[0], repeated)
 
 
-def project(double[:, ::1] X, double[::1] y, double[::1] b, double floor):
+cdef double _project(double* base, double* yp, Py_ssize_t n, int p, double* bp, double floor) noexcept nogil:
     """Replace y by its residual on the orthonormal columns X, scaled to mean square 1; returns the scale.
 
     b (p,) receives the coefficients: y_old = X b + scale y_new. The projection is done twice, so that the size
     of y does not matter. A residual of root mean square at most `floor` is rounding: y becomes 0, scale 1.
     """
-    cdef Py_ssize_t n = y.shape[0], i
-    cdef int p = <int>X.shape[1], j
+    cdef Py_ssize_t i
+    cdef int j
     cdef double s, v, rr = 0.0, dn = <double>n, scale
     cdef double* x
     cdef double* g = <double*>malloc((p + 1) * sizeof(double))
-    cdef double* bp = &b[0] if p else NULL
-    cdef double* base = &X[0, 0] if p else NULL
-    cdef double* yp = &y[0]
-    with nogil:
-        if p == 2:
-            _project2(base, yp, n, bp, g, &rr)
-        else:
+    if p == 2:
+        _project2(base, yp, n, bp, g, &rr)
+    else:
+        for j in range(p):
+            g[j] = 0.0
+            bp[j] = 0.0
+        for i in range(n):
+            x = base + i * p
+            v = yp[i]
             for j in range(p):
-                g[j] = 0.0
-                bp[j] = 0.0
-            for i in range(n):
-                x = base + i * p
-                v = yp[i]
-                for j in range(p):
-                    bp[j] += x[j] * v
+                bp[j] += x[j] * v
+        for j in range(p):
+            bp[j] /= dn
+        for i in range(n):
+            x = base + i * p
+            s = 0.0
             for j in range(p):
-                bp[j] /= dn
-            for i in range(n):
-                x = base + i * p
-                s = 0.0
-                for j in range(p):
-                    s += x[j] * bp[j]
-                v = yp[i] - s
-                yp[i] = v
-                for j in range(p):
-                    g[j] += x[j] * v
+                s += x[j] * bp[j]
+            v = yp[i] - s
+            yp[i] = v
             for j in range(p):
-                g[j] /= dn
-                bp[j] += g[j]
-            for i in range(n):
-                x = base + i * p
-                s = 0.0
-                for j in range(p):
-                    s += x[j] * g[j]
-                v = yp[i] - s
-                yp[i] = v
-                rr += v * v
-        scale = sqrt(rr / dn)
-        if scale > floor:
-            s = 1.0 / scale
-            for i in range(n):
-                yp[i] *= s
-        else:
-            scale = 1.0
-            memset(yp, 0, n * sizeof(double))
+                g[j] += x[j] * v
+        for j in range(p):
+            g[j] /= dn
+            bp[j] += g[j]
+        for i in range(n):
+            x = base + i * p
+            s = 0.0
+            for j in range(p):
+                s += x[j] * g[j]
+            v = yp[i] - s
+            yp[i] = v
+            rr += v * v
+    scale = sqrt(rr / dn)
+    if scale > floor:
+        s = 1.0 / scale
+        for i in range(n):
+            yp[i] *= s
+    else:
+        scale = 1.0
+        memset(yp, 0, n * sizeof(double))
     free(g)
     return scale
 
@@ -883,6 +916,112 @@ def gram_xy(const double[:, ::1] X, const double[::1] y):
             for b in range(a):
                 G[a, b] = G[b, a]
     return out
+
+
+def level_sums(const double[:, :, ::1] A, const double[:, :, ::1] ZXy):
+    """Sums over levels and columns, W = diag A and S = Z'y: of W, W^2, S and S^2 / W (where W > 0)."""
+    cdef Py_ssize_t m = A.shape[0], l
+    cdef int k = <int>A.shape[1], P = <int>ZXy.shape[2], j
+    cdef double w, s, total = 0.0, squares = 0.0, sums = 0.0, explained = 0.0
+    with nogil:
+        for l in range(m):
+            for j in range(k):
+                w = A[l, j, j]
+                s = ZXy[l, j, P - 1]
+                total += w
+                squares += w * w
+                sums += s
+                if w > 0.0:
+                    explained += s * s / w
+    return total, squares, sums, explained
+
+
+def cell_shares(const Py_ssize_t[::1] indptr, const int[::1] indices, const double[:, :, ::1] cells,
+                const double[:, :, ::1] A, const double[:, :, ::1] B):
+    """Two factors with one column each: sums over cells of W_cell^2 / W_row and W_cell^2 / W_column."""
+    cdef Py_ssize_t m = A.shape[0], l, e
+    cdef double w, rows = 0.0, columns = 0.0
+    with nogil:
+        for l in range(m):
+            for e in range(indptr[l], indptr[l + 1]):
+                w = cells[e, 0, 0] * cells[e, 0, 0]
+                rows += w / A[l, 0, 0]
+                columns += w / B[indices[e], 0, 0]
+    return rows, columns
+
+
+def solve_few(equations):
+    """Solution of a few linear equations, nested lists with the right-hand sides last.
+
+    Rows are scaled and the largest pivot is taken; None if the equations are singular to ten digits.
+    """
+    cdef int size = len(equations), width = size + 1, i, j, l, best
+    cdef double* E = <double*>malloc(size * width * sizeof(double))
+    cdef double x, top
+    try:
+        for i in range(size):
+            row = equations[i]
+            top = 1.0
+            for j in range(width):
+                E[i * width + j] = row[j]
+                if j < size:
+                    top = max(top, fabs(E[i * width + j]))
+            for j in range(width):
+                E[i * width + j] /= top
+        for j in range(size):
+            best = j
+            for i in range(j + 1, size):
+                if fabs(E[i * width + j]) > fabs(E[best * width + j]):
+                    best = i
+            if not fabs(E[best * width + j]) > 1e-10:
+                return None
+            for l in range(j, width):
+                x = E[best * width + l]
+                E[best * width + l] = E[j * width + l]
+                E[j * width + l] = x
+            for i in range(j + 1, size):
+                x = E[i * width + j] / E[j * width + j]
+                for l in range(j, width):
+                    E[i * width + l] -= x * E[j * width + l]
+        out = [0.0] * size
+        for i in range(size - 1, -1, -1):
+            x = E[i * width + size]
+            for l in range(i + 1, size):
+                x -= E[i * width + l] * E[l * width + size]
+            x /= E[i * width + i]
+            E[i * width + size] = x
+            out[i] = x
+        return out
+    finally:
+        free(E)
+
+
+# ------------------------------------------------------------------------------------------------
+# linear predictor
+# ------------------------------------------------------------------------------------------------
+def add_effects(double[::1] eta, const int[::1] codes, Z, const double[:, ::1] b):
+    """eta[i] += Z[i] . b[codes[i]] in place; Z (n, k), or None for one column of ones."""
+    cdef Py_ssize_t n = eta.shape[0], i, l
+    cdef int k = <int>b.shape[1], j
+    cdef const double[:, :] z
+    cdef double s
+    if codes.shape[0] != n:
+        raise ValueError("one code per row is needed")
+    if Z is None:
+        with nogil:
+            for i in range(n):
+                eta[i] += b[codes[i], 0]
+        return
+    z = Z
+    if z.shape[0] != n or z.shape[1] != k:
+        raise ValueError("the columns do not fit the effects")
+    with nogil:
+        for i in range(n):
+            l = codes[i]
+            s = 0.0
+            for j in range(k):
+                s += z[i, j] * b[l, j]
+            eta[i] += s
 
 
 # ------------------------------------------------------------------------------------------------

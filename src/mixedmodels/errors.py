@@ -78,7 +78,7 @@ class NotEstimableWarning(MixedModelsWarning):
 
 def warn(message: str, category: type[MixedModelsWarning]) -> None:
     """Warn at the line outside this package that led here, however deep inside the package that was."""
-    level = 1
+    level = 2  # 1 is this function itself
     frame = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "mixedmodels":
         level += 1

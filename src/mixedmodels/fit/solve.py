@@ -263,11 +263,16 @@ def refit(fit: LMMFit, new: Any) -> LMMFit:
     except (TypeError, ValueError):
         raise DataError("refit needs a numeric response, or a data frame for the whole model") from None
     frame, design = fit._frame, fit.design
-    if y.ndim != 1 or y.shape[0] not in (design.n, frame.n_rows):
-        rows = f"{design.n}" if frame.n_rows == design.n else f"{design.n} or {frame.n_rows}"
+    lengths = {design.n: None, frame.n_rows: frame.kept}
+    if frame.zero_weight_rows is not None:  # the rows that fitted() and residuals() return
+        shown = np.sort(np.concatenate([frame.kept, frame.zero_weight_rows]))
+        lengths.setdefault(shown.shape[0], np.searchsorted(shown, frame.kept))
+    if y.ndim != 1 or y.shape[0] not in lengths:
+        rows = " or ".join([str(length) for length in sorted(lengths)])
         raise DataError(f"the new response has shape {y.shape}; it needs {rows} values")
-    if y.shape[0] != design.n:
-        y = y[frame.kept]
+    chosen = lengths[y.shape[0]]
+    if chosen is not None and y.shape[0] != design.n:
+        y = y[chosen]
     if not np.isfinite(y).all():
         raise DataError("the new response holds missing or infinite values; refit to data without these rows")
     y.setflags(write=False)

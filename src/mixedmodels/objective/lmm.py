@@ -18,6 +18,7 @@ from mixedmodels.objective.base import (
     gaussian_scale,
 )
 from mixedmodels.objective.parameters import gradient_of, parameter_map
+from mixedmodels.solver._kernels.newton import newton_minimize
 from mixedmodels.solver.base import Breakdown, Components, Solution
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class LMMObjective:
         return value, D.T @ gradient, D.T @ H @ D
 
     def newton_minimize(
-        self, theta0: np.ndarray, *, callback: Any = None, **options: Any
+        self, theta0: np.ndarray | None = None, *, callback: Any = None, **options: Any
     ) -> dict[str, Any] | None:
         """The default method run to the end without Python in the loop.
 
@@ -169,7 +170,8 @@ class LMMObjective:
 
         Parameters
         ----------
-        theta0 : ndarray, shape (n_theta,)
+        theta0 : ndarray, shape (n_theta,), optional
+            By default the moment start, taken straight from the solver.
         callback : callable, optional
             ``callback(iteration, theta, value, decrement)``.
         **options
@@ -184,26 +186,28 @@ class LMMObjective:
 
         if self.evaluator is None or not self.n_theta or not plain_bounds(self):
             return None
-        from mixedmodels.solver._kernels.newton import newton_minimize
-
         C, D = self.theta_map, self._to_internal
+        if theta0 is None:
+            inner = self.solver.start_internal(self.sigma_fixed)  # type: ignore[attr-defined]
+        else:
+            inner = D.dot(self._map.check(theta0))
+        told = None
+        if callback is not None:
 
-        def told(iteration: int, theta: np.ndarray, value: float, decrement: float) -> Any:
-            return callback(iteration, C @ np.asarray(theta), value, decrement)
+            def told(iteration: int, theta: np.ndarray, value: float, decrement: float) -> Any:
+                return callback(iteration, C @ np.asarray(theta), value, decrement)
 
-        facts = newton_minimize(
-            self.evaluator,
-            D @ self._map.check(theta0),
-            callback=None if callback is None else told,
-            **options,
-        )
+        levels = [factor.m for factor in self.solver.pack.factors]  # type: ignore[attr-defined]
+        facts = newton_minimize(self.evaluator, inner, levels, callback=told, **options)
         if facts is None:
             return None
-        facts["theta"] = C @ facts["theta"]
-        facts["gradient"] = D.T @ facts["gradient"]
-        facts["hessian"] = D.T @ facts["hessian"] @ D
-        if facts.get("trace") is not None:
-            facts["trace"] = np.column_stack([facts["trace"][:, :2], facts["trace"][:, 2:] @ C.T])
+        if C is not D:  # one array, the identity, where nothing was rescaled
+            facts["theta"] = C.dot(facts["theta"])
+            facts["gradient"] = facts["gradient"].dot(D)
+            facts["hessian"] = D.T.dot(facts["hessian"]).dot(D)
+            trace = facts["trace"]
+            if trace is not None:
+                trace[:, 2:] = trace[:, 2:].dot(C.T)
         return facts
 
     # ------------------------------------------------------------------ objective
@@ -241,12 +245,14 @@ class LMMObjective:
         )
         return self._criterion(parts), gradient_of(M, factors, derivatives), H
 
-    def sigma_model(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """Criterion, gradient and average information in the entries of the relative covariance matrices.
+    def sigma_model(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+        r"""Criterion, gradient, average and expected information in the entries of the Sigma_b.
 
         For factors linear in theta. Coordinate t is the entry of Sigma at the place that parameter t has in
-        the factor (with its mirror image, in every term that shares it): shapes (n_theta,) and
-        (n_theta, n_theta).
+        the factor (with its mirror image :math:`D_t`, in every term that shares it): shapes (n_theta,) and
+        (n_theta, n_theta). The expected information is average information plus
+        :math:`\sum_b \tfrac1{2 m_b} \mathrm{tr}(T_b D_s M_b D_t + T_b D_t M_b D_s)`, what it is where all levels
+        are alike, :math:`K_{ll} = T_b/m_b`.
         """
         theta = self._map.check(theta)
         parts = self.solver.components(self._map.factors(theta), 2, self._unit_directions, self.reml)
@@ -255,7 +261,13 @@ class LMMObjective:
             sum(float(np.sum(Mb * D)) for Mb, D in zip(M, row, strict=True) if D is not None)
             for row in self._unit_directions
         ]
-        return self._criterion(parts), np.array(gradient), self._average(parts, self._unit_directions)
+        average = self._average(parts, self._unit_directions)
+        excess = np.zeros_like(average)
+        for b, (term, T) in enumerate(zip(self.design.terms, parts.T, strict=True)):
+            index = [t for t in range(self.n_theta) if self._unit_directions[t][b] is not None]
+            D = np.array([self._unit_directions[t][b] for t in index])
+            excess[np.ix_(index, index)] += np.einsum("ab,sbc,cd,tda->st", T, D, M[b], D, optimize=True) / term.m
+        return self._criterion(parts), np.array(gradient), average, average + 0.5 * (excess + excess.T)
 
     @property
     def _places(self) -> list[list[int]]:

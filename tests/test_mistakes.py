@@ -199,3 +199,33 @@ def test_refit_takes_as_many_values_as_fitted_returns():
     again = fit.refit(shown)
     assert again.criterion == fit.criterion
     np.testing.assert_array_equal(again.design.y, fit.design.y)
+
+
+def test_a_factor_with_both_fixed_and_random_effects_is_noted():
+    note = "the fixed effects of Subject take up all differences between its levels"
+    noted = mm.lmm("Reaction ~ Days + Subject + (1 | Subject)", SLEEP, reml=False)
+    assert any(note in message for message in noted.messages)
+    assert noted.theta[0] == 0.0
+    pastes = mm.load_dataset("Pastes", backend="dict")
+    both = mm.lmm("strength ~ cask:batch + (1 | batch:cask) + (1 | batch)", pastes, reml=False)
+    assert any("the fixed effects of batch:cask take up" in message for message in both.messages)
+    numbers = changed(Subject=SLEEP.Subject.astype(int))  # a number in the fixed part is one slope
+    for formula, data in (
+        ("Reaction ~ Days + Subject + (1 | Subject)", numbers),
+        ("Reaction ~ Subject + (0 + Days | Subject)", SLEEP),
+    ):
+        assert not any(note in message for message in mm.lmm(formula, data, reml=False).messages)
+
+
+@pytest.mark.xfail(
+    strict=False, reason="Newton with average information creeps where the fixed part misses a mean"
+)
+@pytest.mark.parametrize("formula", ["y ~ 1 + (x | g)", "y ~ 0 + x + (x | g)"])
+def test_a_missing_fixed_slope_or_intercept_converges(formula):
+    rng = np.random.default_rng(0)
+    g, x = np.repeat(np.arange(30), 10), np.tile(np.arange(10.0), 30)
+    y = 100 + 10 * x + rng.normal(size=30)[g] * 5 + rng.normal(size=30)[g] * x + rng.normal(size=300) * 3
+    data = {"y": y, "x": x, "g": g}
+    fit = mm.lmm(formula, data)
+    assert fit.converged
+    assert fit.criterion == pytest.approx(mm.lmm(formula, data, method="lbfgsb").criterion, rel=1e-10)

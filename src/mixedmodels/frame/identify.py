@@ -11,13 +11,35 @@ from mixedmodels.design import RandomTerm
 from mixedmodels.errors import DataError, IdentifiabilityError
 from mixedmodels.frame.values import FactorColumn
 
-__all__ = ["check", "is_constant", "looks_nested", "overlapping_terms"]
+__all__ = ["check", "confounded_groups", "is_constant", "looks_nested", "overlapping_terms"]
 
 _FREE_DIAGONAL = (
     "us",
     "diag",
     "homdiag",
 )  # structures whose Sigma may be any multiple of a diagonal direction
+
+
+def confounded_groups(plan: Any, kinds: Sequence[str]) -> tuple[str, ...]:
+    """Notes on random intercepts of a factor whose levels all have fixed effects, such as ``g + (1 | g)``.
+
+    The fixed effects take up all differences between levels: REML does not depend on the variance at all, and
+    maximum likelihood puts it at zero.
+    """
+    wholly_fixed = {
+        frozenset(plan.expressions[i] for i in term)
+        for term in plan.fixed.terms
+        if all(kinds[i] == "factor" for i in term)
+    }
+    notes = []
+    for bar, label, group in zip(plan.bars, plan.bar_labels, plan.bar_groups, strict=True):
+        if bar.intercept and frozenset(plan.groups[group].expressions) in wholly_fixed:
+            name = plan.groups[group].name
+            notes.append(
+                f"the fixed effects of {name} take up all differences between its levels: the data say nothing "
+                f"about the variance of the intercept in {label}; leave out one of the two"
+            )
+    return tuple(notes)
 
 
 def is_constant(values: np.ndarray) -> bool:

@@ -36,8 +36,8 @@ def confounded_groups(plan: Any, kinds: Sequence[str]) -> tuple[str, ...]:
         if bar.intercept and frozenset(plan.groups[group].expressions) in wholly_fixed:
             name = plan.groups[group].name
             notes.append(
-                f"the fixed effects of {name} take up all differences between its levels: the data say nothing "
-                f"about the variance of the intercept in {label}; leave out one of the two"
+                f"the fixed effects of {name} take up all differences between its levels: the data say "
+                f"nothing about the variance of the intercept in {label}; leave out one of the two"
             )
     return tuple(notes)
 

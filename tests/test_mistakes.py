@@ -229,3 +229,17 @@ def test_a_missing_fixed_slope_or_intercept_converges(formula):
     fit = mm.lmm(formula, data)
     assert fit.converged
     assert fit.criterion == pytest.approx(mm.lmm(formula, data, method="lbfgsb").criterion, rel=1e-10)
+
+
+def test_factors_that_group_the_rows_alike_are_noted():
+    data = changed(lab=SLEEP.Subject.cat.codes.to_numpy() // 3, copy=SLEEP.Subject.astype(str) + "x")
+    nested = mm.LinearMixedModel("Reaction ~ Days + (1 | Subject) + (1 | lab/Subject)", data)
+    copied = mm.LinearMixedModel("Reaction ~ Days + (1 | Subject) + (Days | copy)", data)
+    for model, second in ((nested, "Subject:lab"), (copied, "copy")):
+        assert any(f"Subject and {second} group the rows alike" in note for note in model.design.notes)
+    pairs = {
+        "y": np.arange(40.0) % 7,
+        "a": np.arange(40) % 8,
+        "b": np.arange(40) // 5,
+    }  # 8 levels each, crossed
+    assert not any("alike" in n for n in mm.LinearMixedModel("y ~ 1 + (1|a) + (1|b)", pairs).design.notes)

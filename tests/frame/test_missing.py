@@ -55,15 +55,6 @@ def test_levels_that_lose_all_rows_disappear():
     assert "g2" not in list(nested.design.terms[0].levels.levels[1])
 
 
-def test_exclude_pads_and_omit_does_not():
-    rows = data(y=([3], np.nan))
-    frame = build(FORMULA, rows, na_action="exclude")
-    padded = frame.pad(frame.design.y)
-    assert padded.shape == (40,) and np.isnan(padded[3]) and np.isnan(padded).sum() == 1
-    omitted = build(FORMULA, rows)
-    assert omitted.pad(omitted.design.y).shape == (39,)
-
-
 def test_fail_names_the_columns():
     with pytest.raises(DataError, match=r"missing values \(x: 2\).*na_action"):
         build(FORMULA, data(x=([1, 2], np.nan)), na_action="fail")

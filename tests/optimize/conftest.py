@@ -155,7 +155,13 @@ class ToyLMM:
             raise FloatingPointError("not positive definite")
         pwrss, T, S, wpw = out[2:]
         s, qv = self.nu / pwrss, D @ S
-        return self.value(theta), D @ (T - s * S), s * wpw - s / pwrss * np.outer(qv, qv)
+        J, M = s * wpw - s / pwrss * np.outer(qv, qv), T - s * S
+        excess = np.zeros_like(J)
+        for f, (k, m) in enumerate(zip(self.k, self.m, strict=True)):
+            own = slice(at[f], at[f + 1])
+            cut = D[:, own].reshape(-1, k, k)
+            excess += np.einsum("ab,sbc,cd,tda->st", T[own].reshape(k, k), cut, M[own].reshape(k, k), cut) / m
+        return self.value(theta), D @ M, J, J + 0.5 * (excess + excess.T)
 
     def factors(self, theta):
         return [self.evaluator_factor(f, theta) for f in range(len(self.k))]

@@ -191,16 +191,6 @@ def test_columns_show_significant_digits(values, digits, expected):
     assert table.format_column(values, digits) == expected
 
 
-def test_p_values():
-    assert [table.format_p(p) for p in (0.0, 1e-20, 3.21e-5, 0.04567, float("nan"))] == [
-        "<2e-16",
-        "<2e-16",
-        "3.21e-05",
-        "0.0457",
-        "NaN",
-    ]
-
-
 def test_abbreviations():
     assert [
         abbreviate(name) for name in ("(Intercept)", "Days", "temperature", "xxxxxxxxxx", "ABCDEFGHI")

@@ -86,7 +86,7 @@ class LinearCovariance:
         The free positions of the factor; the others are zero. Parameters are numbered from 0 without gaps.
     """
 
-    __slots__ = ("_derivatives", "_flat", "entries", "k", "lower", "n_theta", "start", "upper")
+    __slots__ = ("_derivatives", "_flat", "_parameters", "entries", "k", "lower", "n_theta", "start", "upper")
 
     name = ""
     clip = "block"
@@ -98,6 +98,7 @@ class LinearCovariance:
         self.n_theta = int(parameters.max()) + 1
         self.entries = table
         self._flat = rows * k + columns
+        self._parameters = np.ascontiguousarray(parameters)
         on_diagonal = np.zeros(self.n_theta, dtype=bool)
         on_diagonal[parameters[rows == columns]] = True
         self.start = on_diagonal.astype(np.float64)
@@ -105,13 +106,13 @@ class LinearCovariance:
         self.upper = np.full(self.n_theta, np.inf)
         self._derivatives = np.zeros((self.n_theta, k, k))
         self._derivatives[parameters, rows, columns] = 1.0
-        for array in (table, self._flat, self.start, self.lower, self.upper, self._derivatives):
+        for array in (table, self._flat, self._parameters, self.start, self.lower, self.upper, self._derivatives):
             array.setflags(write=False)
 
     def factor(self, theta: np.ndarray) -> np.ndarray:
         """Relative factor, shape (k, k), lower triangular."""
         out = np.zeros(self.k * self.k)
-        out[self._flat] = np.asarray(theta, dtype=np.float64)[self.entries[:, 2]]
+        out[self._flat] = np.asarray(theta, dtype=np.float64)[self._parameters]
         return out.reshape(self.k, self.k)
 
     def factor_derivatives(self, theta: np.ndarray) -> np.ndarray:
@@ -121,7 +122,7 @@ class LinearCovariance:
     def theta_of(self, factor: np.ndarray) -> np.ndarray:
         """Parameters of a lower-triangular factor that lies in the structure (inverse of `factor`)."""
         out = np.empty(self.n_theta)
-        out[self.entries[:, 2]] = np.asarray(factor, dtype=np.float64).reshape(-1)[self._flat]
+        out[self._parameters] = np.asarray(factor, dtype=np.float64).reshape(-1)[self._flat]
         return out
 
     def parameter_names(self, columns: tuple[str, ...]) -> tuple[str, ...]:

@@ -83,8 +83,10 @@ def check_perfect_fit(sigma: float, y: np.ndarray, offset: np.ndarray | None) ->
         The model reproduces the response exactly; the likelihood is unbounded.
     """
     response = y if offset is None else y - offset
-    centred = response - response.mean()
-    spread = math.sqrt(float(centred @ centred) / max(1, response.shape[0] - 1))
+    n = response.shape[0]
+    shifted = response - response[0]  # the first value belongs to the sample: no digits are lost
+    total = float(np.add.reduce(shifted))
+    spread = math.sqrt(max(float(shifted.dot(shifted)) - total * total / n, 0.0) / max(1, n - 1))
     if not sigma > _PERFECT * spread:
         raise DataError(
             "perfect fit: the model reproduces the response exactly, so the residual variance is zero and "

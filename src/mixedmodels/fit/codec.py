@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import DataError
+from mixedmodels.frame.factors import CategoryLevels
 
 __all__ = ["Decoder", "Encoder"]
 
@@ -69,6 +70,8 @@ class Encoder:
             return value
         if isinstance(value, float):
             return value if math.isfinite(value) else {"$": "float", "value": repr(float(value))}
+        if isinstance(value, CategoryLevels):
+            value = value.values
         if isinstance(value, np.ndarray):
             return self._array(value)
         if isinstance(value, np.generic):

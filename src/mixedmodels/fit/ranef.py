@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixedmodels.frame.factors import CategoryLevels
+
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
 
@@ -38,8 +40,8 @@ class TermEffects:
 def level_array(term: RandomTerm) -> np.ndarray:
     """Levels of a term as a one-dimensional array, of their own type where they have one."""
     levels = term.levels
-    if isinstance(levels, np.ndarray):
-        return levels
+    if isinstance(levels, (np.ndarray, CategoryLevels)):
+        return np.asarray(levels)
     items = list(levels)
     array = np.asarray(items) if len({type(item) for item in items}) == 1 else np.empty(0)
     if array.ndim != 1 or array.shape[0] != len(items):

@@ -186,7 +186,7 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
     if options.control is not None:
         keywords["control"] = options.control
     method = "newton" if options.method == "auto" else options.method
-    # the certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it when looked at
+    # The certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it if wanted.
     optimum = minimize(objective, method, _start(options.start, objective), certify=False, **keywords)
     kind = LMMFit
     if is_function_frame(frame):
@@ -204,7 +204,7 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
 
 
 def _steep(optimum: Any) -> bool:
-    """Whether the criterion still falls where the optimiser stopped (theta is relative, so this has no units)."""
+    """Whether the criterion still falls where the optimiser stopped; theta is relative, so without units."""
     if optimum.gradient is None:
         return False
     pairs = zip(optimum.gradient.tolist(), optimum.theta.tolist(), strict=True)

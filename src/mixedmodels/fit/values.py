@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import mixedmodels.solver._kernels.crossproducts as kernels
 from mixedmodels.errors import OptionError
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def term_contribution(
 def add_random_effects(eta: np.ndarray, design: Design, b: Sequence[np.ndarray]) -> np.ndarray:
     """``eta + sum_b Z_b b_b`` in place."""
     for term, values in zip(design.terms, b, strict=True):
-        eta += term_contribution(term.codes, term.Z, values)
+        kernels.add_effects(eta, term.codes, term.Z, values)
     return eta
 
 

@@ -83,14 +83,6 @@ class ModelFrame:
         """Rows of the data that are in the design, counting from 0."""
         return np.arange(self.n_rows) if self.kept is None else self.kept
 
-    def pad(self, values: np.ndarray) -> np.ndarray:
-        """Values of the design's rows; with ``na_action="exclude"`` padded by NaN to all rows of the data."""
-        if self.na_action != "exclude" or self.kept is None:
-            return values
-        padded = np.full((self.n_rows, *values.shape[1:]), np.nan)
-        padded[self.kept] = values
-        return padded
-
     def new_data(
         self,
         data: Any,

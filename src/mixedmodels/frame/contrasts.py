@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -171,9 +172,17 @@ def _successive_differences(m: int) -> np.ndarray:
     return np.where(below, j / m, j / m - 1.0)
 
 
+@lru_cache(maxsize=64)
+def _equidistant(m: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Polynomial contrasts for the scores 1, ..., m, read-only."""
+    matrix, names = _polynomial(m, np.arange(1.0, m + 1.0))
+    matrix.setflags(write=False)
+    return matrix, names
+
+
 def _polynomial(m: int, scores: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     if scores is None:
-        scores = np.arange(1.0, m + 1.0)
+        return _equidistant(m)
     scores = np.asarray(scores, dtype=float)
     if scores.shape != (m,) or not np.isfinite(scores).all() or np.unique(scores).size != m:
         raise OptionError(f"scores of poly contrasts must be {m} different finite numbers, one per level")

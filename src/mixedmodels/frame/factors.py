@@ -7,7 +7,7 @@ language); categoricals keep the order of their categories. Levels without a row
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from mixedmodels.frame.values import FactorColumn
 
 __all__ = [
     "LOGICAL",
+    "CategoryLevels",
     "InteractionLevels",
     "code_column",
     "code_integers",
@@ -31,6 +32,45 @@ __all__ = [
 LOGICAL = np.array(["FALSE", "TRUE"], dtype=object)  # levels of truth values, as R spells them
 
 _CHUNK = 1 << 16  # rows per pass: the shifted copy of a chunk stays in the cache
+
+
+class CategoryLevels(Sequence[Any]):
+    """Texts or other objects that a data-frame library keeps in a form of its own, converted when asked for.
+
+    Parameters
+    ----------
+    source : immutable sequence with ``to_list``
+        For instance the categories of a pandas categorical.
+    """
+
+    __slots__ = ("_array", "source")
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self._array: np.ndarray | None = None
+
+    @property
+    def values(self) -> np.ndarray:
+        """The levels as an array of objects."""
+        if self._array is None:
+            self._array = np.empty(len(self.source), dtype=object)
+            self._array[:] = self.source.to_list()
+        return self._array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.values, dtype=dtype) if copy else np.asarray(self.values, dtype=dtype)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.values[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.values)
+
+    def __repr__(self) -> str:
+        return repr(self.values)
 
 
 class InteractionLevels(Sequence[str]):
@@ -180,7 +220,7 @@ def drop_unused(codes: np.ndarray, levels: Any) -> tuple[np.ndarray, Any, tuple[
     present = np.zeros(m + 1, dtype=bool)  # the last entry catches -1
     present[codes] = True
     present = present[:m]
-    if present.all():
+    if np.count_nonzero(present) == m:
         return codes, levels, ()
     (kept,) = present.nonzero()
     table = np.full(m + 1, -1, dtype=np.int32)
@@ -193,7 +233,7 @@ def take_levels(levels: Any, kept: np.ndarray) -> Any:
     """The levels at the indices `kept`, in the same kind of container."""
     if isinstance(levels, InteractionLevels):
         return InteractionLevels(levels.levels, levels.combinations[kept])
-    if isinstance(levels, np.ndarray):
+    if isinstance(levels, (np.ndarray, CategoryLevels)):
         return levels[kept]
     return tuple(levels[i] for i in kept.tolist())
 
@@ -252,19 +292,22 @@ def interact(factors: Sequence[FactorColumn]) -> FactorColumn:
     The full cross product is never formed. A row missing in any factor is missing.
     """
     codes = factors[0].codes
-    m = len(factors[0].levels)
-    columns = [np.arange(m, dtype=np.int32)]
+    combinations = np.arange(len(factors[0].levels), dtype=np.int32)[:, None]
     for factor in factors[1:]:
         width = len(factor.levels)
-        missing = (codes < 0) | (factor.codes < 0)
         key = codes.astype(np.int64)
         key *= width
         key += factor.codes
-        inner = _code_present(key, ~missing) if missing.any() else FactorColumn(*code_integers(key))
+        if codes.shape[0] and (np.minimum.reduce(codes) < 0 or np.minimum.reduce(factor.codes) < 0):
+            inner = _code_present(key, (codes >= 0) & (factor.codes >= 0))
+        else:
+            inner = FactorColumn(*code_integers(key))
         codes = inner.codes
-        first, second = np.divmod(np.asarray(inner.levels, dtype=np.int64), width)
-        columns = [column[first] for column in columns] + [second.astype(np.int32)]
-    combinations = np.column_stack(columns).astype(np.int32, copy=False)
+        first = np.asarray(inner.levels, dtype=np.int64) // width
+        extended = np.empty((first.shape[0], combinations.shape[1] + 1), dtype=np.int32)
+        extended[:, :-1] = combinations[first]
+        extended[:, -1] = inner.levels - first * width
+        combinations = extended
     return FactorColumn(codes, InteractionLevels([f.levels for f in factors], combinations))
 
 

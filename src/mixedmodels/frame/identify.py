@@ -218,8 +218,8 @@ def looks_nested(outer: FactorColumn, inner: FactorColumn) -> bool:
     key *= m_inner
     key += inner.codes
     present.ravel()[key] = True
-    sizes = np.count_nonzero(present, axis=1)
-    if 2 * int(sizes.sum()) > n:
+    if 2 * np.count_nonzero(present) > n:
         return False
+    sizes = np.count_nonzero(present, axis=1)
     first_missing = np.where(present.all(axis=1), m_inner, np.argmin(present, axis=1))
     return bool((first_missing == sizes).all()) and int(sizes.min()) > 1

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import DataError
-from mixedmodels.frame.factors import LOGICAL, code_column, code_texts, sort_levels
+from mixedmodels.frame.factors import LOGICAL, CategoryLevels, code_column, code_texts, sort_levels
 from mixedmodels.frame.labels import level_labels
 from mixedmodels.frame.values import FactorColumn, Value
 
 __all__ = ["Raw", "collect", "plain_column", "reader_of", "to_numbers"]
 
 Raw = Any
+_FEW = 2000  # rows up to which a Python loop beats the start of a polars query
 
 
 def reader_of(data: Any) -> Callable[[Any], tuple[str, Any, int, Callable[[str], Raw]]] | None:
@@ -111,8 +112,8 @@ def _from_extension(array: Any, name: str) -> Raw:
     pandas = sys.modules["pandas"]
     dtype = array.dtype
     if isinstance(dtype, pandas.CategoricalDtype):
-        levels = _category_levels(array.categories)
-        codes = np.asarray(array.codes).astype(np.int32)
+        levels = _category_levels(dtype.categories)
+        codes = array.codes.astype(np.int32)
         return FactorColumn(codes, levels, ordered=bool(dtype.ordered))
     if isinstance(dtype, pandas.DatetimeTZDtype):
         return np.asarray(array.tz_convert(None))
@@ -139,14 +140,16 @@ def _from_extension(array: Any, name: str) -> Raw:
     return _from_pandas_object(np.asarray(array, dtype=object), name)
 
 
-def _category_levels(categories: Any) -> np.ndarray:
-    """Categories of a pandas categorical as an array; dates as their ISO texts."""
-    levels = np.asarray(categories)
-    if levels.dtype.kind in "iuf":
-        return levels
-    if levels.dtype.kind in "mM":
-        return np.array(level_labels(levels), dtype=object)
-    return levels.astype(object)
+def _category_levels(categories: Any) -> Any:
+    """Categories of a pandas categorical; dates as their ISO texts, texts converted only when asked for."""
+    kind = categories.dtype.kind
+    if kind in "iufmMb":
+        levels = np.asarray(categories)
+        if levels.dtype.kind in "iuf":
+            return levels
+        if levels.dtype.kind in "mM":
+            return np.array(level_labels(levels), dtype=object)
+    return CategoryLevels(categories)
 
 
 def _from_pandas_object(array: np.ndarray, name: str) -> Raw:
@@ -181,10 +184,11 @@ def _read_polars(frame: Any) -> tuple[str, Any, int, Callable[[str], Raw]]:
                 return _masked(series.fill_null(False).to_numpy(), series.is_null().to_numpy())
             return series.to_numpy()
         if dtype == polars.Enum:
-            levels = np.array(dtype.categories.to_list(), dtype=object)
-            return FactorColumn(_polars_codes(series), levels)
+            return FactorColumn(_polars_codes(series), CategoryLevels(dtype.categories))
         if dtype in (polars.String, polars.Categorical):
             # A polars Categorical numbers its categories in an order the user did not choose: sort them.
+            if frame.height <= _FEW and not series.null_count():
+                return FactorColumn(*sort_levels(*code_texts(series.to_list())))
             levels = series.drop_nulls().unique().cast(polars.String).sort().to_list()
             coded = series.cast(polars.String).cast(polars.Enum(levels))
             return FactorColumn(_polars_codes(coded), np.array(levels, dtype=object))
@@ -201,8 +205,10 @@ def _read_polars(frame: Any) -> tuple[str, Any, int, Callable[[str], Raw]]:
 
 def _polars_codes(series: Any) -> np.ndarray:
     """Physical codes of an Enum series as int32, -1 for null."""
-    polars = sys.modules["polars"]
-    return series.to_physical().cast(polars.Int32).fill_null(-1).to_numpy().astype(np.int32)
+    codes = series.to_physical()
+    if codes.null_count():
+        codes = codes.cast(sys.modules["polars"].Int32).fill_null(-1)
+    return codes.to_numpy().astype(np.int32)
 
 
 # --- pyarrow ---------------------------------------------------------------------------------------------

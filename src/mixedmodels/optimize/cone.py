@@ -1,7 +1,7 @@
 r"""Newton's method in the covariance matrices themselves, on the cone of positive semi-definite ones.
 
-As a function of :math:`\Sigma_b` the criterion is smooth up to the boundary of the cone and beyond: there are no
-curved valleys, no stationary points without meaning and no columns whose sign is free, which is what makes
+As a function of :math:`\Sigma_b` the criterion is smooth up to the boundary of the cone and beyond: there are
+no curved valleys, no stationary points without meaning and no columns whose sign is free, which is what makes
 triangular factors of (nearly) singular matrices hard to optimise over. With x the distinct entries of all
 :math:`\Sigma_b`, g the gradient and J the average information in x, each iteration
 
@@ -10,10 +10,12 @@ triangular factors of (nearly) singular matrices hard to optimise over. With x t
    :math:`\Sigma = BB'`, row-pivoted so that its leading part never degenerates. Columns that die are set to exactly
    zero; where a negative eigenvalue of the model's :math:`M = \partial q/\partial\Sigma` shows that a dead direction
    pays, it is taken up again;
+   Far from the optimum, J is replaced by the expected information as it would be in a balanced design: average
+   information is far too small above the optimum and too large below it;
 2. goes there, or, if the criterion does not fall enough, to a point on the segment (the cone is convex);
-3. corrects J by a symmetric rank-one secant update once the steps get short. The correction need not be
-   positive definite in x, because on the boundary the curvature of the cone (:math:`M \neq 0`) adds to it; it is used
-   where the matrix of the steps in B stays positive definite.
+3. corrects the matrix of the steps in B by symmetric rank-one secant updates once the steps get short, as long as
+   it stays positive definite: average information is not quite the curvature, least of all on the boundary and with
+   few levels.
 
 :math:`-\min q`, the predicted decrease, is zero at a point exactly if the first-order conditions hold there
 (:math:`M_b \succeq 0, M_b \Sigma_b = 0`). It is the measure of convergence.
@@ -34,13 +36,21 @@ from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.optimum import Status
 from mixedmodels.optimize.run import Run
 
-__all__ = ["ConeModel", "cone_newton", "has_cone", "lower_triangular", "minimise_model", "plain_bounds", "tables_of_entries"]
+__all__ = [
+    "ConeModel",
+    "cone_newton",
+    "has_cone",
+    "lower_triangular",
+    "minimise_model",
+    "plain_bounds",
+    "tables_of_entries",
+]
 
 NOISE = 1e-13  # rounding of the criterion, relative
 DEPENDENT = 1e-13  # what is left of a row, relative to the row, when it depends on the rows before
 RIDGE = 1e-13  # of the largest diagonal, so that null directions of the model can be walked along
-NEAR = 0.5  # predicted decrease (deviance units) below which the secant correction may be used
-SLOW = 0.1  # ... as soon as a step shrinks the predicted decrease by less than this
+NEAR = 0.5  # predicted decrease (deviance units): above it expected information, below it secant corrections
+SLOW = 0.1  # ... those as soon as a step shrinks the predicted decrease by less than this
 GUARD = 0.1  # smallest pivots with the correction, as a share of those without
 INNER = 60  # steps of the inner problem
 SMALL = 1e-2  # columns at most this long, relative to the first, are tried at zero
@@ -137,11 +147,11 @@ def _reflect(A: np.ndarray, row: int, c: int, size: float, rows: Sequence[int]) 
     v[0] += size if v[0] > 0.0 else -size
     norm = float(v @ v)
     sign = -1.0 if A[row, c] > 0.0 else 1.0  # what the reflection makes of the first entry
-    rows = np.asarray(rows)
+    at = np.asarray(rows)
     if norm > 0.0:
-        A[np.ix_(rows, range(c, A.shape[1]))] -= np.outer(A[rows, c:] @ v, v * (2.0 / norm))
+        A[at[:, None], np.arange(c, A.shape[1])] -= np.outer(A[at, c:] @ v, v * (2.0 / norm))
     if sign < 0.0:
-        A[rows, c] = -A[rows, c]
+        A[at, c] = -A[at, c]
     A[row, c + 1 :] = 0.0
 
 
@@ -252,8 +262,8 @@ def cholesky(A: np.ndarray, ridge: float) -> np.ndarray | None:
 
 
 def minimise_model(
-    model: ConeModel, start: Sequence[np.ndarray], cap: float, guard: np.ndarray | None = None
-) -> tuple[list[np.ndarray], float, int] | None:
+    model: ConeModel, start: Sequence[np.ndarray], cap: float
+) -> tuple[list[np.ndarray], float, int]:
     """Minimise the model over the cone.
 
     Parameters
@@ -263,9 +273,6 @@ def minimise_model(
         Factors of x0.
     cap : float
         Longest entry of a factor, as a multiple of the longest of the start.
-    guard : ndarray, shape (r, r), optional
-        The information without its secant correction. With it the search is local, and is given up where the
-        correction takes away too much.
 
     Returns
     -------
@@ -286,19 +293,14 @@ def minimise_model(
         gz, G, curvature = factor_derivatives(tables, factors, orders, g, J)
         H = G.T @ J @ G + curvature
         top = float(np.diag(H).max())
-        ridge = RIDGE * top if top > 0.0 else 1.0
-        if guard is not None:
-            with_it, without = cholesky(H, ridge), cholesky(G.T @ guard @ G + curvature, ridge)
-            if with_it is None or without is None:
-                return None
-            if np.any(np.diag(with_it) ** 2 < GUARD * np.diag(without) ** 2):
-                return None
+        pull = float(np.abs(gz).max()) / big
+        ridge = max(RIDGE * top, 1e-10 * pull) if top > 1e-10 * pull else max(pull, 1e-300)
         moved = False
         while steps < INNER:
             steps += 1
             L = cholesky(H, mu + ridge)
             if L is None:
-                mu = max(4.0 * mu, 1e-10 * top)
+                mu = max(10.0 * mu, 1e-3 * max(top, ridge))
                 continue
             step = -np.linalg.solve(L.T, np.linalg.solve(L, gz))
             size = float(np.abs(step).max())
@@ -313,14 +315,12 @@ def minimise_model(
                 mu = 0.0 if q - value > 0.5 * predicted or mu < 1e-6 * top else 0.1 * mu
                 factors, q, g, moved = trial, value, slope, True
                 break
-            if guard is not None:
-                return None
-            mu = max(4.0 * mu, 1e-3 * top)
+            mu = max(4.0 * mu, 1e-3 * max(top, ridge))
         if moved:
             factors, q, g = _truncated(model, factors, q, g)
             if steps < INNER and max(float(np.abs(B).max()) for B in factors) <= big:
                 continue
-        elif steps < INNER and guard is None and escapes < 20:
+        elif steps < INNER and escapes < 20:
             taken = _widened(model, factors, q, g, big)
             if taken is not None:
                 factors = taken
@@ -397,17 +397,17 @@ def _widened(
 class _Point:
     """A point with its derivatives."""
 
-    __slots__ = ("J", "f", "factors", "g", "theta", "x")
+    __slots__ = ("J", "expected", "f", "factors", "g", "theta", "x")
 
     def __init__(
         self,
         theta: np.ndarray,
         factors: list[np.ndarray],
         x: np.ndarray,
-        result: tuple[float, np.ndarray, np.ndarray],
+        result: tuple[float, np.ndarray, np.ndarray, np.ndarray],
     ) -> None:
         self.theta, self.factors, self.x = theta, factors, x
-        self.f, self.g, self.J = result
+        self.f, self.g, self.J, self.expected = result
 
 
 class ConeSearch:
@@ -428,6 +428,7 @@ class ConeSearch:
         self.sigma_units = entries_of(tables, [self.units[np.diag(table)][:, None] for table in tables])
         self.run = Run(theta=np.array([]))
         self.C: np.ndarray | None = None
+        self.orders: list[list[int]] = []
         self.corrected = False
 
     def evaluate(self, factors: Sequence[np.ndarray]) -> _Point | None:
@@ -442,13 +443,14 @@ class ConeSearch:
             theta[table[i, j]] = L[i, j]
         theta = theta / self.units
         try:
-            f, g, J = self.objective.sigma_model(theta)
+            f, g, J, expected = self.objective.sigma_model(theta)
         except (FloatingPointError, np.linalg.LinAlgError):
             return None
-        if not (math.isfinite(f) and np.all(np.isfinite(g)) and np.all(np.isfinite(J))):
+        if not (math.isfinite(f) and np.all(np.isfinite(g)) and np.all(np.isfinite(J + expected))):
             return None
-        g, J = g / self.sigma_units, J / np.outer(self.sigma_units, self.sigma_units)
-        return _Point(theta, factors, entries_of(self.tables, factors), (float(f), g, J))
+        unit, units = self.sigma_units, np.outer(self.sigma_units, self.sigma_units)
+        result = float(f), g / unit, J / units, expected / units
+        return _Point(theta, factors, entries_of(self.tables, factors), result)
 
     def start(self, theta: np.ndarray) -> _Point | None:
         """The start, pulled towards zero while the criterion does not exist there."""
@@ -466,54 +468,100 @@ class ConeSearch:
         self.run.theta = theta
         return None
 
-    def step(self, point: _Point, last: float) -> tuple[list[np.ndarray], float]:
-        """Minimum of the model and the predicted decrease, with the secant correction where that helps."""
+    def step(self, point: _Point, last: float) -> tuple[list[np.ndarray], list[np.ndarray], float]:
+        """Minima of the model, the better one and that of J alone, and the predicted decrease."""
         cap = self.control.cap
         found = minimise_model(ConeModel(self.tables, point.x, point.g, point.J), point.factors, cap)
-        assert found is not None
-        factors, decrease, escapes = found
+        plain, decrease, escapes = found
+        factors = plain
+        if decrease > NEAR:
+            found = minimise_model(ConeModel(self.tables, point.x, point.g, point.expected), point.factors, cap)
+            factors, decrease, escapes = found
         self.run.escapes += escapes
         if self.C is not None and decrease < NEAR and (self.corrected or decrease > SLOW * last):
-            model = ConeModel(self.tables, point.x, point.g, point.J + self.C)
-            better = minimise_model(model, point.factors, cap, guard=point.J)
+            better = self.corrected_step(point)
             if better is not None and 0.1 * decrease < better[1] < 100.0 * decrease:
                 factors, decrease = better[0], max(decrease, better[1])
                 self.corrected = True
             else:
                 self.C = None
-        return factors, decrease
+        return factors, plain, decrease
 
-    def advance(self, point: _Point, target: list[np.ndarray], decrease: float) -> _Point | None:
-        """A point between `point` and `target` where the criterion is low enough; updates the correction."""
+    def advance(
+        self, point: _Point, target: list[np.ndarray], plain: list[np.ndarray], decrease: float
+    ) -> _Point | None:
+        """A point between `point` and a target where the criterion is low enough; updates the correction.
+
+        J alone is convex, hence the criterion falls at first on the segment to its minimum. To the better
+        target it need not: that may lie on a curved face, with higher ground between.
+        """
         noise = NOISE * (1.0 + abs(point.f))
         toward = entries_of(self.tables, target) - point.x
         slope = float(point.g @ toward)
         t, factors = 1.0, target
         for _ in range(12):
             trial = self.evaluate(factors)
-            if trial is None:
-                t *= 0.2
-            else:
+            if trial is not None:
                 fall = point.f - trial.f
-                if fall >= -1e-4 * slope * t - noise or (decrease < 1e-6 and abs(fall) < 100.0 * noise):
+                gain = decrease if t == 1.0 else -slope * t
+                if fall >= 1e-4 * gain - noise or (decrease < 1e-6 and abs(fall) < 100.0 * noise):
                     self.learn(point, trial, t == 1.0 and fall >= 0.25 * decrease)
                     return trial
-                t = _cubic(t, slope, fall, float(trial.g @ toward))
+            if t == 1.0 and slope > -0.5 * decrease and target is not plain:
+                self.C = None
+                target = factors = plain
+                toward = entries_of(self.tables, target) - point.x
+                slope = float(point.g @ toward)
+                continue
+            t = 0.2 * t if trial is None else _cubic(t, slope, fall, float(trial.g @ toward))
             factors = [
                 np.column_stack([math.sqrt(1.0 - t) * B, math.sqrt(t) * A])
                 for B, A in zip(point.factors, target, strict=True)
             ]
         return None
 
+    def corrected_step(self, point: _Point) -> tuple[list[np.ndarray], float] | None:
+        """Newton step in the pivoted factors with the secant correction, and its predicted decrease."""
+        turned = [pivoted(B) for B in point.factors]
+        factors, orders = [B for B, _ in turned], [p for _, p in turned]
+        gz, G, curvature = factor_derivatives(self.tables, factors, orders, point.g, point.J)
+        H = G.T @ point.J @ G + curvature
+        ridge = RIDGE * float(np.diag(H).max())
+        without, L = cholesky(H, ridge), cholesky(H + self.C, ridge)
+        if without is None or L is None or np.any(np.diag(L) ** 2 < GUARD * np.diag(without) ** 2):
+            return None
+        step = -np.linalg.solve(L.T, np.linalg.solve(L, gz))
+        target = _stepped(self.tables, factors, orders, step)
+        model = ConeModel(self.tables, point.x, point.g, point.J)
+        q, g, _ = model.at(target)
+        return _truncated(model, target, q, g)[0], -0.5 * float(gz @ step)
+
     def learn(self, old: _Point, new: _Point, good: bool) -> None:
-        """Symmetric rank-one update, so that (J + C) d = change of the gradient; forgotten after a bad step."""
+        """Symmetric rank-one update, so that (H + C) d = change of the gradient; forgotten after a bad step.
+
+        In the coordinates of the new point's pivoted factors: there the second derivatives have no part that
+        only keeps the steps on a curved face.
+        """
+        turned = [pivoted(B) for B in new.factors]
+        factors, orders = [B for B, _ in turned], [p for _, p in turned]
+        if not good or orders != self.orders:
+            self.C, self.orders = None, orders
         if not good:
-            self.C = None
             return
-        d = new.x - old.x
-        rest = new.g - old.g - new.J @ d
+        before = []
+        for B, p in zip(old.factors, orders, strict=True):
+            L = np.empty_like(B)
+            L[p] = lower_triangular(B[p])
+            before.append(L)
+        gz, G, curvature = factor_derivatives(self.tables, factors, orders, new.g, new.J)
+        d = np.empty(len(gz))
+        for table, A, B, p in zip(self.tables, factors, before, orders, strict=True):
+            i, c = np.tril_indices(len(table))
+            d[table[i, c]] = (A - B)[np.asarray(p)[i], c]
+        rest = gz - factor_derivatives(self.tables, before, orders, old.g, old.J)[0]
+        rest -= G.T @ (new.J @ (G @ d)) + curvature @ d
         if self.C is not None:
-            rest = rest - self.C @ d
+            rest -= self.C @ d
         along = float(rest @ d)
         if abs(along) > 1e-8 * math.sqrt(float(rest @ rest) * float(d @ d)):
             update = np.outer(rest, rest) / along
@@ -524,7 +572,7 @@ class ConeSearch:
         run, tol = self.run, self.control.tol
         last, extra = math.inf, True
         while True:
-            target, run.decrement = self.step(point, last)
+            target, plain, run.decrement = self.step(point, last)
             if self.control.trace:
                 run.trace.append((run.iterations, point.theta.copy(), point.f))
             stop = self.monitor(run.iterations, point.theta, point.f, run.decrement)
@@ -539,7 +587,7 @@ class ConeSearch:
             rounding = run.decrement < max(1e-8, NOISE * abs(point.f))
             if rounding and run.decrement > 0.5 * last:
                 return point, Status.CONVERGED  # nothing left but rounding
-            new = self.advance(point, target, run.decrement)
+            new = self.advance(point, target, plain, run.decrement)
             if new is None:
                 return point, Status.CONVERGED if rounding else Status.STALLED
             run.iterations += 1

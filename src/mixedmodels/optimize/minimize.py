@@ -13,7 +13,7 @@ import numpy as np
 from mixedmodels.errors import OptionError
 from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.newton import Run, Search, descend, factorise, newton
-from mixedmodels.optimize.optimum import KKT, Optimum, Status
+from mixedmodels.optimize.optimum import KKT, Optimum, Status, Trace
 from mixedmodels.optimize.progress import Progress
 
 __all__ = ["METHODS", "minimize", "with_conditions"]
@@ -67,8 +67,8 @@ def minimize(
     progress : "auto", True, False, None or callable
         See `mixedmodels.optimize.progress.Progress`.
     certify : bool
-        Whether to ask the objective for its first-order conditions at the end (``Optimum.kkt``); `with_conditions`
-        adds them later.
+        Whether to ask the objective for its first-order conditions at the end (``Optimum.kkt``);
+        `with_conditions` adds them later.
 
     Returns
     -------
@@ -92,9 +92,11 @@ def minimize(
     >>> optimum.theta, optimum.status.value
     (array([0., 2.]), 'boundary')
     """
-    theta0 = _start(objective, start)
     name = method if isinstance(method, str) else getattr(method, "__name__", "callable")
     run_method = _resolve(method)
+    compiled = method == "newton" and len(objective.lower) > 0 and hasattr(objective, "newton_minimize")
+    # the compiled loop knows the start of its objective
+    theta0 = None if compiled and start is None else _start(objective, start)
     shown = Progress(progress)
     began = time.perf_counter()
     deadline = math.inf if control.max_seconds is None else began + control.max_seconds
@@ -108,12 +110,8 @@ def minimize(
         return Status.MAX_SECONDS if time.perf_counter() > deadline else None
 
     try:
-        if len(theta0) == 0:
-            run = Run(
-                theta=theta0, value=float(objective.value(theta0)), status=Status.CONVERGED, decrement=0.0
-            )
-            run.gradient, run.hessian, run.evaluations = np.zeros(0), np.zeros((0, 0)), 1
-        elif method == "newton" and hasattr(objective, "newton_minimize"):
+        run: Run | None = None
+        if compiled:
             facts: dict[str, Any] | None = objective.newton_minimize(
                 theta0,
                 tol=control.tol,
@@ -123,22 +121,25 @@ def minimize(
                 cap=control.cap,
                 trace=control.trace,
             )
-            run = newton(objective, theta0, control, monitor) if facts is None else _from_facts(facts)
-        else:
-            run = run_method(objective, theta0, control, monitor)
+            run = None if facts is None else _from_facts(facts)
+        if run is None:
+            point = _start(objective, start) if theta0 is None else theta0
+            run = run_method(objective, point, control, monitor) if len(point) else _constant(objective, point)
     except KeyboardInterrupt:
-        run = Run(theta=best[1], value=best[0], status=Status.INTERRUPTED)
+        theta = _start(objective, start) if best[1] is None else best[1]
+        run = Run(theta=theta, value=best[0], status=Status.INTERRUPTED)
         if not math.isfinite(best[0]):
-            run.value = float(objective.value(best[1]))
+            run.value = float(objective.value(theta))
     finally:
         shown.close()
-    if run.hessian is None or not run.hessian.any():
+    if not run.hessian.any():
         _fill(run, objective)
+    known = len(run.gradient) == len(run.theta)
     optimum = Optimum(
         theta=run.theta,
         value=run.value,
-        gradient=run.gradient,
-        hessian=run.hessian,
+        gradient=run.gradient if known else None,
+        hessian=run.hessian if known else None,
         status=run.status,
         iterations=run.iterations,
         evaluations=run.evaluations,
@@ -175,6 +176,19 @@ def _start(objective: Any, start: np.ndarray | None) -> np.ndarray:
     if not np.all(np.isfinite(theta)):
         raise OptionError("start holds values that are not finite")
     return np.minimum(np.maximum(theta, objective.lower), objective.upper)
+
+
+def _constant(objective: Any, theta: np.ndarray) -> Run:
+    """The result for an objective without parameters."""
+    return Run(
+        theta=theta,
+        value=float(objective.value(theta)),
+        gradient=np.zeros(0),
+        hessian=np.zeros((0, 0)),
+        status=Status.CONVERGED,
+        evaluations=1,
+        decrement=0.0,
+    )
 
 
 def _resolve(method: str | Callable[..., Any]) -> Callable[..., Run]:
@@ -246,7 +260,7 @@ def _fill(run: Run, objective: Any) -> None:
     try:
         value, g, H = objective.newton(run.theta)
     except (AttributeError, NotImplementedError, FloatingPointError, np.linalg.LinAlgError):
-        run.gradient = run.hessian = None
+        run.gradient, run.hessian = np.zeros(0), np.zeros((0, 0))
         return
     run.value, run.gradient, run.hessian = float(value), np.asarray(g), np.asarray(H)
     run.evaluations += 1
@@ -267,8 +281,6 @@ def _callback(monitor: Callable[..., Status | None], shown: Progress) -> Callabl
 
 
 def _from_facts(facts: dict[str, Any]) -> Run:
-    trace = facts.get("trace")
-    rows = [] if trace is None else [(int(row[0]), row[2:], float(row[1])) for row in trace]
     return Run(
         theta=facts["theta"],
         value=facts["value"],
@@ -280,20 +292,23 @@ def _from_facts(facts: dict[str, Any]) -> Run:
         gradient_evaluations=facts["evaluations"],
         decrement=facts["decrement"],
         escapes=facts["escapes"],
-        trace=rows,
+        trace=[] if facts["trace"] is None else Trace(facts["trace"]),
     )
 
 
+_ENDS = {
+    Status.CONVERGED: "converged",
+    Status.BOUNDARY: "converged on the boundary",
+    Status.MAXITER: "stopped after {} iterations without convergence",
+    Status.INTERRUPTED: "interrupted; this is the best point so far",
+    Status.MAX_SECONDS: "stopped by the time limit; this is the best point so far",
+    Status.STALLED: "stalled",
+    Status.NOT_POSITIVE_DEFINITE: "the criterion cannot be computed at the start",
+}
+
+
 def _message(run: Run) -> str:
-    what = {
-        Status.CONVERGED: "converged",
-        Status.BOUNDARY: "converged on the boundary",
-        Status.MAXITER: f"stopped after {run.iterations} iterations without convergence",
-        Status.INTERRUPTED: "interrupted; this is the best point so far",
-        Status.MAX_SECONDS: "stopped by the time limit; this is the best point so far",
-        Status.STALLED: "stalled",
-        Status.NOT_POSITIVE_DEFINITE: "the criterion cannot be computed at the start",
-    }[run.status]
+    what = _ENDS[run.status].format(run.iterations)
     note = f" ({run.note})" if run.note else ""
     remedy = run.status.remedy
     return f"{what}{note}. {remedy}" if remedy else f"{what}{note}."

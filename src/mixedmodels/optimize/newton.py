@@ -18,7 +18,7 @@ At the end parameters next to a bound are set exactly on it if the value does no
 polished, and the certificate of the objective is asked: where M is not positive semi-definite, theta = 0 was
 a saddle point, and the search goes on along the eigenvector.
 
-``mixedmodels.solver._kernels.newton`` holds the compiled twin; both take the same steps.
+Objectives that are functions of covariance matrices are minimised in these: ``mixedmodels.optimize.cone``.
 """
 
 from __future__ import annotations
@@ -194,6 +194,7 @@ class Search:
                 self.accept(theta, (run.value, run.gradient * sign, run.hessian * np.outer(sign, sign)))
 
     def accept(self, theta: np.ndarray, result: tuple[float, np.ndarray, np.ndarray]) -> None:
+        """Go to theta, where the function has this value, gradient and matrix."""
         self.run.theta = theta
         self.run.value, self.run.gradient, self.run.hessian = result
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 
-__all__ = ["KKT", "Optimum", "Status"]
+__all__ = ["KKT", "Optimum", "Status", "Trace"]
 
 
 class Status(Enum):
@@ -83,6 +85,33 @@ class KKT:
         return f"{self.term}: variance at the boundary: {sign}: a true singular fit"
 
 
+class Trace(Sequence[tuple[int, np.ndarray, float]]):
+    """The points of a search as (iteration, theta, value), read from one table when asked for.
+
+    Parameters
+    ----------
+    table : ndarray, shape (points, 2 + n_theta)
+        Rows (iteration, value, theta...).
+    """
+
+    __slots__ = ("table",)
+
+    def __init__(self, table: np.ndarray) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return self.table.shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = self.table[index]
+        return int(row[0]), row[2:], float(row[1])
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Optimum:
     """Where an optimisation ended.
@@ -98,7 +127,7 @@ class Optimum:
     converged : bool
     status : Status
     iterations, evaluations, gradient_evaluations : int
-    trace : list of (int, ndarray, float)
+    trace : sequence of (int, ndarray, float)
         (iteration, theta, value).
     decrement : float
         Predicted decrease 1/2 g'H^{-1}g of the criterion over the free parameters; NaN if no derivatives
@@ -121,7 +150,7 @@ class Optimum:
     iterations: int
     evaluations: int
     gradient_evaluations: int
-    trace: list[tuple[int, np.ndarray, float]]
+    trace: Sequence[tuple[int, np.ndarray, float]]
     decrement: float
     kkt: tuple[KKT, ...]
     method: str

@@ -14,12 +14,12 @@ __all__ = ["Run"]
 
 @dataclass
 class Run:
-    """What a search found and what it cost."""
+    """What a search found and what it cost; gradient and Hessian are empty until they are known."""
 
     theta: np.ndarray
     value: float = math.inf
-    gradient: np.ndarray | None = None
-    hessian: np.ndarray | None = None
+    gradient: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    hessian: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     status: Status = Status.MAXITER
     iterations: int = 0
     evaluations: int = 0

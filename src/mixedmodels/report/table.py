@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Table", "decimals_for", "format_column", "format_number", "format_p", "format_scientific"]
+__all__ = ["Table", "decimals_for", "format_column", "format_number", "format_scientific"]
 
 
 class Table(NamedTuple):
@@ -78,12 +78,3 @@ def format_number(value: float, digits: int = 4) -> str:
 def format_scientific(value: float, digits: int = 4) -> str:
     """One number in scientific notation; every number of a column is as wide as the others."""
     return "NaN" if value != value else f"{value:.{digits - 1}e}"
-
-
-def format_p(value: float) -> str:
-    """A p-value with three significant digits, never below 2.2e-16 (the rounding error of a double)."""
-    if value != value:
-        return "NaN"
-    if value < 2.2e-16:
-        return "<2e-16"
-    return f"{value:.3g}" if value < 1e-4 else f"{value:.4f}"

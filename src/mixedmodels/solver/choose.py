@@ -44,10 +44,10 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
     # Terms on one grouping factor share the array of codes itself.
     factors = {id(term.codes) for term in design.terms}
     known = [term.group for term in design.terms if term.precision is not None]
-    groups = ", ".join(dict.fromkeys(term.group for term in design.terms))
+    if name == "auto" and len(factors) == 1 and not known:
+        return "grouped", "one grouping factor, independent levels"
+    groups = ", ".join(dict.fromkeys([term.group for term in design.terms]))
     if name == "auto":
-        if len(factors) == 1 and not known:
-            return "grouped", "one grouping factor, independent levels"
         if known:
             return "blocked", f"known precision between the levels of {', '.join(known)}"
         return "blocked", f"{len(factors)} grouping factors: {groups}"

@@ -125,7 +125,9 @@ class CompiledSolver:
 
     def _linear_map(self, T: Sequence[np.ndarray | None]) -> np.ndarray:
         """Matrix of ``factor -> T factor`` acting on the parameters."""
-        rows = np.zeros((self.n_theta, self.n_theta)).tolist()
+        if not any([T_b is not None for T_b in T]):
+            return _identity(self.n_theta)
+        rows = [[0.0] * self.n_theta for _ in range(self.n_theta)]
         at = 0
         for term, T_b in zip(self.design.terms, T, strict=True):
             covariance = term.covariance
@@ -217,9 +219,9 @@ class CompiledSolver:
     def _crossed_start(self, sigma: float | None) -> list[list[float]] | None:
         """Several factors with one scalar term each: variance components from the exact cell counts."""
         factors = self.pack.factors
-        if any([factor.k > 1 or factor.precision is not None for factor in factors]):
+        if any(factor.k > 1 or factor.precision is not None for factor in factors):
             return None
-        if any([term.Z is not None for term in self.design.terms]):
+        if any(term.Z is not None for term in self.design.terms):
             return None
         shares = [[0.0] * len(factors) for _ in factors]
         for (f, g), pair in self.pack.pairs.items():
@@ -262,6 +264,11 @@ class CompiledSolver:
         """Relative factors of the compiled evaluator, shape (kk,), from the user's, one per term."""
         if len(factors) != len(self._place):
             raise SolverError(f"{len(factors)} relative factors for {len(self._place)} random-effects terms")
+        if len(factors) == len(self._k):  # one term a factor
+            parts: list[Any] = [None] * len(factors)
+            for (f, _, _), factor, Ti in zip(self._place, factors, self._T_inverse, strict=True):
+                parts[f] = (np.asarray(factor) if Ti is None else Ti.dot(factor)).ravel()
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
         blocks = [np.zeros((k, k)) for k in self._k]
         for (f, lo, hi), factor, Ti in zip(self._place, factors, self._T_inverse, strict=True):
             blocks[f][lo:hi, lo:hi] = factor if Ti is None else Ti @ factor
@@ -335,20 +342,23 @@ class CompiledSolver:
     def solution(self, factors: Sequence[np.ndarray], reml: bool = True) -> Solution:
         """Estimates of beta and predictions of the random effects."""
         std = self.standardised
+        factors = [np.asarray(factor, dtype=np.float64) for factor in factors]
         evaluator = self._solving.get(reml) or self._working_evaluator(reml)
         try:
             beta, vcov, modes = self._solve(evaluator, self._lam(factors))
         except FloatingPointError as error:
             raise _not_definite() from error
         s = std.y_scale
-        u = tuple(s * modes[f][:, lo:hi] for f, lo, hi in self._place)
+        u, b = [], []
+        for (f, lo, hi), factor in zip(self._place, factors, strict=True):
+            u_t = s * (modes[f] if hi - lo == self._k[f] else modes[f][:, lo:hi])
+            u.append(u_t)
+            b.append(u_t.dot(factor.T))
         return Solution(
-            beta=std.beta0 + s * (std.T_X @ beta),
-            vcov_unscaled=std.T_X @ vcov @ std.T_X.T,
-            u=u,
-            b=tuple(
-                u_t @ np.asarray(factor, dtype=np.float64).T for u_t, factor in zip(u, factors, strict=True)
-            ),
+            beta=std.beta0 + s * std.T_X.dot(beta),
+            vcov_unscaled=std.T_X.dot(vcov).dot(std.T_X.T),
+            u=tuple(u),
+            b=tuple(b),
             logdet_L2=evaluator.logdet_L2,
             logdet_RX2=evaluator.logdet_RX2 - 2.0 * std.logdet_T_X,
             pwrss=s * s * evaluator.pwrss,
@@ -371,6 +381,14 @@ def _entries(covariance: Covariance) -> list[list[int]]:
     if covariance.entries is None:
         raise SolverError(f"the covariance structure {covariance.name!r} is not linear in theta")
     return covariance.entries.tolist()
+
+
+@lru_cache(maxsize=64)
+def _identity(size: int) -> np.ndarray:
+    """Identity matrix, read-only: the map of the parameters where no term was rescaled."""
+    out = np.eye(size)
+    out.setflags(write=False)
+    return out
 
 
 @lru_cache(maxsize=128)
@@ -415,12 +433,13 @@ def _layout(
 def _lower_inverse(T: np.ndarray) -> np.ndarray:
     """Inverse of a small lower-triangular matrix by forward substitution."""
     k = T.shape[0]
-    out = np.zeros((k, k))
+    rows = T.tolist()
+    out = [[0.0] * k for _ in range(k)]
     for j in range(k):
-        out[j, j] = 1.0 / T[j, j]
+        out[j][j] = 1.0 / rows[j][j]
         for i in range(j + 1, k):
-            out[i, j] = -(T[i, j:i] @ out[j:i, j]) / T[i, i]
-    return out
+            out[i][j] = -sum([rows[i][r] * out[r][j] for r in range(j, i)]) / rows[i][i]
+    return np.array(out)
 
 
 def _not_definite() -> SolverError:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import mixedmodels.solver._kernels.crossproducts as kernels
+
 __all__ = ["LARGEST", "SMALLEST", "column_sd", "scalar_components"]
 
 # Bounds of a starting standard deviation, relative to the default 1.5 / sqrt(mean of diag A): from far
@@ -56,31 +58,7 @@ def scalar_components(
         equations.append([*row, float(n - levels), squares - explained])
     last = [total - weights / total for _, _, weights in terms]
     equations.append([*last, n - 1.0, squares - total_sum**2 / total])
-    for row in equations:
-        scale = max(1.0, *[abs(value) for value in row[:-1]])
-        row[:] = [value / scale for value in row]
-    return _solve(equations)
-
-
-def _solve(rows: list[list[float]]) -> list[float] | None:
-    """Solution of a few linear equations, right-hand sides last; None if they are singular to ten digits."""
-    size = len(rows)
-    for j in range(size):
-        best = max(range(j, size), key=lambda i: abs(rows[i][j]))
-        rows[j], rows[best] = rows[best], rows[j]
-        pivot = rows[j]
-        if not abs(pivot[j]) > 1e-10:
-            return None
-        for i in range(j + 1, size):
-            ratio = rows[i][j] / pivot[j]
-            if ratio:
-                rows[i] = [value - ratio * other for value, other in zip(rows[i], pivot, strict=True)]
-    out = [0.0] * size
-    for i in range(size - 1, -1, -1):
-        row = rows[i]
-        known = sum([row[j] * out[j] for j in range(i + 1, size)])
-        out[i] = (row[size] - known) / row[i]
-    return out
+    return kernels.solve_few(equations)
 
 
 def column_sd(

@@ -68,6 +68,28 @@ cdef extern from "blocked_numeric.h" nogil:
     int mm_conditional(mm_model* M, const double* lam, int f, double* out)
 
 
+cdef void _inverse_from_root(int p, const double* C, int ld, double* V) noexcept nogil:
+    """V (p x p) = (R R')^{-1} for lower triangular R in column-major C."""
+    cdef int i, j, l
+    cdef double s
+    for j in range(p):                           # V = R^{-1}, below the diagonal
+        V[j * p + j] = 1.0 / C[j + j * ld]
+        for i in range(j + 1, p):
+            s = 0.0
+            for l in range(j, i):
+                s += C[i + l * ld] * V[l * p + j]
+            V[i * p + j] = -s / C[i + i * ld]
+    for j in range(p):                           # R^{-T} R^{-1}; what is still needed lies further down
+        for i in range(j, p):
+            s = 0.0
+            for l in range(i, p):
+                s += V[l * p + i] * V[l * p + j]
+            V[i * p + j] = s
+    for i in range(p):
+        for j in range(i + 1, p):
+            V[i * p + j] = V[j * p + i]
+
+
 _threads_found = None
 
 
@@ -94,6 +116,29 @@ def _library_threads():
     return _threads_found
 
 
+cdef bint _within(const int* indices, Py_ssize_t size, int stop) noexcept nogil:
+    """Whether all indices lie in 0 .. stop - 1."""
+    cdef Py_ssize_t i
+    for i in range(size):
+        if indices[i] < 0 or indices[i] >= stop:
+            return False
+    return True
+
+
+_processors_found = 0
+
+
+def _processors():
+    """Threads to use: ``OMP_NUM_THREADS`` or the number of processors this process may run on."""
+    global _processors_found
+    if _processors_found == 0:
+        count = int(os.environ.get("OMP_NUM_THREADS", "0").split(",")[0] or 0) or os.cpu_count() or 1
+        if hasattr(os, "sched_getaffinity"):
+            count = min(count, len(os.sched_getaffinity(0)))
+        _processors_found = count
+    return _processors_found
+
+
 cdef class BlockedStructure:
     """Order, symbolic analysis and work space for one set of cross-products; shared by its evaluators.
 
@@ -116,7 +161,7 @@ cdef class BlockedStructure:
     """
 
     cdef mm_model* model
-    cdef object keep
+    cdef object keep, firsts
     cdef readonly object m, k
     cdef readonly int leaf, n_threads, p
 
@@ -131,11 +176,14 @@ cdef class BlockedStructure:
         kk = [int(v) for v in k]
         self.k = kk
         self.p = p
-        kv = np.array(kk, dtype=np.intc)
-        ko = np.concatenate([[0], np.cumsum(kv * kv)]).astype(np.intc)
+        kv, ko = np.empty(F, dtype=np.intc), np.zeros(F + 1, dtype=np.intc)
         kp = kv
         op = ko
-        rcap = sum(v * (v + 1) // 2 for v in kk)
+        rcap = 0
+        for f in range(F):
+            kp[f] = kk[f]
+            op[f + 1] = op[f] + kp[f] * kp[f]
+            rcap += kp[f] * (kp[f] + 1) // 2
         A = [np.ascontiguousarray(a, dtype=np.float64) for a in arrays["A"]]
         ZX = [np.ascontiguousarray(a, dtype=np.float64) for a in arrays["ZX"]]
         XX = np.ascontiguousarray(arrays["XX"], dtype=np.float64)
@@ -149,14 +197,12 @@ cdef class BlockedStructure:
         leaf = arrays.get("leaf")
         if leaf is None:
             free_ = [f for f in range(F) if prec[f] is None]
-            leaf = max(free_, key=lambda f: (m[f] * kk[f], -f)) if free_ else -1
+            leaf = max([(m[f] * kk[f], -f) for f in free_])[1] * -1 if free_ else -1
         elif leaf >= 0 and prec[leaf] is not None:
             raise ValueError("a factor with known precision cannot be the leaf")
         self.leaf = leaf
         if n_threads <= 0:
-            n_threads = int(os.environ.get("OMP_NUM_THREADS", "0").split(",")[0] or 0) or os.cpu_count() or 1
-            if hasattr(os, "sched_getaffinity"):
-                n_threads = min(n_threads, len(os.sched_getaffinity(0)))
+            n_threads = _processors()
         self.n_threads = n_threads
         pairs = []
         for (a, b, indptr, indices, data) in arrays["pairs"]:
@@ -166,7 +212,8 @@ cdef class BlockedStructure:
             if indptr.shape != (m[a] + 1,) or data.size != indices.size * kk[a] * kk[b] or indptr[m[a]] != indices.size:
                 raise ValueError(f"cross-products of factors {a} and {b} do not fit")
             if indices.size:
-                if indices.min() < 0 or indices.max() >= m[b]:
+                iv = indices
+                if not _within(&iv[0], indices.size, m[b]):
                     raise ValueError(f"cross-products of factors {a} and {b} name a level that does not exist")
                 pairs.append((a, b, indptr, indices, data))
         npairs = len(pairs)
@@ -234,22 +281,29 @@ cdef class BlockedStructure:
                 "supernodes": M.P.ns, "nnz_L": int(M.P.nnz), "density": M.density,
                 "dense_coupling": bool(M.dense)}
 
-    def _columns(self, int f):
-        """First column (in the order of elimination) of each level of a rest factor."""
-        cdef int l, mf = self.m[f], s = self.model.bstart[f]
-        cdef int b, c = 0
-        size = np.empty(self.model.nb + 1, dtype=np.int64)
-        fac = np.empty(self.model.nb, dtype=np.int64)
-        for g in range(len(self.k)):
-            if g != self.leaf:
-                for l in range(self.m[g]):
-                    fac[self.model.pos[self.model.bstart[g] + l]] = self.k[g]
-        size[0] = 0
-        np.cumsum(fac, out=size[1:])
-        where = np.empty(mf, dtype=np.int64)
-        for l in range(mf):
-            where[l] = size[self.model.pos[s + l]]
-        return where
+    cdef _first_columns(self):
+        """First column, in the order of elimination, of each block of the rest, shape (nb,)."""
+        cdef mm_model* M = self.model
+        cdef int b, l, nb = M.nb, size
+        cdef int64_t at = 0
+        cdef int64_t[::1] first, column
+        if self.firsts is None:
+            self.firsts = np.empty(max(nb, 1), dtype=np.int64)
+            first = self.firsts
+            start = np.empty(nb + 1, dtype=np.int64)       # by place in the order: size, then first column
+            column = start
+            for g in range(len(self.k)):
+                if g != self.leaf:
+                    size = self.k[g]
+                    for l in range(M.bstart[g], M.bstart[g] + <int>self.m[g]):
+                        column[M.pos[l]] = size
+            for b in range(nb):
+                l = <int>column[b]
+                column[b] = at
+                at += l
+            for b in range(nb):
+                first[b] = column[M.pos[b]]
+        return self.firsts
 
 
 cdef class BlockedEvaluator(Evaluator):
@@ -270,7 +324,7 @@ cdef class BlockedEvaluator(Evaluator):
                   double sigma_fixed=0.0, BlockedStructure structure=None):
         if structure is None or list(k) != structure.k or p != structure.p:
             raise ValueError("a BlockedStructure of the same factors and fixed effects is needed")
-        if self.n_theta > sum(v * (v + 1) // 2 for v in structure.k):
+        if self.n_theta > sum([v * (v + 1) // 2 for v in structure.k]):
             raise ValueError("more parameters than entries of the relative factors")
         self.structure = structure
         self.model = structure.model
@@ -311,44 +365,57 @@ cdef class BlockedEvaluator(Evaluator):
     def solution(self, lam):
         """Estimates at factors `lam`, shape (kk,): beta (p,), (X'V^{-1}X)^{-1} (p, p), u per factor (m, k)."""
         cdef mm_model* M = self.model
-        cdef int f, i, j, p = self.p, n = M.n
+        cdef int f, i, j, p = self.p
         self._forward(lam)
         with nogil:
             mm_quiet(&M.bl, 1)
             mm_back(M, self.lam, 1)
             mm_quiet(&M.bl, 0)
-        beta = np.empty(p)
-        R = np.zeros((p, p))
+        beta, vcov = np.empty(p), np.empty((p, p))
+        cdef double[::1] bv = beta
+        cdef double[:, ::1] V = vcov
         for i in range(p):
-            beta[i] = -M.Mx[i]
-            for j in range(i + 1):
-                R[i, j] = M.C[i + j * (p + 1)]
-        half = np.linalg.inv(R) if p else R
-        A0 = self.structure.keep[0]
+            bv[i] = -M.Mx[i]
+        if 0 < p <= 32:
+            _inverse_from_root(p, M.C, p + 1, &V[0, 0])
+        elif p:
+            for j in range(p):
+                for i in range(p):
+                    V[i, j] = M.C[i + j * (p + 1)] if i >= j else 0.0
+            half = np.linalg.inv(vcov)
+            vcov = half.T @ half
+        cdef int64_t[::1] first = self.structure._first_columns()
+        cdef double[:, ::1] u
+        cdef double[:, :, ::1] A0
+        cdef double x
+        cdef int l, s, kf, mf
         m = self.structure.m
-        rest = np.empty(n)
-        cdef double[::1] rv = rest
-        if n:
-            memcpy(&rv[0], M.U, n * sizeof(double))
-        cdef int64_t q
-        lamv = np.ascontiguousarray(lam, dtype=np.float64).reshape(-1)
         out = []
         for f in range(self.n_factors):
             kf = self.k[f]
-            if f == self.structure.leaf:
-                t = np.empty((m[f], kf))
-                rv = t.reshape(-1)
-                memcpy(&rv[0], M.tl, m[f] * kf * sizeof(double))
-                l0 = lamv[self.koff[f]:self.koff[f] + kf * kf].reshape(kf, kf)
-                if kf == 1:
-                    out.append(l0[0, 0] * t / (1.0 + l0[0, 0] ** 2 * A0[:, :, 0]))
-                else:
-                    D = l0.T @ A0 @ l0 + np.eye(kf)
-                    out.append(np.linalg.solve(D, (t @ l0)[:, :, None])[:, :, 0])
+            mf = m[f]
+            values = np.empty((mf, kf))
+            u = values
+            if f != self.structure.leaf:
+                s = M.bstart[f]
+                for l in range(mf):
+                    for i in range(kf):
+                        u[l, i] = M.U[first[s + l] + i]
+            elif kf == 1:
+                x = self.lam[self.koff[f]]
+                A0 = self.structure.keep[0]
+                for l in range(mf):
+                    u[l, 0] = x * M.tl[l] / (1.0 + x * x * A0[l, 0, 0])
             else:
-                first = self.structure._columns(f)
-                out.append(rest[first[:, None] + np.arange(kf)])
-        return beta, half.T @ half, out
+                memcpy(&u[0, 0], M.tl, <size_t>mf * kf * sizeof(double))
+                l0 = np.empty((kf, kf))
+                for i in range(kf):
+                    for j in range(kf):
+                        l0[i, j] = self.lam[self.koff[f] + i * kf + j]
+                D = l0.T @ self.structure.keep[0] @ l0 + np.eye(kf)
+                values = np.linalg.solve(D, (values @ l0)[:, :, None])[:, :, 0]
+            out.append(values)
+        return beta, vcov, out
 
     def conditional_blocks(self, lam, int f):
         """Diagonal blocks of Lambda M^{-1} Lambda' of factor f, shape (m, k, k)."""

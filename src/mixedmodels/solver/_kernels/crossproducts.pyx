@@ -950,6 +950,80 @@ def cell_shares(const Py_ssize_t[::1] indptr, const int[::1] indices, const doub
     return rows, columns
 
 
+def solve_few(equations):
+    """Solution of a few linear equations, nested lists with the right-hand sides last.
+
+    Rows are scaled and the largest pivot is taken; None if the equations are singular to ten digits.
+    """
+    cdef int size = len(equations), width = size + 1, i, j, l, best
+    cdef double* E = <double*>malloc(size * width * sizeof(double))
+    cdef double x, top
+    try:
+        for i in range(size):
+            row = equations[i]
+            top = 1.0
+            for j in range(width):
+                E[i * width + j] = row[j]
+                if j < size:
+                    top = max(top, fabs(E[i * width + j]))
+            for j in range(width):
+                E[i * width + j] /= top
+        for j in range(size):
+            best = j
+            for i in range(j + 1, size):
+                if fabs(E[i * width + j]) > fabs(E[best * width + j]):
+                    best = i
+            if not fabs(E[best * width + j]) > 1e-10:
+                return None
+            for l in range(j, width):
+                x = E[best * width + l]
+                E[best * width + l] = E[j * width + l]
+                E[j * width + l] = x
+            for i in range(j + 1, size):
+                x = E[i * width + j] / E[j * width + j]
+                for l in range(j, width):
+                    E[i * width + l] -= x * E[j * width + l]
+        out = [0.0] * size
+        for i in range(size - 1, -1, -1):
+            x = E[i * width + size]
+            for l in range(i + 1, size):
+                x -= E[i * width + l] * E[l * width + size]
+            x /= E[i * width + i]
+            E[i * width + size] = x
+            out[i] = x
+        return out
+    finally:
+        free(E)
+
+
+# ------------------------------------------------------------------------------------------------
+# linear predictor
+# ------------------------------------------------------------------------------------------------
+def add_effects(double[::1] eta, const int[::1] codes, Z, const double[:, ::1] b):
+    """eta[i] += Z[i] . b[codes[i]] in place; Z (n, k), or None for one column of ones."""
+    cdef Py_ssize_t n = eta.shape[0], i, l
+    cdef int k = <int>b.shape[1], j
+    cdef const double[:, :] z
+    cdef double s
+    if codes.shape[0] != n:
+        raise ValueError("one code per row is needed")
+    if Z is None:
+        with nogil:
+            for i in range(n):
+                eta[i] += b[codes[i], 0]
+        return
+    z = Z
+    if z.shape[0] != n or z.shape[1] != k:
+        raise ValueError("the columns do not fit the effects")
+    with nogil:
+        for i in range(n):
+            l = codes[i]
+            s = 0.0
+            for j in range(k):
+                s += z[i, j] * b[l, j]
+            eta[i] += s
+
+
 # ------------------------------------------------------------------------------------------------
 # cell tables of two factors
 # ------------------------------------------------------------------------------------------------

@@ -47,7 +47,8 @@ cdef inline int tri(int i, int j) noexcept nogil:
 cdef object aligned(Py_ssize_t size):
     """Zeroed float64 array of `size`, starting on a cache line."""
     raw = np.zeros(size + 8)
-    skip = (-raw.ctypes.data % 64) // 8
+    cdef double[::1] v = raw
+    cdef Py_ssize_t skip = <Py_ssize_t>((64 - (<size_t>&v[0]) % 64) % 64) // 8
     return raw[skip:skip + size]
 
 
@@ -232,19 +233,21 @@ cdef class GroupedLevels:
         cdef const double* a = &Av[0, 0, 0] if m else NULL
         cdef const double* bb = &Bv[0, 0, 0] if m else NULL
         # classes of identical blocks, by hashing
-        cls_ = np.empty(max(m, 1), dtype=np.intp)
-        first_ = np.empty(max(m, 1), dtype=np.intp)
-        count_ = np.empty(max(m, 1), dtype=np.intp)
-        cdef Py_ssize_t[::1] cls = cls_
-        cdef Py_ssize_t[::1] first = first_
-        cdef Py_ssize_t[::1] count = count_
         cdef Py_ssize_t found = 0
         size = 16
         while size < 2 * m and size < 1048576:
             size *= 2
         mask = size - 1
-        table_ = np.full(size if pool else 1, -1, dtype=np.intp)
-        cdef Py_ssize_t[::1] table = table_
+        if not pool:
+            size = 1
+        ints_ = np.empty(4 * max(m, 1) + size, dtype=np.intp)
+        cdef Py_ssize_t[::1] ints = ints_
+        cdef Py_ssize_t* cls = &ints[0]              # class of each level
+        cdef Py_ssize_t* first = cls + max(m, 1)     # of each class: its first level, its members and
+        cdef Py_ssize_t* count = first + max(m, 1)
+        cdef Py_ssize_t* number = count + max(m, 1)  # its place among the classes that are kept
+        cdef Py_ssize_t* table = number + max(m, 1)
+        memset(table, 255, size * sizeof(Py_ssize_t))    # -1
         with nogil:
             for l in range(m):
                 if not pool or (l >= 1024 and 4 * found > 3 * l) or 2 * found >= size:
@@ -280,8 +283,7 @@ cdef class GroupedLevels:
         threshold = 2 + <int>(4.5 * kP * kP / (k * k * k + k * k * P + 0.5 * k * P * P + k2 * k2 + k * kP + 4.0))
         if threshold < kP // 4:                   # and never more memory than streaming by much
             threshold = kP // 4
-        number_ = np.full(max(found, 1), -1, dtype=np.intp)
-        cdef Py_ssize_t[::1] number = number_
+        memset(number, 255, found * sizeof(Py_ssize_t))
         self.n_classes = 0
         self.pooled_levels = 0
         if pool:
@@ -737,6 +739,8 @@ cdef class GroupedEvaluator(Evaluator):
         u_ = np.empty((m, k))
         c_ = np.empty((m, k))
         cov_ = np.empty((m if covariance else 0, k, k))
+        cdef double[::1] bv = beta
+        cdef double[:, ::1] V = vcov
         cdef double[:, ::1] u = u_
         cdef double[:, ::1] c = c_
         cdef double[:, :, ::1] cov = cov_
@@ -747,9 +751,9 @@ cdef class GroupedEvaluator(Evaluator):
         cdef double* e = Ei + 3 * k * k
         cdef double* f = e + k
         for i in range(p):
-            beta[i] = self.beta[i]
+            bv[i] = self.beta[i]
             for j in range(p):
-                vcov[i, j] = self.XVX[i * p + j]
+                V[i, j] = self.XVX[i * p + j]
         with nogil:
             for l in range(m):
                 _root(&A[l, 0, 0], &B[l, 0, 0], k, P, R, t)

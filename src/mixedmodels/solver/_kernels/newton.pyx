@@ -57,30 +57,33 @@ cdef struct Point:
     double* theta                                    # (r,)
     double* x                                        # (r,) entries of the covariance matrices
     double* g                                        # (r,)
-    double* J                                        # (r, r)
+    double* J                                        # (r, r) average information
+    double* E                                        # (r, r) expected information of a balanced design
     double* B                                        # (bb,) lower-triangular factors
 
 
 cdef struct Search:
     int r, bb, kmax, n_units
+    const double* levels                             # (factors,)
     int* n                                           # (units,) sizes
     int* off                                         # (units,) of tables and factors, n^2 long each
     int* row                                         # (units,) of the orders, n long each
     int* table                                       # (bb,) parameter of entry (i, j), -1 above the diagonal
-    int* order                                       # (rows,)
+    int* order                                       # (rows,) of the pivoted factors
+    int* c_order                                     # (rows,) ... that C belongs to
     int* natural                                     # (kmax,) 0, 1, ...
     double tol, cap, max_seconds
     int limit
-    bint trace, watched, fresh, has_C, corrected
+    bint trace, watched, fresh, has_C, corrected, better
     Point at, trial
     double decrement, decrease
     double* C                                        # secant correction
-    double* JC                                       # J + C
     # the inner problem
     double q
     double* F                                        # its factors
     double* F2                                       # trial factors
     double* target                                   # where the step goes
+    double* plain                                    # where it goes with J alone
     double* gx
     double* gx2
     double* x2
@@ -528,14 +531,10 @@ cdef bint _widen(Search* w, const double* J, double big) noexcept nogil:
     return True
 
 
-cdef bint minimise_model(Search* w, const double* J, const double* guard) noexcept nogil:
-    """Minimise the model over the cone from w.at.B; the factors end in w.F, minus the minimum in -w.q.
-
-    With `guard`, the information without its secant correction, the search is local and given up (False) where the
-    correction takes away too much.
-    """
+cdef int minimise_model(Search* w, const double* J) noexcept nogil:
+    """Minimise the model over the cone from w.at.B; the factors end in w.F, the minimum in w.q; number of escapes."""
     cdef int r = w.r, u, i, j, c, n, z, steps = 0, escapes = 0
-    cdef double mu = 0.0, big = w.cap * max(0.1, largest(w.bb, w.at.B)), top, ridge, size, predicted, value
+    cdef double mu = 0.0, big = w.cap * max(0.1, largest(w.bb, w.at.B)), top, ridge, size, predicted, value, pull
     cdef double* swap
     cdef bint moved
     memcpy(w.F, w.at.B, w.bb * sizeof(double))
@@ -548,21 +547,13 @@ cdef bint minimise_model(Search* w, const double* J, const double* guard) noexce
         top = w.H[0]
         for i in range(r):
             top = max(top, w.H[i * r + i])
-        ridge = RIDGE * top if top > 0.0 else 1.0
-        if guard != NULL:
-            if not cholesky(r, w.H, ridge, w.L):
-                return False
-            newton_matrix(w, guard, w.order, w.L2)
-            if not cholesky(r, w.L2, ridge, w.L2):
-                return False
-            for i in range(r):
-                if w.L[i * r + i] * w.L[i * r + i] < GUARD * w.L2[i * r + i] * w.L2[i * r + i]:
-                    return False
+        pull = largest(r, w.gz) / big
+        ridge = max(RIDGE * top, 1e-10 * pull) if top > 1e-10 * pull else max(pull, 1e-300)
         moved = False
         while steps < INNER:
             steps += 1
             if not cholesky(r, w.H, mu + ridge, w.L):
-                mu = max(4.0 * mu, 1e-10 * top)
+                mu = max(10.0 * mu, 1e-3 * max(top, ridge))
                 continue
             descend(r, w.L, w.gz, w.step)
             size = largest(r, w.step)
@@ -593,24 +584,49 @@ cdef bint minimise_model(Search* w, const double* J, const double* guard) noexce
                 w.q = value
                 moved = True
                 break
-            if guard != NULL:
-                return False
-            mu = max(4.0 * mu, 1e-3 * top)
+            mu = max(4.0 * mu, 1e-3 * max(top, ridge))
         if moved:
             _truncate(w, J)
             if steps < INNER and largest(w.bb, w.F) <= big:
                 continue
-        elif steps < INNER and guard == NULL and escapes < 20 and _widen(w, J, big):
+        elif steps < INNER and escapes < 20 and _widen(w, J, big):
             w.q = model_at(w, J, w.F, w.gx)
             mu = 0.0
             escapes += 1
             continue
-        if guard == NULL:
-            w.escapes += escapes
-        return True
+        return escapes
 
 
 # ------------------------------------------------------------------ the criterion
+cdef void _expected(Evaluator ev, Search* w, double* E) noexcept nogil:
+    """E += (tr(T D_s M D_t) + tr(T D_t M D_s)) / 2m, per factor: expected minus average information if K_ll = T / m."""
+    cdef int e, h, f, k, a, b, c, d, u, v
+    cdef double s
+    cdef const double* T
+    cdef const double* M
+    for e in range(ev.n_entries):
+        f = ev.e_fac[e]
+        k = ev.k[f]
+        T = ev.T + ev.koff[f]
+        M = ev.M + ev.koff[f]
+        for h in range(ev.n_entries):
+            if ev.e_fac[h] != f:
+                continue
+            s = 0.0
+            for u in range(2):                       # E_ab and its mirror image
+                a = ev.e_col[e] if u else ev.e_row[e]
+                b = ev.e_row[e] if u else ev.e_col[e]
+                if u and a == b:
+                    continue
+                for v in range(2):                   # E_cd and its mirror image
+                    c = ev.e_col[h] if v else ev.e_row[h]
+                    d = ev.e_row[h] if v else ev.e_col[h]
+                    if v and c == d:
+                        continue
+                    s += T[d * k + a] * M[b * k + c] + T[b * k + c] * M[d * k + a]
+            E[ev.e_theta[e] * w.r + ev.e_theta[h]] += 0.5 * s / w.levels[f]
+
+
 cdef bint _evaluate(Evaluator ev, Search* w, const double* F, double t) noexcept nogil:
     """The criterion at (1 - t) (here) + t F F' in w.trial; False where it does not exist."""
     cdef int r = w.r, u, n, i, j, e, f, kf, a, c
@@ -671,8 +687,11 @@ cdef bint _evaluate(Evaluator ev, Search* w, const double* F, double t) noexcept
             return False
         for j in range(r):
             p.J[i * r + j] = s * ev.wpw[i * r + j] - x * ev.wq[i] * ev.wq[j]
-            if not isfinite(p.J[i * r + j]):
-                return False
+            p.E[i * r + j] = p.J[i * r + j]
+    _expected(ev, w, p.E)
+    for i in range(r * r):
+        if not isfinite(p.E[i]):
+            return False
     return True
 
 
@@ -684,18 +703,47 @@ cdef void _accept(Search* w) noexcept nogil:
 
 
 cdef void _learn(Search* w, bint good) noexcept nogil:
-    """Symmetric rank-one update from w.at to w.trial, so that (J + C) d = change of the gradient."""
-    cdef int i, j, r = w.r
+    """Symmetric rank-one update from w.at to w.trial, so that (H + C) d = change of the gradient."""
+    cdef int i, j, c, u, n, z, r = w.r
+    cdef int* p
     cdef double* d = w.d
     cdef double* rest = w.step
     cdef double along
-    if not good:
+    cdef bint same = True
+    memcpy(w.F, w.trial.B, w.bb * sizeof(double))
+    for u in range(w.n_units):
+        p = w.order + w.row[u]
+        pivoted(w.n[u], w.F + w.off[u], p)
+        for i in range(w.n[u]):
+            if p[i] != w.c_order[w.row[u] + i]:
+                same = False
+            w.c_order[w.row[u] + i] = p[i]
+    if not good or not same:
         w.has_C = False
+    if not good:
         return
+    for u in range(w.n_units):                       # the old factors in the same order of rows
+        n = w.n[u]
+        p = w.order + w.row[u]
+        for i in range(n):
+            memcpy(w.wide + i * n, w.at.B + w.off[u] + p[i] * n, n * sizeof(double))
+        lower_triangular(w, n, n, w.wide, w.small)
+        for i in range(n):
+            memcpy(w.F2 + w.off[u] + p[i] * n, w.small + i * n, n * sizeof(double))
+    for u in range(w.n_units):
+        n = w.n[u]
+        p = w.order + w.row[u]
+        for i in range(n):
+            for c in range(i + 1):
+                z = w.table[w.off[u] + i * n + c]
+                d[z] = w.F[w.off[u] + p[i] * n + c] - w.F2[w.off[u] + p[i] * n + c]
+    factor_derivatives(w, w.F2, w.order, w.at.g)
     for i in range(r):
-        d[i] = w.trial.x[i] - w.at.x[i]
+        rest[i] = -w.gz[i]
+    factor_derivatives(w, w.F, w.order, w.trial.g)
+    newton_matrix(w, w.trial.J, w.order, w.H)
     for i in range(r):
-        rest[i] = w.trial.g[i] - w.at.g[i] - dot(r, w.trial.J + i * r, d)
+        rest[i] += w.gz[i] - dot(r, w.H + i * r, d)
         if w.has_C:
             rest[i] -= dot(r, w.C + i * r, d)
     along = dot(r, rest, d)
@@ -708,20 +756,54 @@ cdef void _learn(Search* w, bint good) noexcept nogil:
                 w.C[i * r + j] += rest[i] * rest[j] / along
 
 
+cdef double _corrected_step(Search* w) noexcept nogil:
+    """Newton step in the pivoted factors with the secant correction, to w.F; predicted decrease, 0 if there is none."""
+    cdef int i, u, n, c, r = w.r
+    cdef double ridge = 0.0
+    memcpy(w.F, w.at.B, w.bb * sizeof(double))
+    for u in range(w.n_units):
+        pivoted(w.n[u], w.F + w.off[u], w.order + w.row[u])
+    factor_derivatives(w, w.F, w.order, w.at.g)
+    newton_matrix(w, w.at.J, w.order, w.H)
+    for i in range(r):
+        ridge = max(ridge, RIDGE * w.H[i * r + i])
+    for i in range(r * r):
+        w.L2[i] = w.H[i] + w.C[i]
+    if not cholesky(r, w.H, ridge, w.L) or not cholesky(r, w.L2, ridge, w.L2):
+        return 0.0
+    for i in range(r):
+        if w.L2[i * r + i] * w.L2[i * r + i] < GUARD * w.L[i * r + i] * w.L[i * r + i]:
+            return 0.0
+    descend(r, w.L2, w.gz, w.step)
+    for u in range(w.n_units):
+        n = w.n[u]
+        for i in range(n):
+            for c in range(i + 1):
+                w.F[w.off[u] + w.order[w.row[u] + i] * n + c] += w.step[w.table[w.off[u] + i * n + c]]
+    ridge = -0.5 * dot(r, w.gz, w.step)
+    w.q = model_at(w, w.at.J, w.F, w.gx)
+    _truncate(w, w.at.J)
+    return ridge
+
+
 cdef void _set_step(Search* w, double last) noexcept nogil:
-    """Minimum of the model in w.target, predicted decrease in w.decrement; with the correction where that helps."""
-    cdef int i
-    cdef double decrease
-    minimise_model(w, w.at.J, NULL)
+    """Minima of the model in w.target (the better one) and w.plain (of J alone), predicted decrease in w.decrement."""
+    cdef double decrease, found
+    cdef int escapes = minimise_model(w, w.at.J)
+    memcpy(w.plain, w.F, w.bb * sizeof(double))
+    w.better = False
+    if -w.q > NEAR:
+        escapes = minimise_model(w, w.at.E)
+        w.better = True
+    w.escapes += escapes
     decrease = -w.q
     memcpy(w.target, w.F, w.bb * sizeof(double))
     if w.has_C and decrease < NEAR and (w.corrected or decrease > SLOW * last):
-        for i in range(w.r * w.r):
-            w.JC[i] = w.at.J[i] + w.C[i]
-        if minimise_model(w, w.JC, w.at.J) and 0.1 * decrease < -w.q < 100.0 * decrease:
+        found = _corrected_step(w)
+        if 0.1 * decrease < found < 100.0 * decrease:
             memcpy(w.target, w.F, w.bb * sizeof(double))
-            decrease = max(decrease, -w.q)
-            w.corrected = True
+            decrease = max(decrease, found)
+            w.corrected = w.better = True
         else:
             w.has_C = False
     w.decrement = decrease + 0.0
@@ -739,25 +821,37 @@ cdef double _cubic(double t, double slope, double fall, double end_slope) noexce
     return min(max(guess, 0.1 * t), 0.6 * t)
 
 
-cdef bint _advance(Evaluator ev, Search* w) noexcept nogil:
-    """Go to a point between here and w.target where the criterion is low enough."""
-    cdef int i, tries
-    cdef double noise = NOISE * (1.0 + fabs(w.at.f)), slope, end_slope, t = 1.0, fall
+cdef double _toward(Search* w) noexcept nogil:
+    """Direction to w.target in w.gz and the slope along it."""
+    cdef int i
     entries_of(w, w.target, w.x2)
     for i in range(w.r):
         w.gz[i] = w.x2[i] - w.at.x[i]
-    slope = dot(w.r, w.at.g, w.gz)
+    return dot(w.r, w.at.g, w.gz)
+
+
+cdef bint _advance(Evaluator ev, Search* w) noexcept nogil:
+    """Go to a point between here and a target where the criterion is low enough."""
+    cdef int i, tries
+    cdef double noise = NOISE * (1.0 + fabs(w.at.f)), slope, t = 1.0, fall = 0.0, gain
+    cdef bint exists
+    slope = _toward(w)
     for tries in range(12):
-        if not _evaluate(ev, w, w.target, t):
-            t *= 0.2
+        exists = _evaluate(ev, w, w.target, t)
+        if exists:
+            fall = w.at.f - w.trial.f
+            gain = w.decrement if t == 1.0 else -slope * t
+            if fall >= 1e-4 * gain - noise or (w.decrement < 1e-6 and fabs(fall) < 100.0 * noise):
+                _learn(w, t == 1.0 and fall >= 0.25 * w.decrement)
+                _accept(w)
+                return True
+        if t == 1.0 and slope > -0.5 * w.decrement and w.better:
+            w.has_C = False
+            w.better = False
+            memcpy(w.target, w.plain, w.bb * sizeof(double))
+            slope = _toward(w)
             continue
-        fall = w.at.f - w.trial.f
-        if fall >= -1e-4 * slope * t - noise or (w.decrement < 1e-6 and fabs(fall) < 100.0 * noise):
-            _learn(w, t == 1.0 and fall >= 0.25 * w.decrement)
-            _accept(w)
-            return True
-        end_slope = dot(w.r, w.trial.g, w.gz)
-        t = _cubic(t, slope, fall, end_slope)
+        t = _cubic(t, slope, fall, dot(w.r, w.trial.g, w.gz)) if exists else 0.2 * t
     return False
 
 
@@ -907,7 +1001,7 @@ cdef bint _certificate(Evaluator ev, Search* w, double* mineig, double* residual
     return True
 
 
-def newton_minimize(Evaluator ev, theta0, double tol=1e-9, int maxiter=200, callback=None, *,
+def newton_minimize(Evaluator ev, theta0, levels, double tol=1e-9, int maxiter=200, callback=None, *,
                     double max_seconds=0.0, double cap=10.0, bint trace=False):
     """Minimise the criterion of an Evaluator by Newton steps on the cone of covariance matrices.
 
@@ -916,6 +1010,8 @@ def newton_minimize(Evaluator ev, theta0, double tol=1e-9, int maxiter=200, call
     ev : Evaluator
     theta0 : array, shape (n_theta,)
         Start.
+    levels : array, shape (n_factors,)
+        Levels of each factor.
     tol : float
         Largest predicted decrease, in deviance units.
     maxiter : int
@@ -936,7 +1032,7 @@ def newton_minimize(Evaluator ev, theta0, double tol=1e-9, int maxiter=200, call
     """
     cdef Search w
     cdef int r = ev.n_theta, rows = 0, f, kmax = 1, nc = ev.n_clips, kk = ev.kk, status = 0, i
-    cdef double[::1] d, th
+    cdef double[::1] d, th, m
     cdef int[::1] n
     memset(&w, 0, sizeof(Search))
     if r == 0:
@@ -944,6 +1040,10 @@ def newton_minimize(Evaluator ev, theta0, double tol=1e-9, int maxiter=200, call
     th = np.ascontiguousarray(theta0, dtype=np.float64)
     if th.shape[0] != r:
         raise ValueError(f"theta0 has {th.shape[0]} values, the model has {r} parameters")
+    m = np.ascontiguousarray(levels, dtype=np.float64)
+    if m.shape[0] != ev.n_factors:
+        raise ValueError(f"levels has {m.shape[0]} values, the model has {ev.n_factors} factors")
+    w.levels = &m[0]
     for f in range(ev.n_factors):
         rows += ev.k[f]
         kmax = max(kmax, ev.k[f])
@@ -952,13 +1052,14 @@ def newton_minimize(Evaluator ev, theta0, double tol=1e-9, int maxiter=200, call
     w.trace = trace
     w.trace_size = maxiter + 2 if trace else 0
     w.watched = callback is not None
-    ints = np.zeros(5 * rows + kk + kmax + r, dtype=np.intc)
+    ints = np.zeros(6 * rows + kk + kmax + r, dtype=np.intc)
     n = ints
     cdef int* ip = &n[0]
     w.n = ip; ip += rows
     w.off = ip; ip += rows
     w.row = ip; ip += rows
     w.order = ip; ip += rows
+    w.c_order = ip; ip += rows
     w.table = ip; ip += kk
     w.natural = ip; ip += kmax
     for i in range(kmax):
@@ -968,7 +1069,7 @@ def newton_minimize(Evaluator ev, theta0, double tol=1e-9, int maxiter=200, call
     cdef int* parent = ip
     if not _tables(ev, &w, parent, used):
         return None
-    doubles = np.zeros(12 * r + 10 * r * r + 5 * kk + 6 * kmax * kmax + kmax + 3 * nc + 1)
+    doubles = np.zeros(12 * r + 11 * r * r + 6 * kk + 6 * kmax * kmax + kmax + 3 * nc + 1)
     d = doubles
     cdef double* base = &d[0]
     cdef double* p = base
@@ -978,6 +1079,7 @@ def newton_minimize(Evaluator ev, theta0, double tol=1e-9, int maxiter=200, call
         w.at.x = p; p += r
         w.at.g = p; p += r
         w.at.J = p; p += r * r
+        w.at.E = p; p += r * r
         w.at.B = p; p += kk
     w.gx = p; p += r
     w.gx2 = p; p += r
@@ -986,7 +1088,6 @@ def newton_minimize(Evaluator ev, theta0, double tol=1e-9, int maxiter=200, call
     w.gz = p; p += r
     w.step = p; p += r + kmax
     w.C = p; p += r * r
-    w.JC = p; p += r * r
     w.G = p; p += r * r
     w.JG = p; p += r * r
     w.curv = p; p += r * r
@@ -996,6 +1097,7 @@ def newton_minimize(Evaluator ev, theta0, double tol=1e-9, int maxiter=200, call
     w.F = p; p += kk
     w.F2 = p; p += kk
     w.target = p; p += kk
+    w.plain = p; p += kk
     w.wide = p; p += 2 * kmax * kmax
     w.small = p; p += 4 * kmax * kmax
     cdef double* mineig = p

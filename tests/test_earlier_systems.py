@@ -277,7 +277,8 @@ def covariance_matrix(fit, k):
 
 @needs_shared
 @pytest.mark.parametrize(
-    ("name", "estimation", "kind", "coefficients", "covariance", "scale", "loglik"), rows_of(STATSMODELS)
+    ("name", "estimation", "kind", "coefficients", "covariance", "scale", "loglik"),
+    list(rows_of(STATSMODELS)),
 )
 def test_statsmodels_simulated_sets(name, estimation, kind, coefficients, covariance, scale, loglik):
     fit = statsmodels_fit(name, estimation, kind)
@@ -290,7 +291,7 @@ def test_statsmodels_simulated_sets(name, estimation, kind, coefficients, covari
 
 
 @needs_shared
-@pytest.mark.parametrize(("name", "estimation", "effect", "variance"), rows_of(STATSMODELS_EFFECTS))
+@pytest.mark.parametrize(("name", "estimation", "effect", "variance"), list(rows_of(STATSMODELS_EFFECTS)))
 def test_statsmodels_random_effects_of_the_first_group(name, estimation, effect, variance):
     frame = statsmodels_fit(name, estimation).ranef(condvar=True)
     first = frame[frame["level"].astype(float) == 0.0]

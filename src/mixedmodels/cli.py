@@ -10,7 +10,7 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -154,23 +154,16 @@ def _write_text(path: str, text: str) -> None:
         raise DataError(f"cannot write {path!r}: {error.strerror or error}") from None
 
 
-def _intervals(fit: Any, level: float) -> list[tuple[str, float, float]]:
-    from mixedmodels.fit.wald import normal_quantile, wald_interval
-
-    quantile = normal_quantile(level)
-    ses = fit.se
-    return [(name, *wald_interval(estimate, ses[name], quantile)) for name, estimate in fit.fixef.items()]
-
-
 def _intervals_text(fit: Any, level: float) -> str:
+    from mixedmodels.fit.wald import interval_columns
     from mixedmodels.report.table import Table, format_column
     from mixedmodels.report.text import render_table
 
-    rows = _intervals(fit, level)
-    bounds = format_column([row[1] for row in rows] + [row[2] for row in rows], 4)
-    low, high = bounds[: len(rows)], bounds[len(rows) :]
+    columns = interval_columns(fit.fixef, fit.se, level)
+    bounds = format_column(columns["conf_low"] + columns["conf_high"], 4)
+    size = len(columns["term"])
     tails = [f"{100 * p:.4g} %" for p in ((1 - level) / 2, (1 + level) / 2)]
-    cells = tuple(zip([row[0] for row in rows], low, high, strict=True))
+    cells = tuple(zip(columns["term"], bounds[:size], bounds[size:], strict=True))
     return "\n" + render_table(Table(f"Wald intervals ({100 * level:g} %)", ("", *tails), cells, "lrr"))
 
 
@@ -181,31 +174,20 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _results(fit: Any, arguments: argparse.Namespace) -> dict[str, Any]:
-    from mixedmodels.fit.wald import two_sided_p, wald_statistic
-
-    ses = fit.se
-    intervals = (
-        {name: (low, high) for name, low, high in _intervals(fit, arguments.level)} if arguments.ci else {}
-    )
-    fixed = []
-    for name, estimate in fit.fixef.items():
-        z = wald_statistic(estimate, ses[name])
-        row = {
-            "term": name,
-            "estimate": estimate,
-            "std_error": ses[name],
-            "statistic": z,
-            "p_value": two_sided_p(z),
-        }
-        if intervals:
-            row["conf_low"], row["conf_high"] = intervals[name]
-        fixed.append({key: _number(value) for key, value in row.items()})
-    columns = fit.varcorr.columns()
-    random = [
+def _records(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """One dictionary a row."""
+    return [
         {key: _number(value) for key, value in zip(columns, row, strict=True)}
         for row in zip(*columns.values(), strict=True)
     ]
+
+
+def _results(fit: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+    from mixedmodels.fit.wald import interval_columns, statistic_columns
+
+    fixed = statistic_columns(fit.fixef, fit.se)
+    if arguments.ci:
+        fixed |= interval_columns(fit.fixef, fit.se, arguments.level)
     scalars = {
         name: _number(getattr(fit, name))
         for name in ("nobs", "criterion", "loglik", "deviance", "aic", "bic", "df_model", "sigma", "is_reml")
@@ -215,8 +197,8 @@ def _results(fit: Any, arguments: argparse.Namespace) -> dict[str, Any]:
         "data": arguments.data,
         **scalars,
         "ngroups": fit.ngroups,
-        "fixed": fixed,
-        "random": random,
+        "fixed": _records(fixed),
+        "random": _records(fit.varcorr.columns()),
         "theta": fit.theta.tolist(),
         "converged": fit.converged,
         "is_singular": fit.is_singular,

@@ -8,6 +8,9 @@ Warnings derive from :class:`MixedModelsWarning`; facts worth knowing that need 
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 __all__ = [
     "ConvergenceWarning",
     "DataError",
@@ -21,6 +24,7 @@ __all__ = [
     "NotImplementedYetError",
     "OptionError",
     "SolverError",
+    "warn",
 ]
 
 
@@ -70,3 +74,13 @@ class ConvergenceWarning(MixedModelsWarning):
 
 class NotEstimableWarning(MixedModelsWarning):
     """A requested value cannot be estimated from the data and is returned as NaN."""
+
+
+def warn(message: str, category: type[MixedModelsWarning]) -> None:
+    """Warn at the line outside this package that led here, however deep inside the package that was."""
+    level = 2  # 1 is this function itself
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "mixedmodels":
+        level += 1
+        frame = frame.f_back  # type: ignore[assignment]
+    warnings.warn(message, category, stacklevel=level)

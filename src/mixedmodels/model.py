@@ -125,6 +125,7 @@ class LinearMixedModel:
         >>> round(model.fit().sigma, 2)
         49.51
         """
+        from mixedmodels.design import RandomTerm
         from mixedmodels.fit.matrices import matrix_frame
 
         allowed = {"method", "solver", "sigma", "control", "progress"}
@@ -147,11 +148,19 @@ class LinearMixedModel:
             structure = FunctionCovariance(covariance, start, lower, upper, jacobian)
         elif lower is not None or upper is not None or jacobian is not None:
             raise OptionError("lower, upper and jacobian belong to covariance=; terms have their own bounds")
+        if isinstance(terms, RandomTerm):
+            terms = [terms]
+        try:
+            terms = list(terms)
+        except TypeError:
+            raise OptionError(
+                f"terms must be a sequence of RandomTerm objects, got {type(terms).__name__}"
+            ) from None
         chosen = Options(reml=reml, start=start, **options)
         frame = matrix_frame(
             y,
             X,
-            list(terms),
+            terms,
             weights=weights,
             offset=offset,
             names=names,

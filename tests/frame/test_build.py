@@ -161,7 +161,7 @@ def test_shared_parameters():
         ("y ~ x + (0 | g)", FormulaError, "no effects"),
         ("y ~ nope + (1 | g)", DataError, "no column 'nope'"),
         ("y ~ x + (1 | k)", DataError, "no column 'k'"),
-        ("f ~ x + (1 | g)", DataError, r"'f' holds categories \(u, v, w\).*glmm"),
+        ("f ~ x + (1 | g)", DataError, r"'f' holds categories \(u, v, w\).*convert"),
         ("cbind(y, x) ~ f + (1 | g)", DataError, "several columns"),
         ("y ~ x + (1 | one)", IdentifiabilityError, r"'one' has a single level \(k\)"),
         ("y ~ x + (1 | row)", IdentifiabilityError, r"\(1 \| row\).*one observation per level \(120\)"),

@@ -225,7 +225,7 @@ def test_data_are_never_changed():
     data = {
         "x": np.array([1.0, np.nan, np.inf]),
         "g": np.array([3, 1, 3], dtype=np.int8),
-        "o": np.array(["b", None, 1], dtype=object),
+        "o": np.array(["b", None, "1"], dtype=object),
     }
     before = {name: values.copy() for name, values in data.items()}
     columns = Columns(data)

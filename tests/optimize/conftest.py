@@ -143,6 +143,26 @@ class ToyLMM:
     def newton(self, theta):
         return self.evaluator.value_gradient_hessian(theta, 2)
 
+    def sigma_model(self, theta):
+        """In the entries of Sigma: one symmetric unit matrix per parameter, summed over its places."""
+        lams = self.factors(theta)
+        at = np.cumsum([0, *[k * k for k in self.k]])
+        D = np.zeros((len(self.names), at[-1]))
+        for f, i, j, t in self.entries:
+            D[t, at[f] + i * self.k[f] + j] = D[t, at[f] + j * self.k[f] + i] = 1.0
+        out = self.components(np.concatenate([lam.ravel() for lam in lams]), D, 2)
+        if out is None:
+            raise FloatingPointError("not positive definite")
+        pwrss, T, S, wpw = out[2:]
+        s, qv = self.nu / pwrss, D @ S
+        J, M = s * wpw - s / pwrss * np.outer(qv, qv), T - s * S
+        excess = np.zeros_like(J)
+        for f, (k, m) in enumerate(zip(self.k, self.m, strict=True)):
+            own = slice(at[f], at[f + 1])
+            cut = D[:, own].reshape(-1, k, k)
+            excess += np.einsum("ab,sbc,cd,tda->st", T[own].reshape(k, k), cut, M[own].reshape(k, k), cut) / m
+        return self.value(theta), D @ M, J, J + 0.5 * (excess + excess.T)
+
     def factors(self, theta):
         return [self.evaluator_factor(f, theta) for f in range(len(self.k))]
 

@@ -18,6 +18,8 @@ __all__ = ["Covariance", "LinearCovariance"]
 class Covariance(Protocol):
     """What every structure provides; `mixedmodels.testing.check_covariance` checks it.
 
+    Instances are immutable and hashable: what follows from a structure alone is computed once.
+
     Attributes
     ----------
     name : str
@@ -42,6 +44,8 @@ class Covariance(Protocol):
     start: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+
+    def __hash__(self) -> int: ...
 
     def factor(self, theta: np.ndarray) -> np.ndarray:
         """Relative factor, shape (k, k), lower triangular."""

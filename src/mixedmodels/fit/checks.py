@@ -173,6 +173,12 @@ def singular_note(term: RandomTerm, factor: np.ndarray) -> str:
     factor : ndarray, shape (k, k)
         Relative factor whose product with its transpose is singular.
     """
+    dependent = _dependent_columns(term)
+    if dependent:
+        return (
+            f"singular fit: in {term.group}, the columns {_listed(dependent)} are linearly dependent, so "
+            "their variances cannot be told apart; leave one of them out"
+        )
     Sigma = factor @ factor.T
     sds = np.sqrt(np.diagonal(Sigma))
     sizes = sds * np.sqrt(np.diagonal(term_gram(term)))
@@ -196,6 +202,21 @@ def singular_note(term: RandomTerm, factor: np.ndarray) -> str:
     combination = " ".join([_signed(float(direction[j]), term.names[j]) for j in shown]).removeprefix("+ ")
     more = f" ({null} such combinations in all)" if null > 1 else ""
     return f"{head}the combination {combination} has no variance{more}{remedy}"
+
+
+def _dependent_columns(term: RandomTerm) -> list[str]:
+    """Names of columns of a correlated term that are linearly dependent, if there are any."""
+    if term.k == 1 or term.covariance.clip != "block":
+        return []
+    gram = term_gram(term)
+    scale = np.sqrt(np.diagonal(gram))
+    if not scale.all():
+        return [term.names[j] for j in np.flatnonzero(scale == 0.0)]
+    values, vectors = np.linalg.eigh(gram / scale / scale[:, None])
+    if values[0] > 1e-13:
+        return []
+    v = np.abs(vectors[:, 0])
+    return [term.names[j] for j in np.flatnonzero(v > 1e-3 * v.max())]
 
 
 def _signed(value: float, name: str) -> str:

@@ -109,6 +109,20 @@ def _term(term: Any, position: int, n: int) -> RandomTerm:
     return replace(term, codes=codes, levels=levels, Z=Z, names=names, covariance=covariance)
 
 
+def _check_rank(X: np.ndarray, names: tuple[str, ...]) -> None:
+    from mixedmodels.frame.rank import find_dependence
+
+    ones = np.flatnonzero((X == 1.0).all(axis=0)).tolist()
+    dependence = find_dependence(X, ones[0] if ones else None, names) if X.shape[1] else None
+    if dependence is not None:
+        kept = set(dependence.kept.tolist())
+        dropped = [name for j, name in enumerate(names) if j not in kept]
+        raise DataError(
+            f"X is not of full column rank: {', '.join(dropped)} depend{'s' if len(dropped) == 1 else ''} "
+            "linearly on the columns before; leave out"
+        )
+
+
 def matrix_frame(
     y: Any,
     X: Any,
@@ -142,14 +156,20 @@ def matrix_frame(
     n = y.shape[0]
     if n == 0:
         raise DataError("y is empty")
+    if names is None and X is not None and all(isinstance(name, str) for name in getattr(X, "columns", [0])):
+        names = list(X.columns)
     X = _matrix(np.zeros((n, 0)) if X is None else X, "X", n)
     if names is None:
-        names = ["(Intercept)" if (X[:, j] == 1.0).all() else f"x{j + 1}" for j in range(X.shape[1])]
+        names = [f"x{j + 1}" for j in range(X.shape[1])]
+        ones = np.flatnonzero((X == 1.0).all(axis=0)).tolist()
+        if ones:
+            names[ones[0]] = "(Intercept)"
     names = tuple(map(str, names))
     if len(names) != X.shape[1]:
         raise DataError(f"names has {len(names)} entries; X has {X.shape[1]} columns")
     if len(set(names)) != len(names):
         raise DataError("names must be all different")
+    _check_rank(X, names)
     if weights is not None:
         weights = _vector(weights, "weights", n)
         if not (weights > 0.0).all():

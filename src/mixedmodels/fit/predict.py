@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import NotEstimableWarning, NotImplementedYetError, OptionError
+from mixedmodels.errors import NotEstimableWarning, NotImplementedYetError, OptionError, warn
 from mixedmodels.fit import values
 
 if TYPE_CHECKING:
@@ -46,6 +45,11 @@ def select_columns(fit: LMMFit, re_form: Any) -> Selection:
         if "|" in re_form:
             return _selection_of_formula(fit, re_form)
         re_form = [re_form]
+    elif not isinstance(re_form, Iterable):
+        raise OptionError(
+            f"re_form must be None (all random effects), 'population' (none), names of grouping factors or a "
+            f"formula such as '~ (1 | g)', got {re_form!r}"
+        )
     groups = {term.group for term in terms}
     out: Selection = []
     for name in re_form:
@@ -142,12 +146,11 @@ def predict_design(fit: LMMFit, design: Any, selection: Selection, new_levels: s
     if design.estimable is not None and not design.estimable.all():
         rows = np.flatnonzero(~design.estimable)
         shown = ", ".join(map(str, rows[:5].tolist())) + (", ..." if rows.size > 5 else "")
-        warnings.warn(
+        warn(
             f"{rows.size} predicted value(s) are not estimable and set to NaN (rows {shown}): they need "
             f"coefficients that the data could not determine ({', '.join(fit.frame.dropped_columns)}); "
             "simplify the fixed part or leave these rows out",
             NotEstimableWarning,
-            stacklevel=4,
         )
         eta[rows] = np.nan
     return eta
@@ -155,11 +158,16 @@ def predict_design(fit: LMMFit, design: Any, selection: Selection, new_levels: s
 
 def simulate(fit: LMMFit, n: int, seed: Any, new_effects: bool) -> np.ndarray:
     """Draws of the response, shape (nobs, n); see `LMMFit.simulate`."""
-    if int(n) != n or n < 1:
+    if not isinstance(n, (int, np.integer)) or n < 1:
         raise OptionError(f"n must be a positive whole number, got {n!r}")
     n = int(n)
     design = fit.design
-    rng = np.random.default_rng(seed)
+    try:
+        rng = np.random.default_rng(seed)
+    except (TypeError, ValueError):
+        raise OptionError(
+            f"seed must be None, a whole number >= 0 or a numpy Generator, got {seed!r}"
+        ) from None
     sigma = fit.sigma
     out = np.empty((design.n, n))
     base = np.array(fit._linear_predictor("population" if new_effects else None))

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LMMFit"]
 
-_LOG_2PI = math.log(2.0 * math.pi)
-
 
 class LMMFit:
     """A fitted linear mixed model.
@@ -144,22 +142,7 @@ class LMMFit:
     @property
     def _factors(self) -> list[list[list[float]]]:
         """Relative factors of the terms as nested lists."""
-        return self._once("factors", self._compute_factors)
-
-    def _compute_factors(self) -> list[list[list[float]]]:
-        theta = self.theta
-        design = self.design
-        out = []
-        position = 0
-        for term in design.terms:
-            count = term.covariance.n_theta
-            if design.theta_index is None:
-                part = theta[position : position + count]
-            else:
-                part = theta[design.theta_index[position : position + count]]
-            out.append(term.covariance.factor(part).tolist())
-            position += count
-        return out
+        return self._once("factors", lambda: values.relative_factors(self.design, self.theta))
 
     # ------------------------------------------------------------------ estimates
 
@@ -255,8 +238,10 @@ class LMMFit:
         term : int
             Position of the term in the formula.
         """
-        if not 0 <= term < len(self.design.terms):
-            raise OptionError(f"term must lie between 0 and {len(self.design.terms) - 1}, got {term!r}")
+        if not isinstance(term, (int, np.integer)) or not 0 <= term < len(self.design.terms):
+            raise OptionError(
+                f"term must be a position between 0 and {len(self.design.terms) - 1}, got {term!r}"
+            )
         blocks = self.solver.conditional_covariance([np.array(factor) for factor in self._factors], term)
         return values.readonly(self.sigma**2 * np.asarray(blocks))
 
@@ -321,16 +306,14 @@ class LMMFit:
     def _compute_deviance(self) -> float:
         if not self.is_reml:
             return self.criterion
-        solution, design = self._solution, self.design
-        n = design.n
-        log_weights = 0.0 if design.weights is None else float(np.log(design.weights).sum())
-        pwrss = float(solution.pwrss)
-        if self._options.sigma is None:
-            scale = n * (1.0 + _LOG_2PI + math.log(pwrss / n))
-        else:
-            sigma2 = float(self._options.sigma) ** 2
-            scale = n * (_LOG_2PI + math.log(sigma2)) + pwrss / sigma2
-        return float(solution.logdet_L2) + scale - log_weights
+        from mixedmodels.objective.base import gaussian_criterion
+
+        solution, weights = self._solution, self.design.weights
+        log_weights = 0.0 if weights is None else float(np.log(weights).sum())
+        sigma = None if self._options.sigma is None else float(self._options.sigma)
+        return gaussian_criterion(
+            float(solution.logdet_L2) - log_weights, float(solution.pwrss), self.nobs, sigma
+        )
 
     @property
     def df_model(self) -> int:
@@ -423,19 +406,12 @@ class LMMFit:
         frame = self._frame
         if frame.kept is None:
             return array
-        out = np.full(frame.n_rows, np.nan)
-        out[frame.kept] = array
         zero = frame.zero_weight_rows
-        if zero is not None and zero_weight is not None:
-            out[zero] = zero_weight()
-        if self._options.na_action == "exclude":
-            return out
-        if zero is None:
+        if zero is None and self._options.na_action != "exclude":
             return array
-        used = np.zeros(frame.n_rows, dtype=bool)
-        used[frame.kept] = True
-        used[zero] = True
-        return out[used]
+        filling = None if zero is None or zero_weight is None else zero_weight()
+        out, used = values.at_all_rows(array, frame.kept, frame.n_rows, zero, filling)
+        return out if self._options.na_action == "exclude" else out[used]
 
     def response(self) -> np.ndarray:
         """The response of the rows that `fitted` and `residuals` return; NaN in rows of weight zero."""
@@ -502,14 +478,9 @@ class LMMFit:
         return self._rows(self._residuals(values.check_residual_kind(kind)))
 
     def _residuals(self, kind: str) -> np.ndarray:
-        design = self.design
-        out = design.y - self._linear_predictor("population" if kind == "marginal" else None)
-        if kind in ("pearson", "scaled", "normalized"):
-            if design.weights is not None:
-                out *= np.sqrt(design.weights)
-            if kind != "pearson":
-                out /= self.sigma
-        return out
+        eta = self._linear_predictor("population" if kind == "marginal" else None)
+        sigma = self.sigma if kind in ("scaled", "normalized") else 1.0
+        return values.residuals(self.design.y, eta, self.design.weights, sigma, kind)
 
     def scaled_quantiles(self) -> tuple[float, ...]:
         """Minimum, quartiles, median and maximum of the scaled residuals."""
@@ -607,17 +578,7 @@ class LMMFit:
                     f"confint(method={method!r}) is not in this version; use method='wald'"
                 )
             raise OptionError(f"confint method {method!r} is unknown; available: wald")
-        quantile = wald.normal_quantile(level)
-        estimates, ses = self.fixef, self.se
-        bounds = [wald.wald_interval(estimates[name], ses[name], quantile) for name in estimates]
-        return self._native(
-            {
-                "term": list(estimates),
-                "estimate": list(estimates.values()),
-                "conf_low": [low for low, _ in bounds],
-                "conf_high": [high for _, high in bounds],
-            }
-        )
+        return self._native(wald.interval_columns(self.fixef, self.se, level))
 
     def wald(self) -> Any:
         """Wald tests of the fixed effects: term, estimate, std_error, statistic, p_value.
@@ -625,17 +586,7 @@ class LMMFit:
         The statistic is estimate / standard error and its reference the standard normal distribution, which
         is too optimistic with few groups.
         """
-        estimates, ses = self.fixef, self.se
-        statistics = [wald.wald_statistic(estimates[name], ses[name]) for name in estimates]
-        return self._native(
-            {
-                "term": list(estimates),
-                "estimate": list(estimates.values()),
-                "std_error": list(ses.values()),
-                "statistic": statistics,
-                "p_value": [wald.two_sided_p(z) for z in statistics],
-            }
-        )
+        return self._native(wald.statistic_columns(self.fixef, self.se))
 
     # ------------------------------------------------------------------ other models
 

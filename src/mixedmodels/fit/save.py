@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import DataError, NotImplementedYetError
+from mixedmodels.errors import DataError, NotImplementedYetError, OptionError
 from mixedmodels.fit.codec import Decoder, Encoder
 
 if TYPE_CHECKING:
@@ -152,9 +152,16 @@ def called_functions(node: Any) -> set[str]:
     return out
 
 
+def _path(path: Any) -> Path:
+    try:
+        return Path(path)
+    except TypeError:
+        raise OptionError(f"path must be a text or a path, got {type(path).__name__}") from None
+
+
 def save(fit: LMMFit, path: Any) -> None:
     """Write a fit to a file; the file appears whole or not at all."""
-    target = Path(path)
+    target = _path(path)
     content = to_bytes(fit)
     try:
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
@@ -201,7 +208,7 @@ def load(path: Any, *, functions: Mapping[str, Callable] | None = None) -> LMMFi
     >>> mm.load(path).criterion == fit.criterion
     True
     """
-    source = Path(path)
+    source = _path(path)
     try:
         content = source.read_bytes()
     except OSError as error:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-from mixedmodels.errors import ConvergenceWarning, DataError, OptionError
+from mixedmodels.errors import ConvergenceWarning, DataError, OptionError, warn
 from mixedmodels.fit import checks
 from mixedmodels.fit.result import LMMFit
 from mixedmodels.solver.threads import one_blas_thread
@@ -49,6 +48,11 @@ class Options:
             raise OptionError(f"reml must be True or False, got {self.reml!r}")
         if self.na_action not in ("omit", "exclude", "fail"):
             raise OptionError(f"na_action must be 'omit', 'exclude' or 'fail', got {self.na_action!r}")
+        if self.functions is not None and not isinstance(self.functions, Mapping):
+            raise OptionError(
+                'functions must be a dict from names to functions, such as {"f": f}, '
+                f"got {type(self.functions).__name__}"
+            )
         if isinstance(self.control, dict):
             object.__setattr__(self, "control", _control_of(self.control))
         elif self.control is not None and type(self.control).__name__ != "Control":
@@ -67,10 +71,14 @@ class Options:
 def _control_of(options: dict[str, Any]) -> Any:
     from mixedmodels.optimize.control import Control
 
+    names = [field.name for field in fields(Control)]
+    for name in options:
+        if name not in names:
+            raise OptionError(f"control has no option {name!r}; available: {', '.join(names)}")
     try:
         return Control(**options)
-    except TypeError as error:
-        raise OptionError(f"control: {error}; see mixedmodels.Control") from None
+    except TypeError:
+        raise OptionError(f"control holds a value of the wrong type: {options!r}") from None
 
 
 # |M factor| (scale-free) above which a point is not stationary, whatever the optimiser says
@@ -89,7 +97,12 @@ def make_frame(formula: Any, data: Any, options: Options) -> Any:
     if isinstance(formula, str):
         formula = parse(formula)
     elif not hasattr(formula, "bars"):
-        raise OptionError(f"formula must be a text or a Formula, got {type(formula).__name__}")
+        remedy = ""
+        if hasattr(formula, "columns") or isinstance(formula, Mapping):
+            remedy = "; the formula comes first, then the data"
+        elif isinstance(formula, (list, tuple)):
+            remedy = "; lists of names become one with formula_from_lists(response, fixed, random)"
+        raise OptionError(f"formula must be a text or a Formula, got {type(formula).__name__}{remedy}")
     if data is None:
         raise DataError("no data were given; pass a data frame or a dict of arrays")
     return build(
@@ -173,7 +186,7 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
     if options.control is not None:
         keywords["control"] = options.control
     method = "newton" if options.method == "auto" else options.method
-    # the certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it when looked at
+    # The certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it if wanted.
     optimum = minimize(objective, method, _start(options.start, objective), certify=False, **keywords)
     kind = LMMFit
     if is_function_frame(frame):
@@ -186,16 +199,12 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
         if _steep(optimum):
             _check_far(fit)
     if not optimum.converged:
-        warnings.warn(
-            f"the fit did not converge: {optimum.message}",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
+        warn(f"the fit did not converge: {optimum.message}", ConvergenceWarning)
     return fit
 
 
 def _steep(optimum: Any) -> bool:
-    """Whether the criterion still falls where the optimiser stopped (theta is relative, so this has no units)."""
+    """Whether the criterion still falls where the optimiser stopped; theta is relative, so without units."""
     if optimum.gradient is None:
         return False
     pairs = zip(optimum.gradient.tolist(), optimum.theta.tolist(), strict=True)
@@ -248,15 +257,22 @@ def refit(fit: LMMFit, new: Any) -> LMMFit:
             )
         return fit_model(fit.formula, new, replace(fit._options, start=None))
     try:
+        if np.iscomplexobj(new):
+            raise TypeError
         y = np.array(new, dtype=float)
     except (TypeError, ValueError):
         raise DataError("refit needs a numeric response, or a data frame for the whole model") from None
     frame, design = fit._frame, fit.design
-    if y.ndim != 1 or y.shape[0] not in (design.n, frame.n_rows):
-        rows = f"{design.n}" if frame.n_rows == design.n else f"{design.n} or {frame.n_rows}"
+    lengths = {design.n: None, frame.n_rows: frame.kept}
+    if frame.zero_weight_rows is not None:  # the rows that fitted() and residuals() return
+        shown = np.sort(np.concatenate([frame.kept, frame.zero_weight_rows]))
+        lengths.setdefault(shown.shape[0], np.searchsorted(shown, frame.kept))
+    if y.ndim != 1 or y.shape[0] not in lengths:
+        rows = " or ".join([str(length) for length in sorted(lengths)])
         raise DataError(f"the new response has shape {y.shape}; it needs {rows} values")
-    if y.shape[0] != design.n:
-        y = y[frame.kept]
+    chosen = lengths[y.shape[0]]
+    if chosen is not None and y.shape[0] != design.n:
+        y = y[chosen]
     if not np.isfinite(y).all():
         raise DataError("the new response holds missing or infinite values; refit to data without these rows")
     y.setflags(write=False)

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 __all__ = [
     "RESIDUAL_KINDS",
     "add_random_effects",
+    "at_all_rows",
     "check_residual_kind",
     "fixed_predictor",
     "quantiles",
     "readonly",
+    "relative_factors",
+    "residuals",
     "term_contribution",
 ]
 
@@ -32,6 +35,19 @@ def readonly(array: np.ndarray) -> np.ndarray:
         array = array.copy()
     array.setflags(write=False)
     return array
+
+
+def relative_factors(design: Design, theta: np.ndarray) -> list[list[list[float]]]:
+    """Relative factors of the terms as nested lists."""
+    out = []
+    position = 0
+    for term in design.terms:
+        count = term.covariance.n_theta
+        own = slice(position, position + count)
+        part = theta[own] if design.theta_index is None else theta[design.theta_index[own]]
+        out.append(term.covariance.factor(part).tolist())
+        position += count
+    return out
 
 
 def fixed_predictor(X: np.ndarray, beta: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
@@ -66,6 +82,41 @@ def add_random_effects(eta: np.ndarray, design: Design, b: Sequence[np.ndarray])
     for term, values in zip(design.terms, b, strict=True):
         kernels.add_effects(eta, term.codes, term.Z, values)
     return eta
+
+
+def residuals(
+    y: np.ndarray, eta: np.ndarray, weights: np.ndarray | None, sigma: float, kind: str
+) -> np.ndarray:
+    """``y - eta``; times the square root of the weights and over sigma where the kind asks for it."""
+    out = y - eta
+    if kind in ("pearson", "scaled", "normalized"):
+        if weights is not None:
+            out *= np.sqrt(weights)
+        if kind != "pearson":
+            out /= sigma
+    return out
+
+
+def at_all_rows(
+    array: np.ndarray, kept: np.ndarray, n_rows: int, zero: np.ndarray | None, filling: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values of the rows `kept`, and `filling` in the rows `zero`, among all rows; NaN elsewhere.
+
+    Returns
+    -------
+    values : ndarray, shape (n_rows,)
+    used : ndarray of bool, shape (n_rows,)
+        Rows kept, and those of weight zero.
+    """
+    out = np.full(n_rows, np.nan)
+    out[kept] = array
+    used = np.zeros(n_rows, dtype=bool)
+    used[kept] = True
+    if zero is not None:
+        used[zero] = True
+        if filling is not None:
+            out[zero] = filling
+    return out, used
 
 
 def check_residual_kind(kind: str) -> str:

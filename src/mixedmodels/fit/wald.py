@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from statistics import NormalDist
 
 from mixedmodels.errors import OptionError
 
-__all__ = ["check_level", "normal_quantile", "two_sided_p", "wald_interval", "wald_statistic"]
+__all__ = [
+    "check_level",
+    "interval_columns",
+    "normal_quantile",
+    "statistic_columns",
+    "two_sided_p",
+    "wald_interval",
+    "wald_statistic",
+]
 
 
 def check_level(level: float) -> float:
@@ -39,3 +48,29 @@ def two_sided_p(z: float) -> float:
 def wald_interval(estimate: float, se: float, quantile: float) -> tuple[float, float]:
     """estimate -/+ quantile * se."""
     return estimate - quantile * se, estimate + quantile * se
+
+
+def interval_columns(
+    estimates: Mapping[str, float], ses: Mapping[str, float], level: float
+) -> dict[str, list]:
+    """Columns term, estimate, conf_low, conf_high, one row per coefficient."""
+    quantile = normal_quantile(level)
+    bounds = [wald_interval(estimate, ses[name], quantile) for name, estimate in estimates.items()]
+    return {
+        "term": list(estimates),
+        "estimate": list(estimates.values()),
+        "conf_low": [low for low, _ in bounds],
+        "conf_high": [high for _, high in bounds],
+    }
+
+
+def statistic_columns(estimates: Mapping[str, float], ses: Mapping[str, float]) -> dict[str, list]:
+    """Columns term, estimate, std_error, statistic, p_value, one row per coefficient."""
+    statistics = [wald_statistic(estimate, ses[name]) for name, estimate in estimates.items()]
+    return {
+        "term": list(estimates),
+        "estimate": list(estimates.values()),
+        "std_error": [ses[name] for name in estimates],
+        "statistic": statistics,
+        "p_value": [two_sided_p(z) for z in statistics],
+    }

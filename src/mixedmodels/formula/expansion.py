@@ -168,9 +168,12 @@ class _Expander:
         if operator in _BARS:
             raise _bare_bar(node)
         if operator not in ("*", ":", "/", "%in%") or len(node.args) != 2:
+            remedy = f"wrap it as I({render(node)})"
+            if operator == "&":
+                remedy = "for an interaction write ':' (or '*'), for a condition I(... & ...)"
             raise FormulaError(
                 f"'{render(node)}' is not a term: operator {operator!r} has no meaning between terms; "
-                f"wrap it as I({render(node)})"
+                f"{remedy}"
             )
         left = self.encode(node.args[0], sign)
         right = self.encode(node.args[1], sign)

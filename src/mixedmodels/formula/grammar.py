@@ -75,6 +75,12 @@ class _Parser:
             message += ": a comma separates arguments inside a function call only"
         elif kind in (NAME, QUOTED, NUMBER, TEXT) or value == "(":
             message += ": an operator such as + or : is missing before it"
+        elif value in ("|", "||"):
+            message += ": a random-effects term is written (effects | group), for instance (1 | group)"
+        elif value == ")" and self.at > 1 and self.tokens[self.at - 2][1] in ("|", "||"):
+            message += ": name the grouping factor after the bar"
+        else:
+            message += ": a name or an expression is missing before it"
         return error_at(self.text, position, message)
 
     def expression(self, minimum: int) -> Expression:

@@ -76,6 +76,8 @@ def formula_from_lists(
 def _entries(values: Iterable[Any], what: str) -> Iterable[Any]:
     if isinstance(values, str):
         raise FormulaError(f"{what} must be a list of entries, not the text {values!r}")
+    if not isinstance(values, Iterable):
+        raise FormulaError(f"{what} must be a list of entries, not {values!r}")
     return values
 
 

@@ -83,14 +83,6 @@ class ModelFrame:
         """Rows of the data that are in the design, counting from 0."""
         return np.arange(self.n_rows) if self.kept is None else self.kept
 
-    def pad(self, values: np.ndarray) -> np.ndarray:
-        """Values of the design's rows; with ``na_action="exclude"`` padded by NaN to all rows of the data."""
-        if self.na_action != "exclude" or self.kept is None:
-            return values
-        padded = np.full((self.n_rows, *values.shape[1:]), np.nan)
-        padded[self.kept] = values
-        return padded
-
     def new_data(
         self,
         data: Any,
@@ -222,6 +214,7 @@ def build(
         rows.groups,
         messages,
         free_sigma=not (sigma_fixed or varying),
+        widest=_widest(plan.fixed, fixed) if X.shape[1] >= n else ("", 0),
         known=known,
     )
     encoding = Encoding(
@@ -287,20 +280,39 @@ def _resolve_dot(
 def _response(value: Value, label: str) -> np.ndarray:
     """The response as a new float array."""
     if isinstance(value, FactorColumn):
+        labels = level_labels(value.levels[:5])
+        remedy = "convert it, or name another column"
+        if _are_numbers(labels):
+            remedy = "these are numbers kept as text or categories: convert the column to numbers"
+        elif len(labels) == 2:
+            remedy = "code a yes/no response as 0 and 1 for a linear probability model"
         raise DataError(
-            f"the response {label!r} holds categories ({', '.join(level_labels(value.levels[:4]))}"
-            f"{', ...' if len(value.levels) > 4 else ''}), but a linear model needs numbers; for a "
-            'yes/no response use glmm(..., family="binomial")'
+            f"the response {label!r} holds categories ({', '.join(labels[:4])}"
+            f"{', ...' if len(labels) > 4 else ''}), but a linear model needs numbers; {remedy}"
         )
     if isinstance(value, MatrixColumn):
         raise DataError(f"the response {label!r} has several columns; a linear mixed model needs one")
     return np.array(value)
 
 
+def _are_numbers(labels: Sequence[str]) -> bool:
+    """Whether all labels read as numbers."""
+    try:
+        return bool([float(label) for label in labels])
+    except ValueError:
+        return False
+
+
 def _encode_variables(
     plan: Plan, rows: Rows, contrasts: Mapping[str, Any] | None, messages: list[str]
 ) -> tuple[VariableState, ...]:
     """States of all variables; unused levels of factors are dropped with a note."""
+    if contrasts is not None and not isinstance(contrasts, Mapping):
+        example = plan.labels[0] if plan.labels else "f"
+        raise OptionError(
+            f'contrasts must be a dict from factors to contrasts, such as {{"{example}": "sum"}}, '
+            f"got {contrasts!r}"
+        )
     values = rows.values
     result = []
     for i, label in enumerate(plan.labels):
@@ -356,6 +368,16 @@ def _fixed_part(
     X = X[:, dependence.kept]
     X = np.ascontiguousarray(X) if p <= _ROW_MAJOR else np.asfortranarray(X)
     return X, part, *dependence
+
+
+def _widest(plan: PartPlan, part: PartState) -> tuple[str, int]:
+    """The term of the fixed part with the most columns, and their number."""
+    first = int(part.intercept)
+    widths = [stop - start for start, stop in zip((first, *part.stops), part.stops, strict=False)]
+    if not widths:
+        return "", 0
+    place = max(range(len(widths)), key=widths.__getitem__)
+    return plan.labels[place], widths[place]
 
 
 def _random_terms(

@@ -108,6 +108,12 @@ class Columns(Mapping[str, Value]):
         import difflib
 
         names = list(self)
+        if not names and len(self.names):
+            shown = ", ".join([repr(other) for other in list(self.names)[:3]])
+            return DataError(
+                f"the data have no column {name!r}: the names of their columns are not text "
+                f"({shown}{', ...' if len(self.names) > 3 else ''}); rename them"
+            )
         near = difflib.get_close_matches(name, names, n=1)
         if not near:
             near = [other for other in names if other.lower() == name.lower()]

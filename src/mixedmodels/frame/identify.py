@@ -63,6 +63,7 @@ def check(
     messages: list[str],
     *,
     free_sigma: bool,
+    widest: tuple[str, int] = ("", 0),
     known: Collection[str] = (),
 ) -> None:
     """Raise or note what the data cannot tell.
@@ -80,8 +81,10 @@ def check(
             f"the response {plan.response_label!r} is constant ({y[0]:g}): there is nothing to fit"
         )
     if p >= n and free_sigma:
+        name, width = widest
+        cause = f" (the term {name} alone {width}; is it meant as a factor?)" if 2 * width > p > 2 else ""
         raise IdentifiabilityError(
-            f"the fixed part has {p} columns for {n} observations: leave terms out or fix sigma"
+            f"the fixed part has {p} columns for {n} observations{cause}: leave terms out or fix sigma"
         )
     for group, factor in zip(plan.groups, groups, strict=True):
         m = len(factor.levels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from mixedmodels.errors import FormulaError
-from mixedmodels.formula.ast import Expression, Formula, Number, TermList, Text, Variable
+from mixedmodels.formula.ast import Call, Expression, Formula, Number, Operation, TermList, Text, Variable
 from mixedmodels.frame import identify
 
 __all__ = ["GroupPlan", "PartPlan", "Plan", "plan_of"]
@@ -68,6 +68,9 @@ def _make_plan(formula: Formula) -> Plan:
     if formula.response is None:
         raise FormulaError("the formula has no response; write 'response ~ ...'")
     if not formula.bars:
+        for term in formula.fixed.terms:
+            for factor in term.factors:
+                _refuse_tag(factor)
         raise FormulaError(
             f"the formula '{formula}' has no random-effects term such as (1 | group); without one it is an "
             "ordinary regression: use ordinary least squares (for instance statsmodels' ols)"
@@ -129,6 +132,22 @@ def _make_plan(formula: Formula) -> Plan:
         variables(formula),
         identify.overlapping_terms(bars, labels, bar_groups),
     )
+
+
+def _refuse_tag(factor: Expression) -> None:
+    """Refuse ``f(x | g)`` of a formula without random terms: a covariance structure that does not exist."""
+    from mixedmodels.formula import STRUCTURES, render
+
+    bars = ("|", "||")
+    if isinstance(factor, Call) and factor.args:
+        inner = factor.args[0]
+        while isinstance(inner, Operation) and inner.operator == "(":
+            inner = inner.args[0]
+        if isinstance(inner, Operation) and inner.operator in bars and factor.function != "I":
+            raise FormulaError(
+                f"'{render(factor)}': {factor.function!r} is not a covariance structure; write "
+                f"'({render(inner)})' or one of {', '.join(sorted(STRUCTURES))} before it"
+            )
 
 
 def _constant(node: Expression, name: str, label: str) -> Any:

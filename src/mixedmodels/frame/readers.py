@@ -55,7 +55,7 @@ def collect(data: Any, needed: Sequence[str] | None) -> tuple[Any, str]:
     except TypeError:
         raise DataError(
             f"data of type {type(data).__name__!r} cannot be read; give a data frame "
-            "(pandas, polars, pyarrow, duckdb, ...) or a dict of arrays"
+            f"(pandas, polars, pyarrow, duckdb, ...) or a dict of arrays{_hint(data)}"
         ) from None
     backend = str(frame.implementation).rsplit(".", 1)[-1].lower()
     if needed is not None:
@@ -67,6 +67,17 @@ def collect(data: Any, needed: Sequence[str] | None) -> tuple[Any, str]:
     if reader_of(native) is None:
         native = frame.to_arrow()
     return native, backend
+
+
+def _hint(data: Any) -> str:
+    """What to do about some things that are often given instead of a data frame."""
+    if isinstance(data, str):
+        return "; bundled data are read with load_dataset(name), files with pandas or polars"
+    if isinstance(data, (list, tuple)) and data and isinstance(data[0], Mapping):
+        return "; a list of records becomes one with pandas.DataFrame(records) or polars.DataFrame(records)"
+    if isinstance(data, (list, tuple, np.ndarray)):
+        return ", so that the columns have names"
+    return ""
 
 
 # --- pandas ----------------------------------------------------------------------------------------------
@@ -374,6 +385,15 @@ def _from_objects(array: np.ndarray, name: str) -> Raw:
             raise DataError(
                 f"column {name!r} holds values of type {t.__name__}; a model needs numbers or labels"
             )
+    numbers = [t for t in types if _is_number(t) and not issubclass(t, (bool, np.bool_))]
+    if numbers and any(issubclass(t, str) for t in types):
+        objects = present.tolist()
+        number = next(v for v in objects if type(v) in numbers)
+        text = next(v for v in objects if isinstance(v, str))
+        raise DataError(
+            f"column {name!r} mixes numbers and texts ({number!r} and {text!r}): convert it to numbers "
+            "(marks of missing values to None), or to texts if it holds labels"
+        )
     inner, levels = code_texts(present.tolist())
     inner, sorted_levels = sort_levels(inner, levels)
     codes = np.full(array.shape[0], -1, dtype=np.int32)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mixedmodels.errors import DataError
+from mixedmodels.errors import DataError, FormulaWarning, warn
 from mixedmodels.formula.ast import Expression, Variable
 from mixedmodels.frame.columns import Columns, numeric_column
 from mixedmodels.frame.factors import LOGICAL, code_column, interact
@@ -177,6 +177,7 @@ def settle_rows(
     """Find the rows that take part and cut everything down to them."""
     masks = _missing_masks(plan, rows, columns)
     counts = count_missing(masks)
+    _warn_undefined(plan, rows, counts)
     missing = np.zeros(columns.n_rows, dtype=bool)
     for mask in masks.values():
         missing |= mask
@@ -237,6 +238,25 @@ def _missing_masks(plan: Plan, rows: Rows, columns: Columns) -> dict[str, np.nda
     if rows.offset is not None:
         enter("offset", np.isnan(rows.offset))
     return masks
+
+
+def _warn_undefined(plan: Plan, rows: Rows, counts: Mapping[str, int]) -> None:
+    """Warn of expressions that have no value although their columns have, such as log(-1)."""
+    named = ((plan.response_label, rows.response), *zip(plan.labels, rows.values, strict=True))
+    for label, value in named:
+        if label not in counts or isinstance(value, FactorColumn):
+            continue
+        if label == plan.response_label:
+            plain = isinstance(plan.response, Variable)
+        else:
+            plain = plan.columns[plan.labels.index(label)] is not None
+        if not plain:
+            number = counts[label]
+            warn(
+                f"{label} is not a number in {number} row{'s' if number > 1 else ''} in which its columns "
+                "have values: these rows are left out; change the expression or the columns",
+                FormulaWarning,
+            )
 
 
 def _cut(rows: Rows, kept: np.ndarray) -> None:

@@ -117,6 +117,9 @@ def compare(*fits: LMMFit) -> Comparison:
     """
     if len(fits) < 2:
         raise OptionError("compare() needs two or more fits")
+    for fit in fits:
+        if not hasattr(fit, "refit_ml"):
+            raise OptionError(f"compare() takes fits, got {type(fit).__name__}")
     _check_same_data(fits)
     notes = []
     same_fixed = all(_same_columns(fits[0].design.X, fit.design.X) for fit in fits[1:])

@@ -45,8 +45,7 @@ def certify(
     theta : ndarray
     factors, T, M : sequences of (k, k) matrices, one per term
     """
-    terms, index = objective.design.terms, objective._map.index
-    groups = [[c for c in range(len(terms)) if np.array_equal(index[c], index[b])] for b in range(len(terms))]
+    terms, groups = objective.design.terms, objective._map.tied
     eigenvalues, residuals, singular, ways = [], [], [], []
     for b, term in enumerate(terms):
         M_sum, T_sum = np.sum([M[c] for c in groups[b]], axis=0), np.sum([T[c] for c in groups[b]], axis=0)
@@ -99,7 +98,9 @@ def smallest_direction(
     return float(values[0]), scale[:, None] * vectors[:, :1]
 
 
-def _escape(objective: LMMObjective, theta: np.ndarray, tied: list[int], v: np.ndarray) -> np.ndarray | None:
+def _escape(
+    objective: LMMObjective, theta: np.ndarray, tied: Sequence[int], v: np.ndarray
+) -> np.ndarray | None:
     """``Sigma + tau v v'``, tau from one Newton step along that line, halved until the criterion falls."""
     theta = objective._map.check(theta)
     factors = objective._map.factors(theta)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,14 +17,14 @@ from mixedmodels.objective.base import (
     gaussian_criterion,
     gaussian_scale,
 )
-from mixedmodels.objective.parameters import gradient_of, lower_factor, parameter_map
+from mixedmodels.objective.parameters import gradient_of, parameter_map
 from mixedmodels.solver._kernels.newton import newton_minimize
 from mixedmodels.solver.base import Breakdown, Components, Solution
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design
     from mixedmodels.objective.components import ComponentsPoint
-    from mixedmodels.solver.base import Solver
+    from mixedmodels.solver.base import CompiledPath, Solver
 
 __all__ = ["LMMObjective"]
 
@@ -146,11 +146,11 @@ class LMMObjective:
     @cached_property
     def theta_map(self) -> np.ndarray:
         """C in ``theta = C theta_internal``, shape (n_theta, n_theta)."""
-        return self.solver.theta_map
+        return cast("CompiledPath", self.solver).theta_map
 
     @cached_property
     def _to_internal(self) -> np.ndarray:
-        return self.solver.theta_map_inverse
+        return cast("CompiledPath", self.solver).theta_map_inverse
 
     def _fast(self, theta: np.ndarray, order: int) -> tuple[float, np.ndarray, np.ndarray]:
         D = self._to_internal
@@ -163,7 +163,10 @@ class LMMObjective:
     def newton_minimize(
         self, theta0: np.ndarray | None = None, *, callback: Any = None, **options: Any
     ) -> dict[str, Any] | None:
-        """The default method run to the end without Python in the loop, or None where there is no evaluator.
+        """The default method run to the end without Python in the loop.
+
+        None where there is no evaluator, where the bounds are narrower than those of the cone, or where
+        parameters are shared between places that are not whole covariance matrices.
 
         Parameters
         ----------
@@ -172,14 +175,16 @@ class LMMObjective:
         callback : callable, optional
             ``callback(iteration, theta, value, decrement)``.
         **options
-            Those of the compiled loop: tol, maxiter, max_seconds, cap, snap, escapes, trace.
+            Those of the compiled loop: tol, maxiter, max_seconds, cap, trace.
 
         Returns
         -------
         dict
             theta, value, gradient, hessian, trace and counts, in the coordinates of this objective.
         """
-        if self.evaluator is None or not self.n_theta:
+        from mixedmodels.optimize.cone import plain_bounds
+
+        if self.evaluator is None or not self.n_theta or not plain_bounds(self):
             return None
         C, D = self.theta_map, self._to_internal
         if theta0 is None:
@@ -192,7 +197,10 @@ class LMMObjective:
             def told(iteration: int, theta: np.ndarray, value: float, decrement: float) -> Any:
                 return callback(iteration, C @ np.asarray(theta), value, decrement)
 
-        facts = newton_minimize(self.evaluator, inner, callback=told, **options)
+        levels = [factor.m for factor in self.solver.pack.factors]  # type: ignore[attr-defined]
+        facts = newton_minimize(self.evaluator, inner, levels, callback=told, **options)
+        if facts is None:
+            return None
         if C is not D:  # one array, the identity, where nothing was rescaled
             facts["theta"] = C.dot(facts["theta"])
             facts["gradient"] = facts["gradient"].dot(D)
@@ -236,6 +244,57 @@ class LMMObjective:
             self._map.positive_parts(M, self._orthonormal), derivatives
         )
         return self._criterion(parts), gradient_of(M, factors, derivatives), H
+
+    def sigma_model(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+        r"""Criterion, gradient, average and expected information in the entries of the Sigma_b.
+
+        For factors linear in theta. Coordinate t is the entry of Sigma at the place that parameter t has in
+        the factor (with its mirror image :math:`D_t`, in every term that shares it): shapes (n_theta,) and
+        (n_theta, n_theta). The expected information is average information plus
+        :math:`\sum_b \tfrac1{2 m_b} \mathrm{tr}(T_b D_s M_b D_t + T_b D_t M_b D_s)`, what it is where all levels
+        are alike, :math:`K_{ll} = T_b/m_b`.
+        """
+        theta = self._map.check(theta)
+        parts = self.solver.components(self._map.factors(theta), 2, self._unit_directions, self.reml)
+        M = self._M(parts)
+        gradient = [
+            sum(float(np.sum(Mb * D)) for Mb, D in zip(M, row, strict=True) if D is not None)
+            for row in self._unit_directions
+        ]
+        average = self._average(parts, self._unit_directions)
+        excess = np.zeros_like(average)
+        for b, (term, T) in enumerate(zip(self.design.terms, parts.T, strict=True)):
+            index = [t for t in range(self.n_theta) if self._unit_directions[t][b] is not None]
+            D = np.array([self._unit_directions[t][b] for t in index])
+            excess[np.ix_(index, index)] += np.einsum("ab,sbc,cd,tda->st", T, D, M[b], D, optimize=True) / term.m
+        return self._criterion(parts), np.array(gradient), average, average + 0.5 * (excess + excess.T)
+
+    @property
+    def _places(self) -> list[list[int]]:
+        """Rows (term, row, column, parameter); the structures must be linear in theta."""
+        if self.entries is None:
+            raise SolverError("a covariance structure of this model is not linear in theta")
+        return self.entries.tolist()
+
+    @cached_property
+    def units(self) -> np.ndarray:
+        """Root mean square of the column of Z that each parameter of a factor linear in theta belongs to."""
+        total, places = np.zeros(self.n_theta), np.zeros(self.n_theta)
+        for b, i, _, t in self._places:
+            Z = self.design.terms[b].Z
+            total[t] += 1.0 if Z is None else float(Z[:, i] @ Z[:, i]) / self.design.n
+            places[t] += 1.0
+        return np.sqrt(np.where(total > 0.0, total / places, 1.0))
+
+    @cached_property
+    def _unit_directions(self) -> list[list[np.ndarray | None]]:
+        out: list[list[np.ndarray | None]] = [[None] * len(self.design.terms) for _ in range(self.n_theta)]
+        for b, i, j, t in self._places:
+            D = out[t][b]
+            if D is None:
+                D = out[t][b] = np.zeros((self.design.terms[b].k,) * 2)
+            D[i, j] = D[j, i] = 1.0
+        return out
 
     def information(self, theta: np.ndarray, kind: str = "average") -> np.ndarray:
         r"""Information about theta in units of the criterion's Hessian (twice the log-likelihood's).
@@ -345,23 +404,15 @@ class LMMObjective:
         return self._em(theta, update_sigma=False)
 
     def _em(self, theta: np.ndarray, update_sigma: bool) -> np.ndarray:
+        from mixedmodels.objective.em import em_factors
+
         theta = self._map.check(theta)
         factors = self._map.factors(theta)
         M = self._M(self.solver.components(factors, 1, None, self.reml))
-        inner = [factor.T @ Mb @ factor for factor, Mb in zip(factors, M, strict=True)]
-        # In the coordinates of u the new second moment is I - N/m. Terms that share their parameters
-        # share it too.
-        divisor = 1.0 + sum(float(np.trace(N)) for N in inner) / self.design.n if update_sigma else 1.0
-        new = []
-        for b, (term, factor) in enumerate(zip(self.design.terms, factors, strict=True)):
-            tied = [c for c, index in enumerate(self._map.index) if np.array_equal(index, self._map.index[b])]
-            N = sum(inner[c] for c in tied) / sum(self.design.terms[c].m for c in tied)
-            moment = np.eye(term.k) - N
-            if term.covariance.clip == "diagonal":
-                moment = np.diag(np.diagonal(moment))
-            elif term.covariance.clip == "trace":
-                moment = np.eye(term.k) * float(np.trace(moment)) / term.k
-            new.append(factor @ lower_factor(moment / divisor))
+        terms = self.design.terms
+        levels, clips = [term.m for term in terms], [term.covariance.clip for term in terms]
+        total = self.design.n if update_sigma else None
+        new = em_factors(factors, M, levels, clips, self._map.tied, total)
         return self._map.theta_of(new)
 
     def trace_products(

@@ -78,6 +78,12 @@ class ParameterMap:
         return tuple(names)
 
     @cached_property
+    def tied(self) -> tuple[tuple[int, ...], ...]:
+        """For each term the terms with the same parameters, itself included."""
+        keys = [tuple(own.tolist()) for own in self.index]
+        return tuple(tuple(c for c, other in enumerate(keys) if other == key) for key in keys)
+
+    @cached_property
     def entries(self) -> np.ndarray | None:
         """Rows (term, row, column, free parameter), or None if a structure is not linear."""
         rows = []

@@ -49,9 +49,7 @@ def crossed_moments(
         for c in range(B):
             if c != b:
                 shares[b][c] = _cell_share(codes[b], sizes[b], codes[c], sizes[c], w, weights[b])
-    terms = [
-        (m, float(np.sum(S**2 / W)), float(W @ W)) for m, S, W in zip(sizes, sums, weights, strict=True)
-    ]
+    terms = [(m, float(np.sum(S**2 / W)), float(W @ W)) for m, S, W in zip(sizes, sums, weights, strict=True)]
     found = scalar_components(r.shape[0], float(w @ r**2), float(w @ r), float(w.sum()), terms, shares)
     return None if found is None else np.array(found)
 

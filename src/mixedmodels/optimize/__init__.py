@@ -7,4 +7,14 @@ from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.minimize import METHODS, minimize, with_conditions
 from mixedmodels.optimize.optimum import KKT, Optimum, Status
 
-__all__ = ["KKT", "METHODS", "Certificate", "Control", "Objective", "Optimum", "Status", "minimize", "with_conditions"]
+__all__ = [
+    "KKT",
+    "METHODS",
+    "Certificate",
+    "Control",
+    "Objective",
+    "Optimum",
+    "Status",
+    "minimize",
+    "with_conditions",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 from mixedmodels.errors import OptionError
 
@@ -56,6 +57,10 @@ class Control:
     trace: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("maxiter", "tol", "max_seconds", "cap", "snap", "escapes"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) and (value is not None or name not in ("maxiter", "max_seconds")):
+                raise OptionError(f"{name} must be a number, not {value!r}")
         if self.maxiter is not None and (self.maxiter != int(self.maxiter) or self.maxiter < 0):
             raise OptionError(f"maxiter must be a whole number >= 0, not {self.maxiter!r}")
         if not self.tol > 0:

@@ -25,7 +25,6 @@ class ValueSearch(Search):
     """A search that evaluates the function only and counts evaluations as iterations."""
 
     default_limit = 10000
-    accuracy = 1e-6  # a decrease that Newton would predict beyond this is no convergence
 
     def derivatives(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """The value, with zeros for what these methods do not ask for."""

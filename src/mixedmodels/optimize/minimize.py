@@ -67,8 +67,8 @@ def minimize(
     progress : "auto", True, False, None or callable
         See `mixedmodels.optimize.progress.Progress`.
     certify : bool
-        Whether to ask the objective for its first-order conditions at the end (``Optimum.kkt``); `with_conditions`
-        adds them later.
+        Whether to ask the objective for its first-order conditions at the end (``Optimum.kkt``);
+        `with_conditions` adds them later.
 
     Returns
     -------
@@ -119,8 +119,6 @@ def minimize(
                 max_seconds=control.max_seconds or 0.0,
                 callback=_callback(monitor, shown),
                 cap=control.cap,
-                snap=control.snap,
-                escapes=control.escapes,
                 trace=control.trace,
             )
             run = None if facts is None else _from_facts(facts)
@@ -134,13 +132,14 @@ def minimize(
             run.value = float(objective.value(theta))
     finally:
         shown.close()
-    if run.hessian is None or not run.hessian.any():
+    if not run.hessian.any():
         _fill(run, objective)
+    known = len(run.gradient) == len(run.theta)
     optimum = Optimum(
         theta=run.theta,
         value=run.value,
-        gradient=run.gradient,
-        hessian=run.hessian,
+        gradient=run.gradient if known else None,
+        hessian=run.hessian if known else None,
         status=run.status,
         iterations=run.iterations,
         evaluations=run.evaluations,
@@ -261,7 +260,7 @@ def _fill(run: Run, objective: Any) -> None:
     try:
         value, g, H = objective.newton(run.theta)
     except (AttributeError, NotImplementedError, FloatingPointError, np.linalg.LinAlgError):
-        run.gradient = run.hessian = None
+        run.gradient, run.hessian = np.zeros(0), np.zeros((0, 0))
         return
     run.value, run.gradient, run.hessian = float(value), np.asarray(g), np.asarray(H)
     run.evaluations += 1

@@ -18,21 +18,22 @@ At the end parameters next to a bound are set exactly on it if the value does no
 polished, and the certificate of the objective is asked: where M is not positive semi-definite, theta = 0 was
 a saddle point, and the search goes on along the eigenvector.
 
-``mixedmodels.solver._kernels.newton`` holds the compiled twin; both take the same steps.
+Objectives that are functions of covariance matrices are minimised in these: ``mixedmodels.optimize.cone``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from mixedmodels.optimize.base import blocks_of_entries, columns_of_entries
+from mixedmodels.optimize.cone import cone_newton, has_cone
 from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.optimum import Status
+from mixedmodels.optimize.run import Run
 
 __all__ = ["Run", "Search", "newton"]
 
@@ -40,24 +41,6 @@ PIVOT = 1e-11  # a pivot smaller than this, relative to its diagonal, counts as 
 SLOW = 0.1  # decrements that shrink less than this call for the secant correction
 NEAR = 0.5  # ... which is used below this decrement (deviance units) only
 NOISE = 1e-13  # rounding of the criterion, relative
-
-
-@dataclass
-class Run:
-    """A raw result, before it becomes an Optimum."""
-
-    theta: np.ndarray
-    value: float = math.inf
-    gradient: np.ndarray | None = None
-    hessian: np.ndarray | None = None
-    status: Status = Status.MAXITER
-    iterations: int = 0
-    evaluations: int = 0
-    gradient_evaluations: int = 0
-    decrement: float = math.nan
-    escapes: int = 0
-    trace: Any = field(default_factory=list)
-    note: str = ""
 
 
 def factorise(B: np.ndarray, free: np.ndarray, mu: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -211,6 +194,7 @@ class Search:
                 self.accept(theta, (run.value, run.gradient * sign, run.hessian * np.outer(sign, sign)))
 
     def accept(self, theta: np.ndarray, result: tuple[float, np.ndarray, np.ndarray]) -> None:
+        """Go to theta, where the function has this value, gradient and matrix."""
         self.run.theta = theta
         self.run.value, self.run.gradient, self.run.hessian = result
 
@@ -452,6 +436,8 @@ def newton(
     ----------
     Gilmour, Thompson, Cullis (1995), average information. Levenberg (1944). Conn, Gould, Toint (1991), SR1.
     """
+    if search is None and has_cone(objective):
+        return cone_newton(objective, start, control, monitor)
     state = (search or Search)(objective, control, monitor)
     run = state.run
     limit = control.limit(state.default_limit)

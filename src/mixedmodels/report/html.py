@@ -11,21 +11,33 @@ if TYPE_CHECKING:
 
 __all__ = ["render_page", "render_summary", "render_table"]
 
-_LEFT = ' style="text-align:left"'
-_RIGHT = ' style="text-align:right"'
+# inline, so that a fragment looks the same in a notebook, a report and a bare page
+_LEFT = ' style="text-align:left;padding:0.1em 0.7em 0.1em 0"'
+_RIGHT = ' style="text-align:right;padding:0.1em 0.7em 0.1em 0"'
+_TABLE = ' style="border-collapse:collapse;margin:0.8em 0;font-variant-numeric:tabular-nums"'
+_HEAD = ' style="border-bottom:1px solid #888"'
+
+
+def _numeric_columns(table: Table) -> set[int]:
+    """Columns to set right: those meant so, and correlations, which plain text sets left."""
+    columns = {j for j, letter in enumerate(table.align) if letter != "l"}
+    if "Corr" in table.header:
+        columns.update(range(table.header.index("Corr"), len(table.header)))
+    return columns
 
 
 def render_table(table: Table) -> str:
     """A table as an HTML ``<table>``."""
-    sides = [_LEFT if letter == "l" else _RIGHT for letter in table.align]
-    lines = ["<table>"]
+    numbers = _numeric_columns(table)
+    sides = [_LEFT if j not in numbers else _RIGHT for j in range(len(table.header))]
+    lines = [f"<table{_TABLE}>"]
     if table.title:
         lines.append(f'<caption style="text-align:left"><b>{escape(table.title)}</b></caption>')
     heads = "".join(
         f'<th scope="col"{side}>{escape(head.strip())}</th>'
         for head, side in zip(table.header, sides, strict=True)
     )
-    lines.append(f"<thead><tr>{heads}</tr></thead>")
+    lines.append(f"<thead{_HEAD}><tr>{heads}</tr></thead>")
     lines.append("<tbody>")
     for row in table.rows:
         cells = "".join(

@@ -25,6 +25,8 @@ _SPECIAL = str.maketrans(
         "|": r"\textbar{}",
         "<": r"\textless{}",
         ">": r"\textgreater{}",
+        "`": r"\textasciigrave{}",
+        '"': r"\textquotedbl{}",
     }
 )
 
@@ -36,9 +38,18 @@ def escape_latex(text: str) -> str:
 
 def _cell(text: str, align: str) -> str:
     text = text.strip()
-    if align != "l" and text.startswith("-") and text[1:2].isdigit():
+    if text.startswith("-") and text[1:2].isdigit() and (align != "l" or _is_number(text)):
         return f"$-${text[1:]}"
     return escape_latex(text)
+
+
+def _is_number(text: str) -> bool:
+    """Whether a cell of a left-aligned column holds a number, such as a correlation."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def render_table(table: Table) -> str:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from mixedmodels.report.summary import Summary
     from mixedmodels.report.table import Table
 
-__all__ = ["escape_markdown", "render_summary", "render_table"]
+__all__ = ["code_markdown", "escape_markdown", "render_summary", "render_table"]
 
 _SPECIAL = str.maketrans(
     {
@@ -30,6 +30,11 @@ def escape_markdown(text: str) -> str:
     return text.translate(_SPECIAL)
 
 
+def code_markdown(text: str) -> str:
+    """Text as code, in double backticks if it holds single ones."""
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
 def render_table(table: Table) -> str:
     """A table as a pipe table."""
     lines = []
@@ -47,7 +52,7 @@ def render_table(table: Table) -> str:
 def render_summary(summary: Summary) -> str:
     """A summary as Markdown."""
     blocks = [f"### {escape_markdown(summary.title)}"]
-    blocks += [f"{escape_markdown(name)}: `{value}`" for name, value in summary.facts]
+    blocks += [f"{escape_markdown(name.strip())}: {code_markdown(value)}" for name, value in summary.facts]
     blocks += [render_table(table) for table in summary.tables]
     if summary.notes:
         blocks.append("\n".join(f"- {escape_markdown(note)}" for note in summary.notes))

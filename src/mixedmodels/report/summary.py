@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from mixedmodels.report.table import Table, decimals_for, format_column, format_number
+from mixedmodels.report.table import Table, decimals_for, format_column, format_scientific
 from mixedmodels.report.text import render_summary
 from mixedmodels.report.variances import random_table
 
@@ -160,8 +160,8 @@ def coefficient_table(
     """Estimates and standard errors with common decimals, and t values, as R prints coefficients."""
     decimals = decimals_for(estimates + ses, digits)
     if decimals < 0:
-        first = [format_number(value, digits) for value in estimates]
-        second = [format_number(value, digits) for value in ses]
+        first = [format_scientific(value, digits) for value in estimates]
+        second = [format_scientific(value, digits) for value in ses]
     else:
         pattern = f"%.{max(1, decimals)}f"
         first = [pattern % value if value == value else "NaN" for value in estimates]

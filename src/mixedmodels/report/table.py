@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Table", "decimals_for", "format_column", "format_number", "format_p"]
+__all__ = ["Table", "decimals_for", "format_column", "format_number", "format_scientific"]
 
 
 class Table(NamedTuple):
@@ -39,8 +39,8 @@ class Table(NamedTuple):
 def decimals_for(values: Sequence[float], digits: int, most: int = 9) -> int:
     """Decimals with which every non-zero value shows at least `digits` significant digits, as R's `format`.
 
-    Returns -1 where fixed notation would need more than `most` decimals or 15 leading digits: the column
-    is then better written in scientific notation.
+    Returns -1 where fixed notation would need more than `most` decimals, or more than ``digits + 5`` leading
+    digits, which is the width of scientific notation: the column is then better written in that.
     """
     largest = 0.0
     smallest = math.inf
@@ -54,7 +54,7 @@ def decimals_for(values: Sequence[float], digits: int, most: int = 9) -> int:
     if largest == 0.0:
         return 0
     decimals = digits - 1 - math.floor(math.log10(smallest))
-    if decimals > most or largest >= 1e15:
+    if decimals > most or largest >= 10.0 ** (digits + 5):
         return -1
     return decimals if decimals > 0 else 0
 
@@ -63,7 +63,7 @@ def format_column(values: Sequence[float], digits: int, most: int = 9) -> list[s
     """Numbers of one column with a common number of decimals; missing values as ``NaN``."""
     decimals = decimals_for(values, digits, most)
     if decimals < 0:
-        return [format_number(value, digits) for value in values]
+        return [format_scientific(value, digits) for value in values]
     pattern = f"%.{decimals}f"
     return [pattern % value if value == value else "NaN" for value in values]
 
@@ -75,10 +75,6 @@ def format_number(value: float, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
-def format_p(value: float) -> str:
-    """A p-value with three significant digits, never below 2.2e-16 (the rounding error of a double)."""
-    if value != value:
-        return "NaN"
-    if value < 2.2e-16:
-        return "<2e-16"
-    return f"{value:.3g}" if value < 1e-4 else f"{value:.4f}"
+def format_scientific(value: float, digits: int = 4) -> str:
+    """One number in scientific notation; every number of a column is as wide as the others."""
+    return "NaN" if value != value else f"{value:.{digits - 1}e}"

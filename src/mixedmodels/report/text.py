@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -41,12 +42,26 @@ def render_table(table: Table) -> str:
 def render_summary(summary: Summary) -> str:
     """A summary as text: title, facts, tables and notes, separated by empty lines."""
     head = [summary.title]
-    head += [f"{name}: {value}" for name, value in summary.facts]
+    head += [_folded(f"{name}: {value}") for name, value in summary.facts]
     blocks = ["\n".join(head)]
     blocks += [render_table(table) for table in summary.tables]
     if summary.notes:
         blocks.append("\n".join(_wrapped(note) for note in summary.notes))
     return "\n\n".join(blocks)
+
+
+def _folded(fact: str, width: int = 104) -> str:
+    """A fact, with long formulas folded before a ``+`` between terms (never inside a quoted name)."""
+    if len(fact) <= width:
+        return fact
+    pieces = re.split(r"\s*\+\s*(?=(?:[^`]*`[^`]*`)*[^`]*$)", fact)
+    lines = [pieces[0]]
+    for piece in pieces[1:]:
+        if len(lines[-1]) + len(piece) + 3 > width:
+            lines.append(f"         + {piece}")
+        else:
+            lines[-1] += f" + {piece}"
+    return "\n".join(lines)
 
 
 def _wrapped(note: str) -> str:

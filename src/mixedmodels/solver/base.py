@@ -18,7 +18,7 @@ import numpy as np
 
 from mixedmodels.errors import SolverError
 
-__all__ = ["Breakdown", "Components", "Directions", "Solution", "Solver"]
+__all__ = ["Breakdown", "CompiledPath", "Components", "Directions", "Solution", "Solver"]
 
 # One direction is one symmetric k x k matrix (or None) for each term; a solver takes a list of them.
 Directions = Sequence[Sequence["np.ndarray | None"]]
@@ -90,9 +90,8 @@ class Solution:
 class Solver(Protocol):
     """What every solver provides; `mixedmodels.testing.check_solver` checks it against `DenseSolver`.
 
-    Optional: ``evaluator_for(reml, sigma)``, a compiled evaluator of the criterion or None, with
-    ``theta_map`` (the constant matrix C of ``theta = C theta_internal``) and ``start_internal``;
-    ``trace_products(factors, directions, reml)`` in solvers that can afford all of K.
+    Optional: the members of `CompiledPath`; ``trace_products(factors, directions, reml)`` in solvers that
+    can afford all of K.
 
     Attributes
     ----------
@@ -143,4 +142,26 @@ class Solver(Protocol):
 
         Times sigma^2 they are Var(b_l | y, beta).
         """
+        ...
+
+
+class CompiledPath(Protocol):
+    """What a solver with compiled kernels adds, for structures linear in theta."""
+
+    @property
+    def theta_map(self) -> np.ndarray:
+        """The constant matrix C of ``theta = C theta~``, shape (n_theta, n_theta)."""
+        ...
+
+    @property
+    def theta_map_inverse(self) -> np.ndarray:
+        """The inverse of C, which takes theta to theta~."""
+        ...
+
+    def evaluator_for(self, reml: bool, sigma: float | None = None) -> Any:
+        """Compiled evaluator of the criterion as a function of theta~, or None."""
+        ...
+
+    def start_internal(self, sigma: float | None = None) -> np.ndarray:
+        """Starting values for theta~."""
         ...

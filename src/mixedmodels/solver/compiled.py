@@ -18,8 +18,8 @@ import numpy as np
 import mixedmodels.solver._kernels.crossproducts as kernels
 from mixedmodels.errors import SolverError
 from mixedmodels.solver.base import Components, Directions, Solution
-from mixedmodels.solver.moments import LARGEST, SMALLEST, column_sd, scalar_components
 from mixedmodels.solver.crossproducts import CrossProducts, cross_products
+from mixedmodels.solver.moments import LARGEST, SMALLEST, column_sd, scalar_components
 from mixedmodels.solver.scaling import Standardised, standardise
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class CompiledSolver:
     """
 
     name = "compiled"
+    reason = ""
 
     def __init__(self, design: Design) -> None:
         self.design = design
@@ -115,8 +116,6 @@ class CompiledSolver:
     @cached_property
     def theta_map(self) -> np.ndarray:
         """Constant matrix C with ``theta = C theta~``, shape (n_theta, n_theta)."""
-        if not self.linear:
-            raise SolverError("the covariance structures of this model are not linear in theta")
         return self._linear_map(self.standardised.T)
 
     @cached_property
@@ -202,9 +201,12 @@ class CompiledSolver:
         return np.array(theta)
 
     def _quick_start(self) -> list[list[float]]:
-        """One grouping factor: y~ and the columns of Z~ have mean square 1, and the mean square within the levels
-        estimates 1 - (variance of the factor), which is shared equally by its columns. Values are kept away from 0,
-        where the criterion is stationary."""
+        """One grouping factor: standard deviations from the mean square within its levels.
+
+        y~ and the columns of Z~ have mean square 1, so the mean square within the levels estimates
+        1 - (variance of the factor), which is shared equally by its columns. Values are kept away from 0,
+        where the criterion is stationary.
+        """
         factor, n = self.pack.factors[0], self.n
         explained = kernels.level_sums(factor.A, factor.ZXy)[3]
         df = n - factor.m * factor.k
@@ -215,11 +217,11 @@ class CompiledSolver:
         return [[value] * term.k for term in self.design.terms]
 
     def _crossed_start(self, sigma: float | None) -> list[list[float]] | None:
-        """Several grouping factors with one scalar term each: variance components from the exact cell counts."""
+        """Several factors with one scalar term each: variance components from the exact cell counts."""
         factors = self.pack.factors
-        if any([factor.k > 1 or factor.precision is not None for factor in factors]):
+        if any(factor.k > 1 or factor.precision is not None for factor in factors):
             return None
-        if any([term.Z is not None for term in self.design.terms]):
+        if any(term.Z is not None for term in self.design.terms):
             return None
         shares = [[0.0] * len(factors) for _ in factors]
         for (f, g), pair in self.pack.pairs.items():
@@ -323,26 +325,18 @@ class CompiledSolver:
         """
         s2 = self.standardised.y_scale**2
         evaluator = self._working_evaluator(reml)
-        dS = None
-        if order >= 2:
-            dS = self._dS(directions or [])
+        dS = self._dS(directions) if order >= 2 and directions else None
         try:
-            if order >= 2 and len(dS):
-                out = evaluator.components_at(self._lam(factors), dS, 2)
-            else:
-                out = evaluator.components_at(self._lam(factors), None, min(order, 1))
+            out = evaluator.components_at(self._lam(factors), dS, min(order, 1) if dS is None else 2)
         except FloatingPointError as error:
             raise _not_definite() from error
-        wpw = None
-        if order >= 2:
-            wpw = s2 * out["wpw"] if "wpw" in out else np.zeros((0, 0))
         return Components(
             out["logdet_L2"],
             out["logdet_RX2"] - 2.0 * self.standardised.logdet_T_X,
             s2 * out["pwrss"],
-            self._by_term(out["T"], 1.0) if order >= 1 else None,
-            self._by_term(out["S"], s2) if order >= 1 else None,
-            wpw,
+            self._by_term(out["T"], 1.0) if order >= 1 else (),
+            self._by_term(out["S"], s2) if order >= 1 else (),
+            np.zeros((0, 0)) if dS is None else s2 * out["wpw"],
         )
 
     def solution(self, factors: Sequence[np.ndarray], reml: bool = True) -> Solution:
@@ -382,6 +376,13 @@ class CompiledSolver:
         return blocks if T is None else T @ blocks @ T.T
 
 
+def _entries(covariance: Covariance) -> list[list[int]]:
+    """(row, column, parameter) of a structure, which must be linear in theta."""
+    if covariance.entries is None:
+        raise SolverError(f"the covariance structure {covariance.name!r} is not linear in theta")
+    return covariance.entries.tolist()
+
+
 @lru_cache(maxsize=64)
 def _identity(size: int) -> np.ndarray:
     """Identity matrix, read-only: the map of the parameters where no term was rescaled."""
@@ -392,10 +393,11 @@ def _identity(size: int) -> np.ndarray:
 
 @lru_cache(maxsize=128)
 def _moves(covariance: Covariance) -> tuple[tuple[tuple[int, int, int], ...], ...]:
-    """For each parameter, at its first place (row, column) of the factor: the parameters j of the same column
-    with the element of T that multiplies them, as (j, row, row of j)."""
-    assert covariance.entries is not None
-    entries = covariance.entries.tolist()
+    """Which elements of T move each parameter, as tuples (j, row, row of j).
+
+    A parameter is read at its first place (row, column) of the factor; j are the parameters of that column.
+    """
+    entries = _entries(covariance)
     first: dict[int, tuple[int, int]] = {}
     for row, column, parameter in entries:
         first.setdefault(parameter, (row, column))
@@ -417,12 +419,11 @@ def _diagonal(covariance: Covariance) -> tuple[tuple[int, int], ...]:
 def _layout(
     structures: tuple[Covariance, ...], place: tuple[tuple[int, int, int], ...], index: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (factor, row, column, theta) and (factor, from, to, kind) of the evaluator; they do not depend on data."""
+    """The evaluator's rows (factor, row, column, theta) and (factor, from, to, kind): no data in them."""
     entries, clips = [], []
     at = 0
     for covariance, (f, lo, hi) in zip(structures, place, strict=True):
-        assert covariance.entries is not None
-        for row, column, parameter in covariance.entries.tolist():
+        for row, column, parameter in _entries(covariance):
             entries.append((f, lo + row, lo + column, index[at + parameter]))
         clips.append((f, lo, hi, _CLIP[covariance.clip]))
         at += covariance.n_theta

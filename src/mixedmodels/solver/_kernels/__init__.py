@@ -1,7 +1,7 @@
 """Compiled kernels (Cython). Each has the dense reference solver as its test oracle.
 
-The OpenMP runtime reads its environment when it is loaded. Threads that spin while they wait for the next loop
-slow everything else down, so unless the user has chosen otherwise they are asked to sleep.
+The OpenMP runtime reads its environment when it is loaded. Threads that spin while they wait for the next
+loop slow everything else down, so unless the user has chosen otherwise they are asked to sleep.
 """
 
 import os

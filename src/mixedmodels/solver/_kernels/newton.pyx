@@ -1,12 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""The Newton loop without Python objects, for any compiled Evaluator.
+"""The Newton loop on the cone of covariance matrices without Python objects, for any compiled Evaluator.
 
-The twin of ``mixedmodels.optimize.newton``: the same rules and constants, hence the same iterates; the mathematics is
-explained there. Here M is at hand, so the certificate and the escape from saddle points are computed on the spot:
+The twin of ``mixedmodels.optimize.cone``: the same rules and constants, hence the same iterates; the mathematics is
+explained there, and the functions bear the same names. Here M is at hand at the end, so the first-order conditions
 
-    M_b >= 0 on the feasible directions and M_b factor_b = 0, for every term b;
-    otherwise Sigma_b + tau v v' with v the eigenvector of the most negative eigenvalue, tau = -v'M_b v / AI_v, where
-    AI_v = (nu/pwrss) wpw - (nu/pwrss^2) <S, v v'>^2 is the average information of the direction.
+    M_b >= 0 on the feasible directions and M_b factor_b = 0, for every term b,
+
+are computed on the spot.
 """
 
 from libc.math cimport HUGE_VAL, fabs, isfinite, sqrt
@@ -25,10 +25,14 @@ cdef extern from "time.h" nogil:
     int TIME_UTC
     int timespec_get(timespec* ts, int base)
 
-cdef double PIVOT = 1e-11
-cdef double SLOW = 0.1
-cdef double NEAR = 0.5
 cdef double NOISE = 1e-13
+cdef double DEPENDENT = 1e-13
+cdef double RIDGE = 1e-13
+cdef double NEAR = 0.5
+cdef double SLOW = 0.1
+cdef double GUARD = 0.1
+cdef int INNER = 60
+cdef double SMALL = 1e-2
 
 # how a run ended; the order of mixedmodels.optimize.optimum.Status
 cdef enum:
@@ -48,213 +52,138 @@ cdef double _now() noexcept nogil:
     return <double>ts.tv_sec + 1e-9 * <double>ts.tv_nsec
 
 
+cdef struct Point:
+    double f
+    double* theta                                    # (r,)
+    double* x                                        # (r,) entries of the covariance matrices
+    double* g                                        # (r,)
+    double* J                                        # (r, r) average information
+    double* E                                        # (r, r) expected information of a balanced design
+    double* B                                        # (bb,) lower-triangular factors
+
+
 cdef struct Search:
-    int r
-    double tol, cap, near, max_seconds
-    int limit, escape_limit
-    bint trace, watched
-    # bounds and structure
-    const double* lower
-    const double* upper
-    int n_columns
-    int* col_ptr
-    int* col_index
-    int n_blocks
-    int* blk_k
-    int* blk_off
-    int* blk_table
-    int* reflected
-    int* frozen
-    int* free
-    int* mark
-    # the point
-    double value, decrement
-    double* theta
-    double* g
-    double* H
-    # the trial
-    double trial_value
-    double* trial
-    double* tg
-    double* tH
-    double* moved
-    # work
-    double* step
-    double* newton
-    double* L
-    double* piv
-    double* L2
-    double* piv2
-    double* B
-    double* C
+    int r, bb, kmax, n_units
+    const double* levels                             # (factors,)
+    int* n                                           # (units,) sizes
+    int* off                                         # (units,) of tables and factors, n^2 long each
+    int* row                                         # (units,) of the orders, n long each
+    int* table                                       # (bb,) parameter of entry (i, j), -1 above the diagonal
+    int* order                                       # (rows,) of the pivoted factors
+    int* c_order                                     # (rows,) ... that C belongs to
+    int* natural                                     # (kmax,) 0, 1, ...
+    double tol, cap, max_seconds
+    int limit
+    bint trace, watched, fresh, has_C, corrected, better
+    Point at, trial
+    double decrement, decrease
+    double* C                                        # secant correction
+    # the inner problem
+    double q
+    double* F                                        # its factors
+    double* F2                                       # trial factors
+    double* target                                   # where the step goes
+    double* plain                                    # where it goes with J alone
+    double* gx
+    double* gx2
+    double* x2
     double* d
-    double* rest
-    double* small
-    bint has_C, fresh
+    double* gz
+    double* step
+    double* G
+    double* JG
+    double* curv
+    double* H
+    double* L
+    double* L2
+    double* wide                                     # (kmax, 2 kmax)
+    double* small                                    # 4 (kmax, kmax)
     int iterations, evaluations, escapes, traced, trace_size
     double* log
     double started, checked
 
 
+# ------------------------------------------------------------------ structure
 cdef int _find(int* parent, int i) noexcept nogil:
     while parent[i] != i:
         i = parent[i]
     return i
 
 
-cdef void _structure(Evaluator ev, Search* w, int* parent, int* times) noexcept nogil:
-    """Sign groups of columns and tables of unstructured blocks (see optimize.base)."""
-    cdef int r = ev.n_theta, rows = 0, f, e, t, i, j, a, b, root, n, head, heads, k, at, ok, base
+cdef bint _tables(Evaluator ev, Search* w, int* parent, int* used) noexcept nogil:
+    """The free covariance matrices; False if the parameters do not fall apart into full lower triangles."""
+    cdef int rows = 0, base = 0, f, i, j, e, a, b, n, u, at = 0, place = 0, t
+    cdef int* T
+    cdef bint same, seen
     for f in range(ev.n_factors):
         rows += ev.k[f]
-    # columns: nodes 0..r-1 parameters, r.. columns of factors
-    for i in range(r + rows):
-        parent[i] = i
-    for e in range(ev.n_entries):
-        base = r
-        for f in range(ev.e_fac[e]):
-            base += ev.k[f]
-        a = _find(parent, ev.e_theta[e])
-        b = _find(parent, base + ev.e_col[e])
-        parent[b] = a
-    w.n_columns = 0
-    w.col_ptr[0] = 0
-    for t in range(r):
-        root = _find(parent, t)
-        ok = 1
-        for i in range(t):
-            if _find(parent, i) == root:
-                ok = 0
-        if not ok:
-            continue
-        heads = 0
-        head = -1
-        for i in range(t, r):
-            if _find(parent, i) != root:
-                continue
-            for e in range(ev.n_entries):
-                if ev.e_theta[e] == i and ev.e_row[e] == ev.e_col[e]:
-                    heads += 1
-                    head = i
-                    break
-        if heads != 1:
-            continue
-        for e in range(ev.n_entries):
-            if ev.e_theta[e] == head and ev.e_row[e] != ev.e_col[e]:
-                heads = 0
-        if heads != 1 or w.lower[head] != 0.0:
-            continue
-        at = w.col_ptr[w.n_columns]
-        w.col_index[at] = head
-        at += 1
-        for i in range(t, r):
-            if i != head and _find(parent, i) == root:
-                w.col_index[at] = i
-                at += 1
-        w.n_columns += 1
-        w.col_ptr[w.n_columns] = at
-        w.reflected[head] = 1
-    # blocks: nodes are rows of factors
-    for t in range(r):
-        times[t] = 0
-    for e in range(ev.n_entries):
-        times[ev.e_theta[e]] += 1
     for i in range(rows):
         parent[i] = i
     for e in range(ev.n_entries):
         base = 0
         for f in range(ev.e_fac[e]):
             base += ev.k[f]
-        a = _find(parent, base + ev.e_row[e])
-        b = _find(parent, base + ev.e_col[e])
-        parent[b] = a
-    w.n_blocks = 0
-    at = 0
+        parent[_find(parent, base + ev.e_col[e])] = _find(parent, base + ev.e_row[e])
+    w.n_units = 0
     base = 0
     for f in range(ev.n_factors):
         for i in range(ev.k[f]):
-            root = _find(parent, base + i)
-            k = 0
-            ok = 1
+            n = 0
+            seen = False
             for j in range(ev.k[f]):
-                if _find(parent, base + j) == root:
+                if _find(parent, base + j) == _find(parent, base + i):
+                    n += 1
                     if j < i:
-                        ok = 0
-                    k += 1
-            if not ok or k < 2:
+                        seen = True
+            if seen:
                 continue
-            for j in range(k * k):
-                w.blk_table[at + j] = -1
+            T = w.table + at
+            for j in range(n * n):
+                T[j] = -1
             for e in range(ev.n_entries):
-                if ev.e_fac[e] != f or _find(parent, base + ev.e_row[e]) != root or times[ev.e_theta[e]] != 1:
+                if ev.e_fac[e] != f or _find(parent, base + ev.e_row[e]) != _find(parent, base + i):
                     continue
                 a = 0
                 b = 0
                 for j in range(ev.k[f]):
-                    if _find(parent, base + j) == root:
+                    if _find(parent, base + j) == _find(parent, base + i):
                         if j < ev.e_row[e]:
                             a += 1
                         if j < ev.e_col[e]:
                             b += 1
-                w.blk_table[at + a * k + b] = ev.e_theta[e]
-            for a in range(k):
+                T[a * n + b] = ev.e_theta[e]
+            # the same matrix in another place?
+            seen = False
+            for u in range(w.n_units):
+                if w.n[u] != n:
+                    continue
+                same = True
+                for j in range(n * n):
+                    if w.table[w.off[u] + j] != T[j]:
+                        same = False
+                if same:
+                    seen = True
+            if seen:
+                continue
+            for a in range(n):
                 for b in range(a + 1):
-                    if w.blk_table[at + a * k + b] < 0:
-                        ok = 0
-            if ok:
-                w.blk_k[w.n_blocks] = k
-                w.blk_off[w.n_blocks] = at
-                w.n_blocks += 1
-                at += k * k
+                    t = T[a * n + b]
+                    if t < 0 or used[t]:
+                        return False
+                    used[t] = 1
+            u = w.n_units
+            w.n[u] = n
+            w.off[u] = at
+            w.row[u] = place
+            w.n_units += 1
+            at += n * n
+            place += n
         base += ev.k[f]
+    w.bb = at
+    return True
 
 
 # ------------------------------------------------------------------ linear algebra
-cdef void factorise(int r, const double* B, const int* free, double mu, double* L, double* piv) noexcept nogil:
-    """Cholesky factor of B + mu I on the free parameters; null directions get pivot 0."""
-    cdef int i, j, c
-    cdef double d, p
-    memset(L, 0, r * r * sizeof(double))
-    for j in range(r):
-        piv[j] = 0.0
-        if not free[j]:
-            continue
-        d = B[j * r + j] + mu
-        p = d
-        for c in range(j):
-            p -= L[j * r + c] * L[j * r + c]
-        if not (d > 0.0 and p > PIVOT * d):
-            continue
-        piv[j] = p
-        L[j * r + j] = sqrt(p)
-        for i in range(j + 1, r):
-            p = B[i * r + j]
-            for c in range(j):
-                p -= L[i * r + c] * L[j * r + c]
-            L[i * r + j] = p / L[j * r + j]
-
-
-cdef void descend(int r, const double* L, const double* piv, const double* g, double* s) noexcept nogil:
-    """s = -B^{-1} g."""
-    cdef int i, j
-    cdef double x
-    for j in range(r):
-        s[j] = 0.0
-        if piv[j] > 0.0:
-            x = -g[j]
-            for i in range(j):
-                x -= L[j * r + i] * s[i]
-            s[j] = x / L[j * r + j]
-    for j in range(r - 1, -1, -1):
-        if piv[j] > 0.0:
-            x = s[j]
-            for i in range(j + 1, r):
-                x -= L[i * r + j] * s[i]
-            s[j] = x / L[j * r + j]
-        else:
-            s[j] = 0.0
-
-
 cdef double dot(int r, const double* a, const double* b) noexcept nogil:
     cdef int i
     cdef double x = 0.0
@@ -270,6 +199,31 @@ cdef double largest(int r, const double* a) noexcept nogil:
         if fabs(a[i]) > x:
             x = fabs(a[i])
     return x
+
+
+cdef bint cholesky(int r, const double* A, double ridge, double* L) noexcept nogil:
+    """Lower factor of A + ridge I; False if that is not positive definite."""
+    cdef int i, j
+    cdef double s
+    for j in range(r):
+        s = A[j * r + j] + ridge - dot(j, L + j * r, L + j * r)
+        if not s > 0.0:
+            return False
+        L[j * r + j] = sqrt(s)
+        for i in range(j + 1, r):
+            L[i * r + j] = (A[i * r + j] - dot(j, L + i * r, L + j * r)) / L[j * r + j]
+    return True
+
+
+cdef void descend(int r, const double* L, const double* g, double* s) noexcept nogil:
+    """s = -(L L')^{-1} g."""
+    cdef int i, j
+    for j in range(r):
+        s[j] = (-g[j] - dot(j, L + j * r, s)) / L[j * r + j]
+    for j in range(r - 1, -1, -1):
+        for i in range(j + 1, r):
+            s[j] -= L[i * r + j] * s[i]
+        s[j] /= L[j * r + j]
 
 
 cdef void eigen(int n, double* A, double* V) noexcept nogil:
@@ -313,184 +267,603 @@ cdef void eigen(int n, double* A, double* V) noexcept nogil:
                     V[c * n + j] = si * x + co * y
 
 
-# ------------------------------------------------------------------ the point
-cdef bint _evaluate(Evaluator ev, Search* w, const double* theta) noexcept nogil:
-    """Value, gradient and matrix of a trial point; 0 where they do not exist."""
+# ------------------------------------------------------------------ factors
+cdef void _reflect(double* A, int m, int row, int c, double size, const int* rows, int n_rows) noexcept nogil:
+    """Turn the columns of A (., m) from c on so that A[row, c:] = (size, 0, ...); applied to `rows`.
+
+    A[row] must come first among `rows`: the other rows are turned by what it was.
+    """
+    cdef int i, j
+    cdef double norm = 0.0, s
+    cdef double* a
+    cdef double* v = A + row * m
+    cdef bint positive = v[c] > 0.0
+    v[c] += size if positive else -size
+    norm = dot(m - c, v + c, v + c)
+    if norm > 0.0:
+        for i in range(1, n_rows):
+            a = A + rows[i] * m
+            s = dot(m - c, a + c, v + c) * 2.0 / norm
+            for j in range(c, m):
+                a[j] -= s * v[j]
+    if positive:
+        for i in range(1, n_rows):
+            A[rows[i] * m + c] = -A[rows[i] * m + c]
+    v[c] = size
+    for j in range(c + 1, m):
+        v[j] = 0.0
+
+
+cdef void lower_triangular(Search* w, int n, int m, double* A, double* L) noexcept nogil:
+    """Lower-triangular L (n, n) with L L' = A A', for A (n, m), destroyed; zero columns at dependent rows."""
+    cdef int i, j, c = 0
+    cdef double size
+    memset(L, 0, n * n * sizeof(double))
+    for i in range(n):
+        if c >= m:
+            break
+        size = sqrt(dot(m - c, A + i * m + c, A + i * m + c))
+        if not size > DEPENDENT * sqrt(dot(m, A + i * m, A + i * m)):
+            continue
+        _reflect(A, m, i, c, size, w.natural + i, n - i)
+        for j in range(i, n):
+            L[j * n + i] = A[j * m + c]
+        c += 1
+
+
+cdef void pivoted(int n, double* B, int* p) noexcept nogil:
+    """Turn the columns of B so that its rows p[0], p[1], ... are lower triangular, longest rest first."""
+    cdef int i, c, best
+    cdef double s, top
+    for i in range(n):
+        p[i] = i
+    for c in range(n):
+        best = c
+        top = -1.0
+        for i in range(c, n):
+            s = dot(n - c, B + p[i] * n + c, B + p[i] * n + c)
+            if s > top:
+                top = s
+                best = i
+        i = p[c]
+        p[c] = p[best]
+        p[best] = i
+        if top == 0.0:
+            break
+        _reflect(B, n, p[c], c, sqrt(top), p + c, n - c)
+
+
+cdef void entries_of(Search* w, const double* F, double* x) noexcept nogil:
+    """x of B B'."""
+    cdef int u, n, i, j
+    cdef const double* B
+    for u in range(w.n_units):
+        n = w.n[u]
+        B = F + w.off[u]
+        for i in range(n):
+            for j in range(i + 1):
+                x[w.table[w.off[u] + i * n + j]] = dot(n, B + i * n, B + j * n)
+
+
+cdef void matrix_of(Search* w, int u, const double* g, double* M) noexcept nogil:
+    """Symmetric M of unit u with <M, D> = g'd for every change D of Sigma with entries d."""
+    cdef int n = w.n[u], i, j
+    for i in range(n):
+        for j in range(i + 1):
+            M[i * n + j] = g[w.table[w.off[u] + i * n + j]] * (1.0 if i == j else 0.5)
+            M[j * n + i] = M[i * n + j]
+
+
+# ------------------------------------------------------------------ the inner problem
+cdef double model_at(Search* w, const double* J, const double* F, double* gx) noexcept nogil:
+    """q at B B' and its gradient."""
     cdef int i
-    w.evaluations += 1
-    w.fresh = False
-    if ev.evaluate(theta, 2, &w.trial_value, w.tg, w.tH):
-        return False
-    if not isfinite(w.trial_value):
-        return False
+    cdef double q = 0.0, s
+    entries_of(w, F, w.x2)
     for i in range(w.r):
-        if not isfinite(w.tg[i]):
-            return False
-    for i in range(w.r * w.r):
-        if not isfinite(w.tH[i]):
-            return False
+        w.d[i] = w.x2[i] - w.at.x[i]
+    for i in range(w.r):
+        s = dot(w.r, J + i * w.r, w.d)
+        q += w.d[i] * (w.at.g[i] + 0.5 * s)
+        gx[i] = w.at.g[i] + s
+    return q
+
+
+cdef void factor_derivatives(Search* w, const double* F, const int* order, const double* g) noexcept nogil:
+    """Gradient gz, G = dx / dz and curvature 2 M^+ in the entries of the factors."""
+    cdef int r = w.r, u, n, c, i, a, b, h, z
+    cdef const int* T
+    cdef const int* p
+    cdef const double* B
+    cdef double s
+    cdef double* M = w.small
+    cdef double* A
+    cdef double* V
+    cdef double* plus
+    memset(w.G, 0, r * r * sizeof(double))
+    memset(w.curv, 0, r * r * sizeof(double))
+    for u in range(w.n_units):
+        n = w.n[u]
+        T = w.table + w.off[u]
+        B = F + w.off[u]
+        p = order + w.row[u]
+        A = M + n * n
+        V = A + n * n
+        plus = V + n * n
+        matrix_of(w, u, g, M)
+        memcpy(A, M, n * n * sizeof(double))
+        eigen(n, A, V)
+        for a in range(n):
+            for b in range(n):
+                s = 0.0
+                for h in range(n):
+                    if A[h * n + h] > 0.0:
+                        s += A[h * n + h] * V[a * n + h] * V[b * n + h]
+                plus[a * n + b] = s
+        for c in range(n):
+            for i in range(c, n):
+                z = T[i * n + c]
+                a = p[i]
+                s = 0.0
+                for b in range(n):
+                    s += M[a * n + b] * B[b * n + c]
+                    if b <= a:
+                        w.G[T[a * n + b] * r + z] += (2.0 if a == b else 1.0) * B[b * n + c]
+                    else:
+                        w.G[T[b * n + a] * r + z] += B[b * n + c]
+                w.gz[z] = 2.0 * s
+                for h in range(c, n):
+                    w.curv[z * r + T[h * n + c]] = 2.0 * plus[a * n + p[h]]
+
+
+cdef void newton_matrix(Search* w, const double* J, const int* order, double* H) noexcept nogil:
+    """H = G'JG + curvature; the columns of G have n entries each."""
+    cdef int r = w.r, u, n, c, i, a, b, z, y, t
+    cdef const int* T
+    cdef double s
+    cdef double* JG = w.JG
+    for u in range(w.n_units):
+        n = w.n[u]
+        T = w.table + w.off[u]
+        for c in range(n):
+            for i in range(c, n):
+                z = T[i * n + c]
+                a = order[w.row[u] + i]
+                for y in range(r):
+                    s = 0.0
+                    for b in range(n):
+                        t = T[a * n + b] if b <= a else T[b * n + a]
+                        s += J[y * r + t] * w.G[t * r + z]
+                    JG[y * r + z] = s
+    for u in range(w.n_units):
+        n = w.n[u]
+        T = w.table + w.off[u]
+        for c in range(n):
+            for i in range(c, n):
+                z = T[i * n + c]
+                a = order[w.row[u] + i]
+                for y in range(r):
+                    s = 0.0
+                    for b in range(n):
+                        t = T[a * n + b] if b <= a else T[b * n + a]
+                        s += w.G[t * r + z] * JG[t * r + y]
+                    H[z * r + y] = s + w.curv[z * r + y]
+
+
+cdef void _truncate(Search* w, const double* J) noexcept nogil:
+    """Short columns of w.F set to zero where the model does not rise."""
+    cdef int u, n, c, i, j
+    cdef int* p
+    cdef double first, length, value
+    cdef double* B
+    cdef double* swap
+    for u in range(w.n_units):
+        n = w.n[u]
+        p = w.order + w.row[u]
+        B = w.F + w.off[u]
+        memcpy(w.F2, w.F, w.bb * sizeof(double))
+        B = w.F2 + w.off[u]
+        pivoted(n, B, p)
+        first = max(B[p[0] * n], 0.01)
+        for c in range(n):
+            length = B[p[c] * n + c]
+            if 0.0 < length <= SMALL * first:
+                for i in range(n):
+                    for j in range(c, n):
+                        B[i * n + j] = 0.0
+                value = model_at(w, J, w.F2, w.gx2)
+                if value <= w.q + (1e-14 if length < 1e-5 * first else 0.0):
+                    swap = w.F
+                    w.F = w.F2
+                    w.F2 = swap
+                    swap = w.gx
+                    w.gx = w.gx2
+                    w.gx2 = swap
+                    w.q = value
+                break
+
+
+cdef bint _widen(Search* w, const double* J, double big) noexcept nogil:
+    """Sigma + tau v v' along the most promising eigenvector of M in w.F; False if there is nothing to gain."""
+    cdef int u, n, c, i, j, a, b, found = -1
+    cdef double best = max(1e-13, -1e-6 * w.q), slope, curvature, tau, gain, root = 0.0, s
+    cdef int* T
+    cdef double* M = w.small
+    cdef double* V
+    cdef double* v = w.step                          # free at this moment
+    for u in range(w.n_units):
+        n = w.n[u]
+        T = w.table + w.off[u]
+        V = M + n * n
+        matrix_of(w, u, w.gx, M)
+        eigen(n, M, V)
+        c = 0
+        for i in range(n):
+            if M[i * n + i] < M[c * n + c]:
+                c = i
+        slope = -M[c * n + c]
+        if not slope > 0.0:
+            continue
+        curvature = 0.0
+        for i in range(n):
+            for j in range(i + 1):
+                s = 0.0
+                for a in range(n):
+                    for b in range(a + 1):
+                        s += J[T[i * n + j] * w.r + T[a * n + b]] * V[a * n + c] * V[b * n + c]
+                curvature += V[i * n + c] * V[j * n + c] * s
+        tau = min(slope / curvature, big * big) if curvature > 0.0 else big * big
+        gain = tau * (slope - 0.5 * curvature * tau)
+        if gain > best:
+            best = gain
+            found = u
+            root = sqrt(tau)
+            for i in range(n):
+                v[i] = V[i * n + c]
+    if found < 0:
+        return False
+    n = w.n[found]
+    for i in range(n):
+        for j in range(n):
+            w.wide[i * (n + 1) + j] = w.F[w.off[found] + i * n + j]
+        w.wide[i * (n + 1) + n] = root * v[i]
+    lower_triangular(w, n, n + 1, w.wide, w.F + w.off[found])
     return True
 
 
-cdef void _swap(double** a, double** b) noexcept nogil:
-    cdef double* x = a[0]
-    a[0] = b[0]
-    b[0] = x
+cdef int minimise_model(Search* w, const double* J) noexcept nogil:
+    """Minimise the model over the cone from w.at.B; the factors end in w.F, the minimum in w.q; number of escapes."""
+    cdef int r = w.r, u, i, j, c, n, z, steps = 0, escapes = 0
+    cdef double mu = 0.0, big = w.cap * max(0.1, largest(w.bb, w.at.B)), top, ridge, size, predicted, value, pull
+    cdef double* swap
+    cdef bint moved
+    memcpy(w.F, w.at.B, w.bb * sizeof(double))
+    w.q = model_at(w, J, w.F, w.gx)
+    while True:
+        for u in range(w.n_units):
+            pivoted(w.n[u], w.F + w.off[u], w.order + w.row[u])
+        factor_derivatives(w, w.F, w.order, w.gx)
+        newton_matrix(w, J, w.order, w.H)
+        top = w.H[0]
+        for i in range(r):
+            top = max(top, w.H[i * r + i])
+        pull = largest(r, w.gz) / big
+        ridge = max(RIDGE * top, 1e-10 * pull) if top > 1e-10 * pull else max(pull, 1e-300)
+        moved = False
+        while steps < INNER:
+            steps += 1
+            if not cholesky(r, w.H, mu + ridge, w.L):
+                mu = max(10.0 * mu, 1e-3 * max(top, ridge))
+                continue
+            descend(r, w.L, w.gz, w.step)
+            size = largest(r, w.step)
+            if size > big:
+                for i in range(r):
+                    w.step[i] *= big / size
+            predicted = 0.0
+            for i in range(r):
+                predicted -= w.step[i] * (w.gz[i] + 0.5 * dot(r, w.H + i * r, w.step))
+            if not predicted > max(1e-13, -1e-6 * w.q):
+                break
+            memcpy(w.F2, w.F, w.bb * sizeof(double))
+            for u in range(w.n_units):
+                n = w.n[u]
+                for i in range(n):
+                    for c in range(i + 1):
+                        z = w.table[w.off[u] + i * n + c]
+                        w.F2[w.off[u] + w.order[w.row[u] + i] * n + c] += w.step[z]
+            value = model_at(w, J, w.F2, w.gx2)
+            if w.q - value >= 1e-3 * predicted:
+                mu = 0.0 if w.q - value > 0.5 * predicted or mu < 1e-6 * top else 0.1 * mu
+                swap = w.F
+                w.F = w.F2
+                w.F2 = swap
+                swap = w.gx
+                w.gx = w.gx2
+                w.gx2 = swap
+                w.q = value
+                moved = True
+                break
+            mu = max(4.0 * mu, 1e-3 * max(top, ridge))
+        if moved:
+            _truncate(w, J)
+            if steps < INNER and largest(w.bb, w.F) <= big:
+                continue
+        elif steps < INNER and escapes < 20 and _widen(w, J, big):
+            w.q = model_at(w, J, w.F, w.gx)
+            mu = 0.0
+            escapes += 1
+            continue
+        return escapes
+
+
+# ------------------------------------------------------------------ the criterion
+cdef void _expected(Evaluator ev, Search* w, double* E) noexcept nogil:
+    """E += (tr(T D_s M D_t) + tr(T D_t M D_s)) / 2m, per factor: expected minus average information if K_ll = T / m."""
+    cdef int e, h, f, k, a, b, c, d, u, v
+    cdef double s
+    cdef const double* T
+    cdef const double* M
+    for e in range(ev.n_entries):
+        f = ev.e_fac[e]
+        k = ev.k[f]
+        T = ev.T + ev.koff[f]
+        M = ev.M + ev.koff[f]
+        for h in range(ev.n_entries):
+            if ev.e_fac[h] != f:
+                continue
+            s = 0.0
+            for u in range(2):                       # E_ab and its mirror image
+                a = ev.e_col[e] if u else ev.e_row[e]
+                b = ev.e_row[e] if u else ev.e_col[e]
+                if u and a == b:
+                    continue
+                for v in range(2):                   # E_cd and its mirror image
+                    c = ev.e_col[h] if v else ev.e_row[h]
+                    d = ev.e_row[h] if v else ev.e_col[h]
+                    if v and c == d:
+                        continue
+                    s += T[d * k + a] * M[b * k + c] + T[b * k + c] * M[d * k + a]
+            E[ev.e_theta[e] * w.r + ev.e_theta[h]] += 0.5 * s / w.levels[f]
+
+
+cdef bint _evaluate(Evaluator ev, Search* w, const double* F, double t) noexcept nogil:
+    """The criterion at (1 - t) (here) + t F F' in w.trial; False where it does not exist."""
+    cdef int r = w.r, u, n, i, j, e, f, kf, a, c
+    cdef double s, x
+    cdef double* D
+    cdef double* M
+    cdef double* S
+    cdef Point* p = &w.trial
+    for u in range(w.n_units):
+        n = w.n[u]
+        if t == 1.0:
+            memcpy(w.wide, F + w.off[u], n * n * sizeof(double))
+            lower_triangular(w, n, n, w.wide, p.B + w.off[u])
+        else:
+            for i in range(n):
+                for j in range(n):
+                    w.wide[i * 2 * n + j] = sqrt(1.0 - t) * w.at.B[w.off[u] + i * n + j]
+                    w.wide[i * 2 * n + n + j] = sqrt(t) * F[w.off[u] + i * n + j]
+            lower_triangular(w, n, 2 * n, w.wide, p.B + w.off[u])
+        for i in range(n):
+            for j in range(i + 1):
+                p.theta[w.table[w.off[u] + i * n + j]] = p.B[w.off[u] + i * n + j]
+    entries_of(w, p.B, p.x)
+    w.evaluations += 1
+    w.fresh = False
+    ev._set_factors(p.theta)
+    memset(ev.dS, 0, r * ev.kk * sizeof(double))
+    for e in range(ev.n_entries):
+        f = ev.e_fac[e]
+        D = ev.dS + ev.e_theta[e] * ev.kk + ev.koff[f]
+        D[ev.e_row[e] * ev.k[f] + ev.e_col[e]] = 1.0
+        D[ev.e_col[e] * ev.k[f] + ev.e_row[e]] = 1.0
+    ev.n_dir = r
+    if ev.components(2) or not ev.pwrss > 0.0:
+        return False
+    p.f = ev._criterion()
+    if not isfinite(p.f):
+        return False
+    s = ev._scale()
+    for i in range(ev.kk):
+        ev.M[i] = ev.T[i] - s * ev.S[i]
+    for i in range(r):
+        p.g[i] = 0.0
+        ev.wq[i] = 0.0
+    for e in range(ev.n_entries):
+        f = ev.e_fac[e]
+        kf = ev.k[f]
+        a = ev.e_row[e] * kf + ev.e_col[e]
+        c = ev.e_col[e] * kf + ev.e_row[e]
+        M = ev.M + ev.koff[f]
+        S = ev.S + ev.koff[f]
+        i = ev.e_theta[e]
+        p.g[i] += M[a] if a == c else M[a] + M[c]
+        ev.wq[i] += S[a] if a == c else S[a] + S[c]
+    x = 0.0 if ev.sigma_fixed > 0.0 else s / ev.pwrss
+    for i in range(r):
+        if not isfinite(p.g[i]):
+            return False
+        for j in range(r):
+            p.J[i * r + j] = s * ev.wpw[i * r + j] - x * ev.wq[i] * ev.wq[j]
+            p.E[i * r + j] = p.J[i * r + j]
+    _expected(ev, w, p.E)
+    for i in range(r * r):
+        if not isfinite(p.E[i]):
+            return False
+    return True
 
 
 cdef void _accept(Search* w) noexcept nogil:
-    """The trial point becomes the point (and the other way round, so that it can be undone)."""
-    cdef double x = w.value
-    w.value = w.trial_value
-    w.trial_value = x
-    _swap(&w.theta, &w.trial)
-    _swap(&w.g, &w.tg)
-    _swap(&w.H, &w.tH)
+    cdef Point p = w.at
+    w.at = w.trial
+    w.trial = p
     w.fresh = True
 
 
-cdef void _project(Search* w, double* theta) noexcept nogil:
-    cdef int i
-    for i in range(w.r):
-        if not w.reflected[i] and theta[i] < w.lower[i]:
-            theta[i] = w.lower[i]
-        if theta[i] > w.upper[i]:
-            theta[i] = w.upper[i]
-
-
-cdef bint _reflect(Search* w, double* theta) noexcept nogil:
-    cdef int c, i
-    cdef bint flipped = False
-    for c in range(w.n_columns):
-        if theta[w.col_index[w.col_ptr[c]]] < 0.0:
-            for i in range(w.col_ptr[c], w.col_ptr[c + 1]):
-                theta[w.col_index[i]] = -theta[w.col_index[i]]
-            flipped = True
-    return flipped
-
-
-cdef void _set_free(Search* w) noexcept nogil:
-    cdef int i
-    for i in range(w.r):
-        w.free[i] = 1
-        if w.frozen[i] or (w.theta[i] <= w.lower[i] and w.g[i] > 0.0 and not w.reflected[i]) \
-                or (w.theta[i] >= w.upper[i] and w.g[i] < 0.0):
-            w.free[i] = 0
-
-
-cdef bint _attempt(Evaluator ev, Search* w, const double* moved, double predicted, double mu) noexcept nogil:
-    """Evaluate a trial point and go there if the function falls enough."""
-    cdef int i, j, r = w.r
-    cdef double reduction, noise, along, f = w.value
-    cdef bint flipped
-    if not predicted > 0.0:
-        return False
-    for i in range(r):
-        w.d[i] = moved[i] - w.theta[i]
-    memcpy(w.trial, moved, r * sizeof(double))
-    flipped = _reflect(w, w.trial)
-    if not _evaluate(ev, w, w.trial):
-        return False
-    reduction = f - w.trial_value
-    noise = NOISE * (1.0 + fabs(f))
-    if not reduction >= 1e-4 * predicted - noise:
-        if not (w.decrement < 1e-6 and fabs(reduction) < 100.0 * noise):
-            return False
-        _accept(w)
-        _set_free(w)
-        factorise(r, w.H, w.free, 0.0, w.L2, w.piv2)
-        descend(r, w.L2, w.piv2, w.g, w.rest)
-        along = -0.5 * dot(r, w.g, w.rest)
-        _accept(w)                                   # back again
-        if not along < w.decrement:
-            _set_free(w)
-            w.fresh = False
-            return False
-    if flipped or mu > 0.0 or reduction < 0.25 * predicted:
+cdef void _learn(Search* w, bint good) noexcept nogil:
+    """Symmetric rank-one update from w.at to w.trial, so that (H + C) d = change of the gradient."""
+    cdef int i, j, c, u, n, z, r = w.r
+    cdef int* p
+    cdef double* d = w.d
+    cdef double* rest = w.step
+    cdef double along
+    cdef bint same = True
+    memcpy(w.F, w.trial.B, w.bb * sizeof(double))
+    for u in range(w.n_units):
+        p = w.order + w.row[u]
+        pivoted(w.n[u], w.F + w.off[u], p)
+        for i in range(w.n[u]):
+            if p[i] != w.c_order[w.row[u] + i]:
+                same = False
+            w.c_order[w.row[u] + i] = p[i]
+    if not good or not same:
         w.has_C = False
-    else:
+    if not good:
+        return
+    for u in range(w.n_units):                       # the old factors in the same order of rows
+        n = w.n[u]
+        p = w.order + w.row[u]
+        for i in range(n):
+            memcpy(w.wide + i * n, w.at.B + w.off[u] + p[i] * n, n * sizeof(double))
+        lower_triangular(w, n, n, w.wide, w.small)
+        for i in range(n):
+            memcpy(w.F2 + w.off[u] + p[i] * n, w.small + i * n, n * sizeof(double))
+    for u in range(w.n_units):
+        n = w.n[u]
+        p = w.order + w.row[u]
+        for i in range(n):
+            for c in range(i + 1):
+                z = w.table[w.off[u] + i * n + c]
+                d[z] = w.F[w.off[u] + p[i] * n + c] - w.F2[w.off[u] + p[i] * n + c]
+    factor_derivatives(w, w.F2, w.order, w.at.g)
+    for i in range(r):
+        rest[i] = -w.gz[i]
+    factor_derivatives(w, w.F, w.order, w.trial.g)
+    newton_matrix(w, w.trial.J, w.order, w.H)
+    for i in range(r):
+        rest[i] += w.gz[i] - dot(r, w.H + i * r, d)
+        if w.has_C:
+            rest[i] -= dot(r, w.C + i * r, d)
+    along = dot(r, rest, d)
+    if fabs(along) > 1e-8 * sqrt(dot(r, rest, rest) * dot(r, d, d)):
+        if not w.has_C:
+            memset(w.C, 0, r * r * sizeof(double))
+            w.has_C = True
         for i in range(r):
-            w.rest[i] = w.tg[i] - w.g[i] - dot(r, w.tH + i * r, w.d)
-            if w.has_C:
-                w.rest[i] -= dot(r, w.C + i * r, w.d)
-        along = dot(r, w.rest, w.d)
-        if fabs(along) > 1e-8 * sqrt(dot(r, w.rest, w.rest) * dot(r, w.d, w.d)):
-            if not w.has_C:
-                memset(w.C, 0, r * r * sizeof(double))
-                w.has_C = True
-            for i in range(r):
-                for j in range(r):
-                    w.C[i * r + j] += w.rest[i] * w.rest[j] / along
-    _accept(w)
-    return True
+            for j in range(r):
+                w.C[i * r + j] += rest[i] * rest[j] / along
 
 
-cdef void _sigma_point(Search* w, double* moved) noexcept nogil:
-    """The same step as steps of Sigma, for unstructured blocks; `moved` is changed."""
-    cdef int b, k, i, j, c, trial
-    cdef int* T
-    cdef double a, x
-    cdef double* lam = w.small
-    cdef double* st
-    cdef double* L
-    cdef bint ok
-    for b in range(w.n_blocks):
-        k = w.blk_k[b]
-        T = w.blk_table + w.blk_off[b]
-        st = lam + k * k
-        L = st + k * k
-        ok = True
-        for i in range(k):
-            for j in range(k):
-                lam[i * k + j] = 0.0
-                st[i * k + j] = 0.0
-                if j <= i:
-                    lam[i * k + j] = w.theta[T[i * k + j]]
-                    st[i * k + j] = moved[T[i * k + j]] - lam[i * k + j]
-                    if w.frozen[T[i * k + j]]:
-                        ok = False
-        if not ok:
+cdef double _corrected_step(Search* w) noexcept nogil:
+    """Newton step in the pivoted factors with the secant correction, to w.F; predicted decrease, 0 if there is none."""
+    cdef int i, u, n, c, r = w.r
+    cdef double ridge = 0.0
+    memcpy(w.F, w.at.B, w.bb * sizeof(double))
+    for u in range(w.n_units):
+        pivoted(w.n[u], w.F + w.off[u], w.order + w.row[u])
+    factor_derivatives(w, w.F, w.order, w.at.g)
+    newton_matrix(w, w.at.J, w.order, w.H)
+    for i in range(r):
+        ridge = max(ridge, RIDGE * w.H[i * r + i])
+    for i in range(r * r):
+        w.L2[i] = w.H[i] + w.C[i]
+    if not cholesky(r, w.H, ridge, w.L) or not cholesky(r, w.L2, ridge, w.L2):
+        return 0.0
+    for i in range(r):
+        if w.L2[i * r + i] * w.L2[i * r + i] < GUARD * w.L[i * r + i] * w.L[i * r + i]:
+            return 0.0
+    descend(r, w.L2, w.gz, w.step)
+    for u in range(w.n_units):
+        n = w.n[u]
+        for i in range(n):
+            for c in range(i + 1):
+                w.F[w.off[u] + w.order[w.row[u] + i] * n + c] += w.step[w.table[w.off[u] + i * n + c]]
+    ridge = -0.5 * dot(r, w.gz, w.step)
+    w.q = model_at(w, w.at.J, w.F, w.gx)
+    _truncate(w, w.at.J)
+    return ridge
+
+
+cdef void _set_step(Search* w, double last) noexcept nogil:
+    """Minima of the model in w.target (the better one) and w.plain (of J alone), predicted decrease in w.decrement."""
+    cdef double decrease, found
+    cdef int escapes = minimise_model(w, w.at.J)
+    memcpy(w.plain, w.F, w.bb * sizeof(double))
+    w.better = False
+    if -w.q > NEAR:
+        escapes = minimise_model(w, w.at.E)
+        w.better = True
+    w.escapes += escapes
+    decrease = -w.q
+    memcpy(w.target, w.F, w.bb * sizeof(double))
+    if w.has_C and decrease < NEAR and (w.corrected or decrease > SLOW * last):
+        found = _corrected_step(w)
+        if 0.1 * decrease < found < 100.0 * decrease:
+            memcpy(w.target, w.F, w.bb * sizeof(double))
+            decrease = max(decrease, found)
+            w.corrected = w.better = True
+        else:
+            w.has_C = False
+    w.decrement = decrease + 0.0
+
+
+cdef double _cubic(double t, double slope, double fall, double end_slope) noexcept nogil:
+    """Minimiser of the cubic through both ends of a step of length t that did not fall enough."""
+    cdef double a = slope + end_slope + 3.0 * fall / t
+    cdef double root = a * a - slope * end_slope, guess = 0.5 * t, b, below
+    if root > 0.0:
+        b = sqrt(root)
+        below = end_slope - slope + 2.0 * b
+        if below != 0.0:
+            guess = t - t * (end_slope + b - a) / below
+    return min(max(guess, 0.1 * t), 0.6 * t)
+
+
+cdef double _toward(Search* w) noexcept nogil:
+    """Direction to w.target in w.gz and the slope along it."""
+    cdef int i
+    entries_of(w, w.target, w.x2)
+    for i in range(w.r):
+        w.gz[i] = w.x2[i] - w.at.x[i]
+    return dot(w.r, w.at.g, w.gz)
+
+
+cdef bint _advance(Evaluator ev, Search* w) noexcept nogil:
+    """Go to a point between here and a target where the criterion is low enough."""
+    cdef int i, tries
+    cdef double noise = NOISE * (1.0 + fabs(w.at.f)), slope, t = 1.0, fall = 0.0, gain
+    cdef bint exists
+    slope = _toward(w)
+    for tries in range(12):
+        exists = _evaluate(ev, w, w.target, t)
+        if exists:
+            fall = w.at.f - w.trial.f
+            gain = w.decrement if t == 1.0 else -slope * t
+            if fall >= 1e-4 * gain - noise or (w.decrement < 1e-6 and fabs(fall) < 100.0 * noise):
+                _learn(w, t == 1.0 and fall >= 0.25 * w.decrement)
+                _accept(w)
+                return True
+        if t == 1.0 and slope > -0.5 * w.decrement and w.better:
+            w.has_C = False
+            w.better = False
+            memcpy(w.target, w.plain, w.bb * sizeof(double))
+            slope = _toward(w)
             continue
-        a = 1.0
-        ok = False
-        for trial in range(12):
-            ok = True
-            memset(L, 0, k * k * sizeof(double))
-            for j in range(k):
-                for i in range(j, k):
-                    x = 0.0
-                    for c in range(k):
-                        x += lam[i * k + c] * lam[j * k + c] + a * (lam[i * k + c] * st[j * k + c]
-                                                                    + st[i * k + c] * lam[j * k + c])
-                    for c in range(j):
-                        x -= L[i * k + c] * L[j * k + c]
-                    if i == j:
-                        if not x > 0.01 * lam[j * k + j] * lam[j * k + j]:
-                            ok = False
-                            break
-                        L[j * k + j] = sqrt(x)
-                    else:
-                        L[i * k + j] = x / L[j * k + j]
-                if not ok:
-                    break
-            if ok:
-                break
-            a *= 0.6
-        if ok:
-            for i in range(k):
-                for j in range(i + 1):
-                    moved[T[i * k + j]] = L[i * k + j]
+        t = _cubic(t, slope, fall, dot(w.r, w.trial.g, w.gz)) if exists else 0.2 * t
+    return False
 
 
 # ------------------------------------------------------------------ the loop
 cdef int _watch(Search* w, object callback) noexcept nogil:
     """Record the iteration, ask the callback, look at the clock and at pending signals."""
     cdef double now
-    cdef int i, status = GO_ON
+    cdef int status = GO_ON
     if w.trace and w.traced < w.trace_size:
         w.log[w.traced * (w.r + 2)] = w.iterations
-        w.log[w.traced * (w.r + 2) + 1] = w.value
-        memcpy(w.log + w.traced * (w.r + 2) + 2, w.theta, w.r * sizeof(double))
+        w.log[w.traced * (w.r + 2) + 1] = w.at.f
+        memcpy(w.log + w.traced * (w.r + 2) + 2, w.at.theta, w.r * sizeof(double))
         w.traced += 1
     now = _now()
     if w.watched or now - w.checked > 0.1:
@@ -509,8 +882,8 @@ cdef int _ask(Search* w, object watcher):
         if callback is not None:
             theta = np.empty(w.r)
             for i in range(w.r):
-                theta[i] = w.theta[i]
-            if callback(w.iterations, theta, w.value, w.decrement):
+                theta[i] = w.at.theta[i]
+            if callback(w.iterations, theta, w.at.f, w.decrement):
                 return INTERRUPTED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -520,154 +893,64 @@ cdef int _ask(Search* w, object watcher):
     return GO_ON
 
 
-cdef int _near_bounds(Search* w, bint mark) noexcept nogil:
-    """Number of sets next to a bound and not frozen; with `mark` numbers their members in w.mark."""
-    cdef int c, i, n = 0
-    cdef bint whole
-    cdef double near = w.near * max(1.0, largest(w.r, w.theta))
-    if mark:
-        for i in range(w.r):
-            w.mark[i] = 0
-    for c in range(w.n_columns):
-        i = w.col_index[w.col_ptr[c]]
-        if w.theta[i] <= near and not w.frozen[i]:
-            n += 1
-            if not mark:
-                continue
-            whole = True
-            for i in range(w.col_ptr[c], w.col_ptr[c + 1]):
-                if fabs(w.theta[w.col_index[i]]) > near:
-                    whole = False
-            for i in range(w.col_ptr[c], w.col_ptr[c + 1]):
-                if whole or i == w.col_ptr[c]:
-                    w.mark[w.col_index[i]] = n
-    for i in range(w.r):
-        if not w.reflected[i] and not w.frozen[i] and w.theta[i] - w.lower[i] <= near:
-            n += 1
-            if mark:
-                w.mark[i] = n
-    return n
-
-
-cdef bint _try_bound(Evaluator ev, Search* w, const double* base, int which) noexcept nogil:
-    """Go to `base` with the marked parameters (all, or set number `which`) on their bounds, if the value allows."""
-    cdef int i
-    cdef bint differs = False
-    memcpy(w.trial, base, w.r * sizeof(double))
-    for i in range(w.r):
-        if w.mark[i] and (which == 0 or w.mark[i] == which):
-            w.trial[i] = w.lower[i] if isfinite(w.lower[i]) else 0.0
-        if w.trial[i] != w.theta[i]:
-            differs = True
-    if differs:
-        if not _evaluate(ev, w, w.trial):
-            return False
-        if w.trial_value > w.value + 1e-9 + NOISE * fabs(w.value):
-            return False
-        _accept(w)
-    for i in range(w.r):
-        if w.mark[i] and (which == 0 or w.mark[i] == which):
-            w.frozen[i] = 1
-    return True
-
-
-cdef int _snap(Evaluator ev, Search* w) noexcept nogil:
-    """0: nothing on a bound; 1: something; 3: something, and the last Newton step was taken too."""
-    cdef int i, n = _near_bounds(w, True), on = 0
-    if n == 0:
-        return 0
-    for i in range(w.r):
-        w.moved[i] = w.theta[i] + w.newton[i]
-    _project(w, w.moved)
-    _reflect(w, w.moved)
-    if _try_bound(ev, w, w.moved, 0):
-        return 3
-    for i in range(n):
-        memcpy(w.moved, w.theta, w.r * sizeof(double))
-        if _try_bound(ev, w, w.moved, i + 1):
-            on = 1
-    return on
-
-
-cdef int _minimise(Evaluator ev, Search* w, bint last_step, object callback) noexcept nogil:
-    """Newton steps until the predicted decrease is below tol."""
-    cdef int i, r = w.r, status
-    cdef double mu = 0.0, last = HUGE_VAL, longest, size, predicted, f, top
-    cdef double* B
-    cdef bint secant
-    w.has_C = False
+cdef int _minimise(Evaluator ev, Search* w, object callback) noexcept nogil:
+    """Steps until the predicted decrease is below tol, and one more unless it is far below."""
+    cdef double last = HUGE_VAL
+    cdef bint extra = True, rounding
+    cdef int status
     while True:
-        _set_free(w)
-        factorise(r, w.H, w.free, 0.0, w.L, w.piv)
-        descend(r, w.L, w.piv, w.g, w.newton)
-        w.decrement = -0.5 * dot(r, w.g, w.newton)
+        _set_step(w, last)
         status = _watch(w, callback)
         if status != GO_ON:
             return status
         if w.decrement < w.tol:
-            if not last_step or w.decrement < 1e-2 * w.tol or _near_bounds(w, False):
+            if not extra or w.decrement < 0.01 * w.tol or w.iterations >= w.limit:
                 return CONVERGED
-            last_step = False
+            extra = False
         if w.iterations >= w.limit:
-            return CONVERGED if w.decrement < w.tol else MAXITER
+            return MAXITER
+        rounding = w.decrement < max(1e-8, NOISE * fabs(w.at.f))
+        if rounding and w.decrement > 0.5 * last:
+            return CONVERGED                         # nothing left but rounding
+        last = w.decrement
+        if not _advance(ev, w):
+            return CONVERGED if rounding else STALLED
         w.iterations += 1
-        B = w.H
-        memcpy(w.step, w.newton, r * sizeof(double))
-        if mu > 0.0:
-            factorise(r, w.H, w.free, mu, w.L2, w.piv2)
-            descend(r, w.L2, w.piv2, w.g, w.step)
-        elif w.has_C and w.decrement < NEAR and w.decrement > SLOW * last:
-            for i in range(r * r):
-                w.B[i] = w.H[i] + w.C[i]
-            factorise(r, w.B, w.free, 0.0, w.L2, w.piv2)
-            secant = True
-            for i in range(r):
-                if not w.piv2[i] >= 0.1 * w.piv[i]:
-                    secant = False
-            if secant:
-                B = w.B
-                descend(r, w.L2, w.piv2, w.g, w.step)
-        longest = w.cap * max(largest(r, w.theta), 0.1)
-        size = largest(r, w.step)
-        if size > longest:
-            for i in range(r):
-                w.step[i] *= longest / size
-        for i in range(r):
-            w.moved[i] = w.theta[i] + w.step[i]
-        _project(w, w.moved)
-        predicted = 0.0
-        for i in range(r):
-            w.d[i] = w.moved[i] - w.theta[i]
-        for i in range(r):
-            predicted -= w.d[i] * (w.g[i] + 0.5 * dot(r, B + i * r, w.d))
-        f = w.value
-        size = w.decrement
-        top = 0.0
-        for i in range(r):
-            if w.H[i * r + i] > top:
-                top = w.H[i * r + i]
-        if _attempt(ev, w, w.moved, predicted, mu):
-            last = size
-            if mu > 0.0:
-                mu = 0.0 if f - w.value > 0.5 * predicted or mu < 1e-6 * top else 0.1 * mu
-            continue
-        if mu == 0.0 and w.n_blocks > 0:
-            _sigma_point(w, w.moved)
-            if _attempt(ev, w, w.moved, predicted, mu):
-                last = size
-                continue
-        if w.decrement < max(1e-8, NOISE * fabs(w.value)):
-            return CONVERGED
-        w.has_C = False
-        mu = max(4.0 * mu, 1e-2 * top)
-        if not mu > 0.0 or mu > 1e14 * top:
-            return STALLED
+
+
+cdef int _run(Evaluator ev, Search* w, const double* theta0, object callback) noexcept nogil:
+    """From start to status; the result is w.at, its gradient in theta w.gz, its Newton matrix w.H."""
+    cdef int u, n, i, j, tries, status
+    cdef double shrink = 1.0
+    for tries in range(13):
+        for u in range(w.n_units):
+            n = w.n[u]
+            for i in range(n):
+                for j in range(n):
+                    w.F[w.off[u] + i * n + j] = shrink * theta0[w.table[w.off[u] + i * n + j]] if j <= i else 0.0
+        if tries == 12:
+            for i in range(w.r):
+                w.at.theta[i] = shrink * theta0[i]
+            return NOT_POSITIVE_DEFINITE
+        if _evaluate(ev, w, w.F, 1.0):
+            break
+        shrink *= 0.1
+    _accept(w)
+    status = _minimise(ev, w, callback)
+    for u in range(w.n_units):
+        n = w.n[u]
+        for i in range(n):
+            w.order[w.row[u] + i] = i
+            if status == CONVERGED and not w.at.B[w.off[u] + i * n + i] > 0.0:
+                status = BOUNDARY
+    factor_derivatives(w, w.at.B, w.order, w.at.g)
+    newton_matrix(w, w.at.J, w.order, w.H)
+    return status
 
 
 # ------------------------------------------------------------------ certificate
-cdef bint _certificate(Evaluator ev, Search* w, double* mineig, double* residual, double* singular, int* kinds,
-                       double* vectors, int kmax) noexcept nogil:
-    """Smallest eigenvalue, |M factor| and singularity per term; eigenvectors (terms, kmax)."""
+cdef bint _certificate(Evaluator ev, Search* w, double* mineig, double* residual, double* singular) noexcept nogil:
+    """Smallest eigenvalue of M on the feasible directions, |M factor| and singularity per term."""
     cdef int t, f, kf, lo, hi, i, j, c, n
     cdef double x, value
     cdef double* M
@@ -676,7 +959,7 @@ cdef bint _certificate(Evaluator ev, Search* w, double* mineig, double* residual
     cdef double* V
     if not w.fresh:
         w.evaluations += 1
-        if ev.evaluate(w.theta, 1, &value, w.tg, NULL):
+        if ev.evaluate(w.at.theta, 1, &value, w.gx2, NULL):
             return False
         w.fresh = True
     for t in range(ev.n_clips):
@@ -688,9 +971,8 @@ cdef bint _certificate(Evaluator ev, Search* w, double* mineig, double* residual
         M = ev.M + ev.koff[f]
         L = ev.lam + ev.koff[f]
         V = A + n * n
-        kinds[t] = ev.c_kind[t]
         memset(A, 0, n * n * sizeof(double))
-        if kinds[t] == 2:
+        if ev.c_kind[t] == 2:
             x = 0.0
             for i in range(lo, hi):
                 x += M[i * kf + i]
@@ -699,7 +981,7 @@ cdef bint _certificate(Evaluator ev, Search* w, double* mineig, double* residual
         else:
             for i in range(n):
                 for j in range(n):
-                    if kinds[t] == 0 or i == j:
+                    if ev.c_kind[t] == 0 or i == j:
                         A[i * n + j] = M[(lo + i) * kf + lo + j]
         residual[t] = 0.0
         singular[t] = 0.0
@@ -712,198 +994,24 @@ cdef bint _certificate(Evaluator ev, Search* w, double* mineig, double* residual
                     x += A[i * n + c] * L[(lo + c) * kf + lo + j]
                 residual[t] += x * x
         residual[t] = sqrt(residual[t])
-        if kinds[t] == 0:
-            # a block whose parameters are shared has no factor to turn: leave along a diagonal
-            c = 0
-            for i in range(w.n_blocks):
-                for j in range(ev.n_entries):
-                    if ev.e_fac[j] == f and ev.e_row[j] == lo and ev.e_col[j] == lo \
-                            and w.blk_table[w.blk_off[i]] == ev.e_theta[j] and w.blk_k[i] == n:
-                        c = 1
-            if c == 0 and n > 1:
-                kinds[t] = 1
         eigen(n, A, V)
-        c = 0
+        mineig[t] = A[0]
         for i in range(n):
-            if A[i * n + i] < A[c * n + c]:
-                c = i
-        mineig[t] = A[c * n + c]
-        for i in range(n):
-            vectors[t * kmax + i] = V[i * n + c]
-        if kinds[t] == 1:
-            c = lo
-            for i in range(lo, hi):
-                if M[i * kf + i] < M[c * kf + c]:
-                    c = i
-            for i in range(n):
-                vectors[t * kmax + i] = 1.0 if lo + i == c else 0.0
+            mineig[t] = min(mineig[t], A[i * n + i])
     return True
 
 
-cdef bint _escape(Evaluator ev, Search* w, double* mineig, double* residual, double* singular, int* kinds,
-                  double* vectors, int kmax) noexcept nogil:
-    """Leave a saddle point; True if the function fell."""
-    cdef int t, i, j, e, n = 0, f, kf, lo, hi, best = -1, k
-    cdef double s, x, q, slope, ai, gain, best_gain = 1e-8, tau = 0.0, h, c, y, a
-    cdef double* D
-    cdef double* M
-    cdef double* v
-    cdef double* lam = w.small
-    cdef int* T
-    if not _certificate(ev, w, mineig, residual, singular, kinds, vectors, kmax):
-        return False
-    # one direction per term that has a negative eigenvalue
-    for t in range(ev.n_clips):
-        if not mineig[t] < 0.0 or n >= ev.n_theta:
-            continue
-        f = ev.c_fac[t]
-        kf = ev.k[f]
-        lo = ev.c_from[t]
-        D = ev.dS + n * ev.kk
-        memset(D, 0, ev.kk * sizeof(double))
-        D += ev.koff[f]
-        for i in range(ev.c_to[t] - lo):
-            for j in range(ev.c_to[t] - lo):
-                if kinds[t] == 2:
-                    D[(lo + i) * kf + lo + j] = 1.0 if i == j else 0.0
-                else:
-                    D[(lo + i) * kf + lo + j] = vectors[t * kmax + i] * vectors[t * kmax + j]
-        w.mark[n] = t
-        n += 1
-    if n == 0:
-        return False
-    ev._set_factors(w.theta)
-    ev.n_dir = n
-    w.evaluations += 1
-    w.fresh = False
-    if ev.components(2):
-        return False
-    s = ev._scale()
-    x = 0.0 if ev.sigma_fixed > 0.0 else s / ev.pwrss
-    for i in range(n):
-        t = w.mark[i]
-        D = ev.dS + i * ev.kk
-        q = dot(ev.kk, D, ev.S)
-        slope = dot(ev.kk, D, ev.T) - s * q
-        ai = s * ev.wpw[i * n + i] - x * q * q
-        if not slope < 0.0 or not ai > 0.0:
-            continue
-        gain = slope * slope / (2.0 * ai)
-        if gain > best_gain:
-            best_gain = gain
-            best = t
-            tau = -slope / ai
-    if best < 0:
-        return False
-    # the new factor
-    f = ev.c_fac[best]
-    kf = ev.k[f]
-    lo = ev.c_from[best]
-    k = ev.c_to[best] - lo
-    memcpy(w.moved, w.theta, w.r * sizeof(double))
-    v = vectors + best * kmax
-    if kinds[best] == 0:
-        for i in range(k):
-            v[i] *= sqrt(tau)
-            for j in range(k):
-                lam[i * k + j] = ev.lam[ev.koff[f] + (lo + i) * kf + lo + j]
-        for i in range(k):
-            h = sqrt(lam[i * k + i] * lam[i * k + i] + v[i] * v[i])
-            if h == 0.0:
-                continue
-            c = lam[i * k + i] / h
-            s = v[i] / h
-            for j in range(i, k):
-                x = lam[j * k + i]
-                y = v[j]
-                lam[j * k + i] = c * x + s * y
-                v[j] = c * y - s * x
-        for e in range(ev.n_entries):
-            if ev.e_fac[e] == f and ev.e_row[e] >= lo and ev.e_row[e] < lo + k:
-                w.moved[ev.e_theta[e]] = lam[(ev.e_row[e] - lo) * k + ev.e_col[e] - lo]
-    else:
-        for e in range(ev.n_entries):
-            if ev.e_fac[e] == f and ev.e_row[e] == ev.e_col[e] and ev.e_row[e] >= lo and ev.e_row[e] < lo + k \
-                    and (kinds[best] == 2 or v[ev.e_row[e] - lo] != 0.0):
-                i = ev.e_theta[e]
-                w.moved[i] = sqrt(w.theta[i] * w.theta[i] + tau)
-    a = 1.0
-    for i in range(5):
-        for j in range(w.r):
-            w.trial[j] = w.theta[j] + a * (w.moved[j] - w.theta[j])
-        _project(w, w.trial)
-        _reflect(w, w.trial)
-        if _evaluate(ev, w, w.trial) and w.trial_value < w.value - 1e-8 - NOISE * fabs(w.value):
-            _accept(w)
-            w.escapes += 1
-            return True
-        a *= 0.25
-    return False
-
-
-cdef int _run(Evaluator ev, Search* w, double* mineig, double* residual, double* singular, int* kinds,
-              double* vectors, int kmax, object callback) noexcept nogil:
-    cdef int i, j, status, snapped
-    cdef double released
-    _project(w, w.trial)
-    _reflect(w, w.trial)
-    for i in range(13):
-        if i == 12:
-            memcpy(w.theta, w.trial, w.r * sizeof(double))
-            return NOT_POSITIVE_DEFINITE
-        if _evaluate(ev, w, w.trial):
-            break
-        for j in range(w.r):
-            w.trial[j] = min(max(0.1 * w.trial[j], w.lower[j]), w.upper[j])
-    _accept(w)
-    while True:
-        status = _minimise(ev, w, True, callback)
-        if status != CONVERGED:
-            break
-        snapped = _snap(ev, w)
-        if not snapped:
-            break
-        status = _minimise(ev, w, snapped != 3, callback)
-        if status != CONVERGED:
-            break
-        status = BOUNDARY
-        # predicted decrease if nothing were frozen
-        for i in range(w.r):
-            w.mark[i] = w.frozen[i]
-            w.frozen[i] = 0
-        _set_free(w)
-        for i in range(w.r):
-            w.frozen[i] = w.mark[i]
-        factorise(w.r, w.H, w.free, 0.0, w.L2, w.piv2)
-        descend(w.r, w.L2, w.piv2, w.g, w.rest)
-        released = -0.5 * dot(w.r, w.g, w.rest)
-        if w.escapes >= w.escape_limit:
-            if released > 1e-6:
-                status = STALLED
-            break
-        if not _escape(ev, w, mineig, residual, singular, kinds, vectors, kmax):
-            if not released > 1e-8:
-                break
-            w.escapes += 1                           # a diagonal was frozen at zero too soon
-        memset(w.frozen, 0, w.r * sizeof(int))
-    if not (w.fresh or status == CONVERGED or status == BOUNDARY) \
-            or not _certificate(ev, w, mineig, residual, singular, kinds, vectors, kmax):
-        for i in range(ev.n_clips):
-            mineig[i] = residual[i] = HUGE_VAL - HUGE_VAL
-    return status
-
-
-def newton_minimize(Evaluator ev, theta0, lower=None, upper=None, double tol=1e-9, int maxiter=200, callback=None, *,
-                    double max_seconds=0.0, double cap=10.0, double snap=1e-4, int escapes=8, bint trace=False):
-    """Minimise the criterion of an Evaluator by Newton steps with average information plus curvature.
+def newton_minimize(Evaluator ev, theta0, levels, double tol=1e-9, int maxiter=200, callback=None, *,
+                    double max_seconds=0.0, double cap=10.0, bint trace=False):
+    """Minimise the criterion of an Evaluator by Newton steps on the cone of covariance matrices.
 
     Parameters
     ----------
     ev : Evaluator
     theta0 : array, shape (n_theta,)
         Start.
-    lower, upper : array, shape (n_theta,), optional
-        Bounds; by default 0 for diagonals of factors and none for the rest.
+    levels : array, shape (n_factors,)
+        Levels of each factor.
     tol : float
         Largest predicted decrease, in deviance units.
     maxiter : int
@@ -912,19 +1020,19 @@ def newton_minimize(Evaluator ev, theta0, lower=None, upper=None, double tol=1e-
         Without it the loop holds the GIL only to look for signals, ten times a second.
     max_seconds : float
         0 for no limit.
-    cap, snap, escapes, trace
+    cap, trace
         As in mixedmodels.optimize.Control.
 
     Returns
     -------
-    dict
+    dict or None
         theta, value, gradient, hessian, status (int, in the order of mixedmodels.optimize.Status), iterations,
         evaluations, escapes, decrement, trace (array of rows (iteration, value, theta...)) and, per term,
-        min_eigenvalues, residuals, singular.
+        min_eigenvalues, residuals, singular. None if the parameters do not fall apart into full lower triangles.
     """
     cdef Search w
-    cdef int r = ev.n_theta, rows = 0, f, e, kmax = 1, nc = ev.n_clips, status, i
-    cdef double[::1] d, lo_, up_, th
+    cdef int r = ev.n_theta, rows = 0, f, kmax = 1, nc = ev.n_clips, kk = ev.kk, status = 0, i
+    cdef double[::1] d, th, m
     cdef int[::1] n
     memset(&w, 0, sizeof(Search))
     if r == 0:
@@ -932,106 +1040,99 @@ def newton_minimize(Evaluator ev, theta0, lower=None, upper=None, double tol=1e-
     th = np.ascontiguousarray(theta0, dtype=np.float64)
     if th.shape[0] != r:
         raise ValueError(f"theta0 has {th.shape[0]} values, the model has {r} parameters")
+    m = np.ascontiguousarray(levels, dtype=np.float64)
+    if m.shape[0] != ev.n_factors:
+        raise ValueError(f"levels has {m.shape[0]} values, the model has {ev.n_factors} factors")
+    w.levels = &m[0]
     for f in range(ev.n_factors):
         rows += ev.k[f]
         kmax = max(kmax, ev.k[f])
-    bounds = np.empty(2 * r)
-    d = bounds
-    if lower is None:
-        for i in range(r):
-            d[i] = -HUGE_VAL
-        for e in range(ev.n_entries):
-            if ev.e_row[e] == ev.e_col[e]:
-                d[ev.e_theta[e]] = 0.0
-    else:
-        bounds[:r] = lower
-    if upper is None:
-        for i in range(r):
-            d[r + i] = HUGE_VAL
-    else:
-        bounds[r:] = upper
-    w.lower = &d[0]
-    w.upper = w.lower + r
-    w.r = r
-    w.tol, w.limit, w.cap, w.near = tol, maxiter, cap, snap
-    w.max_seconds, w.escape_limit = max_seconds, escapes
+    w.r, w.kmax = r, kmax
+    w.tol, w.limit, w.cap, w.max_seconds = tol, maxiter, cap, max_seconds
     w.trace = trace
-    w.trace_size = (maxiter + 2) * (escapes + 2) if trace else 0
+    w.trace_size = maxiter + 2 if trace else 0
     w.watched = callback is not None
-    ints = np.zeros(8 * r + 2 + 3 * rows + ev.kk + nc + 2, dtype=np.intc)
+    ints = np.zeros(6 * rows + kk + kmax + r, dtype=np.intc)
     n = ints
     cdef int* ip = &n[0]
-    w.col_ptr = ip; ip += r + 1
-    w.col_index = ip; ip += r
-    w.blk_k = ip; ip += rows
-    w.blk_off = ip; ip += rows
-    w.blk_table = ip; ip += ev.kk
-    w.reflected = ip; ip += r
-    w.frozen = ip; ip += r
-    w.free = ip; ip += r
-    w.mark = ip; ip += r
-    cdef int* times = ip
+    w.n = ip; ip += rows
+    w.off = ip; ip += rows
+    w.row = ip; ip += rows
+    w.order = ip; ip += rows
+    w.c_order = ip; ip += rows
+    w.table = ip; ip += kk
+    w.natural = ip; ip += kmax
+    for i in range(kmax):
+        w.natural[i] = i
+    cdef int* used = ip
     ip += r
-    cdef int* kinds = ip
-    ip += nc
-    cdef int* parent = ip                            # r + rows
-    doubles = np.empty(12 * r + 6 * r * r + 3 * kmax * kmax + 3 * nc + nc * kmax + 1)
+    cdef int* parent = ip
+    if not _tables(ev, &w, parent, used):
+        return None
+    doubles = np.zeros(12 * r + 11 * r * r + 6 * kk + 6 * kmax * kmax + kmax + 3 * nc + 1)
     d = doubles
     cdef double* base = &d[0]
     cdef double* p = base
-    w.theta = p; p += r
-    w.g = p; p += r
-    w.trial = p; p += r
-    w.tg = p; p += r
-    w.moved = p; p += r
-    w.step = p; p += r
-    w.newton = p; p += r
-    w.piv = p; p += r
-    w.piv2 = p; p += r
+    for point in range(2):
+        w.trial = w.at
+        w.at.theta = p; p += r
+        w.at.x = p; p += r
+        w.at.g = p; p += r
+        w.at.J = p; p += r * r
+        w.at.E = p; p += r * r
+        w.at.B = p; p += kk
+    w.gx = p; p += r
+    w.gx2 = p; p += r
+    w.x2 = p; p += r
     w.d = p; p += r
-    w.rest = p; p += r
+    w.gz = p; p += r
+    w.step = p; p += r + kmax
+    w.C = p; p += r * r
+    w.G = p; p += r * r
+    w.JG = p; p += r * r
+    w.curv = p; p += r * r
     w.H = p; p += r * r
-    w.tH = p; p += r * r
     w.L = p; p += r * r
     w.L2 = p; p += r * r
-    w.B = p; p += r * r
-    w.C = p; p += r * r
-    w.small = p; p += 3 * kmax * kmax
+    w.F = p; p += kk
+    w.F2 = p; p += kk
+    w.target = p; p += kk
+    w.plain = p; p += kk
+    w.wide = p; p += 2 * kmax * kmax
+    w.small = p; p += 4 * kmax * kmax
     cdef double* mineig = p
     cdef double* residual = mineig + nc
     cdef double* singular = residual + nc
-    cdef double* vectors = singular + nc
     log = None
     if trace:
         log = np.empty((w.trace_size, r + 2))
         d = log.reshape(-1)
         w.log = &d[0]
-    w.value = HUGE_VAL
+    w.at.f = HUGE_VAL
     w.decrement = HUGE_VAL - HUGE_VAL
-    memset(w.g, 0, r * sizeof(double))
-    memset(w.H, 0, r * r * sizeof(double))
-    memset(mineig, 0, 3 * nc * sizeof(double))
-    memcpy(w.trial, &th[0], r * sizeof(double))
     errors = []
     watcher = (callback, errors)
     with nogil:
         w.started = _now()
         w.checked = w.started
-        _structure(ev, &w, parent, times)
-        status = _run(ev, &w, mineig, residual, singular, kinds, vectors, kmax, watcher)
+        status = _run(ev, &w, &th[0], watcher)
+        if not (w.fresh or status == CONVERGED or status == BOUNDARY) \
+                or not _certificate(ev, &w, mineig, residual, singular):
+            for i in range(nc):
+                mineig[i] = residual[i] = HUGE_VAL - HUGE_VAL
     if isinstance(ev, CallbackEvaluator) and (<CallbackEvaluator>ev).error is not None:
         error = (<CallbackEvaluator>ev).error
         (<CallbackEvaluator>ev).error = None
         raise error
     if errors:
         raise errors[0]
-    # w.theta and friends may have changed places inside `doubles`
-    theta = doubles[w.theta - base:w.theta - base + r].copy()
-    g = doubles[w.g - base:w.g - base + r].copy()
+    # w.at may be either of the two points inside `doubles`
+    theta = doubles[w.at.theta - base:w.at.theta - base + r].copy()
+    g = doubles[w.gz - base:w.gz - base + r].copy()
     H = doubles[w.H - base:w.H - base + r * r].reshape(r, r).copy()
     i = mineig - base
     return {
-        "theta": theta, "value": w.value, "gradient": g, "hessian": H, "status": status,
+        "theta": theta, "value": w.at.f, "gradient": g, "hessian": H, "status": status,
         "iterations": w.iterations, "evaluations": w.evaluations, "escapes": w.escapes, "decrement": w.decrement,
         "trace": log[:w.traced].copy() if trace else None,
         "min_eigenvalues": doubles[i:i + nc].copy(), "residuals": doubles[i + nc:i + 2 * nc].copy(),

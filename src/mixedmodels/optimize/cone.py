@@ -1,0 +1,652 @@
+r"""Newton's method in the covariance matrices themselves, on the cone of positive semi-definite ones.
+
+As a function of :math:`\Sigma_b` the criterion is smooth up to the boundary of the cone and beyond: there are
+no curved valleys, no stationary points without meaning and no columns whose sign is free, which is what makes
+triangular factors of (nearly) singular matrices hard to optimise over. With x the distinct entries of all
+:math:`\Sigma_b`, g the gradient and J the average information in x, each iteration
+
+1. minimises the model :math:`q(d) = g'd + \tfrac12 d'Jd` over all :math:`x + d` in the cone. No evaluation of the
+   criterion is needed for it: it is a problem in a few dozen numbers, solved by Newton steps in a factor
+   :math:`\Sigma = BB'`, row-pivoted so that its leading part never degenerates. Columns that die are set to exactly
+   zero; where a negative eigenvalue of the model's :math:`M = \partial q/\partial\Sigma` shows that a dead direction
+   pays, it is taken up again;
+   Far from the optimum, J is replaced by the expected information as it would be in a balanced design: average
+   information is far too small above the optimum and too large below it;
+2. goes there, or, if the criterion does not fall enough, to a point on the segment (the cone is convex);
+3. corrects the matrix of the steps in B by symmetric rank-one secant updates once the steps get short, as long as
+   it stays positive definite: average information is not quite the curvature, least of all on the boundary and with
+   few levels.
+
+:math:`-\min q`, the predicted decrease, is zero at a point exactly if the first-order conditions hold there
+(:math:`M_b \succeq 0, M_b \Sigma_b = 0`). It is the measure of convergence.
+
+``mixedmodels.solver._kernels.newton`` holds the compiled twin; both take the same steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mixedmodels.optimize.control import Control
+from mixedmodels.optimize.optimum import Status
+from mixedmodels.optimize.run import Run
+
+__all__ = [
+    "ConeModel",
+    "cone_newton",
+    "has_cone",
+    "lower_triangular",
+    "minimise_model",
+    "plain_bounds",
+    "tables_of_entries",
+]
+
+NOISE = 1e-13  # rounding of the criterion, relative
+DEPENDENT = 1e-13  # what is left of a row, relative to the row, when it depends on the rows before
+RIDGE = 1e-13  # of the largest diagonal, so that null directions of the model can be walked along
+NEAR = 0.5  # predicted decrease (deviance units): above it expected information, below it secant corrections
+SLOW = 0.1  # ... those as soon as a step shrinks the predicted decrease by less than this
+GUARD = 0.1  # smallest pivots with the correction, as a share of those without
+INNER = 60  # steps of the inner problem
+SMALL = 1e-2  # columns at most this long, relative to the first, are tried at zero
+
+
+# ---------------------------------------------------------------- structure
+def tables_of_entries(entries: np.ndarray) -> tuple[np.ndarray, ...] | None:
+    """The free covariance matrices behind factors that are linear in theta.
+
+    Parameters
+    ----------
+    entries : ndarray of int, shape (e, 4)
+        Rows (factor, row, column, parameter).
+
+    Returns
+    -------
+    tuple of ndarray of intp, each of shape (n, n), or None
+        ``table[i, j]``, i >= j, is the parameter of entry (i, j), -1 above the diagonal. Blocks with the same
+        parameters are one matrix. None if the parameters do not fall apart into full lower triangles.
+
+    Examples
+    --------
+    >>> shared = [(0, 0, 0, 0), (0, 1, 0, 1), (0, 1, 1, 2), (1, 0, 0, 3), (1, 1, 1, 3)]
+    >>> [t.tolist() for t in tables_of_entries(np.array(shared))]
+    [[[0, -1], [1, 2]], [[3]]]
+    >>> tables_of_entries(np.array([(0, 0, 0, 0), (0, 1, 0, 1)])) is None
+    True
+    """
+    rows = np.asarray(entries, dtype=np.intp).reshape(-1, 4).tolist()
+    parent = {(f, i): (f, i) for f, i, j, _ in rows} | {(f, j): (f, j) for f, _, j, _ in rows}
+
+    def root(node: tuple[int, int]) -> tuple[int, int]:
+        while parent[node] != node:
+            node = parent[node]
+        return node
+
+    for f, i, j, _ in rows:
+        parent[root((f, j))] = root((f, i))
+    found: dict[tuple[int, ...], np.ndarray] = {}
+    for top in sorted({root(node) for node in parent}):
+        members = sorted(node for node in parent if root(node) == top)
+        place = {node: a for a, node in enumerate(members)}
+        table = np.full((len(members), len(members)), -1, dtype=np.intp)
+        for f, i, j, t in rows:
+            if (f, i) in place:
+                table[place[f, i], place[f, j]] = t
+        found.setdefault(tuple(table.ravel().tolist()), table)
+    used = np.concatenate([table[np.tril_indices(len(table))] for table in found.values()])
+    if used.min(initial=0) < 0 or len(set(used.tolist())) < len(used):
+        return None
+    return tuple(sorted(found.values(), key=lambda table: int(table[0, 0])))
+
+
+def plain_bounds(objective: Any) -> bool:
+    """Whether the bounds are those of the cone: 0 for diagonals of factors, none for the rest."""
+    rows = np.asarray(objective.entries)
+    lower = np.full(len(objective.lower), -np.inf)
+    lower[rows[rows[:, 1] == rows[:, 2], 3]] = 0.0
+    return np.array_equal(objective.lower, lower) and bool(np.all(np.isposinf(objective.upper)))
+
+
+def has_cone(objective: Any) -> bool:
+    """Whether an objective gives its model in Sigma and has no bounds beyond those of the cone."""
+    entries = getattr(objective, "entries", None)
+    if entries is None or not len(entries) or not hasattr(objective, "sigma_model"):
+        return False
+    return plain_bounds(objective) and tables_of_entries(entries) is not None
+
+
+# ---------------------------------------------------------------- factors
+def lower_triangular(A: np.ndarray) -> np.ndarray:
+    """Lower-triangular L, (n, n), with L L' = A A', for A (n, m) of any rank; exact zeros.
+
+    Householder reflections row by row. A row that depends on the rows above gets a zero column of L.
+    """
+    n, m = A.shape
+    A, L, c = A.copy(), np.zeros((n, n)), 0
+    for i in range(n):
+        if c >= m:
+            break
+        v = A[i, c:]
+        size = math.sqrt(float(v @ v))
+        if not size > DEPENDENT * math.sqrt(float(A[i] @ A[i])):
+            continue
+        _reflect(A, i, c, size, range(i, n))
+        L[i:, i] = A[i:, c]
+        c += 1
+    return L
+
+
+def _reflect(A: np.ndarray, row: int, c: int, size: float, rows: Sequence[int]) -> None:
+    """Turn the columns from c on so that ``A[row, c:] = (size, 0, ...)``; applied to `rows`."""
+    v = A[row, c:].copy()
+    v[0] += size if v[0] > 0.0 else -size
+    norm = float(v @ v)
+    sign = -1.0 if A[row, c] > 0.0 else 1.0  # what the reflection makes of the first entry
+    at = np.asarray(rows)
+    if norm > 0.0:
+        A[at[:, None], np.arange(c, A.shape[1])] -= np.outer(A[at, c:] @ v, v * (2.0 / norm))
+    if sign < 0.0:
+        A[at, c] = -A[at, c]
+    A[row, c + 1 :] = 0.0
+
+
+def pivoted(B: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """The columns of B turned so that its rows p[0], p[1], ... are lower triangular, longest rest first."""
+    n = len(B)
+    B, p = B.copy(), list(range(n))
+    for c in range(n):
+        rest = [float(B[i, c:] @ B[i, c:]) for i in p[c:]]
+        best = c + int(np.argmax(rest))
+        p[c], p[best] = p[best], p[c]
+        size = math.sqrt(rest[best - c])
+        if size == 0.0:
+            break
+        _reflect(B, p[c], c, size, p[c:])
+    return B, p
+
+
+# ---------------------------------------------------------------- the inner problem
+@dataclass(frozen=True, slots=True, eq=False)
+class ConeModel:
+    """``q = g'(x - x0) + (x - x0)'J (x - x0) / 2`` over matrices with the entries x.
+
+    Attributes
+    ----------
+    tables : tuple of ndarray
+    x0, g : ndarray, shape (r,)
+    J : ndarray, shape (r, r)
+    """
+
+    tables: tuple[np.ndarray, ...]
+    x0: np.ndarray
+    g: np.ndarray
+    J: np.ndarray
+
+    def at(self, factors: Sequence[np.ndarray]) -> tuple[float, np.ndarray, np.ndarray]:
+        """q, its gradient and x at B B'."""
+        x = entries_of(self.tables, factors)
+        d = x - self.x0
+        Jd = self.J @ d
+        return float(d @ (self.g + 0.5 * Jd)), self.g + Jd, x
+
+
+def entries_of(tables: Sequence[np.ndarray], factors: Sequence[np.ndarray]) -> np.ndarray:
+    """x of B B'."""
+    x = np.empty(sum(len(t) * (len(t) + 1) // 2 for t in tables))
+    for table, B in zip(tables, factors, strict=True):
+        i, j = np.tril_indices(len(table))
+        x[table[i, j]] = (B @ B.T)[i, j]
+    return x
+
+
+def matrices_of(tables: Sequence[np.ndarray], g: np.ndarray) -> list[np.ndarray]:
+    """Symmetric M with <M, D> = g'd for every change D of Sigma with entries d."""
+    out = []
+    for table in tables:
+        i, j = np.tril_indices(len(table))
+        M = np.zeros(table.shape)
+        M[i, j] = g[table[i, j]] * np.where(i == j, 1.0, 0.5)
+        M[j, i] = M[i, j]
+        out.append(M)
+    return out
+
+
+def factor_derivatives(
+    tables: Sequence[np.ndarray],
+    factors: Sequence[np.ndarray],
+    orders: Sequence[Sequence[int]],
+    g: np.ndarray,
+    J: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradient and Newton matrix in the factors' entries on and below the (pivoted) diagonals.
+
+    Variable ``table[i, c]`` is entry (order[i], c) of the factor.
+
+    Returns
+    -------
+    gz : ndarray, shape (r,)
+    G : ndarray, shape (r, r)
+        dx / dz.
+    curvature : ndarray, shape (r, r)
+        ``2 M^+`` within each column; the Newton matrix is ``G'JG + curvature``.
+    """
+    r = len(g)
+    gz, G, curvature = np.zeros(r), np.zeros((r, r)), np.zeros((r, r))
+    for table, B, p, M in zip(tables, factors, orders, matrices_of(tables, g), strict=True):
+        n = len(table)
+        values, vectors = np.linalg.eigh(M)
+        plus = (vectors * np.maximum(values, 0.0)) @ vectors.T
+        MB = M @ B
+        for c in range(n):
+            for i in range(c, n):
+                z, a = table[i, c], p[i]
+                gz[z] = 2.0 * MB[a, c]
+                for b in range(n):
+                    G[table[max(a, b), min(a, b)], z] += (2.0 if a == b else 1.0) * B[b, c]
+                for h in range(c, n):
+                    curvature[z, table[h, c]] = 2.0 * plus[a, p[h]]
+    return gz, G, curvature
+
+
+def cholesky(A: np.ndarray, ridge: float) -> np.ndarray | None:
+    """Factor of A + ridge I, None if that is not positive definite."""
+    try:
+        return np.linalg.cholesky(A + ridge * np.eye(len(A)))
+    except np.linalg.LinAlgError:
+        return None
+
+
+def minimise_model(
+    model: ConeModel, start: Sequence[np.ndarray], cap: float
+) -> tuple[list[np.ndarray], float, int]:
+    """Minimise the model over the cone.
+
+    Parameters
+    ----------
+    model : ConeModel
+    start : sequence of ndarray
+        Factors of x0.
+    cap : float
+        Longest entry of a factor, as a multiple of the longest of the start.
+
+    Returns
+    -------
+    factors : list of ndarray
+    decrease : float
+        Minus the minimum.
+    escapes : int
+        How often a direction of zero variance was taken up.
+    """
+    tables, J = model.tables, model.J
+    factors = [B.copy() for B in start]
+    big = cap * max(0.1, max(float(np.abs(B).max()) for B in factors))
+    q, g, _ = model.at(factors)
+    mu, escapes, steps = 0.0, 0, 0
+    while True:
+        turned = [pivoted(B) for B in factors]
+        factors, orders = [B for B, _ in turned], [p for _, p in turned]
+        gz, G, curvature = factor_derivatives(tables, factors, orders, g, J)
+        H = G.T @ J @ G + curvature
+        top = float(np.diag(H).max())
+        pull = float(np.abs(gz).max()) / big
+        ridge = max(RIDGE * top, 1e-10 * pull) if top > 1e-10 * pull else max(pull, 1e-300)
+        moved = False
+        while steps < INNER:
+            steps += 1
+            L = cholesky(H, mu + ridge)
+            if L is None:
+                mu = max(10.0 * mu, 1e-3 * max(top, ridge))
+                continue
+            step = -np.linalg.solve(L.T, np.linalg.solve(L, gz))
+            size = float(np.abs(step).max())
+            if size > big:
+                step *= big / size
+            predicted = -float(gz @ step + 0.5 * step @ H @ step)
+            if not predicted > max(1e-13, -1e-6 * q):
+                break
+            trial = _stepped(tables, factors, orders, step)
+            value, slope, _ = model.at(trial)
+            if q - value >= 1e-3 * predicted:
+                mu = 0.0 if q - value > 0.5 * predicted or mu < 1e-6 * top else 0.1 * mu
+                factors, q, g, moved = trial, value, slope, True
+                break
+            mu = max(4.0 * mu, 1e-3 * max(top, ridge))
+        if moved:
+            factors, q, g = _truncated(model, factors, q, g)
+            if steps < INNER and max(float(np.abs(B).max()) for B in factors) <= big:
+                continue
+        elif steps < INNER and escapes < 20:
+            taken = _widened(model, factors, q, g, big)
+            if taken is not None:
+                factors = taken
+                q, g, _ = model.at(factors)
+                mu = 0.0
+                escapes += 1
+                continue
+        return factors, -q, escapes
+
+
+def _stepped(
+    tables: Sequence[np.ndarray],
+    factors: Sequence[np.ndarray],
+    orders: Sequence[Sequence[int]],
+    step: np.ndarray,
+) -> list[np.ndarray]:
+    out = []
+    for table, B, p in zip(tables, factors, orders, strict=True):
+        B = B.copy()
+        i, c = np.tril_indices(len(table))
+        B[np.asarray(p)[i], c] += step[table[i, c]]
+        out.append(B)
+    return out
+
+
+def _truncated(
+    model: ConeModel, factors: list[np.ndarray], q: float, g: np.ndarray
+) -> tuple[list[np.ndarray], float, np.ndarray]:
+    """Short columns set to zero where the model does not rise."""
+    for u in range(len(factors)):
+        B, p = pivoted(factors[u])
+        first = max(B[p[0], 0], 0.01)
+        for c in range(len(B)):
+            length = B[p[c], c]
+            if 0.0 < length <= SMALL * first:
+                trial = list(factors)
+                trial[u] = B.copy()
+                trial[u][:, c:] = 0.0
+                value, slope, _ = model.at(trial)
+                if value <= q + (1e-14 if length < 1e-5 * first else 0.0):
+                    factors, q, g = trial, value, slope
+                break
+    return factors, q, g
+
+
+def _widened(
+    model: ConeModel, factors: Sequence[np.ndarray], q: float, g: np.ndarray, big: float
+) -> list[np.ndarray] | None:
+    """``Sigma + tau v v'`` along the most promising eigenvector of M, None if there is nothing to gain."""
+    best, way = max(1e-13, -1e-6 * q), None
+    for u, M in enumerate(matrices_of(model.tables, g)):
+        values, vectors = np.linalg.eigh(M)
+        if not values[0] < 0.0:
+            continue
+        v, table = vectors[:, 0], model.tables[u]
+        i, j = np.tril_indices(len(table))
+        d = v[i] * v[j]
+        inner = table[i, j]
+        curvature = float(d @ model.J[np.ix_(inner, inner)] @ d)
+        slope = -float(values[0])
+        tau = min(slope / curvature, big * big) if curvature > 0.0 else big * big
+        gain = tau * (slope - 0.5 * curvature * tau)
+        if gain > best:
+            best, way = gain, (u, math.sqrt(tau) * v)
+    if way is None:
+        return None
+    u, v = way
+    out = list(factors)
+    out[u] = lower_triangular(np.column_stack([out[u], v]))
+    return out
+
+
+# ---------------------------------------------------------------- the search
+class _Point:
+    """A point with its derivatives."""
+
+    __slots__ = ("J", "expected", "f", "factors", "g", "theta", "x")
+
+    def __init__(
+        self,
+        theta: np.ndarray,
+        factors: list[np.ndarray],
+        x: np.ndarray,
+        result: tuple[float, np.ndarray, np.ndarray, np.ndarray],
+    ) -> None:
+        self.theta, self.factors, self.x = theta, factors, x
+        self.f, self.g, self.J, self.expected = result
+
+
+class ConeSearch:
+    """One search; `run` holds what comes out."""
+
+    def __init__(
+        self,
+        objective: Any,
+        control: Control,
+        monitor: Callable[[int, np.ndarray, float, float], Status | None],
+    ) -> None:
+        self.objective, self.control, self.monitor = objective, control, monitor
+        tables = tables_of_entries(objective.entries)
+        assert tables is not None
+        self.tables = tables
+        # theta in units of the rows' sizes, so that lengths of different rows can be compared
+        self.units = np.asarray(getattr(objective, "units", np.ones(len(objective.lower))), dtype=float)
+        self.sigma_units = entries_of(tables, [self.units[np.diag(table)][:, None] for table in tables])
+        self.run = Run(theta=np.array([]))
+        self.C: np.ndarray | None = None
+        self.orders: list[list[int]] = []
+        self.corrected = False
+
+    def evaluate(self, factors: Sequence[np.ndarray]) -> _Point | None:
+        """The criterion at factors of any shape; None where it does not exist."""
+        run = self.run
+        run.evaluations += 1
+        run.gradient_evaluations += 1
+        factors = [lower_triangular(B) for B in factors]
+        theta = np.empty(len(self.units))
+        for table, L in zip(self.tables, factors, strict=True):
+            i, j = np.tril_indices(len(table))
+            theta[table[i, j]] = L[i, j]
+        theta = theta / self.units
+        try:
+            f, g, J, expected = self.objective.sigma_model(theta)
+        except (FloatingPointError, np.linalg.LinAlgError):
+            return None
+        if not (math.isfinite(f) and np.all(np.isfinite(g)) and np.all(np.isfinite(J + expected))):
+            return None
+        unit, units = self.sigma_units, np.outer(self.sigma_units, self.sigma_units)
+        result = float(f), g / unit, J / units, expected / units
+        return _Point(theta, factors, entries_of(self.tables, factors), result)
+
+    def start(self, theta: np.ndarray) -> _Point | None:
+        """The start, pulled towards zero while the criterion does not exist there."""
+        for _ in range(12):
+            factors = []
+            for table in self.tables:
+                i, j = np.tril_indices(len(table))
+                L = np.zeros(table.shape)
+                L[i, j] = (theta * self.units)[table[i, j]]
+                factors.append(L)
+            point = self.evaluate(factors)
+            if point is not None:
+                return point
+            theta = 0.1 * theta
+        self.run.theta = theta
+        return None
+
+    def step(self, point: _Point, last: float) -> tuple[list[np.ndarray], list[np.ndarray], float]:
+        """Minima of the model, the better one and that of J alone, and the predicted decrease."""
+        cap = self.control.cap
+        found = minimise_model(ConeModel(self.tables, point.x, point.g, point.J), point.factors, cap)
+        plain, decrease, escapes = found
+        factors = plain
+        if decrease > NEAR:
+            found = minimise_model(ConeModel(self.tables, point.x, point.g, point.expected), point.factors, cap)
+            factors, decrease, escapes = found
+        self.run.escapes += escapes
+        if self.C is not None and decrease < NEAR and (self.corrected or decrease > SLOW * last):
+            better = self.corrected_step(point)
+            if better is not None and 0.1 * decrease < better[1] < 100.0 * decrease:
+                factors, decrease = better[0], max(decrease, better[1])
+                self.corrected = True
+            else:
+                self.C = None
+        return factors, plain, decrease
+
+    def advance(
+        self, point: _Point, target: list[np.ndarray], plain: list[np.ndarray], decrease: float
+    ) -> _Point | None:
+        """A point between `point` and a target where the criterion is low enough; updates the correction.
+
+        J alone is convex, hence the criterion falls at first on the segment to its minimum. To the better
+        target it need not: that may lie on a curved face, with higher ground between.
+        """
+        noise = NOISE * (1.0 + abs(point.f))
+        toward = entries_of(self.tables, target) - point.x
+        slope = float(point.g @ toward)
+        t, factors = 1.0, target
+        for _ in range(12):
+            trial = self.evaluate(factors)
+            if trial is not None:
+                fall = point.f - trial.f
+                gain = decrease if t == 1.0 else -slope * t
+                if fall >= 1e-4 * gain - noise or (decrease < 1e-6 and abs(fall) < 100.0 * noise):
+                    self.learn(point, trial, t == 1.0 and fall >= 0.25 * decrease)
+                    return trial
+            if t == 1.0 and slope > -0.5 * decrease and target is not plain:
+                self.C = None
+                target = factors = plain
+                toward = entries_of(self.tables, target) - point.x
+                slope = float(point.g @ toward)
+                continue
+            t = 0.2 * t if trial is None else _cubic(t, slope, fall, float(trial.g @ toward))
+            factors = [
+                np.column_stack([math.sqrt(1.0 - t) * B, math.sqrt(t) * A])
+                for B, A in zip(point.factors, target, strict=True)
+            ]
+        return None
+
+    def corrected_step(self, point: _Point) -> tuple[list[np.ndarray], float] | None:
+        """Newton step in the pivoted factors with the secant correction, and its predicted decrease."""
+        turned = [pivoted(B) for B in point.factors]
+        factors, orders = [B for B, _ in turned], [p for _, p in turned]
+        gz, G, curvature = factor_derivatives(self.tables, factors, orders, point.g, point.J)
+        H = G.T @ point.J @ G + curvature
+        ridge = RIDGE * float(np.diag(H).max())
+        without, L = cholesky(H, ridge), cholesky(H + self.C, ridge)
+        if without is None or L is None or np.any(np.diag(L) ** 2 < GUARD * np.diag(without) ** 2):
+            return None
+        step = -np.linalg.solve(L.T, np.linalg.solve(L, gz))
+        target = _stepped(self.tables, factors, orders, step)
+        model = ConeModel(self.tables, point.x, point.g, point.J)
+        q, g, _ = model.at(target)
+        return _truncated(model, target, q, g)[0], -0.5 * float(gz @ step)
+
+    def learn(self, old: _Point, new: _Point, good: bool) -> None:
+        """Symmetric rank-one update, so that (H + C) d = change of the gradient; forgotten after a bad step.
+
+        In the coordinates of the new point's pivoted factors: there the second derivatives have no part that
+        only keeps the steps on a curved face.
+        """
+        turned = [pivoted(B) for B in new.factors]
+        factors, orders = [B for B, _ in turned], [p for _, p in turned]
+        if not good or orders != self.orders:
+            self.C, self.orders = None, orders
+        if not good:
+            return
+        before = []
+        for B, p in zip(old.factors, orders, strict=True):
+            L = np.empty_like(B)
+            L[p] = lower_triangular(B[p])
+            before.append(L)
+        gz, G, curvature = factor_derivatives(self.tables, factors, orders, new.g, new.J)
+        d = np.empty(len(gz))
+        for table, A, B, p in zip(self.tables, factors, before, orders, strict=True):
+            i, c = np.tril_indices(len(table))
+            d[table[i, c]] = (A - B)[np.asarray(p)[i], c]
+        rest = gz - factor_derivatives(self.tables, before, orders, old.g, old.J)[0]
+        rest -= G.T @ (new.J @ (G @ d)) + curvature @ d
+        if self.C is not None:
+            rest -= self.C @ d
+        along = float(rest @ d)
+        if abs(along) > 1e-8 * math.sqrt(float(rest @ rest) * float(d @ d)):
+            update = np.outer(rest, rest) / along
+            self.C = update if self.C is None else self.C + update
+
+    def minimise(self, point: _Point, limit: int) -> tuple[_Point, Status]:
+        """Steps until the predicted decrease is below tol, and one more unless it is far below."""
+        run, tol = self.run, self.control.tol
+        last, extra = math.inf, True
+        while True:
+            target, plain, run.decrement = self.step(point, last)
+            if self.control.trace:
+                run.trace.append((run.iterations, point.theta.copy(), point.f))
+            stop = self.monitor(run.iterations, point.theta, point.f, run.decrement)
+            if stop is not None:
+                return point, stop
+            if run.decrement < tol:
+                if not extra or run.decrement < 0.01 * tol or run.iterations >= limit:
+                    return point, Status.CONVERGED
+                extra = False
+            if run.iterations >= limit:
+                return point, Status.MAXITER
+            rounding = run.decrement < max(1e-8, NOISE * abs(point.f))
+            if rounding and run.decrement > 0.5 * last:
+                return point, Status.CONVERGED  # nothing left but rounding
+            new = self.advance(point, target, plain, run.decrement)
+            if new is None:
+                return point, Status.CONVERGED if rounding else Status.STALLED
+            run.iterations += 1
+            point, last = new, run.decrement
+
+
+def _cubic(t: float, slope: float, fall: float, end_slope: float) -> float:
+    """Minimiser of the cubic through both ends of a step of length t that did not fall enough."""
+    a = slope + end_slope + 3.0 * fall / t
+    root = a * a - slope * end_slope
+    guess = 0.5 * t
+    if root > 0.0:
+        b = math.sqrt(root)
+        below = end_slope - slope + 2.0 * b
+        if below != 0.0:
+            guess = t - t * (end_slope + b - a) / below
+    return min(max(guess, 0.1 * t), 0.6 * t)
+
+
+def cone_newton(
+    objective: Any,
+    start: np.ndarray,
+    control: Control,
+    monitor: Callable[[int, np.ndarray, float, float], Status | None] = lambda *_: None,
+) -> Run:
+    """Minimise by Newton steps on the cone of positive semi-definite covariance matrices.
+
+    Parameters
+    ----------
+    objective : Objective
+        With ``entries``, ``sigma_model`` and no other bounds (see `has_cone`).
+    start : ndarray, shape (n_theta,)
+    control : Control
+    monitor : callable
+        ``monitor(iteration, theta, value, decrement)`` before every step; a Status it returns ends the
+        search.
+
+    Returns
+    -------
+    Run
+
+    References
+    ----------
+    Gilmour, Thompson & Cullis (1995), average information. Burer & Monteiro (2003), Mathematical Programming
+    95:329-357, semi-definite problems through factors. Conn, Gould & Toint (1991), rank-one updates.
+    """
+    search = ConeSearch(objective, control, monitor)
+    run = search.run
+    point = search.start(np.array(start, dtype=float))
+    if point is None:
+        run.status = Status.NOT_POSITIVE_DEFINITE
+        return run
+    point, run.status = search.minimise(point, control.limit(200))
+    run.theta, run.value = point.theta, point.f
+    orders = [list(range(len(table))) for table in search.tables]
+    gz, G, curvature = factor_derivatives(search.tables, point.factors, orders, point.g, point.J)
+    run.gradient = gz * search.units
+    run.hessian = (G.T @ point.J @ G + curvature) * np.outer(search.units, search.units)
+    singular = any(not np.all(np.diag(L) > 0.0) for L in point.factors)
+    if run.status is Status.CONVERGED and singular:
+        run.status = Status.BOUNDARY
+    return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import mixedmodels as mm
 from mixedmodels.covariance import make_covariance
 from mixedmodels.design import Design, RandomTerm
 from mixedmodels.objective.lmm import LMMObjective
@@ -145,3 +146,45 @@ def test_twenty_parameters_in_few_evaluations():
         assert optimum.evaluations <= 12
         other = minimize(objective, "lbfgsb")
         assert optimum.value <= other.value + 1e-8 * abs(other.value)
+
+
+@pytest.mark.parametrize("cheap", [True, False])
+def test_search_without_patience_is_finished_by_another_method(monkeypatch, cheap):
+    """The same optimum, counts and trace of both parts; a limit on iterations still ends the search."""
+    design = random_design(3, "one_vector")
+    objective = LMMObjective(design, choose_solver(design))
+    usual = minimize(objective)
+    assert usual.iterations > 3
+    monkeypatch.setattr("mixedmodels.optimize.minimize.PATIENCE", 2)
+    monkeypatch.setattr(LMMObjective, "observed_is_cheap", cheap)
+    seen = []
+    optimum = minimize(objective, progress=lambda iteration, theta, value: seen.append(iteration))
+    assert optimum.converged
+    assert ("observed information" if cheap else "L-BFGS-B") in optimum.message
+    assert optimum.value == pytest.approx(usual.value, abs=1e-7)
+    assert optimum.iterations > 2
+    assert optimum.evaluations > optimum.iterations
+    assert seen == sorted(seen)
+    steps = [iteration for iteration, _, _ in optimum.trace]
+    assert steps == sorted(steps)
+    short = minimize(objective, control=Control(maxiter=3))
+    assert short.iterations == 3
+    assert short.status is Status.MAXITER
+    stopped = minimize(objective, progress=lambda iteration, theta, value: iteration >= 3)
+    assert stopped.status is Status.INTERRUPTED
+
+
+def test_observed_model_in_sigma_is_the_hessian_where_levels_are_alike():
+    """ML, one factor with equal levels: chain rule to the exact observed information in theta."""
+    g, x = np.repeat(np.arange(8), 5), np.tile(np.arange(5.0), 8)
+    y = np.random.default_rng(1).normal(size=40) + 3.0 * x
+    objective = mm.lmm("y ~ 1 + (x | g)", {"y": y, "x": x, "g": g}, reml=False).objective
+    theta = np.array([1.1, 0.4, 0.7])
+    _, gradient, _, _, observed = objective.sigma_model(theta)
+    a, b, c = theta  # entries of Sigma: a^2, a b, b^2 + c^2
+    jacobian = np.array([[2 * a, 0, 0], [b, a, 0], [0, 2 * b, 2 * c]])
+    g0, g1, g2 = gradient
+    second = np.array([[2 * g0, g1, 0], [g1, 2 * g2, 0], [0, 0, 2 * g2]])
+    np.testing.assert_allclose(
+        jacobian.T @ observed @ jacobian + second, objective.information(theta, "observed"), rtol=1e-8
+    )

@@ -31,6 +31,8 @@ __all__ = ["LMMObjective"]
 
 # Above this many random effects the exact trace terms of the observed information are not worth a dense K.
 _DENSE_LIMIT = 4000
+# ... and up to this many a search that does not get on may use them in every step.
+_CHEAP_LIMIT = 1000
 
 
 class LMMObjective:
@@ -255,8 +257,9 @@ class LMMObjective:
         (n_theta, n_theta). The expected information is average information plus
         :math:`\sum_b \tfrac1{2 m_b} \mathrm{tr}(T_b D_s M_b D_t + T_b D_t M_b D_s)`, what it is where all
         levels are alike, :math:`K_{ll} = T_b/m_b`. The observed information (the Hessian in Sigma) is average
-        information plus :math:`\tfrac{\nu}{r^2} w_{st} - \sum_b \tfrac1{m_b} \mathrm{tr}(T_b D_s T_b D_t)` where
-        s and t share a term: exact for ML with one grouping factor and levels that are alike.
+        information plus
+        :math:`\tfrac{\nu}{r^2} w_{st} - \sum_b \tfrac1{m_b} \mathrm{tr}(T_b D_s T_b D_t)` where s and t share
+        a term: exact for ML with one grouping factor and levels that are alike.
         """
         theta = self._map.check(theta)
         parts = self.solver.components(self._map.factors(theta), 2, self._unit_directions, self.reml)
@@ -307,6 +310,11 @@ class LMMObjective:
                 D = out[t][b] = np.zeros((self.design.terms[b].k,) * 2)
             D[i, j] = D[j, i] = 1.0
         return out
+
+    @property
+    def observed_is_cheap(self) -> bool:
+        """Whether the exact Hessian costs little: from the solver's own K, or q is small."""
+        return hasattr(self.solver, "trace_products") or self.design.q <= _CHEAP_LIMIT
 
     def information(self, theta: np.ndarray, kind: str = "average") -> np.ndarray:
         r"""Information about theta in units of the criterion's Hessian (twice the log-likelihood's).

@@ -36,6 +36,7 @@ class Objective(Protocol):
       default method, returning the dictionary of ``mixedmodels.solver._kernels.newton.newton_minimize`` with
       theta, gradient and hessian in the coordinates of this objective, or None if it has none; ``theta0=None``
       stands for `start`.
+    * ``observed_is_cheap``: whether ``information(theta, "observed")`` may be asked for in every step.
     """
 
     start: np.ndarray

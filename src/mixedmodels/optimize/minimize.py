@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import OptionError
+from mixedmodels.optimize.cone import has_cone
 from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.newton import Run, Search, descend, factorise, newton
 from mixedmodels.optimize.optimum import KKT, Optimum, Status, Trace
@@ -34,6 +35,10 @@ METHODS = (
 
 _STATUS = tuple(Status)
 
+PATIENCE = 30  # iterations on the cone before the search is finished by another method
+# Random effects this many times the residual: pwrss is rounding, the fit perfect, the criterion without minimum.
+PERFECT = 1e6
+
 
 def minimize(
     objective: Any,
@@ -50,7 +55,9 @@ def minimize(
     objective : Objective
     method : str or callable
         ========================  =====================================================================
-        "newton"                  average information plus curvature; compiled where the objective can
+        "newton"                  average information plus curvature; compiled where the objective can;
+                                  after 30 iterations on the cone of covariance matrices finished with
+                                  observed information or L-BFGS-B
         "ai", "fisher",           scoring with average, expected or observed information and step
         "newton-raphson"          halving
         "lbfgsb"                  bounded limited-memory BFGS with the exact gradient
@@ -97,6 +104,8 @@ def minimize(
     compiled = method == "newton" and len(objective.lower) > 0 and hasattr(objective, "newton_minimize")
     # the compiled loop knows the start of its objective
     theta0 = None if compiled and start is None else _start(objective, start)
+    limit = control.limit(200)
+    patience = min(limit, PATIENCE)
     shown = Progress(progress)
     began = time.perf_counter()
     deadline = math.inf if control.max_seconds is None else began + control.max_seconds
@@ -111,11 +120,12 @@ def minimize(
 
     try:
         run: Run | None = None
+        on_cone = False
         if compiled:
             facts: dict[str, Any] | None = objective.newton_minimize(
                 theta0,
                 tol=control.tol,
-                maxiter=control.limit(200),
+                maxiter=patience,
                 max_seconds=control.max_seconds or 0.0,
                 callback=_callback(monitor, shown),
                 cap=control.cap,
@@ -124,9 +134,15 @@ def minimize(
             run = None if facts is None else _from_facts(facts)
         if run is None:
             point = _start(objective, start) if theta0 is None else theta0
-            run = (
-                run_method(objective, point, control, monitor) if len(point) else _constant(objective, point)
-            )
+            compiled = False
+            on_cone = method == "newton" and has_cone(objective)
+            first = replace(control, maxiter=patience) if on_cone else control
+            run = run_method(objective, point, first, monitor) if len(point) else _constant(objective, point)
+        if (compiled or on_cone) and (
+            run.status is Status.STALLED or (run.status is Status.MAXITER and patience < limit)
+        ):
+            best[0], best[1] = run.value, run.theta
+            run = _finish(objective, run, control, monitor)
     except KeyboardInterrupt:
         theta = _start(objective, start) if best[1] is None else best[1]
         run = Run(theta=theta, value=best[0], status=Status.INTERRUPTED)
@@ -155,6 +171,44 @@ def minimize(
         names=tuple(objective.names),
     )
     return with_conditions(optimum, objective) if certify else optimum
+
+
+def _finish(objective: Any, run: Run, control: Control, monitor: Callable[..., Status | None]) -> Run:
+    """Go on where the search on the cone gave up: observed information where that is cheap, then L-BFGS-B.
+
+    Both step in theta and are slower than the cone on ordinary models. Counts add up.
+    """
+    units = getattr(objective, "units", 1.0)
+
+    def perfect(at: Run) -> bool:
+        return float(np.abs(at.theta * units).max()) > PERFECT
+
+    ways = [("lbfgsb", "L-BFGS-B")]
+    if getattr(objective, "observed_is_cheap", False):
+        ways.insert(0, ("newton-raphson", "observed information"))
+    for method, words in ways:
+        done = run.iterations
+        left = None if control.maxiter is None else control.maxiter - done
+        if run.status not in (Status.STALLED, Status.MAXITER) or left == 0 or perfect(run):
+            break
+
+        def told(iteration: int, *state: Any, done: int = done) -> Status | None:
+            return monitor(done + iteration, *state)
+
+        more = _resolve(method)(objective, run.theta, replace(control, maxiter=left), told)
+        more.trace = [*run.trace, *((done + i, theta, value) for i, theta, value in more.trace)]
+        if more.value > run.value:  # never worse than where it began
+            more.theta, more.value = run.theta, run.value
+        more.iterations += done
+        more.evaluations += run.evaluations
+        more.gradient_evaluations += run.gradient_evaluations
+        more.escapes += run.escapes
+        more.note = f"newton, finished with {words}"
+        if perfect(more) and more.status.converged:
+            more.status = Status.STALLED
+        run = more
+    run.gradient, run.hessian = np.zeros(0), np.zeros((0, 0))
+    return run
 
 
 def with_conditions(optimum: Optimum, objective: Any) -> Optimum:

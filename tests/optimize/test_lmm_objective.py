@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -155,7 +157,7 @@ def test_search_without_patience_is_finished_by_another_method(monkeypatch, chea
     objective = LMMObjective(design, choose_solver(design))
     usual = minimize(objective)
     assert usual.iterations > 3
-    monkeypatch.setattr("mixedmodels.optimize.minimize.PATIENCE", 2)
+    monkeypatch.setattr(sys.modules["mixedmodels.optimize.minimize"], "PATIENCE", 2)
     monkeypatch.setattr(LMMObjective, "observed_is_cheap", cheap)
     seen = []
     optimum = minimize(objective, progress=lambda iteration, theta, value: seen.append(iteration))

@@ -110,7 +110,12 @@ def test_all_variances_zero(toy):
 def test_twin_takes_the_same_steps(toy):
     """The compiled loop: same iterates, counts of iterations, status and escapes from saddles."""
     kb = [(f"kb{r}", toy.LMM(*toy.kb07(r, r)[:2], toy.kb07(r, r)[2], True)) for r in (1,)]
-    for name, objective in [*problems(toy), *kb]:
+    rng = np.random.default_rng(0)
+    g, x = np.repeat(np.arange(30), 10), np.tile(np.arange(10.0), 30)
+    Z = np.c_[np.ones(300), x]
+    y = 100.0 + 10.0 * x + 5.0 * rng.normal(size=30)[g] + rng.normal(size=30)[g] * x + rng.normal(size=300)
+    means = [(f"mean {j}", toy.LMM(y, Z[:, [j]], [(g, Z, "us")])) for j in (0, 1)]  # no fixed slope, intercept
+    for name, objective in [*problems(toy), *kb, *means]:
         for scale in (1.0, 1e-3, 0.0):
             start = objective.start * scale
             run = cone_newton(objective, start, Control())

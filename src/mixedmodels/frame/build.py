@@ -218,6 +218,7 @@ def build(
         widest=_widest(plan.fixed, fixed) if X.shape[1] >= n else ("", 0),
         known=known,
     )
+    messages.extend(identify.confounded_groups(plan, [state.kind for state in variables]))
     encoding = Encoding(
         formula,
         variables,

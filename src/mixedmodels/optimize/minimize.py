@@ -124,7 +124,9 @@ def minimize(
             run = None if facts is None else _from_facts(facts)
         if run is None:
             point = _start(objective, start) if theta0 is None else theta0
-            run = run_method(objective, point, control, monitor) if len(point) else _constant(objective, point)
+            run = (
+                run_method(objective, point, control, monitor) if len(point) else _constant(objective, point)
+            )
     except KeyboardInterrupt:
         theta = _start(objective, start) if best[1] is None else best[1]
         run = Run(theta=theta, value=best[0], status=Status.INTERRUPTED)

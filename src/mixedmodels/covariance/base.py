@@ -106,7 +106,15 @@ class LinearCovariance:
         self.upper = np.full(self.n_theta, np.inf)
         self._derivatives = np.zeros((self.n_theta, k, k))
         self._derivatives[parameters, rows, columns] = 1.0
-        for array in (table, self._flat, self._parameters, self.start, self.lower, self.upper, self._derivatives):
+        for array in (
+            table,
+            self._flat,
+            self._parameters,
+            self.start,
+            self.lower,
+            self.upper,
+            self._derivatives,
+        ):
             array.setflags(write=False)
 
     def factor(self, theta: np.ndarray) -> np.ndarray:

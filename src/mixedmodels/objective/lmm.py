@@ -251,8 +251,8 @@ class LMMObjective:
         For factors linear in theta. Coordinate t is the entry of Sigma at the place that parameter t has in
         the factor (with its mirror image :math:`D_t`, in every term that shares it): shapes (n_theta,) and
         (n_theta, n_theta). The expected information is average information plus
-        :math:`\sum_b \tfrac1{2 m_b} \mathrm{tr}(T_b D_s M_b D_t + T_b D_t M_b D_s)`, what it is where all levels
-        are alike, :math:`K_{ll} = T_b/m_b`.
+        :math:`\sum_b \tfrac1{2 m_b} \mathrm{tr}(T_b D_s M_b D_t + T_b D_t M_b D_s)`, what it is where all
+        levels are alike, :math:`K_{ll} = T_b/m_b`.
         """
         theta = self._map.check(theta)
         parts = self.solver.components(self._map.factors(theta), 2, self._unit_directions, self.reml)
@@ -266,7 +266,9 @@ class LMMObjective:
         for b, (term, T) in enumerate(zip(self.design.terms, parts.T, strict=True)):
             index = [t for t in range(self.n_theta) if self._unit_directions[t][b] is not None]
             D = np.array([self._unit_directions[t][b] for t in index])
-            excess[np.ix_(index, index)] += np.einsum("ab,sbc,cd,tda->st", T, D, M[b], D, optimize=True) / term.m
+            excess[np.ix_(index, index)] += (
+                np.einsum("ab,sbc,cd,tda->st", T, D, M[b], D, optimize=True) / term.m
+            )
         return self._criterion(parts), np.array(gradient), average, average + 0.5 * (excess + excess.T)
 
     @property

@@ -30,8 +30,8 @@ class Objective(Protocol):
     * ``certificate(theta)``: a `Certificate`.
     * ``newton_minimize(theta0, *, tol, maxiter, max_seconds, callback)``: a compiled run of the default
       method, returning the dictionary of ``mixedmodels.solver._kernels.newton.newton_minimize`` with theta,
-      gradient and hessian in the coordinates of this objective, or None if it has none; ``theta0=None`` stands
-      for `start`.
+      gradient and hessian in the coordinates of this objective, or None if it has none; ``theta0=None``
+      stands for `start`.
     """
 
     start: np.ndarray

@@ -5,17 +5,17 @@ no curved valleys, no stationary points without meaning and no columns whose sig
 triangular factors of (nearly) singular matrices hard to optimise over. With x the distinct entries of all
 :math:`\Sigma_b`, g the gradient and J the average information in x, each iteration
 
-1. minimises the model :math:`q(d) = g'd + \tfrac12 d'Jd` over all :math:`x + d` in the cone. No evaluation of the
-   criterion is needed for it: it is a problem in a few dozen numbers, solved by Newton steps in a factor
-   :math:`\Sigma = BB'`, row-pivoted so that its leading part never degenerates. Columns that die are set to exactly
-   zero; where a negative eigenvalue of the model's :math:`M = \partial q/\partial\Sigma` shows that a dead direction
-   pays, it is taken up again;
-   Far from the optimum, J is replaced by the expected information as it would be in a balanced design: average
-   information is far too small above the optimum and too large below it;
+1. minimises the model :math:`q(d) = g'd + \tfrac12 d'Jd` over all :math:`x + d` in the cone. No evaluation of
+   the criterion is needed for it: it is a problem in a few dozen numbers, solved by Newton steps in a factor
+   :math:`\Sigma = BB'`, row-pivoted so that its leading part never degenerates. Columns that die are set to
+   exactly zero; where a negative eigenvalue of the model's :math:`M = \partial q/\partial\Sigma` shows that a
+   dead direction pays, it is taken up again. Far from the optimum, J is replaced by the expected information
+   as it would be in a balanced design: average information is far too small above the optimum and too large
+   below it;
 2. goes there, or, if the criterion does not fall enough, to a point on the segment (the cone is convex);
-3. corrects the matrix of the steps in B by symmetric rank-one secant updates once the steps get short, as long as
-   it stays positive definite: average information is not quite the curvature, least of all on the boundary and with
-   few levels.
+3. corrects the matrix of the steps in B by symmetric rank-one secant updates once the steps get short, while it
+   stays positive definite: average information is not quite the curvature, least of all on the boundary and
+   with few levels.
 
 :math:`-\min q`, the predicted decrease, is zero at a point exactly if the first-order conditions hold there
 (:math:`M_b \succeq 0, M_b \Sigma_b = 0`). It is the measure of convergence.
@@ -475,7 +475,9 @@ class ConeSearch:
         plain, decrease, escapes = found
         factors = plain
         if decrease > NEAR:
-            found = minimise_model(ConeModel(self.tables, point.x, point.g, point.expected), point.factors, cap)
+            found = minimise_model(
+                ConeModel(self.tables, point.x, point.g, point.expected), point.factors, cap
+            )
             factors, decrease, escapes = found
         self.run.escapes += escapes
         if self.C is not None and decrease < NEAR and (self.corrected or decrease > SLOW * last):

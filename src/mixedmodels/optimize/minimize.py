@@ -124,7 +124,9 @@ def minimize(
             run = None if facts is None else _from_facts(facts)
         if run is None:
             point = _start(objective, start) if theta0 is None else theta0
-            run = run_method(objective, point, control, monitor) if len(point) else _constant(objective, point)
+            run = (
+                run_method(objective, point, control, monitor) if len(point) else _constant(objective, point)
+            )
     except KeyboardInterrupt:
         theta = _start(objective, start) if best[1] is None else best[1]
         run = Run(theta=theta, value=best[0], status=Status.INTERRUPTED)
@@ -144,7 +146,7 @@ def minimize(
         iterations=run.iterations,
         evaluations=run.evaluations,
         gradient_evaluations=run.gradient_evaluations,
-        trace=run.trace,
+        trace=run.trace if run.table is None else Trace(run.table),
         decrement=run.decrement,
         kkt=(),
         method=name,
@@ -292,7 +294,7 @@ def _from_facts(facts: dict[str, Any]) -> Run:
         gradient_evaluations=facts["evaluations"],
         decrement=facts["decrement"],
         escapes=facts["escapes"],
-        trace=[] if facts["trace"] is None else Trace(facts["trace"]),
+        table=facts["trace"],
     )
 
 

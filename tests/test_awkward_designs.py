@@ -92,6 +92,9 @@ def test_estimates(number):
 @each_model
 def test_conditional_modes(number):
     fit, known = fitted(number), MODELS[number]["lme4"]["modes"]
+    curvature = np.linalg.eigvalsh(fit.optimum.hessian)
+    if curvature[0] < 1e-8 * curvature[-1]:
+        pytest.skip("terms with the same levels: only the sum of their variances is determined")
     modes = {}
     for position, effects in enumerate(fit.ranef_arrays()):
         variances = np.diagonal(fit.conditional_covariance(position), axis1=1, axis2=2)

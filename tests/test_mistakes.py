@@ -199,3 +199,47 @@ def test_refit_takes_as_many_values_as_fitted_returns():
     again = fit.refit(shown)
     assert again.criterion == fit.criterion
     np.testing.assert_array_equal(again.design.y, fit.design.y)
+
+
+def test_a_factor_with_both_fixed_and_random_effects_is_noted():
+    note = "the fixed effects of Subject take up all differences between its levels"
+    noted = mm.lmm("Reaction ~ Days + Subject + (1 | Subject)", SLEEP, reml=False)
+    assert any(note in message for message in noted.messages)
+    assert noted.theta[0] == 0.0
+    pastes = mm.load_dataset("Pastes", backend="dict")
+    both = mm.lmm("strength ~ cask:batch + (1 | batch:cask) + (1 | batch)", pastes, reml=False)
+    assert any("the fixed effects of batch:cask take up" in message for message in both.messages)
+    numbers = changed(Subject=SLEEP.Subject.astype(int))  # a number in the fixed part is one slope
+    for formula, data in (
+        ("Reaction ~ Days + Subject + (1 | Subject)", numbers),
+        ("Reaction ~ Subject + (0 + Days | Subject)", SLEEP),
+    ):
+        assert not any(note in message for message in mm.lmm(formula, data, reml=False).messages)
+
+
+@pytest.mark.xfail(
+    strict=False, reason="Newton with average information creeps where the fixed part misses a mean"
+)
+@pytest.mark.parametrize("formula", ["y ~ 1 + (x | g)", "y ~ 0 + x + (x | g)"])
+def test_a_missing_fixed_slope_or_intercept_converges(formula):
+    rng = np.random.default_rng(0)
+    g, x = np.repeat(np.arange(30), 10), np.tile(np.arange(10.0), 30)
+    y = 100 + 10 * x + rng.normal(size=30)[g] * 5 + rng.normal(size=30)[g] * x + rng.normal(size=300) * 3
+    data = {"y": y, "x": x, "g": g}
+    fit = mm.lmm(formula, data)
+    assert fit.converged
+    assert fit.criterion == pytest.approx(mm.lmm(formula, data, method="lbfgsb").criterion, rel=1e-10)
+
+
+def test_factors_that_group_the_rows_alike_are_noted():
+    data = changed(lab=SLEEP.Subject.cat.codes.to_numpy() // 3, copy=SLEEP.Subject.astype(str) + "x")
+    nested = mm.LinearMixedModel("Reaction ~ Days + (1 | Subject) + (1 | lab/Subject)", data)
+    copied = mm.LinearMixedModel("Reaction ~ Days + (1 | Subject) + (Days | copy)", data)
+    for model, second in ((nested, "Subject:lab"), (copied, "copy")):
+        assert any(f"Subject and {second} group the rows alike" in note for note in model.design.notes)
+    pairs = {
+        "y": np.arange(40.0) % 7,
+        "a": np.arange(40) % 8,
+        "b": np.arange(40) // 5,
+    }  # 8 levels each, crossed
+    assert not any("alike" in n for n in mm.LinearMixedModel("y ~ 1 + (1|a) + (1|b)", pairs).design.notes)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mixedmodels.solver._kernels.newton import newton_minimize
+from mixedmodels.solver._kernels.newton import CallbackEvaluator, newton_minimize
 
 from mixedmodels.optimize import Control, Status, minimize
 from mixedmodels.optimize.base import blocks_of_entries, columns_of_entries
-from mixedmodels.optimize.newton import descend, factorise, newton, sigma_step
+from mixedmodels.optimize.cone import cone_newton, has_cone, lower_triangular, tables_of_entries
+from mixedmodels.optimize.newton import Search, descend, factorise, newton, sigma_step
 
 STATUS = tuple(Status)
 
@@ -112,8 +113,8 @@ def test_twin_takes_the_same_steps(toy):
     for name, objective in [*problems(toy), *kb]:
         for scale in (1.0, 1e-3, 0.0):
             start = objective.start * scale
-            run = newton(objective, start, Control())
-            twin = newton_minimize(objective.evaluator, start, objective.lower, objective.upper, trace=True)
+            run = cone_newton(objective, start, Control())
+            twin = newton_minimize(objective.evaluator, start, objective.m, trace=True)
             assert STATUS[twin["status"]] is run.status, (name, scale)
             assert (twin["iterations"], twin["escapes"]) == (run.iterations, run.escapes), (name, scale)
             ours = np.array([theta for _, theta, _ in run.trace])
@@ -123,31 +124,38 @@ def test_twin_takes_the_same_steps(toy):
             np.testing.assert_allclose(twin["gradient"], run.gradient, atol=1e-5 * np.abs(run.hessian).max())
 
 
-def test_twin_bounds_limits_and_callback(toy):
+def test_twin_limits_and_callback(toy):
     objective = toy.lme4("sleepstudy", False)
-    ev, start = objective.evaluator, objective.start
-    assert STATUS[newton_minimize(ev, start, maxiter=2)["status"]] is Status.MAXITER
+    ev, start, m = objective.evaluator, objective.start, objective.m
+    assert STATUS[newton_minimize(ev, start, m, maxiter=2)["status"]] is Status.MAXITER
     seen = []
-    ended = newton_minimize(ev, start, callback=lambda *state: seen.append(state) or len(seen) == 3)
+    ended = newton_minimize(ev, start, m, callback=lambda *state: seen.append(state) or len(seen) == 3)
     assert STATUS[ended["status"]] is Status.INTERRUPTED
     assert [s[0] for s in seen] == [0, 1, 2]
 
     def stop(*_):
         raise KeyboardInterrupt
 
-    assert STATUS[newton_minimize(ev, start, callback=stop)["status"]] is Status.INTERRUPTED
+    assert STATUS[newton_minimize(ev, start, m, callback=stop)["status"]] is Status.INTERRUPTED
 
     def fail(*_):
         raise RuntimeError("from the callback")
 
     with pytest.raises(RuntimeError, match="from the callback"):
-        newton_minimize(ev, start, callback=fail)
-    upper = np.array([0.5, np.inf, np.inf])
-    bounded = newton_minimize(ev, start, objective.lower, upper)
-    assert bounded["theta"][0] == 0.5
-    assert bounded["gradient"][0] < 0
+        newton_minimize(ev, start, m, callback=fail)
     with pytest.raises(ValueError, match="3 parameters"):
-        newton_minimize(ev, np.ones(2))
+        newton_minimize(ev, np.ones(2), m)
+    with pytest.raises(ValueError, match="1 factors"):
+        newton_minimize(ev, start, [1, 2])
+
+
+def test_parameters_shared_between_parts_of_matrices(toy):
+    """Not whole covariance matrices: the compiled loop declines."""
+    k, clips = [2], [(0, 0, 2, 0)]
+    shared = [(0, 0, 0, 0), (0, 1, 0, 1), (0, 1, 1, 0)]
+    ev = CallbackEvaluator(k, shared, clips, 1, 10.0, False, 0.0, 0.0, function=None)
+    assert tables_of_entries(np.array(shared)) is None
+    assert newton_minimize(ev, np.ones(2), [5]) is None
 
 
 def test_genuine_bounds_are_kept(toy):
@@ -164,26 +172,93 @@ def test_genuine_bounds_are_kept(toy):
         assert minimize(objective).value > optimum.value
 
 
-def test_breakdown_is_a_rejected_step(toy):
-    """A function that does not exist beyond a wall: shorter steps, the same optimum."""
+@pytest.mark.parametrize("member", ["newton", "sigma_model"])
+def test_breakdown_is_a_rejected_step(toy, member):
+    """A function that does not exist beyond a wall: shorter steps, the same optimum; both searches."""
     objective = toy.lme4("penicillin", False)
-    inner, failures = objective.newton, []
+    inner, failures = getattr(objective, member), []
 
-    def newton_with_wall(theta):
+    def with_wall(theta):
         if np.any(theta > 3.6):
             failures.append(theta)
             if len(failures) % 2:
                 raise FloatingPointError("not positive definite")
-            return np.nan, theta, np.eye(2)
+            return np.nan, *inner(theta)[1:]
         return inner(theta)
 
-    objective.newton = newton_with_wall
-    optimum = minimize(objective, start=np.array([0.01, 0.01]), control=Control(cap=1e4))
+    setattr(objective, member, with_wall)
+    start = np.array([0.3, 0.3])
+    control = Control(cap=1e4)
+
+    def search():
+        if member == "newton":
+            return newton(objective, start * 0.03, control, search=Search)
+        assert has_cone(objective)
+        return newton(objective, start, control)
+
+    run = search()
     assert failures
-    assert optimum.converged
-    assert optimum.value == pytest.approx(332.188348668501, rel=1e-10)
-    objective.newton = lambda theta: (_ for _ in ()).throw(FloatingPointError("never"))
-    assert minimize(objective).status is Status.NOT_POSITIVE_DEFINITE
+    assert run.status.converged
+    assert run.value == pytest.approx(332.188348668501, rel=1e-10)
+    setattr(objective, member, lambda theta: (_ for _ in ()).throw(FloatingPointError("never")))
+    assert search().status is Status.NOT_POSITIVE_DEFINITE
+
+
+class Slide:
+    """A straight slope with a wall at the end, and a Newton matrix that knows neither."""
+
+    start, names = np.array([1.0, 1.0]), ("a", "b")
+    lower, upper = np.full(2, -np.inf), np.full(2, np.inf)
+
+    def value(self, t):
+        return float(-3.0 * t[0] + t[1] ** 2) if t[0] < 1e6 else np.nan
+
+    def newton(self, t):
+        return self.value(t), np.array([-3.0, 2 * t[1]]), np.diag([0.0, 2.0])
+
+
+def test_gradient_without_curvature_is_not_convergence():
+    """A null direction of the Newton matrix with a gradient in it is walked, and never called a minimum."""
+    optimum = minimize(Slide())
+    assert not optimum.converged
+    assert optimum.theta[0] > 1e5
+    assert optimum.decrement > 1.0
+    zero = Slide()
+    zero.newton = lambda t: (zero.value(t), np.array([-3.0, 2 * t[1]]), np.zeros((2, 2)))
+    assert not minimize(zero).converged
+
+
+def test_perfect_fit_is_not_convergence(toy):
+    """y is reproduced by the random effects: at the start no average information, but a gradient."""
+    g = np.repeat(np.arange(5), 4)
+    x = np.tile(np.arange(4.0), 5)
+    y = 2 + 3 * x + np.array([0.0, 4, -2, 1, 3])[g]
+    for reml in (True, False):
+        objective = toy.LMM(y, np.c_[np.ones(20), x], [(g, np.ones((20, 1)), "us")], reml)
+        for optimum in (minimize(objective), cone_newton(objective, objective.start, Control())):
+            assert not optimum.status.converged
+            assert optimum.theta[0] > 1e4
+        twin = newton_minimize(objective.evaluator, objective.start, objective.m)
+        assert not STATUS[twin["status"]].converged
+        assert twin["theta"][0] > 1e4
+
+
+def test_more_columns_than_levels(toy):
+    """Three columns, two levels: a face of the cone whose rotations hardly matter; a singular end."""
+    rng = np.random.default_rng(11)
+    level = np.tile(np.arange(3), 34)[:100]
+    g = np.repeat([0, 1], 50)
+    Z = np.eye(3)[level]
+    y = 1.0 + rng.normal(size=100) + (rng.normal(size=(2, 3)) * 1.5)[g, level]
+    for reml in (True, False):
+        objective = toy.LMM(y, np.ones((100, 1)), [(g, Z, "us")], reml)
+        ends = [minimize(objective, start=objective.start * s) for s in (1.0, 0.1, 10.0)]
+        for end in ends:
+            assert end.status is Status.BOUNDARY
+            assert end.evaluations <= 80
+            assert end.value == pytest.approx(ends[0].value, rel=1e-10)
+            assert end.kkt[0].residual < 1e-3
+            assert end.kkt[0].min_eigenvalue > -1e-3
 
 
 def test_deterministic(toy):
@@ -219,6 +294,19 @@ def test_linear_algebra():
     np.testing.assert_allclose(new @ new.T, lam @ lam.T + lam @ ds.T + ds @ lam.T, atol=1e-13)
     back = sigma_step(lam, -5 * lam)  # far out of the cone: shortened
     assert np.all(np.diag(back) > 0)
+
+
+def test_triangular_factor_of_any_rank():
+    """L L' = A A', exact zeros where rows depend on those above."""
+    rng = np.random.default_rng(4)
+    A = rng.normal(size=(4, 2)) @ rng.normal(size=(2, 6))
+    L = lower_triangular(A)
+    np.testing.assert_allclose(L @ L.T, A @ A.T, atol=1e-13)
+    np.testing.assert_array_equal(np.diag(L) > 0, [True, True, False, False])
+    np.testing.assert_array_equal(L, np.tril(L))
+    np.testing.assert_array_equal(
+        lower_triangular(np.array([[0.0, 0.0], [3.0, 4.0]])), [[0.0, 0.0], [0.0, 5.0]]
+    )
 
 
 def test_structure_of_entries():

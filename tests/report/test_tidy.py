@@ -147,3 +147,21 @@ def test_levels_of_several_types_become_text():
 def test_other_libraries_get_an_eager_frame():
     assert isinstance(to_native({"a": [1, 2]}, "duckdb"), pa.Table)
     assert to_native({"a": [1, 2]}, None)["a"].tolist() == [1, 2]
+
+
+def test_levels_are_written_quickly_and_in_order():
+    import time
+
+    rng = np.random.default_rng(2)
+    m = 20_000
+    g = np.repeat(np.arange(m), 2)
+    fit = mm.lmm("y ~ 1 + (1 | g)", {"y": rng.normal(size=m)[g] + rng.normal(size=2 * m), "g": g})
+    begin = time.perf_counter()
+    rows = fit.tidy(["fixed", "ran_vals", "ran_coefs"], conf_int=True)
+    assert time.perf_counter() - begin < 1.0
+    estimates, errors = np.array(rows["estimate"]), np.array(rows["std_error"])
+    np.testing.assert_array_equal(estimates[1 : m + 1], fit._b[0][:, 0])
+    np.testing.assert_allclose(estimates[m + 1 :], fit._b[0][:, 0] + fit.beta[0], rtol=1e-14)
+    np.testing.assert_allclose(np.array(rows["conf_high"])[:m], (estimates + 1.959963984540054 * errors)[:m])
+    assert rows["term"][1] == "0.(Intercept)" and rows["effect"][-1] == "ran_coefs"
+    assert np.isnan(np.array(rows["conf_low"])[m + 1 :]).all()

@@ -448,12 +448,12 @@ class LMMFit:
         return self._compute_eta(re_form)
 
     def _compute_eta(self, re_form: Any) -> np.ndarray:
-        from mixedmodels.fit.predict import select_columns
-
         design = self.design
         eta = values.fixed_predictor(design.X, self.beta, design.offset)
         if re_form is None:
             return values.add_random_effects(eta, design, self._b)
+        from mixedmodels.fit.predict import select_columns
+
         for position, columns in select_columns(self, re_form):
             term = design.terms[position]
             eta += values.term_contribution(term.codes, term.Z, self._b[position], columns)

@@ -11,6 +11,11 @@ import numpy as np
 from mixedmodels.errors import ConvergenceWarning, DataError, OptionError, warn
 from mixedmodels.fit import checks
 from mixedmodels.fit.result import LMMFit
+from mixedmodels.formula import parse
+from mixedmodels.frame import build
+from mixedmodels.objective.lmm import LMMObjective
+from mixedmodels.optimize import minimize
+from mixedmodels.solver.choose import choose_solver
 from mixedmodels.solver.threads import one_blas_thread
 
 __all__ = [
@@ -91,9 +96,6 @@ _FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "s
 
 def make_frame(formula: Any, data: Any, options: Options) -> Any:
     """`ModelFrame` of a formula (text, `Formula`) and data."""
-    from mixedmodels.formula import parse
-    from mixedmodels.frame import build
-
     if isinstance(formula, str):
         formula = parse(formula)
     elif not hasattr(formula, "bars"):
@@ -135,9 +137,6 @@ def make_objective(frame: Any, options: Options) -> Any:
             sigma=options.sigma,
             x_names=design.x_names,
         )
-    from mixedmodels.objective.lmm import LMMObjective
-    from mixedmodels.solver.choose import choose_solver
-
     solver = choose_solver(design, options.solver)
     return LMMObjective(design, solver, options.reml, sigma=options.sigma)
 
@@ -177,8 +176,6 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
     ConvergenceWarning
         The optimiser stopped before its criterion was met.
     """
-    from mixedmodels.optimize import minimize
-
     design = frame.design
     if objective is None:
         objective = make_objective(frame, options)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mixedmodels.covariance import make_covariance
 from mixedmodels.design import Design, RandomTerm
 from mixedmodels.errors import DataError, IdentifiabilityError, OptionError
 from mixedmodels.formula.ast import Formula
@@ -217,6 +218,7 @@ def build(
         widest=_widest(plan.fixed, fixed) if X.shape[1] >= n else ("", 0),
         known=known,
     )
+    messages.extend(identify.confounded_groups(plan, [state.kind for state in variables]))
     encoding = Encoding(
         formula,
         variables,
@@ -389,8 +391,6 @@ def _random_terms(
     rows: Rows,
 ) -> tuple[tuple[PartState, ...], tuple[RandomTerm, ...]]:
     """One term per bar; terms with the same left side share Z, which may be X itself."""
-    from mixedmodels.covariance import make_covariance
-
     parts: list[PartState] = []
     terms: list[RandomTerm] = []
     ready: dict[Any, np.ndarray] = {}

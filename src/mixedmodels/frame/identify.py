@@ -11,13 +11,35 @@ from mixedmodels.design import RandomTerm
 from mixedmodels.errors import DataError, IdentifiabilityError
 from mixedmodels.frame.values import FactorColumn
 
-__all__ = ["check", "is_constant", "looks_nested", "overlapping_terms"]
+__all__ = ["check", "confounded_groups", "is_constant", "looks_nested", "overlapping_terms"]
 
 _FREE_DIAGONAL = (
     "us",
     "diag",
     "homdiag",
 )  # structures whose Sigma may be any multiple of a diagonal direction
+
+
+def confounded_groups(plan: Any, kinds: Sequence[str]) -> tuple[str, ...]:
+    """Notes on random intercepts of a factor whose levels all have fixed effects, such as ``g + (1 | g)``.
+
+    The fixed effects take up all differences between levels: REML does not depend on the variance at all, and
+    maximum likelihood puts it at zero.
+    """
+    wholly_fixed = {
+        frozenset(plan.expressions[i] for i in term)
+        for term in plan.fixed.terms
+        if all(kinds[i] == "factor" for i in term)
+    }
+    notes = []
+    for bar, label, group in zip(plan.bars, plan.bar_labels, plan.bar_groups, strict=True):
+        if bar.intercept and frozenset(plan.groups[group].expressions) in wholly_fixed:
+            name = plan.groups[group].name
+            notes.append(
+                f"the fixed effects of {name} take up all differences between its levels: the data say "
+                f"nothing about the variance of the intercept in {label}; leave out one of the two"
+            )
+    return tuple(notes)
 
 
 def is_constant(values: np.ndarray) -> bool:
@@ -120,6 +142,7 @@ def check(
         _note_constant_spans(plan, terms, messages)
         if len(groups) > 1:
             _note_nested(plan, groups, messages)
+            _note_same_groups(plan, groups, messages)
 
 
 def _note_constant_spans(plan: Any, terms: Sequence[RandomTerm], messages: list[str]) -> None:
@@ -135,6 +158,28 @@ def _note_constant_spans(plan: Any, terms: Sequence[RandomTerm], messages: list[
         ]
         if others and bool((term.Z.sum(axis=1) == 1.0).all()):
             messages.append(_overlap(plan.bar_labels[others[0]], plan.bar_labels[i], "the intercept"))
+
+
+def _note_same_groups(plan: Any, groups: Sequence[FactorColumn], messages: list[str]) -> None:
+    """Notes on two factors that group the rows alike, such as s and cls:s where every s has one cls."""
+    with_intercept = {
+        group: label
+        for bar, label, group in zip(plan.bars, plan.bar_labels, plan.bar_groups, strict=True)
+        if bar.intercept
+    }
+    for second in with_intercept:
+        for first in with_intercept:
+            a, b = groups[first], groups[second]
+            if first >= second or len(a.levels) != len(b.levels):
+                continue
+            partner = np.zeros(len(a.levels), dtype=b.codes.dtype)
+            partner[a.codes] = b.codes  # equally many levels, all used: alike if a's level decides b's
+            if np.array_equal(partner[a.codes], b.codes):
+                messages.append(
+                    f"{plan.groups[first].name} and {plan.groups[second].name} group the rows alike: the "
+                    f"variances of the intercepts in {with_intercept[first]} and {with_intercept[second]} "
+                    "cannot be told apart; leave one out"
+                )
 
 
 def _note_nested(plan: Any, groups: Sequence[FactorColumn], messages: list[str]) -> None:

@@ -87,6 +87,8 @@ def _surely_full(X: np.ndarray, ones: int | slice | None) -> bool:
     """Whether a Cholesky factorisation of the centred, scaled cross-products has only large pivots."""
     n, p = X.shape
     start = 1 if ones == 0 else 0
+    if p - start == 1 and ones == 0 and n <= _CHUNK:
+        return _varies(X[:, 1])
     A = X[:, start:] if start else X
     if ones is None:
         gram = A.T.dot(A)
@@ -120,13 +122,6 @@ def _surely_full(X: np.ndarray, ones: int | slice | None) -> bool:
             gram = centred
             diagonal = gram.diagonal()
             level = np.where(dummies, 0.0, shift + mean)
-        elif p - start == 1:
-            raw00 = float(gram[0, 0])
-            mean0 = float(mean[0])
-            centred00 = raw00 - n * mean0 * mean0
-            level0 = float(shift[0]) + mean0
-            # False on NaN, on cancellation and on what may be a constant
-            return centred00 > 1e-4 * raw00 and centred00 > 1e-24 * n * level0 * level0
         else:
             raw = gram.diagonal().copy()
             gram = gram - n * np.outer(mean, mean)
@@ -146,6 +141,17 @@ def _surely_full(X: np.ndarray, ones: int | slice | None) -> bool:
     except np.linalg.LinAlgError:
         return False
     return bool(factor.diagonal().min() ** 2 > _CERTAIN)
+
+
+def _varies(x: np.ndarray) -> bool:
+    """Whether a column surely is not a multiple of the constant one; False on NaN, cancellation or doubt."""
+    n, first = x.shape[0], x.item(0)
+    differences = x - first  # exact where it matters
+    raw = float(differences.dot(differences))
+    mean = float(np.add.reduce(differences)) / n
+    centred = raw - n * mean * mean
+    level = first + mean
+    return centred > 1e-4 * raw and centred > 1e-24 * n * level * level
 
 
 def _careful(X: np.ndarray, ones: int | slice | None) -> Dependence | None:

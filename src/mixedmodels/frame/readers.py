@@ -24,7 +24,7 @@ from mixedmodels.frame.values import FactorColumn, Value
 __all__ = ["Raw", "collect", "plain_column", "reader_of", "to_numbers"]
 
 Raw = Any
-_FEW = 2000  # rows up to which a Python loop beats the start of a polars query
+_FEW = 500  # rows up to which a Python loop beats the start of a polars query
 
 
 def reader_of(data: Any) -> Callable[[Any], tuple[str, Any, int, Callable[[str], Raw]]] | None:
@@ -184,7 +184,12 @@ def _read_polars(frame: Any) -> tuple[str, Any, int, Callable[[str], Raw]]:
                 return _masked(series.fill_null(False).to_numpy(), series.is_null().to_numpy())
             return series.to_numpy()
         if dtype == polars.Enum:
-            return FactorColumn(_polars_codes(series), CategoryLevels(dtype.categories))
+            if frame.height > _FEW:
+                return FactorColumn(_polars_codes(series), CategoryLevels(dtype.categories))
+            levels = np.array(dtype.categories.to_list(), dtype=object)
+            place = {level: code for code, level in enumerate(levels)} | {None: -1}
+            coded = map(place.__getitem__, series.to_list())
+            return FactorColumn(np.fromiter(coded, dtype=np.int32, count=frame.height), levels)
         if dtype in (polars.String, polars.Categorical):
             # A polars Categorical numbers its categories in an order the user did not choose: sort them.
             if frame.height <= _FEW and not series.null_count():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "compare"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Comparison:
     """A table of models, smallest first, each tested against the one before it.
 
@@ -42,6 +43,7 @@ class Comparison:
     df: tuple[int, ...]
     p_value: tuple[float, ...]
     notes: tuple[str, ...] = ()
+    _native: Callable[[dict[str, Any]], Any] | None = field(default=None, compare=False)
 
     def columns(self) -> dict[str, np.ndarray]:
         """The table as arrays by column name."""
@@ -55,6 +57,11 @@ class Comparison:
             "df": np.array(self.df),
             "p_value": np.array(self.p_value),
         }
+
+    def to_frame(self) -> Any:
+        """The table in the data-frame library of the first fit's data."""
+        columns = self.columns()
+        return columns if self._native is None else self._native(columns)
 
     def __str__(self) -> str:
         head = ("npar", "AIC", "BIC", "logLik", "Chisq", "Df", "Pr(>Chisq)")
@@ -80,6 +87,8 @@ class Comparison:
             lines.append(label.ljust(3) + " ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)))
         lines += list(self.notes)
         return "\n".join(lines)
+
+    __repr__ = __str__
 
 
 def compare(*fits: LMMFit) -> Comparison:
@@ -137,7 +146,13 @@ def compare(*fits: LMMFit) -> Comparison:
             chisq.append(float("nan"))
             p_value.append(float("nan"))
             continue
-        statistic = max(2.0 * (large.loglik - small.loglik), 0.0)
+        statistic = 2.0 * (large.loglik - small.loglik)
+        if statistic < -1e-6 * (1.0 + abs(small.loglik)):
+            notes.append(
+                f"note: {large.formula_text} has more parameters than {small.formula_text} but the lower "
+                "likelihood: the models are not nested, and the test between them means nothing"
+            )
+        statistic = max(statistic, 0.0)
         chisq.append(statistic)
         p_value.append(_chi_squared_tail(statistic, difference))
     return Comparison(
@@ -150,6 +165,7 @@ def compare(*fits: LMMFit) -> Comparison:
         df=tuple(df),
         p_value=tuple(p_value),
         notes=tuple(notes),
+        _native=fits[0]._native,
     )
 
 

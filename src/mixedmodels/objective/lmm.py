@@ -18,6 +18,7 @@ from mixedmodels.objective.base import (
     gaussian_scale,
 )
 from mixedmodels.objective.parameters import gradient_of, parameter_map
+from mixedmodels.optimize.cone import plain_bounds
 from mixedmodels.solver._kernels.newton import newton_minimize
 from mixedmodels.solver.base import Breakdown, Components, Solution
 
@@ -182,9 +183,10 @@ class LMMObjective:
         dict
             theta, value, gradient, hessian, trace and counts, in the coordinates of this objective.
         """
-        from mixedmodels.optimize.cone import plain_bounds
-
-        if self.evaluator is None or not self.n_theta or not plain_bounds(self):
+        if self.evaluator is None or not self.n_theta:
+            return None
+        usual = self.lower is self._map.lower and self.upper is self._map.upper
+        if not (self._map.plain_bounds if usual else plain_bounds(self)):
             return None
         C, D = self.theta_map, self._to_internal
         if theta0 is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixedmodels.errors import OptionError
+from mixedmodels.optimize.cone import plain_bounds
 
 if TYPE_CHECKING:
     from mixedmodels.covariance.base import Covariance
@@ -92,6 +93,11 @@ class ParameterMap:
                 return None
             rows += [(b, i, j, int(index[t])) for i, j, t in structure.entries.tolist()]
         return np.array(rows, dtype=np.intp).reshape(-1, 4)
+
+    @cached_property
+    def plain_bounds(self) -> bool:
+        """Whether the bounds are those of the cone (see `mixedmodels.optimize.cone.plain_bounds`)."""
+        return plain_bounds(self)
 
     def check(self, theta: np.ndarray) -> np.ndarray:
         """theta as a float array of the right length."""

@@ -28,10 +28,14 @@ class Objective(Protocol):
     * ``information(theta, kind)``: matrices "average", "expected" and "observed" in units of the Hessian.
     * ``em_step(theta)``, ``ecme_step(theta)``: one step of EM or ECME.
     * ``certificate(theta)``: a `Certificate`.
-    * ``newton_minimize(theta0, *, tol, maxiter, max_seconds, callback)``: a compiled run of the default
-      method, returning the dictionary of ``mixedmodels.solver._kernels.newton.newton_minimize`` with theta,
-      gradient and hessian in the coordinates of this objective, or None if it has none; ``theta0=None``
-      stands for `start`.
+    * ``sigma_model(theta)``, with ``entries``: value, gradient, average information and approximate expected
+      information in the entries of the covariance matrices factor factor', as
+      `LMMObjective.sigma_model`. With it the default method is that of `mixedmodels.optimize.cone`.
+    * ``units``: array (n_theta,), sizes of the rows of the factors, for it.
+    * ``newton_minimize(theta0, *, tol, maxiter, max_seconds, callback, cap, trace)``: a compiled run of the
+      default method, returning the dictionary of ``mixedmodels.solver._kernels.newton.newton_minimize`` with
+      theta, gradient and hessian in the coordinates of this objective, or None if it has none;
+      ``theta0=None`` stands for `start`.
     """
 
     start: np.ndarray

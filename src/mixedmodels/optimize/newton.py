@@ -1,9 +1,10 @@
-"""The default method: Newton with average information plus curvature, exact zeros, escapes from saddles.
+"""Newton's method for any smooth objective with bounds; models with free covariance matrices go to `cone`.
 
 The objective supplies value f, gradient g and a positive semi-definite matrix H (for a mixed model the
 average information plus the curvature of the positive part of M = d f / d Sigma). One iteration:
 
 1. ``1/2 g'H^{-1}g`` over the free parameters is the predicted decrease; below ``tol`` the search is over.
+   A gradient in directions without curvature counts too: there the step is as long as allowed.
 2. Step ``-H^{-1}g``; after a rejected step ``-(H + mu I)^{-1}g`` (Levenberg) with mu growing until a
    step is accepted. Where H underestimates the curvature the decrements shrink slowly; then a symmetric
    rank-one secant correction of H is used as long as it stays positive definite.
@@ -17,8 +18,6 @@ average information plus the curvature of the positive part of M = d f / d Sigma
 At the end parameters next to a bound are set exactly on it if the value does not suffer, the rest is
 polished, and the certificate of the objective is asked: where M is not positive semi-definite, theta = 0 was
 a saddle point, and the search goes on along the eigenvector.
-
-Objectives that are functions of covariance matrices are minimised in these: ``mixedmodels.optimize.cone``.
 """
 
 from __future__ import annotations
@@ -40,6 +39,7 @@ __all__ = ["Run", "Search", "newton"]
 PIVOT = 1e-11  # a pivot smaller than this, relative to its diagonal, counts as a null direction
 SLOW = 0.1  # decrements that shrink less than this call for the secant correction
 NEAR = 0.5  # ... which is used below this decrement (deviance units) only
+NULL = 1e-4  # decrease (deviance units) promised by directions without curvature that is not rounding
 NOISE = 1e-13  # rounding of the criterion, relative
 
 
@@ -194,7 +194,7 @@ class Search:
                 self.accept(theta, (run.value, run.gradient * sign, run.hessian * np.outer(sign, sign)))
 
     def accept(self, theta: np.ndarray, result: tuple[float, np.ndarray, np.ndarray]) -> None:
-        """Go to theta, where the function has this value, gradient and matrix."""
+        """Make a trial point the point."""
         self.run.theta = theta
         self.run.value, self.run.gradient, self.run.hessian = result
 
@@ -228,7 +228,14 @@ class Search:
             free = self.free()
             L, pivots = factorise(H, free)
             step = descend(L, pivots, g)
+            longest = self.control.cap * max(float(np.abs(theta).max(initial=0.0)), 0.1)
             run.decrement = 0.5 * float(-g @ step) + 0.0
+            rest = np.where(free, g + H @ step, 0.0)
+            slope = float(np.abs(rest).max(initial=0.0))
+            null = slope * longest > NULL
+            if null:  # a gradient in directions without curvature: as far as the cap allows
+                step = step - rest * (longest / slope)
+                run.decrement = max(run.decrement, slope * longest)
             stop = self.report()
             if stop is not None:
                 return stop
@@ -248,7 +255,6 @@ class Search:
                 if np.all(pivots2 >= 0.1 * pivots):
                     B, secant = H + self.C, True
                     step = descend(L2, pivots2, g)
-            longest = self.control.cap * max(float(np.abs(theta).max(initial=0.0)), 0.1)
             size = float(np.abs(step).max(initial=0.0))
             if size > longest:
                 step = step * (longest / size)
@@ -271,7 +277,7 @@ class Search:
             if run.decrement < max(1e-8, NOISE * abs(f)):
                 return Status.CONVERGED  # nothing left but rounding
             self.C = None
-            top = float(np.diag(H).max(initial=0.0))
+            top = max(float(np.diag(H).max(initial=0.0)), slope / longest if null else 0.0)
             mu = max(4.0 * mu, 1e-2 * top)
             if not mu > 0.0 or mu > 1e14 * top:
                 return Status.STALLED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,28 +16,28 @@ __all__ = ["render_summary", "render_table"]
 
 def render_table(table: Table) -> str:
     """A table as lines of text, columns separated by one space."""
-    header, rows = table.header, table.rows
-    columns = list(zip(header, *rows, strict=True))
-    parts = []
-    padded = False
-    for j, align in enumerate(table.align):
-        column = columns[j]
-        width = max(map(len, column))
-        if align == "r":
-            parts.append(f"%{width}s")
-            continue
-        parts.append(f"%-{width}s")
-        if align == "n" and rows:
-            inner = max(map(len, column[1:]))
-            columns[j] = (column[0], *[cell.rjust(inner) for cell in column[1:]])
-            padded = True
-    pattern = " " * table.indent + " ".join(parts)
+    every = [table.header, *table.rows]
+    columns = list(zip(*every, strict=True))
+    pattern = _pattern(table.align, tuple([max(map(len, column)) for column in columns]), table.indent)
+    if "n" in table.align and table.rows:
+        for j, align in enumerate(table.align):
+            if align == "n":
+                head, *cells = columns[j]
+                inner = max(map(len, cells))
+                columns[j] = (head, *[cell.rjust(inner) for cell in cells])
+        every = list(zip(*columns, strict=True))
     lines = [f"{table.title}:"] if table.title else []
-    every = list(zip(*columns, strict=True)) if padded else [header, *rows]
     lines += [(pattern % row).rstrip() for row in every]
     if table.after:
         lines.append(table.after)
     return "\n".join(lines)
+
+
+@lru_cache(maxsize=256)
+def _pattern(align: str, widths: tuple[int, ...], indent: int) -> str:
+    """Format of one line: columns of these widths, right-aligned where the letter is ``r``."""
+    cells = [f"%{'' if letter == 'r' else '-'}{width}s" for letter, width in zip(align, widths, strict=True)]
+    return " " * indent + " ".join(cells)
 
 
 def render_summary(summary: Summary) -> str:

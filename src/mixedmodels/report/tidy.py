@@ -145,20 +145,40 @@ def tidy_columns(
                         add(effect, part.group, f"cor__{part.names[j]}.{part.names[i]}", value)
             add(effect, "Residual", "sd__Observation", fit.sigma)
         elif effect == "ran_vals":
-            columns = fit.ranef_columns(condvar=True)
-            for group, lev, name, estimate, sd in zip(
-                *[_items(column) for column in columns.values()], strict=True
-            ):
-                add(effect, group, f"{lev}.{name}", estimate, sd)
+            _add_levels(rows, effect, fit.ranef_columns(condvar=True), quantile if conf_int else None)
         else:
-            columns = fit.coef_columns()
-            for group, lev, name, estimate in zip(
-                *[_items(column) for column in columns.values()], strict=True
-            ):
-                add(effect, group, f"{lev}.{name}", estimate)
+            _add_levels(rows, effect, fit.coef_columns(), None)
     if not conf_int:
         del rows["conf_low"], rows["conf_high"]
     return rows
+
+
+def _add_levels(
+    rows: dict[str, list[Any]], effect: str, columns: dict[str, Any], quantile: float | None
+) -> None:
+    """Append the rows of all levels column by column: there may be a hundred thousand levels."""
+    group, levels, names, estimate, *rest = [_items(column) for column in columns.values()]
+    n = len(estimate)
+    nothing = [math.nan] * n
+    sd = rest[0] if rest else nothing
+    low = high = nothing
+    if quantile is not None:
+        middle, half = np.asarray(estimate), quantile * np.asarray(sd)
+        low, high = (middle - half).tolist(), (middle + half).tolist()
+    added = {
+        "effect": [effect] * n,
+        "group": group,
+        "term": [f"{level}.{name}" for level, name in zip(levels, names, strict=True)],
+        "estimate": estimate,
+        "std_error": sd,
+        "statistic": nothing,
+        "df": nothing,
+        "p_value": nothing,
+        "conf_low": low,
+        "conf_high": high,
+    }
+    for column, values in rows.items():
+        values.extend(added[column])
 
 
 def _items(column: Any) -> list[Any]:

@@ -62,7 +62,10 @@ class CompiledSolver:
         for f, factor in enumerate(self.pack.factors):
             for t, columns in zip(factor.terms, factor.slices, strict=True):
                 place[t] = (f, columns.start, columns.stop)
-        self._place: list[tuple[int, int, int]] = place
+        self._place: tuple[tuple[int, int, int], ...] = tuple(place)
+        self._structures = tuple([term.covariance for term in design.terms])
+        self._index = self._free_parameters()
+        self.n_theta = max(self._index, default=-1) + 1  # free parameters
         self._k = [factor.k for factor in self.pack.factors]
         self._working: dict[bool, Any] = {}
         self._solving: dict[bool, Any] = {}  # evaluators that solve for given factors: any will do
@@ -95,23 +98,17 @@ class CompiledSolver:
         """Divisor of pwrss: n - p (REML) or n (ML)."""
         return self.n - self.p if reml else self.n
 
-    @cached_property
-    def _index(self) -> list[int]:
+    def _free_parameters(self) -> tuple[int, ...]:
         """Free parameter of each term parameter."""
         index = self.design.theta_index
         if index is None:
-            return list(range(sum(term.covariance.n_theta for term in self.design.terms)))
-        return [int(i) for i in index]
-
-    @property
-    def n_theta(self) -> int:
-        """Number of free parameters."""
-        return max(self._index, default=-1) + 1
+            return tuple(range(sum([structure.n_theta for structure in self._structures])))
+        return tuple([int(i) for i in index])
 
     @cached_property
     def linear(self) -> bool:
         """Whether every structure is linear in theta, so that the compiled path from theta exists."""
-        return all(term.covariance.entries is not None for term in self.design.terms)
+        return all([structure.entries is not None for structure in self._structures])
 
     @cached_property
     def theta_map(self) -> np.ndarray:
@@ -127,21 +124,14 @@ class CompiledSolver:
         """Matrix of ``factor -> T factor`` acting on the parameters."""
         if not any([T_b is not None for T_b in T]):
             return _identity(self.n_theta)
-        rows = [[0.0] * self.n_theta for _ in range(self.n_theta)]
-        at = 0
-        for term, T_b in zip(self.design.terms, T, strict=True):
-            covariance = term.covariance
-            index = self._index[at : at + covariance.n_theta]
-            at += covariance.n_theta
-            values = None if T_b is None else T_b.tolist()
-            for parameter, moves in enumerate(_moves(covariance)):
-                target = rows[index[parameter]]
-                if values is None:
-                    target[index[parameter]] = 1.0
-                    continue
-                for other, row, column in moves:
-                    target[index[other]] = values[row][column]
-        return np.array(rows)
+        out = np.zeros(self.n_theta * self.n_theta)
+        places = _map_places(self._structures, self._index, self.n_theta)
+        for T_b, (own, target, source) in zip(T, places, strict=True):
+            if T_b is None:
+                out[own] = 1.0
+            else:
+                out[target] = T_b.ravel()[source]
+        return out.reshape(self.n_theta, self.n_theta)
 
     def evaluator_for(self, reml: bool, sigma: float | None = None) -> Any:
         """Compiled evaluator of the criterion as a function of theta~, or None if a structure is not linear.
@@ -156,9 +146,7 @@ class CompiledSolver:
         """
         if not self.linear:
             return None
-        entries, clips = _layout(
-            tuple(term.covariance for term in self.design.terms), tuple(self._place), tuple(self._index)
-        )
+        entries, clips = _layout(self._structures, self._place, self._index)
         nu = self.nu(reml)
         fixed = 0.0 if sigma is None else sigma / self.standardised.y_scale
         evaluator = self._new_evaluator(
@@ -392,19 +380,34 @@ def _identity(size: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=128)
-def _moves(covariance: Covariance) -> tuple[tuple[tuple[int, int, int], ...], ...]:
-    """Which elements of T move each parameter, as tuples (j, row, row of j).
+def _map_places(
+    structures: tuple[Covariance, ...], index: tuple[int, ...], n_theta: int
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]:
+    """Where ``factor -> T factor`` writes the elements of T: per structure (own, target, source).
 
-    A parameter is read at its first place (row, column) of the factor; j are the parameters of that column.
+    The parameter at (row, column) of the factor receives ``T[row, row_j]`` times the parameter j at
+    (row_j, column). `target` are such places in the map of the free parameters and `source` in T, both as
+    flat positions; `own` are the places on the diagonal of the map.
     """
-    entries = _entries(covariance)
-    first: dict[int, tuple[int, int]] = {}
-    for row, column, parameter in entries:
-        first.setdefault(parameter, (row, column))
     out = []
-    for parameter in range(covariance.n_theta):
-        row, column = first[parameter]
-        out.append(tuple((j, row, row_j) for row_j, column_j, j in entries if column_j == column))
+    at = 0
+    for covariance in structures:
+        entries = _entries(covariance)
+        first: dict[int, tuple[int, int]] = {}  # first place of each parameter
+        for row, column, parameter in entries:
+            first.setdefault(parameter, (row, column))
+        moves: dict[int, int] = {}
+        own = []
+        for parameter, (row, column) in first.items():
+            free = index[at + parameter]
+            own.append(free * n_theta + free)
+            for row_j, column_j, j in entries:
+                if column_j == column:
+                    moves[free * n_theta + index[at + j]] = row * covariance.k + row_j
+        at += covariance.n_theta
+        places = np.array(own, dtype=np.intp)
+        target, source = np.array([*moves.items()], dtype=np.intp).reshape(-1, 2).T
+        out.append((places, target, source))
     return tuple(out)
 
 

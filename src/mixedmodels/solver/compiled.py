@@ -386,14 +386,13 @@ def _map_places(
     """Where ``factor -> T factor`` writes the elements of T: per structure (own, target, source).
 
     The parameter at (row, column) of the factor receives ``T[row, row_j]`` times the parameter j at
-    (row_j, column). `target` are such places in the map of the free parameters and `source` in T, both
-    as flat positions; `own` are the places on the diagonal of the map.
+    (row_j, column). `target` are such places in the map of the free parameters and `source` in T, both as
+    flat positions; `own` are the places on the diagonal of the map.
     """
     out = []
     at = 0
     for covariance in structures:
-        assert covariance.entries is not None
-        entries = covariance.entries.tolist()
+        entries = _entries(covariance)
         first: dict[int, tuple[int, int]] = {}  # first place of each parameter
         for row, column, parameter in entries:
             first.setdefault(parameter, (row, column))
@@ -406,8 +405,9 @@ def _map_places(
                 if column_j == column:
                     moves[free * n_theta + index[at + j]] = row * covariance.k + row_j
         at += covariance.n_theta
-        places = (own, list(moves), list(moves.values()))
-        out.append(tuple([np.array(place, dtype=np.intp) for place in places]))
+        places = np.array(own, dtype=np.intp)
+        target, source = np.array([*moves.items()], dtype=np.intp).reshape(-1, 2).T
+        out.append((places, target, source))
     return tuple(out)
 
 

@@ -156,12 +156,17 @@ class ToyLMM:
         pwrss, T, S, wpw = out[2:]
         s, qv = self.nu / pwrss, D @ S
         J, M = s * wpw - s / pwrss * np.outer(qv, qv), T - s * S
-        excess = np.zeros_like(J)
+        excess, traces, together = np.zeros_like(J), np.zeros_like(J), np.zeros(J.shape, dtype=bool)
         for f, (k, m) in enumerate(zip(self.k, self.m, strict=True)):
             own = slice(at[f], at[f + 1])
             cut = D[:, own].reshape(-1, k, k)
             excess += np.einsum("ab,sbc,cd,tda->st", T[own].reshape(k, k), cut, M[own].reshape(k, k), cut) / m
-        return self.value(theta), D @ M, J, J + 0.5 * (excess + excess.T)
+            Tf = T[own].reshape(k, k)
+            traces += np.einsum("ab,sbc,cd,tda->st", Tf, cut, Tf, cut) / m
+            here = np.any(cut != 0.0, axis=(1, 2))
+            together |= np.outer(here, here)
+        observed = J + np.where(together, s * wpw - traces, 0.0)
+        return self.value(theta), D @ M, J, J + 0.5 * (excess + excess.T), observed
 
     def factors(self, theta):
         return [self.evaluator_factor(f, theta) for f in range(len(self.k))]

@@ -92,10 +92,11 @@ def test_model_in_sigma(kind):
     design = random_design(4, kind)
     objective = LMMObjective(design, DenseSolver(design), reml=False)
     theta = objective.start
-    value, g, J, expected = objective.sigma_model(theta)
+    value, g, J, expected, observed = objective.sigma_model(theta)
     assert value == pytest.approx(objective.value(theta), rel=1e-13)
     np.testing.assert_allclose(J, J.T, atol=1e-10 * np.abs(J).max())
     np.testing.assert_allclose(expected, expected.T, atol=1e-10 * np.abs(expected).max())
+    np.testing.assert_allclose(observed, observed.T, atol=1e-10 * np.abs(observed).max())
     assert np.linalg.eigvalsh(J).min() > -1e-9 * np.abs(J).max()
     gradient = objective.value_and_gradient(theta)[1]
     factors = objective.factors(theta)

@@ -247,14 +247,16 @@ class LMMObjective:
         )
         return self._criterion(parts), gradient_of(M, factors, derivatives), H
 
-    def sigma_model(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        r"""Criterion, gradient, average and expected information in the entries of the Sigma_b.
+    def sigma_model(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        r"""Criterion, gradient, average, expected and observed information in the entries of the Sigma_b.
 
         For factors linear in theta. Coordinate t is the entry of Sigma at the place that parameter t has in
         the factor (with its mirror image :math:`D_t`, in every term that shares it): shapes (n_theta,) and
         (n_theta, n_theta). The expected information is average information plus
         :math:`\sum_b \tfrac1{2 m_b} \mathrm{tr}(T_b D_s M_b D_t + T_b D_t M_b D_s)`, what it is where all
-        levels are alike, :math:`K_{ll} = T_b/m_b`.
+        levels are alike, :math:`K_{ll} = T_b/m_b`. The observed information (the Hessian in Sigma) is average
+        information plus :math:`\tfrac{\nu}{r^2} w_{st} - \sum_b \tfrac1{m_b} \mathrm{tr}(T_b D_s T_b D_t)` where
+        s and t share a term: exact for ML with one grouping factor and levels that are alike.
         """
         theta = self._map.check(theta)
         parts = self.solver.components(self._map.factors(theta), 2, self._unit_directions, self.reml)
@@ -264,14 +266,20 @@ class LMMObjective:
             for row in self._unit_directions
         ]
         average = self._average(parts, self._unit_directions)
-        excess = np.zeros_like(average)
+        scale = gaussian_scale(parts.pwrss, self.nu, self.sigma_fixed)
+        excess, traces = np.zeros_like(average), np.zeros_like(average)
+        together = np.zeros(average.shape, dtype=bool)
         for b, (term, T) in enumerate(zip(self.design.terms, parts.T, strict=True)):
             index = [t for t in range(self.n_theta) if self._unit_directions[t][b] is not None]
             D = np.array([self._unit_directions[t][b] for t in index])
             excess[np.ix_(index, index)] += (
                 np.einsum("ab,sbc,cd,tda->st", T, D, M[b], D, optimize=True) / term.m
             )
-        return self._criterion(parts), np.array(gradient), average, average + 0.5 * (excess + excess.T)
+            traces[np.ix_(index, index)] += np.einsum("ab,sbc,cd,tda->st", T, D, T, D, optimize=True) / term.m
+            together[np.ix_(index, index)] = True
+        expected = average + 0.5 * (excess + excess.T)
+        observed = average + np.where(together, scale * parts.wpw - traces, 0.0)
+        return self._criterion(parts), np.array(gradient), average, expected, observed
 
     @property
     def _places(self) -> list[list[int]]:

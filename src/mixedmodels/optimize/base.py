@@ -29,7 +29,7 @@ class Objective(Protocol):
     * ``em_step(theta)``, ``ecme_step(theta)``: one step of EM or ECME.
     * ``certificate(theta)``: a `Certificate`.
     * ``sigma_model(theta)``, with ``entries``: value, gradient, average information and approximate expected
-      information in the entries of the covariance matrices factor factor', as
+      and observed information in the entries of the covariance matrices factor factor', as
       `LMMObjective.sigma_model`. With it the default method is that of `mixedmodels.optimize.cone`.
     * ``units``: array (n_theta,), sizes of the rows of the factors, for it.
     * ``newton_minimize(theta0, *, tol, maxiter, max_seconds, callback, cap, trace)``: a compiled run of the

@@ -53,6 +53,11 @@ NEAR = 0.5  # predicted decrease (deviance units): above it expected information
 SLOW = 0.1  # ... those as soon as a step shrinks the predicted decrease by less than this
 GUARD = 0.1  # smallest pivots with the correction, as a share of those without
 INNER = 60  # steps of the inner problem
+CREEP = 0.3  # progress is slow when a step shrinks the predicted decrease by less than this ...
+FAR = 10.0  # ... and the predicted decrease is below this; then the observed information is looked at
+WEAK = 0.25  # and used while its smallest curvature, relative to J, is below this
+FLOOR = 1e-4  # smallest relative curvature
+LONG = 64.0  # longest step of it
 SMALL = 1e-2  # columns at most this long, relative to the first, are tried at zero
 
 
@@ -397,17 +402,27 @@ def _widened(
 class _Point:
     """A point with its derivatives."""
 
-    __slots__ = ("J", "expected", "f", "factors", "g", "theta", "x")
+    __slots__ = ("J", "expected", "f", "factors", "g", "observed", "theta", "x")
 
     def __init__(
         self,
         theta: np.ndarray,
         factors: list[np.ndarray],
         x: np.ndarray,
-        result: tuple[float, np.ndarray, np.ndarray, np.ndarray],
+        result: tuple[float, np.ndarray, np.ndarray, np.ndarray, np.ndarray],
     ) -> None:
         self.theta, self.factors, self.x = theta, factors, x
-        self.f, self.g, self.J, self.expected = result
+        self.f, self.g, self.J, self.expected, self.observed = result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _FactorStep:
+    """A step in factors, row-pivoted in `orders`, and the slope of the criterion along it."""
+
+    factors: list[np.ndarray]
+    orders: list[list[int]]
+    step: np.ndarray
+    slope: float
 
 
 class ConeSearch:
@@ -429,7 +444,8 @@ class ConeSearch:
         self.run = Run(theta=np.array([]))
         self.C: np.ndarray | None = None
         self.orders: list[list[int]] = []
-        self.corrected = False
+        self.corrected = self.slow = False
+        self.observed: _FactorStep | None = None
 
     def evaluate(self, factors: Sequence[np.ndarray]) -> _Point | None:
         """The criterion at factors of any shape; None where it does not exist."""
@@ -443,13 +459,13 @@ class ConeSearch:
             theta[table[i, j]] = L[i, j]
         theta = theta / self.units
         try:
-            f, g, J, expected = self.objective.sigma_model(theta)
+            f, g, J, expected, observed = self.objective.sigma_model(theta)
         except (FloatingPointError, np.linalg.LinAlgError):
             return None
-        if not (math.isfinite(f) and np.all(np.isfinite(g)) and np.all(np.isfinite(J + expected))):
+        if not (math.isfinite(f) and np.all(np.isfinite(g)) and np.all(np.isfinite(J + expected + observed))):
             return None
         unit, units = self.sigma_units, np.outer(self.sigma_units, self.sigma_units)
-        result = float(f), g / unit, J / units, expected / units
+        result = float(f), g / unit, J / units, expected / units, observed / units
         return _Point(theta, factors, entries_of(self.tables, factors), result)
 
     def start(self, theta: np.ndarray) -> _Point | None:
@@ -480,6 +496,13 @@ class ConeSearch:
             )
             factors, decrease, escapes = found
         self.run.escapes += escapes
+        self.slow = self.slow or CREEP * last < decrease < FAR
+        self.observed = self.observed_step(point) if self.slow and decrease < FAR and not escapes else None
+        if self.observed is not None:
+            predicted = -0.5 * self.observed.slope
+            if predicted > 0.1 * decrease:
+                return factors, plain, max(decrease, predicted)
+            self.observed = None
         if self.C is not None and decrease < NEAR and (self.corrected or decrease > SLOW * last):
             better = self.corrected_step(point)
             if better is not None and 0.1 * decrease < better[1] < 100.0 * decrease:
@@ -497,6 +520,11 @@ class ConeSearch:
         J alone is convex, hence the criterion falls at first on the segment to its minimum. To the better
         target it need not: that may lie on a curved face, with higher ground between.
         """
+        if self.observed is not None:
+            new = self.along_factors(point, self.observed, decrease)
+            if new is not None:
+                return new
+            target = plain
         noise = NOISE * (1.0 + abs(point.f))
         toward = entries_of(self.tables, target) - point.x
         slope = float(point.g @ toward)
@@ -537,6 +565,59 @@ class ConeSearch:
         model = ConeModel(self.tables, point.x, point.g, point.J)
         q, g, _ = model.at(target)
         return _truncated(model, target, q, g)[0], -0.5 * float(gz @ step)
+
+    def observed_step(self, point: _Point) -> _FactorStep | None:
+        """Newton step in the pivoted factors with the observed information; None where J is good enough."""
+        turned = [pivoted(B) for B in point.factors]
+        factors, orders = [B for B, _ in turned], [p for _, p in turned]
+        gz, G, curvature = factor_derivatives(self.tables, factors, orders, point.g, point.J)
+        H = G.T @ point.J @ G + curvature
+        ridge = RIDGE * float(np.diag(H).max())
+        L = cholesky(H, ridge)
+        if L is None:
+            return None
+        for table, p, M in zip(self.tables, orders, matrices_of(self.tables, point.g), strict=True):
+            for c in range(len(table)):
+                inner = table[c:, c]
+                curvature[np.ix_(inner, inner)] = 2.0 * M[np.ix_(p[c:], p[c:])]
+        H = G.T @ point.observed @ G + curvature + ridge * np.eye(len(H))
+        values, V = np.linalg.eigh(np.linalg.solve(L, np.linalg.solve(L, H).T))
+        if not values[0] < WEAK:
+            return None
+        u = V.T @ np.linalg.solve(L, gz) / np.maximum(np.abs(values), FLOOR)
+        step = -np.linalg.solve(L.T, V @ u)
+        big = self.control.cap * max(0.1, max(float(np.abs(B).max()) for B in factors))
+        size = float(np.abs(step).max())
+        if size > big:
+            step *= big / size
+        return _FactorStep(factors, orders, step, float(gz @ step))
+
+    def along_factors(self, point: _Point, way: _FactorStep, decrease: float) -> _Point | None:
+        """A lower point on a straight line of factors; None if there is none but close by."""
+        noise = NOISE * (1.0 + abs(point.f))
+        model = ConeModel(self.tables, point.x, point.g, point.J)
+        self.C = None
+        t = 1.0
+        for _ in range(6):
+            factors = _stepped(self.tables, way.factors, way.orders, t * way.step)
+            if t == 1.0:
+                q, g, _x = model.at(factors)
+                factors = _truncated(model, factors, q, g)[0]
+            trial = self.evaluate(factors)
+            if trial is None:
+                t *= 0.2
+                continue
+            fall = point.f - trial.f
+            if fall >= -1e-4 * t * way.slope - noise or (decrease < 1e-6 and abs(fall) < 100.0 * noise):
+                while 1.0 <= t < LONG and fall > max(-0.7 * t * way.slope, 1e-3):
+                    t *= 2.0
+                    more = self.evaluate(_stepped(self.tables, way.factors, way.orders, t * way.step))
+                    if more is None or more.f > trial.f:
+                        break
+                    trial, fall = more, point.f - more.f
+                return trial
+            t = min(max(-0.5 * way.slope * t * t / (-fall - way.slope * t), 0.1 * t), 0.5 * t)
+        return None
 
     def learn(self, old: _Point, new: _Point, good: bool) -> None:
         """Symmetric rank-one update, so that (H + C) d = change of the gradient; forgotten after a bad step.

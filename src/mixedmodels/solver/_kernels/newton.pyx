@@ -32,6 +32,11 @@ cdef double NEAR = 0.5
 cdef double SLOW = 0.1
 cdef double GUARD = 0.1
 cdef int INNER = 60
+cdef double CREEP = 0.3
+cdef double FAR = 10.0
+cdef double WEAK = 0.25
+cdef double FLOOR = 1e-4
+cdef double LONG = 64.0
 cdef double SMALL = 1e-2
 
 # how a run ended; the order of mixedmodels.optimize.optimum.Status
@@ -59,6 +64,7 @@ cdef struct Point:
     double* g                                        # (r,)
     double* J                                        # (r, r) average information
     double* E                                        # (r, r) expected information of a balanced design
+    double* O                                        # (r, r) observed information of a balanced design
     double* B                                        # (bb,) lower-triangular factors
 
 
@@ -70,11 +76,12 @@ cdef struct Search:
     int* row                                         # (units,) of the orders, n long each
     int* table                                       # (bb,) parameter of entry (i, j), -1 above the diagonal
     int* order                                       # (rows,) of the pivoted factors
+    int* o_order                                     # (rows,) ... that the observed step belongs to
     int* c_order                                     # (rows,) ... that C belongs to
     int* natural                                     # (kmax,) 0, 1, ...
     double tol, cap, max_seconds
     int limit
-    bint trace, watched, fresh, has_C, corrected, better
+    bint trace, watched, fresh, has_C, corrected, better, slow, observed
     Point at, trial
     double decrement, decrease
     double* C                                        # secant correction
@@ -84,6 +91,9 @@ cdef struct Search:
     double* F2                                       # trial factors
     double* target                                   # where the step goes
     double* plain                                    # where it goes with J alone
+    double* base                                     # pivoted factors that the observed step starts from
+    double* way                                      # (r,) the observed step
+    double o_slope                                   # of the criterion along it
     double* gx
     double* gx2
     double* x2
@@ -598,12 +608,24 @@ cdef int minimise_model(Search* w, const double* J) noexcept nogil:
 
 
 # ------------------------------------------------------------------ the criterion
-cdef void _expected(Evaluator ev, Search* w, double* E) noexcept nogil:
-    """E += (tr(T D_s M D_t) + tr(T D_t M D_s)) / 2m, per factor: expected minus average information if K_ll = T / m."""
-    cdef int e, h, f, k, a, b, c, d, u, v
-    cdef double s
+cdef void _others(Evaluator ev, Search* w, Point* to) noexcept nogil:
+    """Expected and observed information from average information J, per factor as if K_ll = T / m.
+
+    E = J + (tr(T D_s M D_t) + tr(T D_t M D_s)) / 2m,  O = J + scale wpw - tr(T D_s T D_t) / m.
+    """
+    cdef int e, h, f, k, a, b, c, d, u, v, i, r = w.r
+    cdef double s, x, scale = ev._scale()
+    cdef double* E = to.E
+    cdef double* O = to.O
     cdef const double* T
     cdef const double* M
+    memcpy(E, to.J, r * r * sizeof(double))
+    memcpy(O, to.J, r * r * sizeof(double))
+    for e in range(ev.n_entries):
+        for h in range(ev.n_entries):
+            if ev.e_fac[h] == ev.e_fac[e]:           # set, not added: parameters may be shared between factors
+                i = ev.e_theta[e] * r + ev.e_theta[h]
+                O[i] = to.J[i] + scale * ev.wpw[i]
     for e in range(ev.n_entries):
         f = ev.e_fac[e]
         k = ev.k[f]
@@ -613,6 +635,7 @@ cdef void _expected(Evaluator ev, Search* w, double* E) noexcept nogil:
             if ev.e_fac[h] != f:
                 continue
             s = 0.0
+            x = 0.0
             for u in range(2):                       # E_ab and its mirror image
                 a = ev.e_col[e] if u else ev.e_row[e]
                 b = ev.e_row[e] if u else ev.e_col[e]
@@ -624,7 +647,10 @@ cdef void _expected(Evaluator ev, Search* w, double* E) noexcept nogil:
                     if v and c == d:
                         continue
                     s += T[d * k + a] * M[b * k + c] + T[b * k + c] * M[d * k + a]
-            E[ev.e_theta[e] * w.r + ev.e_theta[h]] += 0.5 * s / w.levels[f]
+                    x += T[d * k + a] * T[b * k + c]
+            i = ev.e_theta[e] * r + ev.e_theta[h]
+            E[i] += 0.5 * s / w.levels[f]
+            O[i] -= x / w.levels[f]
 
 
 cdef bint _evaluate(Evaluator ev, Search* w, const double* F, double t) noexcept nogil:
@@ -687,10 +713,9 @@ cdef bint _evaluate(Evaluator ev, Search* w, const double* F, double t) noexcept
             return False
         for j in range(r):
             p.J[i * r + j] = s * ev.wpw[i * r + j] - x * ev.wq[i] * ev.wq[j]
-            p.E[i * r + j] = p.J[i * r + j]
-    _expected(ev, w, p.E)
+    _others(ev, w, p)
     for i in range(r * r):
-        if not isfinite(p.E[i]):
+        if not isfinite(p.E[i] + p.O[i]):
             return False
     return True
 
@@ -786,6 +811,115 @@ cdef double _corrected_step(Search* w) noexcept nogil:
     return ridge
 
 
+cdef bint _observed_step(Search* w) noexcept nogil:
+    """Newton step in the pivoted factors with the observed information, to w.way; False where J is good enough."""
+    cdef int r = w.r, u, n, c, i, j, h
+    cdef double ridge = 0.0, least = HUGE_VAL, big, size
+    cdef int* T
+    cdef int* p
+    cdef double* M = w.small
+    cdef double* A = w.L2
+    cdef double* V = w.JG
+    memcpy(w.base, w.at.B, w.bb * sizeof(double))
+    for u in range(w.n_units):
+        pivoted(w.n[u], w.base + w.off[u], w.o_order + w.row[u])
+    factor_derivatives(w, w.base, w.o_order, w.at.g)
+    newton_matrix(w, w.at.J, w.o_order, w.H)
+    for i in range(r):
+        ridge = max(ridge, RIDGE * w.H[i * r + i])
+    if not cholesky(r, w.H, ridge, w.L):
+        return False
+    for u in range(w.n_units):                       # all of M, not only its positive part
+        n = w.n[u]
+        T = w.table + w.off[u]
+        p = w.o_order + w.row[u]
+        matrix_of(w, u, w.at.g, M)
+        for c in range(n):
+            for i in range(c, n):
+                for h in range(c, n):
+                    w.curv[T[i * n + c] * r + T[h * n + c]] = 2.0 * M[p[i] * n + p[h]]
+    newton_matrix(w, w.at.O, w.o_order, A)
+    for i in range(r):
+        A[i * r + i] += ridge
+    for j in range(r):                               # A = L^{-1} A L'^{-1}: columns, then rows
+        for i in range(r):
+            size = A[i * r + j]
+            for h in range(i):
+                size -= w.L[i * r + h] * A[h * r + j]
+            A[i * r + j] = size / w.L[i * r + i]
+    for i in range(r):
+        for j in range(r):
+            A[i * r + j] = (A[i * r + j] - dot(j, w.L + j * r, A + i * r)) / w.L[j * r + j]
+    for i in range(r):
+        for j in range(i):
+            A[i * r + j] = A[j * r + i] = 0.5 * (A[i * r + j] + A[j * r + i])
+    eigen(r, A, V)
+    for i in range(r):
+        least = min(least, A[i * r + i])
+    if not least < WEAK:
+        return False
+    for i in range(r):                               # L^{-1} g
+        w.d[i] = (w.gz[i] - dot(i, w.L + i * r, w.d)) / w.L[i * r + i]
+        w.way[i] = 0.0
+    for j in range(r):
+        size = 0.0
+        for i in range(r):
+            size += V[i * r + j] * w.d[i]
+        size /= max(fabs(A[j * r + j]), FLOOR)
+        for i in range(r):
+            w.way[i] -= V[i * r + j] * size
+    for j in range(r - 1, -1, -1):
+        for i in range(j + 1, r):
+            w.way[j] -= w.L[i * r + j] * w.way[i]
+        w.way[j] /= w.L[j * r + j]
+    big = w.cap * max(0.1, largest(w.bb, w.base))
+    size = largest(r, w.way)
+    if size > big:
+        for i in range(r):
+            w.way[i] *= big / size
+    w.o_slope = dot(r, w.gz, w.way)
+    return True
+
+
+cdef void _along(Search* w, double t) noexcept nogil:
+    """w.F = w.base + t w.way."""
+    cdef int u, n, i, c
+    memcpy(w.F, w.base, w.bb * sizeof(double))
+    for u in range(w.n_units):
+        n = w.n[u]
+        for i in range(n):
+            for c in range(i + 1):
+                w.F[w.off[u] + w.o_order[w.row[u] + i] * n + c] += t * w.way[w.table[w.off[u] + i * n + c]]
+
+
+cdef bint _along_factors(Evaluator ev, Search* w) noexcept nogil:
+    """Go to a lower point on a straight line of factors; False if there is none but close by."""
+    cdef int tries
+    cdef double f = w.at.f, noise = NOISE * (1.0 + fabs(w.at.f)), t = 1.0, fall
+    w.has_C = False
+    for tries in range(6):
+        _along(w, t)
+        if t == 1.0:
+            w.q = model_at(w, w.at.J, w.F, w.gx)
+            _truncate(w, w.at.J)
+        if not _evaluate(ev, w, w.F, 1.0):
+            t *= 0.2
+            continue
+        fall = f - w.trial.f
+        if fall >= -1e-4 * t * w.o_slope - noise or (w.decrement < 1e-6 and fabs(fall) < 100.0 * noise):
+            _accept(w)
+            while 1.0 <= t < LONG and fall > max(-0.7 * t * w.o_slope, 1e-3):
+                t *= 2.0
+                _along(w, t)
+                if not _evaluate(ev, w, w.F, 1.0) or w.trial.f > w.at.f:
+                    break
+                _accept(w)
+                fall = f - w.at.f
+            return True
+        t = min(max(-0.5 * w.o_slope * t * t / (-fall - w.o_slope * t), 0.1 * t), 0.5 * t)
+    return False
+
+
 cdef void _set_step(Search* w, double last) noexcept nogil:
     """Minima of the model in w.target (the better one) and w.plain (of J alone), predicted decrease in w.decrement."""
     cdef double decrease, found
@@ -798,6 +932,13 @@ cdef void _set_step(Search* w, double last) noexcept nogil:
     w.escapes += escapes
     decrease = -w.q
     memcpy(w.target, w.F, w.bb * sizeof(double))
+    w.slow = w.slow or CREEP * last < decrease < FAR
+    w.observed = w.slow and decrease < FAR and not escapes and _observed_step(w)
+    if w.observed:
+        if -0.5 * w.o_slope > 0.1 * decrease:
+            w.decrement = max(decrease, -0.5 * w.o_slope)
+            return
+        w.observed = False
     if w.has_C and decrease < NEAR and (w.corrected or decrease > SLOW * last):
         found = _corrected_step(w)
         if 0.1 * decrease < found < 100.0 * decrease:
@@ -835,6 +976,11 @@ cdef bint _advance(Evaluator ev, Search* w) noexcept nogil:
     cdef int i, tries
     cdef double noise = NOISE * (1.0 + fabs(w.at.f)), slope, t = 1.0, fall = 0.0, gain
     cdef bint exists
+    if w.observed:
+        if _along_factors(ev, w):
+            return True
+        w.better = False
+        memcpy(w.target, w.plain, w.bb * sizeof(double))
     slope = _toward(w)
     for tries in range(12):
         exists = _evaluate(ev, w, w.target, t)
@@ -1052,7 +1198,7 @@ def newton_minimize(Evaluator ev, theta0, levels, double tol=1e-9, int maxiter=2
     w.trace = trace
     w.trace_size = maxiter + 2 if trace else 0
     w.watched = callback is not None
-    ints = np.zeros(6 * rows + kk + kmax + r, dtype=np.intc)
+    ints = np.zeros(7 * rows + kk + kmax + r, dtype=np.intc)
     n = ints
     cdef int* ip = &n[0]
     w.n = ip; ip += rows
@@ -1060,6 +1206,7 @@ def newton_minimize(Evaluator ev, theta0, levels, double tol=1e-9, int maxiter=2
     w.row = ip; ip += rows
     w.order = ip; ip += rows
     w.c_order = ip; ip += rows
+    w.o_order = ip; ip += rows
     w.table = ip; ip += kk
     w.natural = ip; ip += kmax
     for i in range(kmax):
@@ -1069,7 +1216,7 @@ def newton_minimize(Evaluator ev, theta0, levels, double tol=1e-9, int maxiter=2
     cdef int* parent = ip
     if not _tables(ev, &w, parent, used):
         return None
-    doubles = np.zeros(12 * r + 11 * r * r + 6 * kk + 6 * kmax * kmax + kmax + 3 * nc + 1)
+    doubles = np.zeros(13 * r + 13 * r * r + 7 * kk + 6 * kmax * kmax + kmax + 3 * nc + 1)
     d = doubles
     cdef double* base = &d[0]
     cdef double* p = base
@@ -1080,7 +1227,10 @@ def newton_minimize(Evaluator ev, theta0, levels, double tol=1e-9, int maxiter=2
         w.at.g = p; p += r
         w.at.J = p; p += r * r
         w.at.E = p; p += r * r
+        w.at.O = p; p += r * r
         w.at.B = p; p += kk
+    w.base = p; p += kk
+    w.way = p; p += r
     w.gx = p; p += r
     w.gx2 = p; p += r
     w.x2 = p; p += r

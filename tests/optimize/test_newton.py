@@ -114,7 +114,8 @@ def test_twin_takes_the_same_steps(toy):
     g, x = np.repeat(np.arange(30), 10), np.tile(np.arange(10.0), 30)
     Z = np.c_[np.ones(300), x]
     y = 100.0 + 10.0 * x + 5.0 * rng.normal(size=30)[g] + rng.normal(size=30)[g] * x + rng.normal(size=300)
-    means = [(f"mean {j}", toy.LMM(y, Z[:, [j]], [(g, Z, "us")])) for j in (0, 1)]  # no fixed slope, intercept
+    # no fixed slope, no fixed intercept
+    means = [(f"mean {j}", toy.LMM(y, Z[:, [j]], [(g, Z, "us")])) for j in (0, 1)]
     for name, objective in [*problems(toy), *kb, *means]:
         for scale in (1.0, 1e-3, 0.0):
             start = objective.start * scale

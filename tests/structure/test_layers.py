@@ -28,8 +28,9 @@ STEPS = [
 LEAVES = {"datasets", "testing", "cli", "api", "model", "files", "__init__", "__main__"}
 STEP = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
 
-# A fit answers questions and prints itself: one module may reach upwards, inside functions only.
-UPWARDS = {"fit/result.py": {"inference", "report"}}
+# A fit answers questions, and it and the tables made from it print themselves: these may reach upwards, inside
+# functions only.
+UPWARDS = {"fit/result.py": {"inference", "report"}, "inference/compare.py": {"report"}}
 
 RUN_TIME = {"numpy", "scipy", "narwhals", "threadpoolctl"}
 OPTIONAL = {"pandas", "polars", "pyarrow", "matplotlib", "joblib", "tqdm", "great_tables"}

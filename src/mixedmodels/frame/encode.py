@@ -10,6 +10,7 @@ numeric x, R takes the margin a to be present in a:x, although it is not, and lo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,9 @@ def encode_part(
     DataError
         If a factor with a single level would have to be coded by contrasts.
     """
+    kinds = {variable.kind for variable in variables}
+    if kinds <= {"numeric"}:
+        return _numeric_part(intercept, terms, labels, tuple([variable.label for variable in variables]))
     is_factor = [variable.kind == "factor" for variable in variables]
     full: tuple[tuple[bool, ...], ...]
     if any(is_factor):
@@ -149,6 +153,18 @@ def encode_part(
             combined = [f"{a}:{b}" for b in part for a in combined]
         names.extend(combined)
         stops.append(len(names))
+    return PartState(intercept, terms, full, labels, tuple(names), tuple(stops))
+
+
+@lru_cache(maxsize=256)
+def _numeric_part(
+    intercept: bool, terms: tuple[tuple[int, ...], ...], labels: tuple[str, ...], variables: tuple[str, ...]
+) -> PartState:
+    """`encode_part` where every variable is one column: a term is one column too."""
+    names = ["(Intercept)"] if intercept else []
+    names += [":".join([variables[v] for v in term]) for term in terms]
+    full = tuple([(False,) * len(term) for term in terms])
+    stops = range(len(names) - len(terms) + 1, len(names) + 1)
     return PartState(intercept, terms, full, labels, tuple(names), tuple(stops))
 
 

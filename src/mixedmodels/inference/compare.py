@@ -64,29 +64,9 @@ class Comparison:
         return columns if self._native is None else self._native(columns)
 
     def __str__(self) -> str:
-        head = ("npar", "AIC", "BIC", "logLik", "Chisq", "Df", "Pr(>Chisq)")
-        rows = []
-        for i in range(len(self.npar)):
-            tested = self.chisq[i] == self.chisq[i]
-            rows.append(
-                (
-                    str(self.npar[i]),
-                    f"{self.aic[i]:.2f}",
-                    f"{self.bic[i]:.2f}",
-                    f"{self.loglik[i]:.3f}",
-                    f"{self.chisq[i]:.4f}" if tested else "",
-                    str(self.df[i]) if tested else "",
-                    f"{self.p_value[i]:.4g}" if tested else "",
-                )
-            )
-        widths = [max(len(head[j]), *(len(row[j]) for row in rows)) for j in range(len(head))]
-        labels = [f"m{i + 1}" for i in range(len(rows))]
-        lines = [f"{label}: {formula}" for label, formula in zip(labels, self.formulas, strict=True)]
-        lines.append("   " + " ".join(name.rjust(width) for name, width in zip(head, widths, strict=True)))
-        for label, row in zip(labels, rows, strict=True):
-            lines.append(label.ljust(3) + " ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)))
-        lines += list(self.notes)
-        return "\n".join(lines)
+        from mixedmodels.report.comparison import render_comparison
+
+        return render_comparison(self)
 
     __repr__ = __str__
 

@@ -34,8 +34,8 @@ class Objective(Protocol):
     * ``units``: array (n_theta,), sizes of the rows of the factors, for it.
     * ``newton_minimize(theta0, *, tol, maxiter, max_seconds, callback, cap, trace)``: a compiled run of the
       default method, returning the dictionary of ``mixedmodels.solver._kernels.newton.newton_minimize`` with
-      theta, gradient and hessian in the coordinates of this objective, or None if it has none; ``theta0=None``
-      stands for `start`.
+      theta, gradient and hessian in the coordinates of this objective, or None if it has none;
+      ``theta0=None`` stands for `start`.
     * ``observed_is_cheap``: whether ``information(theta, "observed")`` may be asked for in every step.
     """
 

@@ -13,9 +13,9 @@ triangular factors of (nearly) singular matrices hard to optimise over. With x t
    as it would be in a balanced design: average information is far too small above the optimum and too large
    below it;
 2. goes there, or, if the criterion does not fall enough, to a point on the segment (the cone is convex);
-3. corrects the matrix of the steps in B by symmetric rank-one secant updates once the steps get short, as long
-   as it stays positive definite: average information is not quite the curvature, least of all on the boundary
-   and with few levels.
+3. corrects the matrix of the steps in B by symmetric rank-one secant updates once the steps get short, as
+   long as it stays positive definite: average information is not quite the curvature, least of all on the
+   boundary and with few levels.
 
 :math:`-\min q`, the predicted decrease, is zero at a point exactly if the first-order conditions hold there
 (:math:`M_b \succeq 0, M_b \Sigma_b = 0`). It is the measure of convergence.

@@ -162,7 +162,7 @@ def minimize(
         iterations=run.iterations,
         evaluations=run.evaluations,
         gradient_evaluations=run.gradient_evaluations,
-        trace=run.trace,
+        trace=run.trace if run.table is None else Trace(run.table),
         decrement=run.decrement,
         kkt=(),
         method=name,
@@ -348,7 +348,7 @@ def _from_facts(facts: dict[str, Any]) -> Run:
         gradient_evaluations=facts["evaluations"],
         decrement=facts["decrement"],
         escapes=facts["escapes"],
-        trace=[] if facts["trace"] is None else Trace(facts["trace"]),
+        table=facts["trace"],
     )
 
 

@@ -27,4 +27,5 @@ class Run:
     decrement: float = math.nan
     escapes: int = 0
     trace: list[tuple[int, np.ndarray, float]] = field(default_factory=list)
+    table: np.ndarray | None = None  # the trace of a compiled search: rows (iteration, value, theta...)
     note: str = ""

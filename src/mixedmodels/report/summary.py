@@ -141,7 +141,13 @@ def _residual_table(fit: LMMFit) -> Table:
 
 def _even(title: str, header: tuple[str, ...], cells: tuple[str, ...], width: int, indent: int = 0) -> Table:
     """A table of one row whose columns are at least `width` wide."""
-    return Table(title, tuple([head.rjust(width) for head in header]), (cells,), "r" * len(cells), indent)
+    return Table(title, _wide(header, width), (cells,), "r" * len(cells), indent)
+
+
+@lru_cache(maxsize=16)
+def _wide(header: tuple[str, ...], width: int) -> tuple[str, ...]:
+    """Column heads filled up to one width."""
+    return tuple([head.rjust(width) for head in header])
 
 
 def _random_table(fit: LMMFit) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mixedmodels.errors import OptionError
+from mixedmodels.solver.grouped import GroupedSolver
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design
@@ -88,8 +89,6 @@ def choose_solver(design: Design, name: str = "auto") -> Solver:
 
         solver = DenseSolver(design)
     elif chosen == "grouped":
-        from mixedmodels.solver.grouped import GroupedSolver
-
         solver = GroupedSolver(design)
     else:
         from mixedmodels.solver.blocked import BlockedSolver

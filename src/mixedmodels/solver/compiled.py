@@ -108,7 +108,7 @@ class CompiledSolver:
     @cached_property
     def linear(self) -> bool:
         """Whether every structure is linear in theta, so that the compiled path from theta exists."""
-        return all([structure.entries is not None for structure in self._structures])
+        return all(structure.entries is not None for structure in self._structures)
 
     @cached_property
     def theta_map(self) -> np.ndarray:
@@ -122,7 +122,7 @@ class CompiledSolver:
 
     def _linear_map(self, T: Sequence[np.ndarray | None]) -> np.ndarray:
         """Matrix of ``factor -> T factor`` acting on the parameters."""
-        if not any([T_b is not None for T_b in T]):
+        if not any(T_b is not None for T_b in T):
             return _identity(self.n_theta)
         out = np.zeros(self.n_theta * self.n_theta)
         places = _map_places(self._structures, self._index, self.n_theta)
@@ -386,14 +386,13 @@ def _map_places(
     """Where ``factor -> T factor`` writes the elements of T: per structure (own, target, source).
 
     The parameter at (row, column) of the factor receives ``T[row, row_j]`` times the parameter j at
-    (row_j, column). `target` are such places in the map of the free parameters and `source` in T, both as flat
-    positions; `own` are the places on the diagonal of the map.
+    (row_j, column). `target` are such places in the map of the free parameters and `source` in T, both as
+    flat positions; `own` are the places on the diagonal of the map.
     """
     out = []
     at = 0
     for covariance in structures:
-        assert covariance.entries is not None
-        entries = covariance.entries.tolist()
+        entries = _entries(covariance)
         first: dict[int, tuple[int, int]] = {}  # first place of each parameter
         for row, column, parameter in entries:
             first.setdefault(parameter, (row, column))
@@ -406,8 +405,9 @@ def _map_places(
                 if column_j == column:
                     moves[free * n_theta + index[at + j]] = row * covariance.k + row_j
         at += covariance.n_theta
-        places = (own, list(moves), list(moves.values()))
-        out.append(tuple([np.array(place, dtype=np.intp) for place in places]))
+        places = np.array(own, dtype=np.intp)
+        target, source = np.array([*moves.items()], dtype=np.intp).reshape(-1, 2).T
+        out.append((places, target, source))
     return tuple(out)
 
 

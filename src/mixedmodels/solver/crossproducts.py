@@ -171,6 +171,8 @@ class CrossProducts:
 
 def amalgamate(design: Design) -> list[tuple[int, ...]]:
     """Which terms share a factor: tuples of term indices, most levels first (ties: formula order)."""
+    if len(design.terms) == 1:
+        return [(0,)]
     found: list[list[int]] = []
     for i, term in enumerate(design.terms):
         for members in found:

@@ -6,7 +6,7 @@ thread per level, so that results do not depend on the number of threads.
 """
 
 cimport cython
-from libc.math cimport fabs, log, sqrt
+from libc.math cimport HUGE_VAL, fabs, log, sqrt
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -563,7 +563,7 @@ def lower_transform(const double[:, :] Z, sw, double[::1] mu, double[:, ::1] D, 
 
     With Z = Z_c N_0 (columns shifted by the constant column) and Z_c = Q R, the matrix N = R N_0 has the QL
     factorisation N = Q' L; T = L^{-1}, and Z T = (Z - mu) D with the well-conditioned D = R^{-1} Q'. Fills mu
-    (k,), D (k, k) and T (k, k); returns the smallest relative pivot (0 if columns depend on each other).
+    (k,), D (k, k) and T (k, k); returns the smallest relative pivot (0 if columns depend on each other or overflow).
     """
     cdef Py_ssize_t n = Z.shape[0], i, j, l, r
     cdef int k = <int>Z.shape[1], c, it
@@ -644,6 +644,8 @@ def lower_transform(const double[:, :] Z, sw, double[::1] mu, double[:, ::1] D, 
         for i in range(k):
             for j in range(k):
                 D[i, j] = N[i * k + j]
+                if not fabs(T[i, j]) < HUGE_VAL:             # overflow, or not a number
+                    worst = 0.0
     free(G)
     return worst
 

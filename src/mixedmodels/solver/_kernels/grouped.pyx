@@ -385,8 +385,7 @@ cdef class GroupedEvaluator(Evaluator):
         self.acc_size = (self.acc_size + 7) // 8 * 8
         self.work_size = (mm_work_size(kk, P) + 7) // 8 * 8
         n_small = 10 * kk * kk + 2 * kP * kk + 4 * k2 + kk * kk + 8 + p
-        sizes = [P * P, p, P, p * p, p * p, p * p, k2 * k2, kk * p * kk, n_small]
-        buffer = np.zeros(sum(sizes) + 8)
+        buffer = np.zeros(P * P + p + P + 3 * p * p + k2 * k2 + kk * p * kk + n_small + 8)
         work = aligned(self.chunks * (self.acc_size + self.work_size) + 8)
         self._keep.append((buffer, work))
         cdef double[::1] bv = buffer

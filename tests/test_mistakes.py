@@ -231,6 +231,23 @@ def test_a_missing_fixed_slope_or_intercept_converges(formula, reml):
     assert fit.criterion == pytest.approx(other, rel=0.0, abs=1e-8)
 
 
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "Reaction ~ 0 + Days + (Days | Subject)",
+        "Reaction ~ 1 + (Days | Subject)",
+        "Reaction ~ 1 + (0 + Days | Subject) + (1 | Subject)",
+    ],
+)
+def test_sleepstudy_without_a_fixed_slope_or_intercept_converges(formula, reml):
+    fit = mm.lmm(formula, SLEEP, reml=reml)
+    assert fit.converged
+    assert fit.optimum.evaluations <= 25
+    other = mm.lmm(formula, SLEEP, reml=reml, method="lbfgsb").criterion
+    assert fit.criterion == pytest.approx(other, rel=0.0, abs=1e-8)
+
+
 def test_factors_that_group_the_rows_alike_are_noted():
     data = changed(lab=SLEEP.Subject.cat.codes.to_numpy() // 3, copy=SLEEP.Subject.astype(str) + "x")
     nested = mm.LinearMixedModel("Reaction ~ Days + (1 | Subject) + (1 | lab/Subject)", data)

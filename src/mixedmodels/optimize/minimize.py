@@ -36,7 +36,7 @@ METHODS = (
 _STATUS = tuple(Status)
 
 PATIENCE = 30  # iterations on the cone before the search is finished by another method
-# Random effects this many times the residual: pwrss is rounding, the fit perfect, the criterion without minimum.
+# Random effects this many times the residual: pwrss is rounding, the criterion has no minimum.
 PERFECT = 1e6
 
 

@@ -28,8 +28,7 @@ STEPS = [
 LEAVES = {"datasets", "testing", "cli", "api", "model", "files", "__init__", "__main__"}
 STEP = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
 
-# A fit answers questions, and it and the tables made from it print themselves: these may reach upwards, inside
-# functions only.
+# A fit answers questions, and it and its tables print themselves: these may reach upwards (inside functions).
 UPWARDS = {"fit/result.py": {"inference", "report"}, "inference/compare.py": {"report"}}
 
 RUN_TIME = {"numpy", "scipy", "narwhals", "threadpoolctl"}

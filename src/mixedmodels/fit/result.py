@@ -119,6 +119,11 @@ class LMMFit:
             object.__setattr__(self, "_objective", make_objective(self._frame, self._options))
         return self._objective
 
+    def _release(self) -> None:
+        """Let go of the solver once the estimates are kept; it is built again when something asks for it."""
+        _ = self._solution
+        object.__setattr__(self, "_objective", None)
+
     @property
     def optimum(self) -> Any:
         """What the optimiser returned: theta, gradient, Hessian, iterations, certificate (`Optimum`)."""
@@ -154,7 +159,7 @@ class LMMFit:
     @property
     def theta_names(self) -> tuple[str, ...]:
         """Names of the entries of `theta`."""
-        return tuple(self.objective.names)
+        return tuple(self._optimum.names)
 
     @property
     def beta(self) -> np.ndarray:

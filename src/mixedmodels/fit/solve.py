@@ -88,6 +88,10 @@ def _control_of(options: dict[str, Any]) -> Any:
 
 # |M factor| (scale-free) above which a point is not stationary, whatever the optimiser says
 _STATIONARY = 1e-2
+# Up to so many rows BLAS keeps to one thread by itself.
+_SMALL = 2000
+# Work space of the solver, in bytes, that a fit may keep alive.
+_KEPT = 64 * 2**20
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))
 # options that change the model frame; the others only change how it is fitted
@@ -160,7 +164,7 @@ def _is_small(data: Any) -> bool:
         rows = len(next(iter(data.values()))) if isinstance(data, dict) else len(data)
     except (TypeError, StopIteration):
         return False
-    return rows <= 2000
+    return rows <= _SMALL
 
 
 def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = None) -> LMMFit:
@@ -176,8 +180,16 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
     ConvergenceWarning
         The optimiser stopped before its criterion was met.
     """
+    if frame.design.n > _SMALL:
+        with one_blas_thread():
+            return _fit_frame(frame, options, data, objective)
+    return _fit_frame(frame, options, data, objective)
+
+
+def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFit:
     design = frame.design
-    if objective is None:
+    own = objective is None
+    if own:
         objective = make_objective(frame, options)
     keywords: dict[str, Any] = {"progress": options.progress}
     if options.control is not None:
@@ -197,6 +209,8 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
             _check_far(fit)
     if not optimum.converged:
         warn(f"the fit did not converge: {optimum.message}", ConvergenceWarning)
+    if own and getattr(getattr(objective, "solver", None), "work_bytes", 0) > _KEPT:
+        fit._release()
     return fit
 
 

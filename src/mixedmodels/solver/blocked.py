@@ -68,6 +68,11 @@ class BlockedSolver(CompiledSolver):
             self._k, self.p, structure_arrays(self.pack), cut=self._cut, n_threads=self._threads
         )
 
+    @property
+    def work_bytes(self) -> int:
+        """Size of the factor and its inverse, about all the memory that grows with the rest."""
+        return 16 * int(self.structure.sizes["nnz_L"])
+
     def describe(self) -> str:
         """One line: what is eliminated first, and how the rest is factored."""
         sizes = self.structure.sizes

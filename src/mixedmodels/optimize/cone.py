@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 NOISE = 1e-13  # rounding of the criterion, relative
+ROUNDING = 1e-15  # a predicted decrease this small, relative to the criterion, cannot be seen in it any more
 DEPENDENT = 1e-13  # what is left of a row, relative to the row, when it depends on the rows before
 RIDGE = 1e-13  # of the largest diagonal, so that null directions of the model can be walked along
 NEAR = 0.5  # predicted decrease (deviance units): above it expected information, below it secant corrections
@@ -662,7 +663,8 @@ class ConeSearch:
             if stop is not None:
                 return point, stop
             if run.decrement < tol:
-                if not extra or run.decrement < 0.01 * tol or run.iterations >= limit:
+                far_below = max(0.01 * tol, ROUNDING * abs(point.f))
+                if not extra or run.decrement < far_below or run.iterations >= limit:
                     return point, Status.CONVERGED
                 extra = False
             if run.iterations >= limit:

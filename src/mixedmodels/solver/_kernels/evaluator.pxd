@@ -4,6 +4,10 @@
 # amalgamated into one factor whose k x k relative factor has a zero pattern.  All small matrices
 # are row-major; the blocks of all factors lie one after another, factor f at koff[f], k[f]*k[f] long.
 
+# eigenvalues on the diagonal of symmetric A (n x n, overwritten), eigenvectors in the columns of V
+cdef void eigen(int n, double* A, double* V) noexcept nogil
+
+
 cdef class Evaluator:
     # ---- sizes
     cdef readonly int n_theta, n_factors, p, kk      # kk = sum of k[f]^2

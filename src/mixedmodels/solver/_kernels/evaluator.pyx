@@ -26,10 +26,51 @@ import numpy as np
 cdef double LOG2PI = 1.8378770664093453
 
 
+cdef void eigen(int n, double* A, double* V) noexcept nogil:
+    """Eigenvalues on the diagonal of symmetric A (overwritten), eigenvectors in the columns of V; cyclic Jacobi."""
+    cdef int i, j, c, sweep
+    cdef double off, total, t, co, si, x, y
+    for i in range(n):
+        for j in range(n):
+            V[i * n + j] = 1.0 if i == j else 0.0
+    for sweep in range(60):
+        off = 0.0
+        total = 0.0
+        for i in range(n):
+            total += A[i * n + i] * A[i * n + i]
+            for j in range(i):
+                off += A[i * n + j] * A[i * n + j]
+        if off <= 1e-30 * total or off == 0.0:
+            return
+        for i in range(n - 1):
+            for j in range(i + 1, n):
+                if A[i * n + j] == 0.0:
+                    continue
+                t = (A[j * n + j] - A[i * n + i]) / (2.0 * A[i * n + j])
+                t = (1.0 if t >= 0.0 else -1.0) / (fabs(t) + sqrt(1.0 + t * t))
+                co = 1.0 / sqrt(1.0 + t * t)
+                si = t * co
+                for c in range(n):
+                    x = A[c * n + i]
+                    y = A[c * n + j]
+                    A[c * n + i] = co * x - si * y
+                    A[c * n + j] = si * x + co * y
+                for c in range(n):
+                    x = A[i * n + c]
+                    y = A[j * n + c]
+                    A[i * n + c] = co * x - si * y
+                    A[j * n + c] = si * x + co * y
+                for c in range(n):
+                    x = V[c * n + i]
+                    y = V[c * n + j]
+                    V[c * n + i] = co * x - si * y
+                    V[c * n + j] = si * x + co * y
+
+
 cdef void positive_part(int n, const double* a, int lda, double* out, double* work) noexcept nogil:
-    """out (n x n, leading dimension lda) = positive part of symmetric a, by cyclic Jacobi; work holds 2 n^2."""
-    cdef int i, j, r, sweep
-    cdef double off, c, s, t, tau, aii, ajj, aij, x, y
+    """out (n x n, leading dimension lda) = positive part of symmetric a; work holds 2 n^2."""
+    cdef int i, j, r
+    cdef double t, x
     cdef double* A = work
     cdef double* V = work + n * n
     if n == 1:
@@ -38,42 +79,7 @@ cdef void positive_part(int n, const double* a, int lda, double* out, double* wo
     for i in range(n):
         for j in range(n):
             A[i * n + j] = a[i * lda + j]
-            V[i * n + j] = 1.0 if i == j else 0.0
-    for sweep in range(60):
-        off = 0.0
-        tau = 0.0
-        for i in range(n):
-            tau += A[i * n + i] * A[i * n + i]
-            for j in range(i):
-                off += A[i * n + j] * A[i * n + j]
-        if off <= 1e-30 * tau or off == 0.0:
-            break
-        for i in range(n - 1):
-            for j in range(i + 1, n):
-                aij = A[i * n + j]
-                if aij == 0.0:
-                    continue
-                aii = A[i * n + i]
-                ajj = A[j * n + j]
-                tau = (ajj - aii) / (2.0 * aij)
-                t = (1.0 if tau >= 0 else -1.0) / (fabs(tau) + sqrt(1.0 + tau * tau))
-                c = 1.0 / sqrt(1.0 + t * t)
-                s = t * c
-                for r in range(n):
-                    x = A[r * n + i]
-                    y = A[r * n + j]
-                    A[r * n + i] = c * x - s * y
-                    A[r * n + j] = s * x + c * y
-                for r in range(n):
-                    x = A[i * n + r]
-                    y = A[j * n + r]
-                    A[i * n + r] = c * x - s * y
-                    A[j * n + r] = s * x + c * y
-                for r in range(n):
-                    x = V[r * n + i]
-                    y = V[r * n + j]
-                    V[r * n + i] = c * x - s * y
-                    V[r * n + j] = s * x + c * y
+    eigen(n, A, V)
     for i in range(n):
         for j in range(n):
             x = 0.0

@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memset
 import numpy as np
 
 from cpython.exc cimport PyErr_CheckSignals
-from mixedmodels.solver._kernels.evaluator cimport Evaluator
+from mixedmodels.solver._kernels.evaluator cimport Evaluator, eigen
 
 cdef extern from "time.h" nogil:
     ctypedef long time_t
@@ -235,47 +235,6 @@ cdef void descend(int r, const double* L, const double* g, double* s) noexcept n
         for i in range(j + 1, r):
             s[j] -= L[i * r + j] * s[i]
         s[j] /= L[j * r + j]
-
-
-cdef void eigen(int n, double* A, double* V) noexcept nogil:
-    """Eigenvalues on the diagonal of symmetric A (overwritten), eigenvectors in the columns of V; cyclic Jacobi."""
-    cdef int i, j, c, sweep
-    cdef double off, total, t, co, si, x, y
-    for i in range(n):
-        for j in range(n):
-            V[i * n + j] = 1.0 if i == j else 0.0
-    for sweep in range(60):
-        off = 0.0
-        total = 0.0
-        for i in range(n):
-            total += A[i * n + i] * A[i * n + i]
-            for j in range(i):
-                off += A[i * n + j] * A[i * n + j]
-        if off <= 1e-30 * total or off == 0.0:
-            return
-        for i in range(n - 1):
-            for j in range(i + 1, n):
-                if A[i * n + j] == 0.0:
-                    continue
-                t = (A[j * n + j] - A[i * n + i]) / (2.0 * A[i * n + j])
-                t = (1.0 if t >= 0.0 else -1.0) / (fabs(t) + sqrt(1.0 + t * t))
-                co = 1.0 / sqrt(1.0 + t * t)
-                si = t * co
-                for c in range(n):
-                    x = A[c * n + i]
-                    y = A[c * n + j]
-                    A[c * n + i] = co * x - si * y
-                    A[c * n + j] = si * x + co * y
-                for c in range(n):
-                    x = A[i * n + c]
-                    y = A[j * n + c]
-                    A[i * n + c] = co * x - si * y
-                    A[j * n + c] = si * x + co * y
-                for c in range(n):
-                    x = V[c * n + i]
-                    y = V[c * n + j]
-                    V[c * n + i] = co * x - si * y
-                    V[c * n + j] = si * x + co * y
 
 
 # ------------------------------------------------------------------ factors

@@ -271,7 +271,7 @@ def test_refit_ml_and_update(fit, fit_ml, sleepstudy):
 
 
 def test_wald_intervals_and_tests(fit):
-    table = fit.confint(level=0.9)
+    table = fit.confint(level=0.9).to_frame()
     assert list(table.columns) == ["term", "estimate", "conf_low", "conf_high"]
     z = 1.6448536269514722
     days = table[table["term"] == "Days"].iloc[0]
@@ -280,8 +280,8 @@ def test_wald_intervals_and_tests(fit):
     tests = fit.wald()
     assert tests["statistic"].tolist() == pytest.approx([36.838, 6.771], abs=1e-3)
     assert tests["p_value"].iloc[1] == pytest.approx(1.27e-11, rel=0.01)
-    with pytest.raises(mm.NotImplementedYetError):
-        fit.confint("profile")
+    with pytest.raises(mm.OptionError, match="available"):
+        fit.confint("no such method")
     with pytest.raises(mm.OptionError, match="level"):
         fit.confint(level=95)
 

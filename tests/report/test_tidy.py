@@ -49,6 +49,7 @@ def columns_of(frame):
 @pytest.mark.parametrize("method", ["tidy", "glance", "augment", "ranef", "coef", "confint", "wald"])
 def test_tables_come_in_the_callers_library(other_fit, library, method):
     frame = getattr(other_fit, method)()
+    frame = frame.to_frame() if hasattr(frame, "to_frame") else frame
     assert type(frame) is TYPES[library]
     lengths = {len(values) for values in columns_of(frame).values()}
     assert len(lengths) == 1

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from mixedmodels.errors import NotImplementedYetError, OptionError
 from mixedmodels.fit import checks, values, wald
+from mixedmodels.fit.questions import Questions
 from mixedmodels.fit.varcorr import TermVariance, VarCorr, term_variance, unique_keys
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design
     from mixedmodels.fit.ranef import TermEffects
     from mixedmodels.fit.solve import Options
-    from mixedmodels.report.summary import Summary
 
 __all__ = ["LMMFit"]
 
 
-class LMMFit:
+class LMMFit(Questions):
     """A fitted linear mixed model.
 
     The model is ``y = X beta + Z b + offset + e`` with ``b ~ N(0, sigma^2 Sigma(theta))`` and
@@ -567,24 +566,6 @@ class LMMFit:
 
     # ------------------------------------------------------------------ inference (Wald)
 
-    def confint(self, method: str = "wald", level: float = 0.95) -> Any:
-        """Confidence intervals of the fixed effects: term, estimate, conf_low, conf_high.
-
-        Parameters
-        ----------
-        method : {"wald"}
-            Estimate -/+ normal quantile times standard error; other methods are not in this version.
-        level : float
-            Confidence level.
-        """
-        if method != "wald":
-            if method in ("profile", "bootstrap", "satterthwaite", "kenward-roger"):
-                raise NotImplementedYetError(
-                    f"confint(method={method!r}) is not in this version; use method='wald'"
-                )
-            raise OptionError(f"confint method {method!r} is unknown; available: wald")
-        return self._native(wald.interval_columns(self.fixef, self.se, level))
-
     def wald(self) -> Any:
         """Wald tests of the fixed effects: term, estimate, std_error, statistic, p_value.
 
@@ -628,71 +609,6 @@ class LMMFit:
 
         return update(self, formula, data, changes)
 
-    # ------------------------------------------------------------------ presentation
-
-    @property
-    def _native(self) -> Callable[[dict[str, Any]], Any]:
-        """Turns columns into a frame of the caller's library; a partial, so that no cycle holds the fit."""
-        return partial(_to_native, self._frame.backend)
-
-    def summary(self, correlation: bool | None = None) -> Summary:
-        """The summary as a frozen object that prints and renders to HTML, LaTeX and Markdown.
-
-        Parameters
-        ----------
-        correlation : bool, optional
-            Show the correlations of the fixed effects; by default for 2 to 12 coefficients.
-        """
-        from mixedmodels.report.summary import summarize
-
-        return summarize(self, correlation)
-
-    def __str__(self) -> str:
-        return str(self.summary())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.summary().to_html()
-
-    def tidy(
-        self,
-        effects: str | Sequence[str] = ("fixed", "ran_pars"),
-        conf_int: bool = False,
-        level: float = 0.95,
-    ) -> Any:
-        """Estimates as a table.
-
-        Columns effect, group, term, estimate, std_error, statistic, df, p_value[, conf_low, conf_high].
-
-        Parameters
-        ----------
-        effects : str or sequence of str
-            Any of ``"fixed"``, ``"ran_pars"``, ``"ran_vals"``, ``"ran_coefs"``.
-        conf_int : bool
-            Adds conf_low and conf_high (Wald).
-        level : float
-            Confidence level.
-        """
-        from mixedmodels.report.tidy import tidy_columns
-
-        return self._native(tidy_columns(self, effects, conf_int, level))
-
-    def glance(self) -> Any:
-        """One row about the model: nobs, sigma, loglik, criterion, deviance, aic, bic, aicc, df_model, ..."""
-        from mixedmodels.report.tidy import glance_columns
-
-        return self._native(glance_columns(self))
-
-    def augment(self) -> Any:
-        """Row by row: response, fitted values (all effects and fixed only), residuals.
-
-        One row per observation of the fit, or per row of the data with ``na_action="exclude"``.
-        """
-        from mixedmodels.report.tidy import augment_columns
-
-        return self._native(augment_columns(self))
-
     def save(self, path: Any) -> None:
         """Write the fit to a file that `mixedmodels.load` reads; holds numbers and text only, never code.
 
@@ -704,12 +620,6 @@ class LMMFit:
         from mixedmodels.fit.save import save
 
         save(self, path)
-
-
-def _to_native(backend: str, columns: dict[str, Any]) -> Any:
-    from mixedmodels.report.tidy import to_native
-
-    return to_native(columns, backend)
 
 
 def _render_varcorr(varcorr: VarCorr, form: str) -> str:

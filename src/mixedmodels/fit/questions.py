@@ -1,0 +1,347 @@
+"""Everything a fit answers beyond its estimates: each method hands the fit to one function of `inference`
+or `report`, imported when it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mixedmodels.inference.table import ResultTable
+    from mixedmodels.report.summary import Summary
+
+__all__ = ["Questions"]
+
+
+class Questions:
+    """The methods of a fit that lead to `inference` and `report`.
+
+    The one place where a lower room reaches upwards, always inside a method.
+    """
+
+    __slots__ = ()
+
+    _frame: Any
+
+    # ------------------------------------------------------------------ tests of the fixed effects
+
+    def anova(self, type: int | str = 3, ddf: str | float = "satterthwaite") -> ResultTable:
+        """F tests of the terms of the fixed part.
+
+        Parameters
+        ----------
+        type : {3, 2, 1, "marginal", "sequential"}
+            1 or ``"sequential"``: each term after those before it; 2: each term after all others that do not
+            contain it; 3 or ``"marginal"``: each term after all others, in balanced (sum-to-zero) coding.
+        ddf : str or float
+            ``"satterthwaite"``, ``"kr"``, ``"containment"``, ``"residual"``, ``"z"`` or a number.
+        """
+        from mixedmodels.inference.anova import anova
+
+        return anova(self, type, ddf)
+
+    def coefficients(self, ddf: str | float = "satterthwaite", level: float = 0.95) -> ResultTable:
+        """The fixed effects with standard errors, degrees of freedom, t tests and confidence intervals."""
+        from mixedmodels.inference.coefficients import coefficients
+
+        return coefficients(self, ddf, level)
+
+    def test(
+        self,
+        L: Any,
+        rhs: Any = None,
+        ddf: str | float = "satterthwaite",
+        joint: bool = True,
+    ) -> ResultTable:
+        """Test of linear hypotheses ``L beta = rhs``: jointly by F, or row by row by t (``joint=False``).
+
+        Parameters
+        ----------
+        L : array, dict from coefficient names to numbers, sequence of them, or text
+            Rows of contrasts, ``{"Days": 1}``, or texts such as ``"fB - fC = 0"``.
+        """
+        from mixedmodels.inference.contests import test_hypothesis
+
+        return test_hypothesis(self, L, rhs, ddf, joint)
+
+    def drop1(self, scope: Any = None, test: str = "f", ddf: str | float = "satterthwaite") -> ResultTable:
+        """Each droppable term of the fixed part left out in turn.
+
+        Parameters
+        ----------
+        scope : str or sequence of str, optional
+            Terms to try; by default all that are not contained in another one.
+        test : {"f", "lrt", "none"}
+            F test at the fitted variances, likelihood ratio of refits by ML, or AIC only.
+        """
+        from mixedmodels.inference.drop1 import drop1
+
+        return drop1(self, scope, test, ddf)
+
+    def test_fixed(self, variable: Any, method: str = "wald", **options: Any) -> ResultTable:
+        """Test of a fixed effect: a variable, a whole factor or an interaction.
+
+        Parameters
+        ----------
+        variable : str
+            A term of the formula: ``"x"``, ``"f"``, ``"x:f"``.
+        method : {"wald", "lrt", "bootstrap"}
+            F test (``ddf=``), likelihood-ratio test, or its parametric bootstrap (``n=``, ``seed=``,
+            ``n_jobs=``, ``progress=``).
+        """
+        from mixedmodels.inference.test_terms import test_fixed
+
+        return test_fixed(self, variable, method, **options)
+
+    def test_random(self, term: Any = None, method: str = "lrt", **options: Any) -> ResultTable:
+        """Tests of the random terms, each left out in turn, the last one included.
+
+        Parameters
+        ----------
+        term : str, optional
+            ``"(Days | Subject)"``, ``"Days | Subject"`` or a group; None tests every term that can go.
+        method : {"lrt", "mixture", "rlrt", "bootstrap"}
+            Chi-squared (conservative at the boundary), its boundary mixture, the exact restricted
+            likelihood-ratio distribution by simulation (one variance), or parametric bootstrap.
+        """
+        from mixedmodels.inference.test_terms import test_random
+
+        return test_random(self, term, method, **options)
+
+    # ------------------------------------------------------------------ intervals
+
+    def confint(
+        self, method: str = "wald", level: float = 0.95, parameters: Any = None, **options: Any
+    ) -> ResultTable:
+        """Confidence intervals.
+
+        Parameters
+        ----------
+        method : {"wald", "satterthwaite", "kr", "profile", "bootstrap"}
+            Normal quantiles; t quantiles; profile likelihood (fixed effects, residual SD, standard deviations
+            and correlations); parametric bootstrap (``n=``, ``seed=``, ``kind=`` one of "percentile",
+            "basic", "normal", "studentized", "bca", "all").
+        level : float
+            Confidence level.
+        parameters : str or sequence of str, optional
+            Only these; by default all the method can do.
+        """
+        from mixedmodels.inference.confint import confint
+
+        return confint(self, method, level, parameters, **options)
+
+    def profile(self, parameters: Any = None, **options: Any) -> Any:
+        """Profile likelihood of every parameter: a `Profile` with ``confint``, ``to_frame`` and plots."""
+        from mixedmodels.inference.profile import profile
+
+        return profile(self, parameters, **options)
+
+    def bootstrap(self, n: int = 1000, seed: Any = None, **options: Any) -> Any:
+        """Bootstrap of the fit: a `Bootstrap` of draws with ``confint``, ``hdi``, ``to_frame``, ``to_arviz``.
+
+        Parameters
+        ----------
+        n : int
+            Replicates.
+        seed : int, optional
+            The draws depend on it alone, not on `n_jobs`.
+        **options
+            ``kind`` ("parametric", "residual", "cluster"), ``statistic``, ``simulator``, ``n_jobs``,
+            ``progress``, ``resume``; see `mixedmodels.inference.bootstrap.bootstrap`.
+        """
+        from mixedmodels.inference.bootstrap import bootstrap
+
+        return bootstrap(self, n, seed, **options)
+
+    # ------------------------------------------------------------------ means and contrasts
+
+    def emmeans(self, specs: Any, **options: Any) -> Any:
+        """Estimated marginal means: see `mixedmodels.inference.emmeans.emmeans`."""
+        from mixedmodels.inference.emmeans import emmeans
+
+        return emmeans(self, specs, **options)
+
+    def emtrends(self, specs: Any, var: str, **options: Any) -> Any:
+        """Estimated marginal slopes of `var`: see `mixedmodels.inference.emmeans.emtrends`."""
+        from mixedmodels.inference.emmeans import emtrends
+
+        return emtrends(self, specs, var, **options)
+
+    def contrast(self, specs: Any, method: Any = "pairwise", **options: Any) -> Any:
+        """Contrasts of estimated marginal means: ``fit.emmeans(specs).contrast(method)``."""
+        from mixedmodels.inference.emmeans import emmeans
+
+        keys = ("adjust", "level", "by", "interaction", "name")
+        own = {key: options.pop(key) for key in keys if key in options}
+        return emmeans(self, specs, **options).contrast(method, **own)
+
+    def joint_tests(self, by: Any = None, **options: Any) -> ResultTable:
+        """F tests of all terms from the reference grid: see `mixedmodels.inference.emmeans.joint_tests`."""
+        from mixedmodels.inference.emmeans import joint_tests
+
+        return joint_tests(self, by, **options)
+
+    # ------------------------------------------------------------------ checks
+
+    def diagnose(self) -> Any:
+        """Convergence, singularity, scaling, collinearity and identifiability, in words and numbers."""
+        from mixedmodels.inference.diagnose import diagnose
+
+        return diagnose(self)
+
+    def influence(self, group: str | None = None, **options: Any) -> ResultTable:
+        """What leaving out each row, or each level of `group`, does to the estimates."""
+        from mixedmodels.inference.influence import influence
+
+        return influence(self, group, **options)
+
+    def leverage(self) -> np.ndarray:
+        """Diagonal of the hat matrix of the conditional fit, shape (nobs,)."""
+        from mixedmodels.inference.leverage import leverage
+
+        return leverage(self)
+
+    def cooks_distance(self, group: str | None = None) -> Any:
+        """Cook's distances of rows, or of levels of `group`."""
+        from mixedmodels.inference.influence import cooks_distance
+
+        return cooks_distance(self, group)
+
+    def icc(self) -> ResultTable:
+        """Intraclass correlations: adjusted, unadjusted and per group."""
+        from mixedmodels.inference.icc import icc
+
+        return icc(self)
+
+    def r2(self) -> ResultTable:
+        """Marginal and conditional R-squared (Nakagawa) with the variances they are made of."""
+        from mixedmodels.inference.icc import r2
+
+        return r2(self)
+
+    def repca(self) -> ResultTable:
+        """Principal components of the random effects of each group."""
+        from mixedmodels.inference.repca import repca
+
+        return repca(self)
+
+    def vif(self) -> ResultTable:
+        """Variance inflation factors of the fixed effects."""
+        from mixedmodels.inference.diagnose import vif
+
+        return vif(self)
+
+    def simulated_residuals(self, n: int = 250, seed: Any = None, **options: Any) -> Any:
+        """Scaled simulation residuals (uniform if the model holds) with tests."""
+        from mixedmodels.inference.simulated_residuals import simulated_residuals
+
+        return simulated_residuals(self, n, seed, **options)
+
+    def allfit(self, methods: Any = None) -> ResultTable:
+        """The model fitted by every optimiser, and how far their answers are apart."""
+        from mixedmodels.inference.allfit import allfit
+
+        return allfit(self, methods)
+
+    def robust_vcov(self, kind: str = "CR2", cluster: Any = None) -> Any:
+        """Cluster-robust covariance of the fixed effects (CR0, CR1, CR1S, CR2, CR3) with tests."""
+        from mixedmodels.inference.robust import robust_vcov
+
+        return robust_vcov(self, kind, cluster)
+
+    # ------------------------------------------------------------------ presentation
+
+    @property
+    def _native(self) -> Callable[[dict[str, Any]], Any]:
+        """Turns columns into a frame of the caller's library; a partial, so that no cycle holds the fit."""
+        return partial(_to_native, self._frame.backend)
+
+    @property
+    def plot(self) -> Any:
+        """Plots by kind: ``fit.plot.residuals()``, ``fit.plot.caterpillar(ax=ax)``, ...; needs matplotlib."""
+        from mixedmodels.report.plots import FitPlots
+
+        return FitPlots(self)
+
+    def summary(self, correlation: bool | None = None, ddf: str | float = "satterthwaite") -> Summary:
+        """The summary as a frozen object that prints and renders to HTML, LaTeX and Markdown.
+
+        Parameters
+        ----------
+        correlation : bool, optional
+            Show the correlations of the fixed effects; by default for 2 to 12 coefficients.
+        ddf : str or float
+            Degrees of freedom of the t tests: ``"satterthwaite"``, ``"kr"``, ``"containment"``,
+            ``"residual"``, ``"z"`` or a number.
+        """
+        from mixedmodels.report.summary import summarize
+
+        return summarize(self, correlation)
+
+    def __str__(self) -> str:
+        return str(self.summary())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.summary().to_html()
+
+    def report(self, path: Any, **options: Any) -> None:
+        """Write one self-contained HTML page: model, tables, plots, diagnostics and messages in words."""
+        from mixedmodels.report.page import write_report
+
+        write_report(self, path, **options)
+
+    def tidy(
+        self,
+        effects: str | Sequence[str] = ("fixed", "ran_pars"),
+        conf_int: bool = False,
+        level: float = 0.95,
+        ddf: str | float = "satterthwaite",
+        conf_method: str = "wald",
+    ) -> Any:
+        """Estimates as a table.
+
+        Columns effect, group, term, estimate, std_error, statistic, df, p_value[, conf_low, conf_high].
+
+        Parameters
+        ----------
+        effects : str or sequence of str
+            Any of ``"fixed"``, ``"ran_pars"``, ``"ran_vals"``, ``"ran_coefs"``.
+        conf_int : bool
+            Adds conf_low and conf_high.
+        level : float
+            Confidence level.
+        ddf : str or float
+            Degrees of freedom of the fixed effects.
+        conf_method : {"wald", "profile", "bootstrap"}
+            Where the limits of ``fixed`` and ``ran_pars`` come from; Wald limits use `ddf` and leave
+            ``ran_pars`` without limits.
+        """
+        from mixedmodels.report.tidy import tidy_columns
+
+        return self._native(tidy_columns(self, effects, conf_int, level))
+
+    def glance(self) -> Any:
+        """One row about the model: nobs, sigma, loglik, criterion, deviance, aic, bic, aicc, df_model, ..."""
+        from mixedmodels.report.tidy import glance_columns
+
+        return self._native(glance_columns(self))
+
+    def augment(self) -> Any:
+        """Row by row: response, fitted values (all effects and fixed only), residuals.
+
+        One row per observation of the fit, or per row of the data with ``na_action="exclude"``.
+        """
+        from mixedmodels.report.tidy import augment_columns
+
+        return self._native(augment_columns(self))
+
+
+def _to_native(backend: str, columns: Mapping[str, Any]) -> Any:
+    from mixedmodels.report.tidy import to_native
+
+    return to_native(dict(columns), backend)

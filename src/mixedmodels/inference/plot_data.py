@@ -88,7 +88,7 @@ def qq_data(sample: np.ndarray, level: float = 0.95) -> dict[str, np.ndarray]:
         raise OptionError("a quantile plot needs two or more values")
     i = np.arange(1, n + 1)
     theoretical = ndtri((i - 0.5) / n)
-    quartiles = np.quantile(sample, [0.25, 0.75])
+    quartiles = np.quantile(sample, [0.25, 0.75], method="hazen")
     slope = (quartiles[1] - quartiles[0]) / (2.0 * 0.6744897501960817)
     middle = quartiles.mean()
     tail = 0.5 * (1.0 - level)

@@ -225,8 +225,8 @@ class _Page:
             out += f"<h3>{escape(factor)}</h3>" + _table(means.table) + _gallery([figure])
         if out:
             out = (
-                "<p>What the model expects for each level of a factor, averaged evenly over the levels of the "
-                "other factors, with numeric predictors at their means.</p>" + out
+                "<p>What the model expects for each level of a factor, averaged evenly over the levels of "
+                "the other factors, with numeric predictors at their means.</p>" + out
             )
         return out
 

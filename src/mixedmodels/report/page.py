@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from html import escape
@@ -271,13 +272,11 @@ class _Page:
 
     def details(self) -> str:
         """Formula, method, solver, optimiser and version."""
-        import mixedmodels
-
         fit = self.fit
         pairs = zip(fit.theta_names, fit.theta.tolist(), strict=True)
         theta = ", ".join([f"{name} = {value:.6g}" for name, value in pairs])
         lines = [
-            f"mixedmodels {mixedmodels.__version__}",
+            f"mixedmodels {sys.modules['mixedmodels'].__version__}",
             f"formula: {fit.formula_text}" if fit.formula_text else "model made from matrices",
             f"criterion ({'REML' if fit.is_reml else 'ML'}): {fit.criterion:.6f}",
             f"covariance parameters: {theta}",

@@ -228,7 +228,7 @@ def _joblib_is_active() -> bool:
     """Whether the call is inside ``joblib.parallel_config`` or ``parallel_backend``."""
     joblib = sys.modules.get("joblib.parallel")
     config = getattr(getattr(joblib, "_backend", None), "config", None)
-    return bool(config) and not repr(config.get("backend")).startswith("default(")
+    return isinstance(config, dict) and not repr(config.get("backend")).startswith("default(")
 
 
 def _with_joblib(

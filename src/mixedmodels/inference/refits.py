@@ -184,16 +184,22 @@ def _perfect(sigma: np.ndarray, Y: np.ndarray, offset: np.ndarray | None) -> np.
 def join_refits(parts: Sequence[Refits], fit: LMMFit, vcov: bool = False) -> Refits:
     """Refits of chunks, one after another."""
     p, r = fit.design.p, len(fit.theta)
-    empty = [np.empty((0, p)), np.empty((0, p)), np.empty(0), np.empty((0, r)), np.empty(0)]
-    names = ("beta", "se", "sigma", "theta", "criterion")
-    joined = [
-        np.concatenate([none, *(getattr(part, name) for part in parts)])
-        for name, none in zip(names, empty, strict=True)
-    ]
+
+    def joined(name: str, *shape: int) -> np.ndarray:
+        return np.concatenate([np.empty((0, *shape)), *(getattr(part, name) for part in parts)])
+
     converged = np.concatenate([np.empty(0, dtype=bool), *(part.converged for part in parts)])
     failures, at = [], 0
     for part in parts:
         failures += [(at + j, reason) for j, reason in part.failures]
         at += len(part)
-    V = np.concatenate([np.empty((0, p, p)), *(part.vcov for part in parts)]) if vcov else None
-    return Refits(*joined, converged, tuple(failures), V)
+    return Refits(
+        beta=joined("beta", p),
+        se=joined("se", p),
+        sigma=joined("sigma"),
+        theta=joined("theta", r),
+        criterion=joined("criterion"),
+        converged=converged,
+        failures=tuple(failures),
+        vcov=joined("vcov", p, p) if vcov else None,
+    )

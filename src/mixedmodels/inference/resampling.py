@@ -166,8 +166,8 @@ def residual_pool(fit: LMMFit) -> ResidualPool:
 
     Conditional modes are shrunken, so that they vary less than the estimate says. The spherical effects u of
     a term are centred and multiplied by :math:`\hat\sigma S^{-1/2}`, S their empirical covariance; what the
-    estimate holds at zero stays zero. Residuals are centred and scaled likewise (Carpenter, Goldstein & Rasbash
-    2003, Appl. Stat. 52:431-443).
+    estimate holds at zero stays zero. Residuals are centred and scaled likewise (Carpenter, Goldstein &
+    Rasbash 2003, Appl. Stat. 52:431-443).
 
     Raises
     ------
@@ -179,8 +179,8 @@ def residual_pool(fit: LMMFit) -> ResidualPool:
     for term, u, factor in zip(design.terms, fit._solution.u, fit._factors, strict=True):
         if term.precision is not None:
             raise OptionError(
-                f"the residual bootstrap exchanges levels, but those of {term.group!r} are correlated by a known "
-                "precision; use kind='parametric'"
+                f"the residual bootstrap exchanges levels, but those of {term.group!r} are correlated by a "
+                "known precision; use kind='parametric'"
             )
         effects.append(rescaled(np.asarray(u), sigma) @ np.array(factor).T)
     root = None if design.weights is None else np.sqrt(design.weights)

@@ -246,8 +246,8 @@ class Questions:
         >>> fit.predict({"Days": [0, 9]}, re_form="population").round(2)
         array([251.41, 345.61])
         >>> table = fit.predict({"Days": [0, 9]}, re_form="population", interval="confidence")
-        >>> table["conf_low"].round(1), table["conf_high"].round(1)
-        (array([238. , 316.3]), array([264.8, 374.9]))
+        >>> table["conf_low"].round(1).tolist(), table["conf_high"].round(1).tolist()
+        ([238.0, 316.9], [264.8, 374.3])
         """
         from mixedmodels.inference.prediction import predict
 

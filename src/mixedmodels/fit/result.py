@@ -518,7 +518,7 @@ class LMMFit(Questions):
         r"""Responses drawn from the model, :math:`y^* = X\beta + o + Zb^* + e^*`.
 
         Unlike `predict`, which conditions on the estimated random effects, `simulate` draws them anew unless
-        told otherwise: both take all random effects of the model, and `re_form` names the same choice in both.
+        told otherwise. Both take all random effects of the model; `re_form` names the same choice in both.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Likelihood-ratio comparison: R's figures, nesting, refits, boundary, bootstrap, and what cannot be compared."""
+"""Likelihood-ratio comparison: R's figures, nesting, refits, boundary, bootstrap, mistakes."""
 
 from __future__ import annotations
 

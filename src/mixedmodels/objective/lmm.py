@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LMMObjective"]
 
-# Above this many random effects the exact trace terms of the observed information are not worth a dense K.
-_DENSE_LIMIT = 4000
-# ... and up to this many a search that does not get on may use them in every step.
+# Up to this many random effects a search that does not get on may use the observed information in every step.
 _CHEAP_LIMIT = 1000
 
 
@@ -314,7 +312,7 @@ class LMMObjective:
     @property
     def observed_is_cheap(self) -> bool:
         """Whether the exact Hessian costs little: from the solver's own K, or q is small."""
-        return hasattr(self.solver, "trace_products") or self.design.q <= _CHEAP_LIMIT
+        return self.solver.name in ("dense", "grouped") or self.design.q <= _CHEAP_LIMIT
 
     def information(self, theta: np.ndarray, kind: str = "average") -> np.ndarray:
         r"""Information about theta in units of the criterion's Hessian (twice the log-likelihood's).
@@ -342,8 +340,6 @@ class LMMObjective:
         ------
         OptionError
             Unknown kind.
-        SolverError
-            "observed" or "expected" for a model with so many random effects that all of K cannot be formed.
         """
         joint = self.joint_information(theta, kind)
         if self.sigma_fixed is not None:
@@ -473,22 +469,8 @@ class LMMObjective:
     def trace_products(
         self, factors: Sequence[np.ndarray], directions: Sequence[Sequence[np.ndarray | None]]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """``tr(K dS_i K dS_j)``, shape (r, r), and ``tr(K dS_i)``, shape (r,); all of K is needed."""
-        own = getattr(self.solver, "trace_products", None)
-        if own is not None:
-            return own(factors, directions, self.reml)
-        if self.design.q > _DENSE_LIMIT:
-            raise SolverError(
-                f"observed and expected information need a dense {self.design.q} x {self.design.q} matrix "
-                'for this model; use kind="average"'
-            )
-        return self._reference.trace_products(factors, directions, self.reml)
-
-    @cached_property
-    def _reference(self) -> Any:
-        from mixedmodels.solver.dense import DenseSolver
-
-        return DenseSolver(self.design)
+        """``tr(K dS_i K dS_j)``, shape (r, r), and ``tr(K dS_i)``, shape (r,)."""
+        return self.solver.trace_products(factors, directions, self.reml)
 
     # ------------------------------------------------------------------ parts
     @cached_property

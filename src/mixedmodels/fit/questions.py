@@ -86,8 +86,9 @@ class Questions:
 
         Parameters
         ----------
-        variable : str
-            A term of the formula: ``"x"``, ``"f"``, ``"x:f"``.
+        variable : str, tuple of str or list
+            A term of the formula (``"x"``, ``"f"``, ``"x:f"``), a coefficient, a variable whose terms are all
+            meant, or a list of these for a joint test.
         method : {"wald", "lrt", "bootstrap"}
             F test (``ddf=``), likelihood-ratio test, or its parametric bootstrap (``n=``, ``seed=``,
             ``n_jobs=``, ``progress=``).
@@ -102,7 +103,8 @@ class Questions:
         Parameters
         ----------
         term : str, optional
-            ``"(Days | Subject)"``, ``"Days | Subject"`` or a group; None tests every term that can go.
+            ``"(Days | Subject)"``, ``"Days in (Days | Subject)"`` or a group; None tests every term that can
+            go, and every effect of a correlated one but its intercept.
         method : {"lrt", "mixture", "rlrt", "bootstrap"}
             Chi-squared (conservative at the boundary), its boundary mixture, the exact restricted
             likelihood-ratio distribution by simulation (one variance), or parametric bootstrap.
@@ -110,6 +112,18 @@ class Questions:
         from mixedmodels.inference.test_terms import test_random
 
         return test_random(self, term, method, **options)
+
+    def lod(self, variable: Any) -> ResultTable:
+        """LOD score of a fixed effect: its likelihood-ratio statistic (ML) over ``2 ln 10``.
+
+        Parameters
+        ----------
+        variable : str
+            As in `test_fixed`.
+        """
+        from mixedmodels.inference.lod import lod
+
+        return lod(self, variable)
 
     # ------------------------------------------------------------------ intervals
 

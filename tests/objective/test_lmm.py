@@ -7,11 +7,11 @@ import pytest
 
 from mixedmodels.covariance import make_covariance
 from mixedmodels.design import Design, RandomTerm
-from mixedmodels.errors import IdentifiabilityError, OptionError, SolverError
-from mixedmodels.objective import lmm as lmm_module
+from mixedmodels.errors import IdentifiabilityError, OptionError
 from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.optimize.base import Objective
 from mixedmodels.solver.base import Breakdown
+from mixedmodels.solver.blocked import BlockedSolver
 from mixedmodels.solver.dense import DenseSolver
 from mixedmodels.testing import (
     DESIGN_KINDS,
@@ -238,26 +238,14 @@ def test_certificate_is_scale_free():
     assert_close(second.residuals, first.residuals, 1e-8, "residuals")
 
 
-def test_observed_information_from_the_reference_where_the_solver_has_no_traces():
-    class NoTraces(DenseSolver):
-        trace_products = None
-
-    design = random_design(4, "two_crossed")
+@pytest.mark.parametrize("kind", ["two_crossed", "crossed_slopes", "precision_slope"])
+@pytest.mark.parametrize("what", ["observed", "expected"])
+def test_information_of_crossed_factors_from_the_blocked_solver(kind, what):
+    design = random_design(4, kind)
     theta = random_theta(design, 2)
-    got = LMMObjective(design, NoTraces(design)).information(theta, "observed")
-    assert_close(got, dense(design).information(theta, "observed"), 1e-13, "observed")
-
-
-def test_too_large_for_exact_traces_names_the_remedy(monkeypatch):
-    class NoTraces(DenseSolver):
-        trace_products = None
-
-    monkeypatch.setattr(lmm_module, "_DENSE_LIMIT", 5)
-    design = random_design(4, "two_crossed")
-    objective = LMMObjective(design, NoTraces(design))
-    with pytest.raises(SolverError, match=r'19 x 19.*kind="average"'):
-        objective.information(objective.start, "observed")
-    assert objective.information(objective.start, "average").shape == (2, 2)
+    for reml in (True, False):
+        got = LMMObjective(design, BlockedSolver(design), reml).information(theta, what)
+        assert_close(got, dense(design, reml).information(theta, what), 1e-9, what)
 
 
 # ---------------------------------------------------------------------- bad input

@@ -18,10 +18,22 @@ import numpy as np
 
 from mixedmodels.errors import SolverError
 
-__all__ = ["Breakdown", "CompiledPath", "Components", "Directions", "Solution", "Solver"]
+__all__ = [
+    "Breakdown",
+    "CompiledPath",
+    "Components",
+    "Directions",
+    "FixedProducts",
+    "PredictorRows",
+    "Solution",
+    "Solver",
+]
 
 # One direction is one symmetric k x k matrix (or None) for each term; a solver takes a list of them.
 Directions = Sequence[Sequence["np.ndarray | None"]]
+
+# Rows of Z, per term: None (the term adds nothing) or levels (N,), -1 for none, and values (N, k).
+PredictorRows = Sequence["tuple[np.ndarray, np.ndarray] | None"]
 
 
 class Breakdown(SolverError, FloatingPointError):
@@ -86,12 +98,33 @@ class Solution:
     pwrss: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FixedProducts:
+    """How the information about beta changes with the covariance, at given relative factors and sigma = 1.
+
+    With ``H = Z'V^{-1}X``, ``K = Z'V^{-1}Z`` and ``D_i = diag_b(A_b kron dSigma_bi)``, so that
+    ``V_i = dV/d i = Z D_i Z'``:
+
+    Attributes
+    ----------
+    XVX : ndarray, shape (p, p)
+        ``X'V^{-1}X``.
+    HDH : ndarray, shape (r, p, p)
+        ``X'V^{-1} V_i V^{-1}X = H'D_iH``, minus the derivative of XVX in direction i.
+    HDKDH : ndarray, shape (r, r, p, p), or None
+        ``X'V^{-1} V_i V^{-1} V_j V^{-1}X = H'D_i K D_jH``; None if it was not asked for.
+    """
+
+    XVX: np.ndarray
+    HDH: np.ndarray
+    HDKDH: np.ndarray | None = None
+
+
 @runtime_checkable
 class Solver(Protocol):
     """What every solver provides; `mixedmodels.testing.check_solver` checks it against `DenseSolver`.
 
-    Optional: the members of `CompiledPath`; ``trace_products(factors, directions, reml)`` in solvers that
-    can afford all of K.
+    Optional: the members of `CompiledPath`.
 
     Attributes
     ----------
@@ -142,6 +175,44 @@ class Solver(Protocol):
 
         Times sigma^2 they are Var(b_l | y, beta).
         """
+        ...
+
+    def trace_products(
+        self, factors: Sequence[np.ndarray], directions: Directions, reml: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``tr(K D_i K D_j)``, shape (r, r), and ``tr(K D_i)``, shape (r,), exact: for second derivatives.
+
+        K is ``Z'V^{-1}Z`` (ML) or ``Z'PZ`` (REML), ``D_i = diag_b(A_b kron dSigma_bi)``.
+        """
+        ...
+
+    def fixed_products(
+        self, factors: Sequence[np.ndarray], directions: Directions, second: bool = True
+    ) -> FixedProducts:
+        """What the small-sample distributions of beta need; without `second` only XVX and HDH."""
+        ...
+
+    def predictor_variance(
+        self, factors: Sequence[np.ndarray], X: np.ndarray, rows: PredictorRows
+    ) -> np.ndarray:
+        """``Var[x'(beta^ - beta) + sum_b z_b'(b^_b - b_b)] / sigma^2`` for N rows, shape (N,).
+
+        Parameters
+        ----------
+        factors : sequence of ndarray
+        X : ndarray, shape (N, p)
+            In the user's coordinates, weights not applied.
+        rows : sequence over the terms
+            None, or ``(codes, Z)``: levels, shape (N,), -1 where the term adds nothing, and values (N, k).
+        """
+        ...
+
+    def fixed_random_covariance(self, factors: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """``Cov(b^ - b, beta^) / sigma^2`` per term, shape (m, k, p)."""
+        ...
+
+    def random_covariance(self, factors: Sequence[np.ndarray], term: int) -> np.ndarray:
+        """Diagonal blocks of ``Var(b^ - b) / sigma^2``, shape (m, k, k), the uncertainty of beta included."""
         ...
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 import mixedmodels.solver._kernels.crossproducts as kernels
 from mixedmodels.errors import SolverError
-from mixedmodels.solver.base import Components, Directions, Solution
+from mixedmodels.solver.base import Components, Directions, FixedProducts, PredictorRows, Solution
 from mixedmodels.solver.crossproducts import CrossProducts, cross_products
 from mixedmodels.solver.moments import LARGEST, SMALLEST, column_sd, scalar_components
 from mixedmodels.solver.scaling import Standardised, standardise
@@ -366,6 +366,39 @@ class CompiledSolver:
         blocks = blocks[:, lo:hi, lo:hi]
         T = self.standardised.T[term]
         return blocks if T is None else T @ blocks @ T.T
+
+    # ------------------------------------------------------------------ for inference
+    @cached_property
+    def _reference(self) -> Any:
+        from mixedmodels.solver.dense import DenseSolver
+
+        return DenseSolver(self.design)
+
+    def trace_products(
+        self, factors: Sequence[np.ndarray], directions: Directions, reml: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``tr(K D_i K D_j)``, shape (r, r), and ``tr(K D_i)``, shape (r,), for second derivatives."""
+        return self._reference.trace_products(factors, directions, reml)
+
+    def fixed_products(
+        self, factors: Sequence[np.ndarray], directions: Directions, second: bool = True
+    ) -> FixedProducts:
+        """``X'V^{-1}X`` and its changes; see `FixedProducts`."""
+        return self._reference.fixed_products(factors, directions, second)
+
+    def predictor_variance(
+        self, factors: Sequence[np.ndarray], X: np.ndarray, rows: PredictorRows
+    ) -> np.ndarray:
+        """``Var[x'(beta^ - beta) + sum_b z_b'(b^_b - b_b)] / sigma^2`` for N rows, shape (N,)."""
+        return self._reference.predictor_variance(factors, X, rows)
+
+    def fixed_random_covariance(self, factors: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """``Cov(b^ - b, beta^) / sigma^2`` per term, shape (m, k, p)."""
+        return self._reference.fixed_random_covariance(factors)
+
+    def random_covariance(self, factors: Sequence[np.ndarray], term: int) -> np.ndarray:
+        """Diagonal blocks of ``Var(b^ - b) / sigma^2`` for one term, shape (m, k, k)."""
+        return self._reference.random_covariance(factors, term)
 
 
 def _entries(covariance: Covariance) -> list[list[int]]:

@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import IdentifiabilityError, SolverError
-from mixedmodels.solver.base import Breakdown, Components, Directions, Solution
+from mixedmodels.solver import dense_inference
+from mixedmodels.solver.base import (
+    Breakdown,
+    Components,
+    Directions,
+    FixedProducts,
+    PredictorRows,
+    Solution,
+)
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
@@ -432,3 +440,24 @@ class DenseSolver:
         half = solve_triangular(state.L, Lambda_t, lower=True, check_finite=False)
         blocks = half.reshape(self.q, info.m, info.k)
         return np.einsum("qai,qaj->aij", blocks, blocks)
+
+    # ------------------------------------------------------------------ for inference
+    def fixed_products(
+        self, factors: Sequence[np.ndarray], directions: Directions, second: bool = True
+    ) -> FixedProducts:
+        """``X'V^{-1}X`` and its changes; see `FixedProducts`."""
+        return dense_inference.fixed_products(self, factors, directions, second)
+
+    def predictor_variance(
+        self, factors: Sequence[np.ndarray], X: np.ndarray, rows: PredictorRows
+    ) -> np.ndarray:
+        """``Var[x'(beta^ - beta) + sum_b z_b'(b^_b - b_b)] / sigma^2`` for N rows, shape (N,)."""
+        return dense_inference.predictor_variance(self, factors, X, rows)
+
+    def fixed_random_covariance(self, factors: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """``Cov(b^ - b, beta^) / sigma^2`` per term, shape (m, k, p)."""
+        return dense_inference.fixed_random_covariance(self, factors)
+
+    def random_covariance(self, factors: Sequence[np.ndarray], term: int) -> np.ndarray:
+        """Diagonal blocks of ``Var(b^ - b) / sigma^2`` for one term, shape (m, k, k)."""
+        return dense_inference.random_covariance(self, factors, term)

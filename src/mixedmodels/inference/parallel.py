@@ -22,7 +22,7 @@ from mixedmodels.solver.threads import one_blas_thread
 __all__ = ["Counter", "Job", "chunk_size", "chunk_stream", "run_chunks", "seed_entropy", "worker_count"]
 
 _CHUNK = 50  # most replicates that share a stream of random numbers; a change changes every seeded result
-_VALUES = 4_000_000  # most responses in a chunk
+_VALUES = 500_000  # most responses in a chunk
 _QUIET = 2.0  # seconds before a line of progress appears by itself
 _EVERY = 0.1
 

@@ -1,7 +1,7 @@
 """Likelihood-ratio tests published with the Ruby gem mixed_models, and its defects that are not repeated.
 
-Data that are not in this repository are read from the folder named by ``MIXEDMODELS_SHARED``; without it those
-tests are skipped.
+Data that are not in this repository are read from the folder named by ``MIXEDMODELS_SHARED``; without it
+those tests are skipped.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ needs_shared = pytest.mark.skipif(SHARED is None, reason="needs the folder named
 ALIEN = ("alien_species.csv", "Aggression ~ Age + Species + (Age | Location)")
 SLOPES = ("nested_effects_with_slope_data.csv", "y ~ x + (1 | a) + (x | a:b)")
 CROSSED = ("crossed_effects_data.csv", "y ~ x + (x | g) + (x | h)")
+NUMBERS = ("numeric_x_numeric_interaction.csv", "y ~ a + b + a:b + (0 + a:b | gr)")
+NUMBER_AND_FACTOR = ("numeric_x_categorical_interaction.csv", "y ~ num * cat + (0 + num:cat | gr)")
 CATEGORICAL = ("categorical_data.csv", "y ~ x + (x | g)")
 
 
@@ -39,10 +41,10 @@ def ruby(file, formula, reml=False):
         (CROSSED, "x", (3.8852, 6e-4), 1, 0.04871),
         (("categorical_data.csv", "y ~ x + (0 + x | g)"), "x", (10.27, 6e-3), 2, 0.005888),
         (SLOPES, "x", (12.327, 6e-4), 1, 0.0004464),
-        (("numeric_x_numeric_interaction.csv", "y ~ a + b + a:b + (0 + a:b | gr)"), "a:b", (7.2984, 6e-5), 1, 0.006902),
-        (("numeric_x_categorical_interaction.csv", "y ~ num*cat + (0 + num:cat | gr)"), "num:cat", (2.6608, 6e-4), 2, 0.2644),
+        (NUMBERS, "a:b", (7.2984, 6e-5), 1, 0.006902),
+        (NUMBER_AND_FACTOR, "num:cat", (2.6608, 6e-4), 2, 0.2644),
     ],
-)  # fmt: skip
+)
 def test_a_fixed_term_left_out(model, term, statistic, df, p_value):
     fit = ruby(*model)
     row = fit.test_fixed(term, "lrt").rows()[0]

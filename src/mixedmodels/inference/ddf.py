@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from mixedmodels.errors import OptionError
+from mixedmodels.inference.tails import f_tail
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["DDF_METHODS", "FTest", "Reference", "f_statistic", "reference_for", "rows_of"]
+__all__ = ["DDF_METHODS", "FTest", "Reference", "f_statistic", "reference_for", "row_basis", "rows_of"]
 
 DDF_METHODS = ("satterthwaite", "kenward-roger", "containment", "residual", "z")
 _ALIASES = {"kr": "kenward-roger", "kenward_roger": "kenward-roger", "asymptotic": "z", "wald": "z"}
@@ -66,8 +68,12 @@ class Reference(Protocol):
         """Degrees of freedom of each row of L, shape (r,)."""
         ...
 
-    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None) -> FTest:
-        """F test of all rows of L together; rows that depend on others are left out of the rank."""
+    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None, as_given: bool = False) -> FTest:
+        """F test of all rows of L together; rows that depend on others are left out of the rank.
+
+        Satterthwaite's denominator degrees of freedom of several rows depend on their basis; a canonical one
+        is taken unless the rows are to be used `as_given`.
+        """
         ...
 
 
@@ -78,13 +84,29 @@ def reference_for(fit: LMMFit, ddf: str | float | None = None) -> Reference:
     ----------
     fit : LMMFit
     ddf : str or float
-        ``"satterthwaite"`` (default), ``"kr"``, ``"containment"``, ``"residual"``, ``"z"``, or a number of
-        degrees of freedom.
+        ``"satterthwaite"`` (default), ``"kr"``, ``"containment"``, ``"residual"``, ``"z"``, a number of
+        degrees of freedom, or ``"auto"``: Satterthwaite, from the average information where the exact one
+        would cost more than a moment.
+
+    Raises
+    ------
+    OptionError
+        An unknown method, a number that is not positive, Kenward-Roger for a fit by maximum likelihood.
     """
-    if isinstance(ddf, (int, float)) and not isinstance(ddf, bool):
+    if isinstance(ddf, Real) and not isinstance(ddf, bool):
+        if not ddf > 0.0:
+            raise OptionError(f"ddf={ddf!r}: degrees of freedom must be positive")
         return _Constant(fit, "number", f"{ddf:g} degrees of freedom", float(ddf))
     name = "satterthwaite" if ddf is None else str(ddf).lower()
     name = _ALIASES.get(name, name)
+    if name == "satterthwaite" or name == "auto":
+        from mixedmodels.inference.satterthwaite import Satterthwaite
+
+        return Satterthwaite(fit)
+    if name == "kenward-roger":
+        from mixedmodels.inference.kenward_roger import KenwardRoger
+
+        return KenwardRoger(fit)
     if name == "z":
         return _Constant(fit, "z", "normal", math.inf)
     if name == "residual":
@@ -105,14 +127,12 @@ class _Constant:
     def df(self, L: np.ndarray) -> np.ndarray:
         return np.full(len(rows_of(L, self._fit.design.p)), self._df)
 
-    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None) -> FTest:
-        from scipy.special import chdtrc, fdtrc
-
-        F, rank = f_statistic(rows_of(L, self._fit.design.p), self._fit.beta, self.vcov, rhs)
+    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None, as_given: bool = False) -> FTest:
+        rows, values = row_basis(rows_of(L, self._fit.design.p), rhs, self.vcov)
+        F, rank = f_statistic(rows, self._fit.beta, self.vcov, values)
         if rank == 0:
             return FTest(math.nan, 0, math.nan, math.nan)
-        p = chdtrc(rank, rank * F) if math.isinf(self._df) else fdtrc(rank, self._df, F)
-        return FTest(F, rank, self._df, float(p))
+        return FTest(F, rank, self._df, f_tail(F, rank, self._df))
 
 
 def rows_of(L: np.ndarray, p: int) -> np.ndarray:
@@ -123,15 +143,60 @@ def rows_of(L: np.ndarray, p: int) -> np.ndarray:
     return rows
 
 
+def row_basis(L: np.ndarray, rhs: np.ndarray | None, vcov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Linearly independent rows that say the same as ``L beta = rhs``, and their right-hand sides.
+
+    L itself where its rows are independent. Dependence is judged with the coefficients in units of their
+    standard errors, so that it does not depend on the units of the covariates.
+
+    Parameters
+    ----------
+    L : ndarray, shape (r, p)
+    rhs : ndarray, shape (r,), or None
+        Zero by default.
+    vcov : ndarray, shape (p, p)
+
+    Raises
+    ------
+    OptionError
+        Rows that depend on others contradict them.
+    """
+    values = np.zeros(len(L)) if rhs is None else np.broadcast_to(np.asarray(rhs, dtype=float), (len(L),))
+    if L.shape[0] == 0 or L.shape[1] == 0:
+        return L[:0], values[:0]
+    scaled = L * np.sqrt(np.maximum(vcov.diagonal(), 0.0))
+    lengths = np.sqrt((scaled * scaled).sum(axis=1))
+    if (lengths > 0.0).all() and len(L) == 1:
+        return L, values
+    lengths[lengths == 0.0] = 1.0
+    left, sizes, _ = np.linalg.svd(scaled / lengths[:, None], full_matrices=False)
+    rank = int((sizes > 1e-9 * max(sizes[0], 1e-300)).sum()) if sizes[0] > 0.0 else 0
+    if rank == len(L):
+        return L, values
+    mixing = left[:, :rank].T / lengths
+    residual = values / lengths - left[:, :rank] @ (left[:, :rank].T @ (values / lengths))
+    if (np.abs(residual) > 1e-8 * max(float(np.abs(values / lengths).max()), 1e-300)).any():
+        raise OptionError(
+            "the hypotheses contradict each other: rows of L that depend on others have other right-hand "
+            "sides; remove them"
+        )
+    return mixing @ L, mixing @ values
+
+
 def f_statistic(
     L: np.ndarray, beta: np.ndarray, vcov: np.ndarray, rhs: np.ndarray | None = None
 ) -> tuple[float, int]:
-    """Wald quadratic form of ``L beta - rhs`` over its rank, and the rank (directions with variance)."""
-    d = L @ beta - (0.0 if rhs is None else np.asarray(rhs, dtype=float))
-    values, vectors = np.linalg.eigh(L @ vcov @ L.T)
-    kept = values > math.sqrt(np.finfo(float).eps) * max(values[-1], 0.0) if values.size else values > 0
-    rank = int(kept.sum())
+    """Wald quadratic form of ``L beta - rhs`` over the number of rows, and that number.
+
+    The rows must be independent; see `row_basis`.
+    """
+    rank = len(L)
     if rank == 0:
         return math.nan, 0
-    along = vectors[:, kept].T @ d
-    return float((along**2 / values[kept]).sum()) / rank, rank
+    d = L @ beta - (0.0 if rhs is None else np.asarray(rhs, dtype=float))
+    middle = L @ vcov @ L.T
+    scale = np.sqrt(middle.diagonal())
+    if not (scale > 0.0).all():
+        return math.nan, rank
+    d = d / scale
+    return float(d @ np.linalg.solve(middle / scale / scale[:, None], d)) / rank, rank

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mixedmodels.design import RandomTerm
     from mixedmodels.objective.lmm import LMMObjective
 
-__all__ = ["ComponentsPoint"]
+__all__ = ["ComponentsPoint", "component_directions", "with_error"]
 
 _RESIDUAL = "Residual"
 
@@ -114,13 +114,13 @@ class ComponentsPoint:
         directions = [*self._directions, self._relative]
         parts = self._objective.solver.components(self._factors, 2, directions, self._objective.reml)
         q = np.array([self._pair(parts.S, D) for D in directions])
-        return _with_error(np.asarray(parts.wpw), q, parts.pwrss)
+        return with_error(np.asarray(parts.wpw), q, parts.pwrss)
 
     @cached_property
     def _traces(self) -> np.ndarray:
         """``tr(PV_iPV_j)``, relative scale."""
         products, traces = self._objective.trace_products(self._factors, [*self._directions, self._relative])
-        return _with_error(products, traces, self._objective.nu)
+        return with_error(products, traces, self._objective.nu)
 
     def information(self, kind: str = "average") -> np.ndarray:
         """Information of the log-likelihood; its inverse estimates Var(kappa-hat).
@@ -151,12 +151,44 @@ class ComponentsPoint:
         return f"log-likelihood {self.loglik:.6f} at\n{rows}"
 
 
-def _with_error(products: np.ndarray, single: np.ndarray, total: float) -> np.ndarray:
-    """Replace the last direction G by the error, V - G, given the products with V: `single` and `total`."""
+def with_error(products: np.ndarray, single: np.ndarray, total: Any) -> np.ndarray:
+    """Replace the last direction G by the error, V - G, given the products with V: `single` and `total`.
+
+    The products may be numbers, shape (r, r), or matrices, shape (r, r, p, p) with [j, i] the transpose of
+    [i, j].
+    """
     out = products.copy()
-    out[-1, :-1] = out[:-1, -1] = single[:-1] - products[-1, :-1]
+    out[-1, :-1] = single[:-1] - products[-1, :-1]
+    out[:-1, -1] = single[:-1] - products[:-1, -1]
     out[-1, -1] = total - 2.0 * single[-1] + products[-1, -1]
     return out
+
+
+def component_directions(
+    objective: LMMObjective,
+) -> tuple[tuple[str, ...], list[list[np.ndarray | None]]]:
+    """Names of the free entries of the Sigma_b and the derivatives of V's random part in them.
+
+    Returns
+    -------
+    names : tuple of str, length r
+    directions : list over r of lists over terms
+        ``d Sigma_b / d entry``, (k, k), or None where the entry does not occur.
+
+    Raises
+    ------
+    OptionError
+        Terms share some of their parameters but not all.
+    """
+    terms = objective.design.terms
+    names: list[str] = []
+    directions: list[list[np.ndarray | None]] = []
+    for group in _tied(objective._map.index, objective._map.shared):
+        first = terms[group[0]]
+        for name, E, _ in _basis(first, np.zeros((first.k, first.k))):
+            names.append(f"{first.group}.{name}")
+            directions.append([E if b in group else None for b in range(len(terms))])
+    return tuple(names), directions
 
 
 def _in_order(terms: Sequence[RandomTerm], variances: Mapping[str, Any] | Sequence[Any]) -> list[Any]:

@@ -341,20 +341,55 @@ class LMMObjective:
         OptionError
             Unknown kind.
         """
+        joint = self.joint_information(theta, kind)
+        if self.sigma_fixed is not None:
+            return joint
+        return joint[:-1, :-1] - np.outer(joint[-1, :-1], joint[-1, :-1]) / self.nu
+
+    def joint_information(self, theta: np.ndarray, kind: str = "observed") -> np.ndarray:
+        r"""Information about :math:`(\theta, \log\sigma^2)` at the estimate of sigma, only beta profiled out.
+
+        The last row and column are :math:`(q_i/\sigma^2, \nu)`, with ``tr(K dS_i)`` for q_i/sigma^2 in the
+        expected information; the Schur complement of the last entry is `information`. For a fixed sigma
+        they are left out.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (n_theta,)
+        kind : {"observed", "average", "expected"}
+
+        Returns
+        -------
+        ndarray, shape (n_theta + 1, n_theta + 1)
+        """
         check_kind(kind)
         theta = self._map.check(theta)
+        factors = self._map.factors(theta)
+        derivatives = self._map.derivatives(theta)
+        directions = self._map.directions(factors, derivatives)
         if kind == "expected":
-            factors = self._map.factors(theta)
-            directions = self._map.directions(factors, self._map.derivatives(theta))
-            products, traces = self.trace_products(factors, directions)
-            return products if self.sigma_fixed is not None else products - np.outer(traces, traces) / self.nu
-        factors, derivatives, parts, directions = self._second_order(theta)
-        average = self._average(parts, directions)
-        if kind == "average":
-            return average
+            return self._bordered(*self.trace_products(factors, directions))
+        parts = self.solver.components(factors, 2, directions, self.reml)
         scale = gaussian_scale(parts.pwrss, self.nu, self.sigma_fixed)
-        products, _ = self.trace_products(factors, directions)
-        return average + scale * parts.wpw - products + self._map.curvature(self._M(parts), derivatives)
+        inner = scale * parts.wpw
+        if kind == "observed":
+            products, _ = self.trace_products(factors, directions)
+            inner = 2.0 * inner - products + self._map.curvature(self._M(parts), derivatives)
+        return self._bordered(inner, scale * _forms(parts, directions))
+
+    def _bordered(self, inner: np.ndarray, cross: np.ndarray) -> np.ndarray:
+        """The information of theta with the row and column of log sigma^2, unless sigma is fixed."""
+        if self.sigma_fixed is not None:
+            return inner
+        r = self.n_theta
+        out = np.empty((r + 1, r + 1))
+        out[:r, :r], out[r, :r], out[:r, r], out[r, r] = inner, cross, cross, self.nu
+        return out
+
+    def directions(self, theta: np.ndarray) -> list[list[np.ndarray | None]]:
+        """d Sigma_b / d theta_t: for each free parameter a list over terms, None where it does not occur."""
+        factors = self._map.factors(self._map.check(theta))
+        return self._map.directions(factors, self._map.derivatives(theta))
 
     def solution(self, theta: np.ndarray) -> Solution:
         """Estimates of beta and predictions of the random effects at theta."""
@@ -462,10 +497,15 @@ class LMMObjective:
         return factors, derivatives, self.solver.components(factors, 2, directions, self.reml), directions
 
     def _average(self, parts: Components, directions: list[list[np.ndarray | None]]) -> np.ndarray:
-        q = np.array(
-            [
-                sum(float(np.sum(S * dS)) for S, dS in zip(parts.S, row, strict=True) if dS is not None)
-                for row in directions
-            ]
-        )
+        q = _forms(parts, directions)
         return average_information(parts.wpw, q, parts.pwrss, self.nu, self.sigma_fixed)
+
+
+def _forms(parts: Components, directions: list[list[np.ndarray | None]]) -> np.ndarray:
+    """``y'P V_i P y`` for each direction."""
+    return np.array(
+        [
+            sum(float(np.sum(S * dS)) for S, dS in zip(parts.S, row, strict=True) if dS is not None)
+            for row in directions
+        ]
+    )

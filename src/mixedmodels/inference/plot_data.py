@@ -1,0 +1,180 @@
+"""The numbers behind the plots of a fit: plain columns, one function per kind of plot."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.errors import OptionError
+from mixedmodels.fit.ranef import conditional_sds, level_array
+from mixedmodels.fit.wald import normal_quantile
+
+if TYPE_CHECKING:
+    from mixedmodels.fit.result import LMMFit
+
+__all__ = [
+    "caterpillar_data",
+    "find_term",
+    "qq_data",
+    "ranef_qq_data",
+    "residual_data",
+    "scale_location_data",
+    "shrinkage_data",
+    "smooth",
+]
+
+_BINS = 200
+
+
+def smooth(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A smoothing spline (generalised cross-validation) through means of y over up to 200 bins of x.
+
+    Returns
+    -------
+    x, y : ndarray
+        Points of the curve; empty where x has fewer than six distinct values.
+    """
+    from scipy.interpolate import make_smoothing_spline
+
+    order = np.argsort(x, kind="stable")
+    x, y = x[order], y[order]
+    edges = np.unique(np.linspace(0, x.size, min(_BINS, x.size) + 1).astype(int))
+    starts = edges[:-1]
+    counts = np.diff(edges).astype(float)
+    centres = np.add.reduceat(x, starts) / counts
+    means = np.add.reduceat(y, starts) / counts
+    distinct, place = np.unique(centres, return_inverse=True)
+    if distinct.size < 6 or np.min(np.diff(distinct)) <= 1e-12 * np.ptp(distinct):
+        gaps = np.concatenate([[True], np.diff(distinct) > 1e-9 * max(np.ptp(distinct), 1e-300)])
+        place = (np.cumsum(gaps) - 1)[place]
+    if int(place.max(initial=0)) < 5:
+        return np.empty(0), np.empty(0)
+    weights = np.bincount(place, counts)
+    at = np.bincount(place, counts * centres) / weights
+    level = np.bincount(place, counts * means) / weights
+    grid = np.linspace(at[0], at[-1], 101)
+    # in units of order one: the spline's cross-validation is not invariant to scale in finite precision
+    width, height = np.ptp(at), float(np.std(level)) or 1.0
+    curve = make_smoothing_spline((at - at[0]) / width, level / height, w=weights / weights.mean())
+    return grid, curve((grid - at[0]) / width) * height
+
+
+def residual_data(fit: LMMFit, kind: str = "response") -> dict[str, np.ndarray]:
+    """Columns fitted, residual: rows of the fit with a residual."""
+    fitted, residual = fit.fitted(), fit.residuals(kind)
+    known = np.isfinite(fitted) & np.isfinite(residual)
+    return {"fitted": fitted[known], "residual": residual[known]}
+
+
+def scale_location_data(fit: LMMFit) -> dict[str, np.ndarray]:
+    """Columns fitted, root: square root of the absolute scaled residual."""
+    columns = residual_data(fit, "scaled")
+    return {"fitted": columns["fitted"], "root": np.sqrt(np.abs(columns["residual"]))}
+
+
+def qq_data(sample: np.ndarray, level: float = 0.95) -> dict[str, np.ndarray]:
+    """Columns theoretical, sample, low, high: a normal quantile plot with pointwise limits.
+
+    The i-th order statistic of n uniform numbers is Beta(i, n + 1 - i); its quantiles, taken through the
+    normal quantile function and the line through the quartiles, are the limits.
+    """
+    from scipy.special import betaincinv, ndtri
+
+    sample = np.sort(sample[np.isfinite(sample)])
+    n = sample.size
+    if n < 2:
+        raise OptionError("a quantile plot needs two or more values")
+    i = np.arange(1, n + 1)
+    theoretical = ndtri((i - 0.5) / n)
+    quartiles = np.quantile(sample, [0.25, 0.75], method="hazen")
+    slope = (quartiles[1] - quartiles[0]) / (2.0 * 0.6744897501960817)
+    middle = quartiles.mean()
+    tail = 0.5 * (1.0 - level)
+    low = middle + slope * ndtri(betaincinv(i, n + 1 - i, tail))
+    high = middle + slope * ndtri(betaincinv(i, n + 1 - i, 1.0 - tail))
+    return {"theoretical": theoretical, "sample": sample, "line": middle + slope * theoretical,
+            "low": low, "high": high}  # fmt: skip
+
+
+def find_term(fit: LMMFit, group: Any = None) -> int:
+    """Position of the random term on `group`: a group name, a position, or None for the first."""
+    terms = fit.design.terms
+    if not terms:
+        raise OptionError("the model has no random effects")
+    if group is None:
+        return 0
+    if isinstance(group, (int, np.integer)) and not isinstance(group, bool):
+        if 0 <= group < len(terms):
+            return int(group)
+    else:
+        for position, term in enumerate(terms):
+            if term.group == group:
+                return position
+    raise OptionError(
+        f"{group!r} is not a random term of the model; write a group "
+        f"({', '.join(dict.fromkeys(term.group for term in terms))}) or a position from 0 to {len(terms) - 1}"
+    )
+
+
+def caterpillar_data(fit: LMMFit, group: Any = None, level: float = 0.95) -> dict[str, Any]:
+    """Columns level, term, estimate, sd, conf_low, conf_high: conditional modes with normal limits."""
+    position = find_term(fit, group)
+    term = fit.design.terms[position]
+    b = np.asarray(fit._b[position])
+    sd = conditional_sds(fit.conditional_covariance(position), 1.0)
+    half = normal_quantile(level) * sd
+    return {
+        "level": [str(value) for value in np.repeat(level_array(term), term.k).tolist()],
+        "term": list(term.names) * term.m,
+        "estimate": b.ravel(),
+        "sd": sd.ravel(),
+        "conf_low": (b - half).ravel(),
+        "conf_high": (b + half).ravel(),
+    }
+
+
+def ranef_qq_data(fit: LMMFit, group: Any = None, level: float = 0.95) -> dict[str, Any]:
+    """Columns term, theoretical, sample, line, low, high: a normal quantile plot per column of a term."""
+    position = find_term(fit, group)
+    term = fit.design.terms[position]
+    parts = [qq_data(np.asarray(fit._b[position])[:, j], level) for j in range(term.k)]
+    out: dict[str, Any] = {"term": [name for name in term.names for _ in range(term.m)]}
+    out.update({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    return out
+
+
+def shrinkage_data(fit: LMMFit, group: Any = None) -> dict[str, Any]:
+    """Columns level, term, within, shrunken: least squares within each level, and the conditional modes.
+
+    Within a level the least-squares effects minimise ``|W^(1/2) (y - X beta - Z_other b_other - Z b_l)|^2``
+    at the estimates of beta and of the other terms; NaN where the level's rows cannot determine them.
+    """
+    position = find_term(fit, group)
+    design = fit.design
+    term = design.terms[position]
+    b = np.asarray(fit._b[position])
+    Z = np.ones((design.n, 1)) if term.Z is None else np.asarray(term.Z)
+    own = np.einsum("ij,ij->i", Z, b[term.codes])
+    rest = np.asarray(design.y) - np.asarray(fit._linear_predictor()) + own
+    w = np.ones(design.n) if design.weights is None else np.asarray(design.weights)
+    gram = np.zeros((term.m, term.k, term.k))
+    right = np.zeros((term.m, term.k))
+    for a in range(term.k):
+        right[:, a] = np.bincount(term.codes, w * Z[:, a] * rest, minlength=term.m)
+        for c in range(a + 1):
+            gram[:, a, c] = gram[:, c, a] = np.bincount(term.codes, w * Z[:, a] * Z[:, c], minlength=term.m)
+    scale = np.sqrt(np.maximum(np.einsum("mii->mi", gram), 1e-300))
+    unit = gram / (scale[:, :, None] * scale[:, None, :])
+    values, vectors = np.linalg.eigh(unit)
+    full = values[:, 0] > 1e-10 * values[:, -1]
+    safe = np.where(values > 1e-10 * values[:, -1:], values, math.inf)
+    solved = np.einsum("mij,mj->mi", vectors, np.einsum("mji,mj->mi", vectors, right / scale) / safe) / scale
+    solved[~full] = np.nan
+    return {
+        "level": [str(value) for value in np.repeat(level_array(term), term.k).tolist()],
+        "term": list(term.names) * term.m,
+        "within": solved.ravel(),
+        "shrunken": b.ravel(),
+    }

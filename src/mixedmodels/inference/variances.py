@@ -1,0 +1,118 @@
+"""How well the variance parameters are known, and how the covariance of the fixed effects depends on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.errors import NotImplementedYetError
+
+if TYPE_CHECKING:
+    from mixedmodels.fit.result import LMMFit
+
+__all__ = ["check_structures", "fixed_products", "parameter_covariance", "vcov_derivatives"]
+
+# Directions whose information is this small, relative to the largest after scaling, are not identified.
+_IDENTIFIED = 1e-9
+
+
+def check_structures(fit: LMMFit, method: str) -> None:
+    """Refuse fits whose random part is one function of theta for all random effects."""
+    if not hasattr(fit.objective, "joint_information"):
+        raise NotImplementedYetError(
+            f"ddf={method!r} is not available for a covariance given as a function of theta; use "
+            'ddf="residual", "z" or a number'
+        )
+
+
+def parameter_covariance(information: np.ndarray) -> tuple[np.ndarray, int]:
+    """Covariance of variance parameters, twice the inverse of the criterion's Hessian.
+
+    Where the Hessian is singular (a parameter that changes nothing, as the rest of a factor whose column is
+    zero) it is inverted on the directions that are identified: the others have no influence on V.
+
+    Parameters
+    ----------
+    information : ndarray, shape (r, r)
+        In units of -2 log-likelihood.
+
+    Returns
+    -------
+    covariance : ndarray, shape (r, r)
+    dropped : int
+        Directions left out.
+    """
+    diagonal = information.diagonal()
+    if not (diagonal > 0.0).all():
+        diagonal = np.where(diagonal > 0.0, diagonal, 1.0)
+    scale = 1.0 / np.sqrt(diagonal)
+    values, vectors = np.linalg.eigh(information * scale * scale[:, None])
+    kept = values > _IDENTIFIED * max(values[-1], 1.0) if len(values) else values > 0.0
+    half = (vectors[:, kept] * np.sqrt(2.0 / values[kept])) * scale[:, None]
+    return half @ half.T, int(len(values) - kept.sum())
+
+
+def fixed_products(fit: LMMFit, directions: Any, second: bool) -> Any:
+    """``X'V^-1X``, ``X'V^-1 V_i V^-1X`` and, if `second`, ``X'V^-1 V_i V^-1 V_j V^-1X`` at sigma = 1."""
+    factors = [np.array(factor) for factor in fit._factors]
+    solver = fit.solver
+    if not hasattr(solver, "fixed_products"):
+        return _dense(fit.design, factors, directions)
+    return solver.fixed_products(factors, directions, second=second)
+
+
+def _dense(design: Any, factors: Any, directions: Any) -> Any:  # until every solver has it
+    from types import SimpleNamespace
+
+    from mixedmodels.solver.dense import DenseSolver
+
+    solver = DenseSolver(design)
+    state = solver._penalized(factors)
+    ViX = state.ViQ @ solver._fixed.R
+    X = solver._fixed.Q @ solver._fixed.R
+    H = solver._Z.T @ ViX
+    K = solver.full_K(factors, False)
+    images: Any = []
+    for direction in directions:
+        out = np.zeros_like(H)
+        for term, rows, A, dS in zip(
+            solver._terms, solver._slices, solver._relationship, direction, strict=True
+        ):
+            if dS is not None:
+                block = np.einsum("akp,kl->alp", H[rows].reshape(term.m, term.k, -1), dS)
+                if A is not None:
+                    block = np.einsum("ab,bkp->akp", A, block)
+                out[rows] = block.reshape(-1, H.shape[1])
+        images.append(out)
+    images = np.array(images).reshape(len(images), *H.shape)
+    return SimpleNamespace(
+        XVX=X.T @ ViX,
+        HDH=np.einsum("qa,iqb->iab", H, images),
+        HDKDH=np.einsum("iqa,qs,jsb->ijab", images, K, images, optimize=True),
+    )
+
+
+def vcov_derivatives(vcov: np.ndarray, HDH: np.ndarray, sigma2: float, estimated: bool = True) -> np.ndarray:
+    r"""Derivatives of ``Phi = sigma^2 C`` in the relative variance parameters and in log sigma^2.
+
+    .. math:: \partial\Phi/\partial\theta_i = \sigma^2 C (X'V^{-1} V_i V^{-1}X) C
+              = \Phi\, (H' D_i H)\, \Phi / \sigma^2, \qquad
+              \partial\Phi/\partial\log\sigma^2 = \Phi .
+
+    Parameters
+    ----------
+    vcov : ndarray, shape (p, p)
+        Phi.
+    HDH : ndarray, shape (r, p, p)
+    sigma2 : float
+        The residual variance.
+    estimated : bool
+        Whether sigma is a parameter; if it is held fixed the last derivative is left out.
+
+    Returns
+    -------
+    ndarray, shape (r + 1, p, p)
+    """
+    out = vcov @ HDH @ vcov / sigma2
+    return np.concatenate([out, vcov[None]]) if estimated else out

@@ -469,6 +469,42 @@ def test_42_dates_are_days(sleep):
 # ----------------------------------------------------------------------------------------------- other
 
 
+def test_43_restricted_likelihoods_only_where_the_fixed_parts_span_the_same_space(sleep):
+    # lme4's anova always refits, nlme only warns; here the column spaces decide
+    small, large = mm.lmm("Reaction ~ 1 + (Days | Subject)", sleep), mm.lmm(SLEEP, sleep)
+    table = mm.compare(small, large)
+    assert any("refitted by maximum likelihood because their fixed parts differ" in n for n in table.notes)
+    assert table["statistic"][1] == pytest.approx(23.5365374978819, rel=1e-7)
+    with pytest.raises(mm.OptionError, match="fixed parts differ"):
+        mm.compare(small, large, refit=False)
+    weeks = sleep.assign(weeks=sleep["Days"] / 7 - 1)
+    other_coding = mm.lmm("Reaction ~ weeks + (1 | Subject)", weeks)
+    kept = mm.compare(other_coding, mm.lmm(SLEEP, weeks))
+    assert not any("refitted" in note for note in kept.notes)
+    assert kept["statistic"][1] == pytest.approx(42.83681343643, rel=1e-8)
+
+
+def test_44_a_variance_of_zero_is_on_the_boundary(sleep):
+    fit = mm.lmm("Reaction ~ Days + (1 | Subject)", sleep.iloc[:50])
+    plain = fit.test_random()
+    assert any("conservative" in note for note in plain.notes)
+    mixture = fit.test_random(method="mixture")["p_value"][1]
+    assert mixture == pytest.approx(0.5 * plain["p_value"][1], rel=1e-12)
+    zero = mm.lmm("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff", backend="pandas"))
+    p = {
+        method: zero.test_random(method=method, **options)["p_value"][1]
+        for method, options in {
+            "lrt": {},
+            "rlrt": {"n": 20_000, "seed": 1},
+            "bootstrap": {"n": 2000, "seed": 1},
+        }.items()
+    }
+    # exactRLRT of RLRsim: 0.0039; chi-squared with one degree of freedom: 0.0116
+    assert p["rlrt"] == pytest.approx(0.0039, abs=0.002)
+    assert p["bootstrap"] == pytest.approx(0.0039, abs=0.006)
+    assert p["lrt"] == pytest.approx(0.0116, abs=1e-4)
+
+
 def test_45_models_on_different_rows(sleep):
     a = mm.lmm("Reaction ~ Days + (Days | Subject)", sleep, reml=False)
     b = mm.lmm("Reaction ~ Days + (1 | Subject)", sleep.iloc[:-1], reml=False)
@@ -477,6 +513,9 @@ def test_45_models_on_different_rows(sleep):
     c = mm.lmm("Reaction ~ Days + (1 | Subject)", sleep.assign(Reaction=sleep["Reaction"] + 1), reml=False)
     with pytest.raises(mm.DataError, match="response"):
         mm.compare(a, c)
+    d = mm.lmm("Reaction ~ Days + (1 | Subject)", sleep, reml=False, weights=np.linspace(1, 2, 180))
+    with pytest.raises(mm.DataError, match="weights"):
+        mm.compare(a, d)
 
 
 @pytest.mark.slow

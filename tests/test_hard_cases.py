@@ -563,6 +563,33 @@ def test_62_parameters_are_counted_once(sleep):
     assert mm.lmm(SLEEP, sleep, sigma=25.0).df_model == 5
 
 
+def test_57_failed_replicates_are_counted_not_swallowed(sleep):
+    fit = mm.lmm(SLEEP, sleep)
+
+    def simulator(fit, rng):
+        y = fit.simulate(1, seed=rng)[:, 0]
+        return np.where(rng.random() < 0.25, np.nan, y)
+
+    boot = fit.bootstrap(60, seed=2, simulator=simulator)
+    failed = len(boot.failures)
+    assert 0 < failed < 60 and len(boot) == 60
+    assert np.isnan(boot["Days"]).sum() == failed
+    for table in (boot.summary(), boot.confint(), boot.hdi()):
+        assert f"{failed} of 60 failed" in str(table)
+
+
+def test_58_simulation_draws_new_effects_by_default(sleep):
+    """The same default and the same word in simulate and bootstrap; predict conditions on the effects."""
+    fit = mm.lmm(SLEEP, sleep)
+    np.testing.assert_array_equal(fit.predict(), fit.fitted())
+    spread = fit.simulate(400, seed=1).std(axis=1).mean()
+    held = fit.simulate(400, seed=1, new_effects=False).std(axis=1).mean()
+    assert held == pytest.approx(fit.sigma, rel=0.05) and spread > 1.5 * held
+    assert fit.bootstrap(60, seed=1)["Days"].std() > 1.5 * (
+        fit.bootstrap(60, seed=1, new_effects=False)["Days"].std()
+    )
+
+
 def test_63_perfect_fit():
     df = pd.DataFrame({"g": np.repeat(np.arange(5), 4), "x": np.tile(np.arange(4.0), 5)})
     df["y"] = 2 + 3 * df["x"]
@@ -580,6 +607,13 @@ def test_64_the_same_twice(sleep):
         assert a.criterion == b.criterion
         assert np.array_equal(a.theta, b.theta)
         assert np.array_equal(a.beta, b.beta)
+
+
+def test_64_the_same_seed_the_same_draws(sleep):
+    fit = mm.lmm(SLEEP, sleep)
+    one = fit.bootstrap(130, seed=9, n_jobs=1)
+    for n_jobs in (2, 4):
+        np.testing.assert_array_equal(fit.bootstrap(130, seed=9, n_jobs=n_jobs).draws, one.draws)
 
 
 def test_permuting_rows_changes_nothing(sleep):

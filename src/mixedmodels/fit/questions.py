@@ -448,7 +448,7 @@ class Questions:
 
         return FitPlots(self)
 
-    def summary(self, correlation: bool | None = None, ddf: str | float = "satterthwaite") -> Summary:
+    def summary(self, correlation: bool | None = None, ddf: str | float = "auto") -> Summary:
         """The summary as a frozen object that prints and renders to HTML, LaTeX and Markdown.
 
         Parameters
@@ -457,11 +457,12 @@ class Questions:
             Show the correlations of the fixed effects; by default for 2 to 12 coefficients.
         ddf : str or float
             Degrees of freedom of the t tests: ``"satterthwaite"``, ``"kr"``, ``"containment"``,
-            ``"residual"``, ``"z"`` or a number.
+            ``"residual"``, ``"z"`` or a number. ``"auto"`` is Satterthwaite, in large models with crossed
+            factors from the average information, which a note then says.
         """
         from mixedmodels.report.summary import summarize
 
-        return summarize(self, correlation)
+        return summarize(self, correlation, ddf)
 
     def __str__(self) -> str:
         return str(self.summary())
@@ -482,7 +483,7 @@ class Questions:
         effects: str | Sequence[str] = ("fixed", "ran_pars"),
         conf_int: bool = False,
         level: float = 0.95,
-        ddf: str | float = "satterthwaite",
+        ddf: str | float = "auto",
         conf_method: str = "wald",
     ) -> Any:
         """Estimates as a table.
@@ -498,14 +499,14 @@ class Questions:
         level : float
             Confidence level.
         ddf : str or float
-            Degrees of freedom of the fixed effects.
+            Degrees of freedom of the fixed effects, as in `summary`.
         conf_method : {"wald", "profile", "bootstrap"}
             Where the limits of ``fixed`` and ``ran_pars`` come from; Wald limits use `ddf` and leave
             ``ran_pars`` without limits.
         """
         from mixedmodels.report.tidy import tidy_columns
 
-        return self._native(tidy_columns(self, effects, conf_int, level))
+        return self._native(tidy_columns(self, effects, conf_int, level, ddf, conf_method))
 
     def glance(self) -> Any:
         """One row about the model: nobs, sigma, loglik, criterion, deviance, aic, bic, aicc, df_model, ..."""

@@ -28,6 +28,7 @@ _COLUMNS = (
     "conf_low",
     "conf_high",
 )
+_CONF_METHODS = ("wald", "profile", "bootstrap")
 _EAGER = ("pandas", "polars", "pyarrow", "modin", "cudf")
 
 
@@ -100,50 +101,68 @@ def tidy_columns(
     effects: str | Sequence[str] = ("fixed", "ran_pars"),
     conf_int: bool = False,
     level: float = 0.95,
+    ddf: str | float = "auto",
+    conf_method: str = "wald",
 ) -> dict[str, list[Any]]:
     """Columns effect, group, term, estimate, std_error, statistic, df, p_value, conf_low, conf_high.
 
-    Fixed effects carry the normal (Wald) statistic and p-value; df is infinite there. ``ran_pars`` are
+    Fixed effects carry t statistics with the degrees of freedom of `ddf`. ``ran_pars`` are
     standard deviations ``sd__x`` and correlations ``cor__x.z``; ``ran_vals`` the conditional modes with their
     conditional standard deviations, term ``level.name``; ``ran_coefs`` coefficients per level.
     """
-    from mixedmodels.fit.wald import normal_quantile, two_sided_p, wald_interval, wald_statistic
+    from mixedmodels.fit.wald import normal_quantile
 
     rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     quantile = normal_quantile(level)
+    if conf_method not in _CONF_METHODS:
+        raise OptionError(f"conf_method={conf_method!r} is unknown; available: {', '.join(_CONF_METHODS)}")
+    limits: dict[str, tuple[float, float]] = {}
+    if conf_int and conf_method != "wald":
+        table = fit.confint(conf_method, level)
+        for found in table.rows():
+            name = found["term"] if not found.get("group") else f"{found['group']}.{found['term']}"
+            limits[name] = (found["conf_low"], found["conf_high"])
 
     def add(
-        effect: str, group: str | None, term: str, estimate: float, se: float = math.nan, test: bool = False
+        effect: str,
+        group: str | None,
+        term: str,
+        estimate: float,
+        test: tuple[float, ...] = (math.nan,) * 4,
+        within: tuple[float, float] = (math.nan, math.nan),
     ) -> None:
-        low, high = wald_interval(estimate, se, quantile) if conf_int and se == se else (math.nan, math.nan)
-        statistic = wald_statistic(estimate, se) if test else math.nan
-        cells = (
-            effect,
-            group,
-            term,
-            estimate,
-            se,
-            statistic,
-            math.inf if test else math.nan,
-            two_sided_p(statistic),
-            low,
-            high,
-        )
+        cells = (effect, group, term, estimate, *test, *within)
         for column, cell in zip(rows.values(), cells, strict=True):
             column.append(cell)
 
+    def limits_of(term: str, group: str | None = None) -> tuple[float, float]:
+        return limits.get(term if group is None else f"{group}.{term}", (math.nan, math.nan))
+
     for effect in _effects(effects):
         if effect == "fixed":
-            for term, estimate in fit.fixef.items():
-                add(effect, None, term, estimate, fit.se[term], test=True)
+            from mixedmodels.inference.coefficients import coefficient_values
+            from mixedmodels.inference.tails import t_quantile
+
+            tests = coefficient_values(fit, ddf)
+            columns = (tests.std_error, tests.statistic, tests.df, tests.p_value)
+            numbers = zip(*columns, strict=True)
+            for term, estimate, test in zip(fit.design.x_names, fit.beta.tolist(), numbers, strict=True):
+                within = limits_of(term)
+                if conf_int and conf_method == "wald":
+                    half = t_quantile(level, test[2]) * test[0]
+                    within = (estimate - half, estimate + half)
+                add(effect, None, term, estimate, test, within)
         elif effect == "ran_pars":
             for part in fit.varcorr.terms:
                 for name, sd in zip(part.names, part.sds, strict=True):
-                    add(effect, part.group, f"sd__{name}", sd)
+                    term = f"sd__{name}"
+                    add(effect, part.group, term, sd, within=limits_of(term, part.group))
                 for i, row in enumerate(part.correlations()):
                     for j, value in enumerate(row):
-                        add(effect, part.group, f"cor__{part.names[j]}.{part.names[i]}", value)
-            add(effect, "Residual", "sd__Observation", fit.sigma)
+                        term = f"cor__{part.names[j]}.{part.names[i]}"
+                        add(effect, part.group, term, value, within=limits_of(term, part.group))
+            term = "sd__Observation"
+            add(effect, "Residual", term, fit.sigma, within=limits_of(term, "Residual"))
         elif effect == "ran_vals":
             _add_levels(rows, effect, fit.ranef_columns(condvar=True), quantile if conf_int else None)
         else:

@@ -105,7 +105,8 @@ def tidy_columns(
 
     Fixed effects carry the normal (Wald) statistic and p-value; df is infinite there. ``ran_pars`` are
     standard deviations ``sd__x`` and correlations ``cor__x.z``; ``ran_vals`` the conditional modes with their
-    conditional standard deviations, term ``level.name``; ``ran_coefs`` coefficients per level.
+    conditional standard deviations, term ``level.name``; ``ran_coefs`` coefficients per level with the
+    standard deviation of the error of beta plus b.
     """
     from mixedmodels.fit.wald import normal_quantile, two_sided_p, wald_interval, wald_statistic
 
@@ -147,7 +148,7 @@ def tidy_columns(
         elif effect == "ran_vals":
             _add_levels(rows, effect, fit.ranef_columns(condvar=True), quantile if conf_int else None)
         else:
-            _add_levels(rows, effect, fit.coef_columns(), None)
+            _add_levels(rows, effect, fit.coef_columns(condvar=True), quantile if conf_int else None)
     if not conf_int:
         del rows["conf_low"], rows["conf_high"]
     return rows

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mixedmodels.fit.save import load
     from mixedmodels.formula import formula_from_lists
     from mixedmodels.inference.compare import compare
+    from mixedmodels.inference.power import power
     from mixedmodels.model import LinearMixedModel
     from mixedmodels.optimize.control import Control
 
@@ -64,10 +65,12 @@ __all__ = [
     "lmm",
     "load",
     "load_dataset",
+    "power",
     "simulate",
 ]
 
 _HOMES = {
+    "power": "mixedmodels.inference.power",
     "compare": "mixedmodels.inference.compare",
     "lmm": "mixedmodels.api",
     "LinearMixedModel": "mixedmodels.model",

@@ -209,9 +209,8 @@ def test_limits_by_bootstrap_are_those_of_confint(fit, monkeypatch):
     def confint(self, method, level, **options):
         assert (method, level, options) == ("bootstrap", 0.9, {"n": 50, "seed": 1})
         groups, terms = zip(*names, strict=True)
-        return result_table(
-            "", {"term": terms, "group": groups, "conf_low": [1.0, 2, 3], "conf_high": [4.0, 5, 6]}
-        )
+        limits = {"conf_low": [1.0, 2.0, 3.0], "conf_high": [4.0, 5.0, 6.0]}
+        return result_table("", {"term": terms, "group": groups, **limits})
 
     monkeypatch.setattr(type(fit), "confint", confint)
     frame = fit.tidy(conf_int=True, conf_method="bootstrap", level=0.9, n=50, seed=1).set_index("term")

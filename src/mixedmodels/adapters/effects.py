@@ -48,8 +48,11 @@ def marginaleffects(fit: LMMFit, re_form: Any = "population", data: Any = None, 
     --------
     >>> import mixedmodels as mm
     >>> fit = mm.lmm("Reaction ~ Days + (Days | Subject)", mm.load_dataset("sleepstudy", backend="polars"))
-    >>> model = mm.adapters.marginaleffects(fit)            # doctest: +SKIP
-    >>> marginaleffects.avg_slopes(model, variables="Days")  # doctest: +SKIP
+    >>> model = mm.adapters.marginaleffects(fit)  # doctest: +SKIP
+    >>> import marginaleffects as me  # doctest: +SKIP
+    >>> me.avg_slopes(model, variables="Days")["estimate"]  # doctest: +SKIP
+    >>> me.predictions(model, newdata=me.datagrid(model, Days=[0, 9]))  # doctest: +SKIP
+    >>> me.avg_predictions(model, by="Days", vcov="kr")  # doctest: +SKIP
     """
     if fit.formula is None:
         raise OptionError("a model made from matrices has no formula from which marginaleffects can predict")

@@ -346,7 +346,7 @@ def test_wrong_options(sleepstudy, changes, text):
 
 def test_wrong_arguments_of_methods(fit):
     with pytest.raises(mm.OptionError, match="residual kind"):
-        fit.residuals("studentised")
+        fit.residuals("deviance")
     with pytest.raises(mm.OptionError, match="term must"):
         fit.conditional_covariance(3)
 

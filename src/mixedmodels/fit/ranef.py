@@ -118,7 +118,7 @@ def _coefficient_groups(design: Design) -> list[tuple[str, list[str], list[int]]
 
 
 def coefficient_sds(design: Design, solver: Any, factors: Sequence[Any]) -> np.ndarray:
-    """Relative standard errors of the rows of `coefficient_columns` (times sigma they are standard errors)."""
+    """Standard errors of the rows of `coefficient_columns` over sigma."""
     relative = [np.array(factor) for factor in factors]
     out = []
     for _, names, positions in _coefficient_groups(design):

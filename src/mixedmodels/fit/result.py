@@ -479,7 +479,9 @@ class LMMFit(Questions):
         kind : str
             ``"response"`` (or ``"conditional"``): y minus the fitted values; ``"marginal"``: y minus the
             fixed part; ``"pearson"``: response residuals times the square root of the weight; ``"scaled"``
-            (or ``"normalized"``): Pearson residuals over sigma.
+            (or ``"normalized"``): Pearson residuals over sigma; ``"standardized"``: over their own standard
+            deviations, ``sigma sqrt(1 - leverage)`` (what lme4 calls rstudent); ``"studentized"``: the same
+            with the sigma estimated without the row.
 
         Returns
         -------
@@ -490,6 +492,8 @@ class LMMFit(Questions):
         return self._rows(self._residuals(values.check_residual_kind(kind)))
 
     def _residuals(self, kind: str) -> np.ndarray:
+        if kind in ("standardized", "studentized"):
+            return self._leverage_residuals(kind)
         eta = self._linear_predictor("population" if kind == "marginal" else None)
         sigma = self.sigma if kind in ("scaled", "normalized") else 1.0
         return values.residuals(self.design.y, eta, self.design.weights, sigma, kind)
@@ -518,7 +522,7 @@ class LMMFit(Questions):
         r"""Responses drawn from the model, :math:`y^* = X\beta + o + Zb^* + e^*`.
 
         Unlike `predict`, which conditions on the estimated random effects, `simulate` draws them anew unless
-        told otherwise: both take all random effects of the model, and `re_form` names the same choice in both.
+        told otherwise. Both take all random effects of the model; `re_form` names the same choice in both.
 
         Parameters
         ----------

@@ -1,6 +1,6 @@
 r"""Responses drawn from a model: from a fit, for its own rows or new ones.
 
-y = X beta + offset + sum_b Z_b b_b + e,    b_b ~ N(0, sigma^2 (A_b kron Sigma_b)),  e_i ~ N(0, sigma^2 / w_i).
+y = X beta + offset + sum_b Z_b b_b + e,  b_b ~ N(0, sigma^2 (A_b kron Sigma_b)), e_i ~ N(0, sigma^2/w_i).
 """
 
 from __future__ import annotations
@@ -247,8 +247,8 @@ def simulate_responses(
         codes, Z = rows[position]
         if codes.size and int(codes.max()) >= design.terms[position].m:
             raise DataError(
-                f"grouping factor {design.terms[position].group!r} has levels that the fit has not seen: they "
-                "have no estimated effect to keep; draw it anew (new_effects) or leave it out (re_form)"
+                f"grouping factor {design.terms[position].group!r} has levels that the fit has not seen: "
+                "they have no estimated effect to keep; draw it anew (new_effects) or leave it out (re_form)"
             )
         base += values.term_contribution(codes, Z, fit._b[position], columns)
     terms = []

@@ -126,7 +126,7 @@ def encode_new(
 
     codes: dict[int, np.ndarray] = {}
     Zs: dict[Any, np.ndarray] = {}
-    terms: list[tuple[np.ndarray, np.ndarray | None] | None] = [None] * len(encoding.bars)
+    terms: list[tuple[Any, np.ndarray | None] | None] = [None] * len(encoding.bars)
     for b in sorted({*wanted, *only}):
         g = encoding.bar_groups[b]
         if b in wanted and g not in codes:

@@ -130,7 +130,8 @@ def _verdict(columns: dict[str, list[Any]], fit: LMMFit, best: Any, failed: dict
     if above:
         agree = max(above) < 1e-3
         notes.append(
-            f"{len(above)} of {len(columns['method'])} methods converged; their criteria are within {max(above):.2g}"
+            f"{len(above)} of {len(columns['method'])} methods converged; their criteria are within "
+            + f"{max(above):.2g}"
             + ("" if agree else ": they do not agree, trust the smallest and simplify the random part")
         )
     if fit.criterion - best.criterion > 1e-4:

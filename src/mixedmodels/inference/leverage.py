@@ -40,8 +40,8 @@ def leverage(fit: LMMFit) -> np.ndarray:
     >>> import mixedmodels as mm
     >>> fit = mm.lmm("Reaction ~ Days + (Days | Subject)", mm.load_dataset("sleepstudy", backend="dict"))
     >>> h = fit.leverage()
-    >>> h[:3].round(4).tolist(), round(h.sum(), 2)
-    ([0.2293, 0.1697, 0.1268], 28.98)
+    >>> h[:3].round(4).tolist(), round(float(h.sum()), 2)
+    ([0.2293, 0.1697, 0.1268], 29.02)
     """
     return fit._rows(np.array(leverages(fit)))
 

@@ -1,7 +1,8 @@
 r"""Standard errors, confidence and prediction intervals of predictions.
 
 With the error covariance of Henderson's equations, :math:`\sigma^2 C`, the prediction of
-:math:`\eta = x'\beta + z'b` has error variance :math:`\sigma^2 (x', z') C (x', z')'`, the part of known levels.
+:math:`\eta = x'\beta + z'b` has error variance
+:math:`\sigma^2 (x', z') C (x', z')'`, as far as its levels are known.
 To it come
 
 * for an effect of a new level, predicted by 0: :math:`\sigma^2 z'\Sigma z`,
@@ -119,14 +120,14 @@ def _notes(
             share += " (weight 1: give weights= for others)"
         notes.append(f"limits are for a new observation: the variance of random effects left out and {share}")
     if new:
-        notes.append(f"{new} effects of new levels are predicted by 0 and add their whole variance")
+        notes.append(f"effects of new levels ({new} in all) are predicted by 0 and add their whole variance")
     return notes
 
 
 def _left_out(fit: LMMFit, selection: Selection) -> list[tuple[int, Sequence[int]]]:
     """Terms and columns that the mean does not hold."""
     chosen = dict(selection)
-    out = []
+    out: list[tuple[int, Sequence[int]]] = []
     for position, term in enumerate(fit.design.terms):
         columns = chosen.get(position, ())
         rest = [] if columns is None else [j for j in range(term.k) if j not in columns]
@@ -377,8 +378,8 @@ class _Simulated(_Answer):
 
     A draw comes from the equations themselves: with :math:`b^* \sim N(0, \sigma^2 A \otimes \Sigma)`,
     :math:`e^* \sim N(0, \sigma^2/w)` and :math:`(\tilde\beta, \tilde b)` the solution for the response
-    :math:`y - Zb^* - e^*`, the pair :math:`(\tilde\beta, b^* + \tilde b)` has mean :math:`(\hat\beta, \hat b)`
-    and Henderson's error covariance (Matheron's rule).
+    :math:`y - Zb^* - e^*`, the pair :math:`(\tilde\beta, b^* + \tilde b)` has mean
+    :math:`(\hat\beta, \hat b)` and Henderson's error covariance (Matheron's rule).
     """
 
     def __init__(
@@ -408,7 +409,10 @@ class _Simulated(_Answer):
         )
         self.beta, self.b = _joint_draws(fit, self.draw_factors, sigmas, self.rng)
         source = "as estimated" if thetas is None else "from the bootstrap"
-        self.note = f"limits: quantiles of {self.n} joint draws of fixed and random effects; variance parameters {source}"
+        self.note = (
+            f"limits: quantiles of {self.n} joint draws of fixed and random effects; "
+            f"variance parameters {source}"
+        )
 
     def __call__(self, rows: NewDesign, weights: np.ndarray | None) -> dict[str, np.ndarray]:
         mean, ok = self.mean(rows)

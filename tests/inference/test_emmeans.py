@@ -22,8 +22,15 @@ def simulated(n=240, seed=4):
         + rng.normal(size=12)[g]
         + rng.normal(size=n)
     )
-    return {"y": y, "A": A.tolist(), "B": B.tolist(), "x": x, "flag": (x > 3).tolist(), "z": rng.normal(size=n),
-            "k": rng.integers(0, 4, n).astype(float), "g": [f"g{v}" for v in g]}  # fmt: skip
+    return {
+        "y": y,
+        "A": A.tolist(),
+        "B": B.tolist(),
+        "x": x,
+        "flag": (x > 3).tolist(),
+        "k": rng.integers(0, 4, n).astype(float),
+        "g": [f"g{v}" for v in g],
+    }
 
 
 DATA = simulated()
@@ -386,7 +393,9 @@ def test_a_value_outside_the_domain_is_named():
 
 def test_matrices_have_no_grid():
     X = np.column_stack([np.ones(240), DATA["x"]])
-    fit = mm.LinearMixedModel.from_matrices(DATA["y"], X, [np.array(DATA["g"])]).fit()
+    fit = mm.LinearMixedModel.from_matrices(
+        DATA["y"], X, [mm.RandomTerm("g", (), np.array(DATA["g"]), None, None, "us")]
+    ).fit()
     for call in (lambda: fit.emmeans("x"), lambda: fit.emtrends("1", "x"), fit.joint_tests):
         with pytest.raises(OptionError, match="marginal means need a formula"):
             call()

@@ -301,7 +301,10 @@ class Questions:
         """Contrasts of estimated marginal means: ``fit.emmeans(specs).contrast(method)``."""
         from mixedmodels.inference.emmeans import emmeans
 
-        keys = ("adjust", "level", "by", "interaction", "name")
+        keys = (
+            "adjust", "level", "by", "interaction", "simple", "name", "ratios",
+            "ref", "reverse", "scores", "max_degree",
+        )  # fmt: skip
         own = {key: options.pop(key) for key in keys if key in options}
         return emmeans(self, specs, **options).contrast(method, **own)
 

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
         OptionError,
         SolverError,
     )
+    from mixedmodels.fit.denovo import simulate
     from mixedmodels.fit.result import LMMFit
     from mixedmodels.fit.save import load
     from mixedmodels.formula import formula_from_lists
     from mixedmodels.inference.compare import compare
+    from mixedmodels.inference.power import power
     from mixedmodels.model import LinearMixedModel
     from mixedmodels.optimize.control import Control
 
@@ -63,9 +65,12 @@ __all__ = [
     "lmm",
     "load",
     "load_dataset",
+    "power",
+    "simulate",
 ]
 
 _HOMES = {
+    "power": "mixedmodels.inference.power",
     "compare": "mixedmodels.inference.compare",
     "lmm": "mixedmodels.api",
     "LinearMixedModel": "mixedmodels.model",
@@ -76,6 +81,7 @@ _HOMES = {
     "Control": "mixedmodels.optimize.control",
     "load_dataset": "mixedmodels.datasets",
     "dataset_names": "mixedmodels.datasets",
+    "simulate": "mixedmodels.fit.denovo",
     "describe_dataset": "mixedmodels.datasets",
 }
 

@@ -32,7 +32,6 @@ STEP = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
 UPWARDS = {
     "fit/questions.py": {"inference", "report"},
     "fit/result.py": {"report"},
-    "inference/compare.py": {"report"},
     "inference/table.py": {"report"},
 }
 

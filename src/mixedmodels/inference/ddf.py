@@ -68,8 +68,12 @@ class Reference(Protocol):
         """Degrees of freedom of each row of L, shape (r,)."""
         ...
 
-    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None) -> FTest:
-        """F test of all rows of L together; rows that depend on others are left out of the rank."""
+    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None, as_given: bool = False) -> FTest:
+        """F test of all rows of L together; rows that depend on others are left out of the rank.
+
+        Satterthwaite's denominator degrees of freedom of several rows depend on their basis; a canonical one
+        is taken unless the rows are to be used `as_given`.
+        """
         ...
 
 
@@ -123,7 +127,7 @@ class _Constant:
     def df(self, L: np.ndarray) -> np.ndarray:
         return np.full(len(rows_of(L, self._fit.design.p)), self._df)
 
-    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None) -> FTest:
+    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None, as_given: bool = False) -> FTest:
         rows, values = row_basis(rows_of(L, self._fit.design.p), rhs, self.vcov)
         F, rank = f_statistic(rows, self._fit.beta, self.vcov, values)
         if rank == 0:

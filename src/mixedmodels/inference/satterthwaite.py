@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.inference.ddf import FTest, f_statistic, row_basis, rows_of
+from mixedmodels.inference.hypotheses import echelon_mixing
 from mixedmodels.inference.tails import f_tail
 from mixedmodels.inference.variances import (
     check_structures,
@@ -68,12 +69,18 @@ class Satterthwaite:
         """Degrees of freedom of each row of L, shape (r,)."""
         return row_df(rows_of(L, self._fit.design.p), self.vcov, *self._parts)
 
-    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None) -> FTest:
-        """F test of all rows of L together."""
+    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None, as_given: bool = False) -> FTest:
+        """F test of all rows of L together.
+
+        The denominator degrees of freedom of Fai and Cornelius depend on the basis of the rows: on their
+        reduced row echelon form, so that equal hypotheses get equal answers, or on the rows `as_given`.
+        """
         rows, values = row_basis(rows_of(L, self._fit.design.p), rhs, self.vcov)
         F, rank = f_statistic(rows, self._fit.beta, self.vcov, values)
         if rank == 0:
             return FTest(math.nan, 0, math.nan, math.nan)
+        if not as_given and rank > 1:
+            rows = echelon_mixing(rows, np.sqrt(self.vcov.diagonal())) @ rows
         _, vectors = np.linalg.eigh(rows @ self.vcov @ rows.T)
         den_df = f_denominator(row_df(vectors.T @ rows, self.vcov, *self._parts))
         return FTest(F, rank, den_df, f_tail(F, rank, den_df))

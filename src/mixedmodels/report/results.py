@@ -22,6 +22,7 @@ _ESTIMATES = (
 )  # fmt: skip
 _P = ("p_value", "p_adjusted")
 _TWO = ("df", "ddf", "den_df")
+_CRITERIA = ("aic", "bic", "loglik")
 
 
 def format_p(value: float) -> str:
@@ -50,6 +51,10 @@ def text_table(result: ResultTable, digits: int = 4) -> Table:
         elif name in _P or name.endswith("p_value"):
             cells.append([format_p(value) for value in column.tolist()])
         elif name in _TWO:
+            values = column.tolist()
+            whole = all(value == round(value) for value in _floats(column) if abs(value) < 1e15)
+            cells.append([_plain(value, 0 if whole else 2) for value in values])
+        elif name in _CRITERIA:
             cells.append([_plain(value, 2) for value in column.tolist()])
         else:
             places = decimals_for(_floats(column), digits)

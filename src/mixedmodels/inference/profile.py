@@ -65,6 +65,7 @@ class Curve:
         if not len(self.value):
             return np.full(np.shape(x), math.nan)
         to = self.parameter.scale.to
+        x = np.asarray(x, dtype=float)
         inside = (x >= self.value[0]) & (x <= self.value[-1])
         u = to(np.where(inside, x, self.value[0]))
         return np.where(inside, hermite(to(self.value), self.zeta, self.slope, u), math.nan)
@@ -96,8 +97,9 @@ class Profile:
     r"""Profile likelihood of a fit.
 
     For a parameter held at x, d(x) is the criterion minimised over all other parameters and
-    :math:`\zeta(x) = \mathrm{sign}(x - \hat x) \sqrt{d(x) - d(\hat x)}`. Where the likelihood is regular, zeta is
-    about standard normal at the true value: :math:`|\zeta(x)| \le z_{(1+level)/2}` is a confidence interval.
+    :math:`\zeta(x) = \mathrm{sign}(x - \hat x) \sqrt{d(x) - d(\hat x)}`. Where the likelihood is regular,
+    zeta is about standard normal at the true value: :math:`|\zeta(x)| \le z_{(1+level)/2}` is a confidence
+    interval.
 
     Attributes
     ----------
@@ -110,8 +112,8 @@ class Profile:
 
     Notes
     -----
-    Bates, Maechler, Bolker & Walker (2015), J. Stat. Softw. 67(1), section 5.1; Bates & Watts (1988), Nonlinear
-    Regression Analysis, chapter 6.
+    Bates, Maechler, Bolker & Walker (2015), J. Stat. Softw. 67(1), section 5.1; Bates & Watts (1988),
+    Nonlinear Regression Analysis, chapter 6.
 
     Examples
     --------
@@ -194,8 +196,8 @@ class Profile:
         if not isinstance(points, int) or points < 2:
             raise OptionError(f"points must be a whole number of at least 2, got {points!r}")
         c = self._curve(parameter)
-        ends = (c.value[0], c.value[-1]) if len(c.value) else (math.nan, math.nan)
-        x = np.linspace(*ends, points)
+        low, high = (float(c.value[0]), float(c.value[-1])) if len(c.value) else (math.nan, math.nan)
+        x = np.linspace(low, high, points)
         return self.fit._native({"value": x, "zeta": c.zeta_at(x), "density": c.density_at(x)})
 
     def pairs(
@@ -215,7 +217,8 @@ class Profile:
         -------
         frame
             Columns x_parameter, y_parameter, kind (``"trace_x"``: x held, y where the criterion is smallest;
-            ``"trace_y"``; ``"contour"``), level, x, y, zeta_x, zeta_y. Contours that leave the curves are NaN.
+            ``"trace_y"``; ``"contour"``), level, x, y, zeta_x, zeta_y. Contours that leave the curves are
+            NaN.
         """
         from mixedmodels.inference.profile_pairs import pair_columns
 
@@ -420,9 +423,7 @@ def _interval_table(
         low, high = (float(back(end.u)) if math.isfinite(end.u) else math.nan for end in ends)
         lows.append(low)
         highs.append(high)
-        said = [
-            f"{side}: {end.note}" for side, end in zip(("low", "high"), ends, strict=True) if end.note
-        ]
+        said = [f"{side}: {end.note}" for side, end in zip(("low", "high"), ends, strict=True) if end.note]
         remarks.append("; ".join([*said, *known]))
     parameters = [item[0] for item in asked]
     columns: dict[str, Any] = {
@@ -438,16 +439,12 @@ def _interval_table(
         told += [f"{p.name}: {remark}" for p, remark in zip(parameters, remarks, strict=True) if remark]
     kind = "restricted maximum likelihood" if fit.is_reml else "maximum likelihood"
     return result_table(
-        f"{level:.4g} profile intervals ({kind})" if level >= 0.9995 else f"{_percent(level)} profile intervals ({kind})",
+        f"{100.0 * level:.6g}% profile intervals ({kind})",
         columns,
         told,
         fit._native,
         {"level": float(level), "tidy": [(p.group, p.term) for p in parameters]},
     )
-
-
-def _percent(level: float) -> str:
-    return f"{100.0 * level:.4g}%"
 
 
 class _Shown:

@@ -561,10 +561,11 @@ def test_duplicated_rows_are_weight_two_up_to_the_known_constant():
 
 def test_01_the_profile_of_a_zero_variance_starts_at_exactly_zero():
     fit = mm.lmm("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff2"), reml=False)
-    row = fit.confint("profile").row("sd_(Intercept)|Batch")
+    table = fit.confint("profile")
+    row = table.row("sd_(Intercept)|Batch")
     assert row["conf_low"] == 0.0
     assert row["conf_high"] == pytest.approx(2.0840435, abs=1e-4)  # lme4; nlme gives [0, Inf]
-    assert "lies on this bound" in row["note"]
+    assert row["note"] == "low at bound" and "on which the estimate lies" in table.notes[0]
 
 
 def test_60_profiles_at_a_boundary_are_one_sided_with_the_reason():

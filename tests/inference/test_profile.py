@@ -262,7 +262,8 @@ def test_an_sd_estimated_as_zero_has_the_lower_limit_zero():
 def test_a_limit_at_zero_for_an_sd_that_is_not_zero():
     table = fitted("pastes_sample_ml").confint("profile")
     assert ends(table, "sd_(Intercept)|batch")[0] == 0.0
-    assert "|zeta| = 0.638" in table.row("sd_(Intercept)|batch")["note"]
+    assert table.row("sd_(Intercept)|batch")["note"] == "low at bound"
+    assert "|zeta| = 0.638" in table.notes[0]
     assert table.row("sigma")["note"] == ""
 
 

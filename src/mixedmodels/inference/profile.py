@@ -72,11 +72,13 @@ class Curve:
 
     def value_at(self, zeta: np.ndarray) -> np.ndarray:
         """The value of the parameter at values of zeta; NaN outside of the curve or if it is not monotone."""
-        if len(self.value) < 2 or np.any(np.diff(self.zeta) <= 0.0):
+        rising = np.concatenate([[True], np.diff(self.zeta) > 1e-6])[: len(self.value)]
+        if rising.sum() < 2 or np.any(np.diff(self.zeta) < -1e-6):
             return np.full(np.shape(zeta), math.nan)
         scale = self.parameter.scale
         with np.errstate(divide="ignore"):
-            u = hermite(self.zeta, scale.to(self.value), 1.0 / self.slope, zeta)
+            rates = 1.0 / self.slope[rising]
+        u = hermite(self.zeta[rising], scale.to(self.value[rising]), rates, zeta)
         return scale.back(u)
 
     def density_at(self, x: np.ndarray) -> np.ndarray:
@@ -378,8 +380,6 @@ def _curve_of(
     every_knot = [*knots[:at], middle, *knots[at:]]
     value = parameter.scale.back(np.array([knot.u for knot in every_knot]))
     zeta = np.array([knot.zeta for knot in every_knot])
-    if np.any(np.diff(zeta) <= 0.0) and not notes:
-        notes.append("the profile is not monotone")
     return Curve(
         parameter,
         _readonly(value),
@@ -391,6 +391,13 @@ def _curve_of(
         start,
         tuple(knots),
     )
+
+
+def _code(side: str, note: str) -> str:
+    """A few words for the column `note`; the whole sentence is among the notes."""
+    if note.startswith("the bound"):
+        return f"{side} at bound"
+    return f"no {side} limit" if note.startswith("no limit") else f"{side}: see note"
 
 
 def _readonly(array: np.ndarray) -> np.ndarray:
@@ -406,12 +413,13 @@ def _interval_table(
     notes: Sequence[str],
 ) -> ResultTable:
     z = normal_quantile(level)
-    lows, highs, remarks = [], [], []
+    lows, highs, remarks, codes = [], [], [], []
     for parameter, start, knots, known in asked:
         if math.isnan(parameter.estimate):
             lows.append(math.nan)
             highs.append(math.nan)
             remarks.append(_NOT_IDENTIFIED)
+            codes.append("not identified")
             continue
         held = held_for(fit, parameter)
         start = held.estimate() if start is None else start
@@ -423,8 +431,9 @@ def _interval_table(
         low, high = (float(back(end.u)) if math.isfinite(end.u) else math.nan for end in ends)
         lows.append(low)
         highs.append(high)
-        said = [f"{side}: {end.note}" for side, end in zip(("low", "high"), ends, strict=True) if end.note]
-        remarks.append("; ".join([*said, *known]))
+        sides = [(side, end.note) for side, end in zip(("low", "high"), ends, strict=True) if end.note]
+        remarks.append("; ".join([*[f"{side}: {note}" for side, note in sides], *known]))
+        codes.append("; ".join(_code(side, note) for side, note in sides))
     parameters = [item[0] for item in asked]
     columns: dict[str, Any] = {
         "term": [p.name for p in parameters],
@@ -435,7 +444,7 @@ def _interval_table(
     }
     told = list(notes)
     if any(remarks):
-        columns["note"] = remarks
+        columns["note"] = codes
         told += [f"{p.name}: {remark}" for p, remark in zip(parameters, remarks, strict=True) if remark]
     kind = "restricted maximum likelihood" if fit.is_reml else "maximum likelihood"
     return result_table(

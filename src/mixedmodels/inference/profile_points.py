@@ -112,7 +112,7 @@ def limit(held: Held, start: HeldPoint, z: float, side: int, known: Sequence[Kno
             outer = knot
             break
     if side * (bound - start.u) <= 0.0:
-        return Limit(bound, "the estimate lies on this bound")
+        return Limit(bound, "the bound itself, on which the estimate lies")
     slope0 = _first_step(held, start)
     if known and (outer is not None or inner.point is not start):
         u = _between(inner, outer, side * z, slope0)
@@ -146,7 +146,9 @@ def limit(held: Held, start: HeldPoint, z: float, side: int, known: Sequence[Kno
                 if was_rough:
                     continue
                 return Limit(
-                    bound, f"the profile reaches the bound at |zeta| = {abs(knot.zeta):.3g}", tuple(found)
+                    bound,
+                    f"the bound itself, which the level does not exclude (|zeta| = {abs(knot.zeta):.3g})",
+                    tuple(found),
                 )
             previous, inner, before = inner, knot, inner
             if outer is None:
@@ -236,7 +238,7 @@ def curve(
                 )
                 break
             if abs(knot.zeta) < zeta - 1e-6:
-                notes.append("the profile is not monotone")
+                notes.append("the profile is not monotone: its limits are those next to the estimate")
             knots.append(knot)
             near, other, zeta = knot.point, near, abs(knot.zeta)
             slope = knot.slope if knot.slope == knot.slope else slope0

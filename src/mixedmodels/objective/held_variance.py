@@ -347,20 +347,35 @@ class HeldVariance:
     def at(self, u: float, near: HeldPoint, other: HeldPoint | None = None, rough: bool = False) -> HeldPoint:
         """The minimum with the parameter held at u, started from one or two known minima."""
         state: _State = near.state
-        x = self._guess(u, near, other)
-        correction = None if self._exact else state.correction
-        try:
-            point = self._evaluate(x, u)
-        except Breakdown:
-            x = state.x
-            point = self._evaluate(x, u)
-        damping, escapes = 0.0, 0
         tol = _DECREMENT if self._exact else _DECREMENT_SECANT
         if rough and self._exact:
             tol = _ROUGH
+        correction = None if self._exact else state.correction
+        best: HeldPoint | None = None
+        for x in (self._guess(u, near, other), None, state.x):
+            if x is None:  # from where the first search gave up, without its secant pairs
+                x = state.x if best is None else best.state.x
+            try:
+                found = self._search(x, u, correction, tol)
+            except Breakdown:
+                if x is state.x:
+                    raise
+                continue
+            if best is None or found.criterion < best.criterion or found.converged:
+                best = found
+            if best.converged:
+                return best
+            correction = None
+        assert best is not None
+        return best
+
+    def _search(self, x: np.ndarray, u: float, correction: np.ndarray | None, tol: float) -> HeldPoint:
+        """Damped Newton steps from x."""
+        point = self._evaluate(x, u)
+        damping, escapes = 0.0, 0
         for _ in range(100):
             system = self._system(x, point, correction)
-            step, decrement = system.newton(damping)
+            step, decrement = system.newton(0.0)
             if decrement < tol:
                 way = system.downhill()
                 moved = None if way is None or escapes >= 4 else self._escape(x, u, point, way)
@@ -369,6 +384,8 @@ class HeldVariance:
                 escapes += 1
                 x, point = moved
                 continue
+            if damping > 0.0:
+                step = system.newton(damping)[0]
             new, trial = self._moved(x, u, step)
             if trial is not None and trial.d <= point.d + 1e-12 * (1.0 + abs(point.d)):
                 if not self._exact:

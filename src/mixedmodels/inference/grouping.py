@@ -92,8 +92,8 @@ def _column(fit: LMMFit, name: str, what: str) -> tuple[np.ndarray, Any]:
     groups = ", ".join(dict.fromkeys(term.group for term in fit.design.terms)) or "none"
     if fit._data is None:
         raise OptionError(
-            f"{what}={name!r} is not a grouping factor of the model ({groups}), and this fit does not hold its "
-            "data to look for a column; pass the column itself"
+            f"{what}={name!r} is not a grouping factor of the model ({groups}), and this fit does not hold "
+            "its data to look for a column; pass the column itself"
         )
     try:
         factor = Columns(fit._data, [name]).factor(name)
@@ -109,7 +109,9 @@ def _own_rows(fit: LMMFit, codes: np.ndarray, what: str) -> np.ndarray:
     if codes.shape[0] != fit.design.n and kept is not None:
         codes = codes[kept]
     if (codes < 0).any():
-        raise DataError(f"{what} has {int((codes < 0).sum())} missing values in the rows of the fit; fill them")
+        raise DataError(
+            f"{what} has {int((codes < 0).sum())} missing values in the rows of the fit; fill them"
+        )
     return codes
 
 

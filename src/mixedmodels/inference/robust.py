@@ -63,9 +63,7 @@ class RobustCovariance:
         return self.table.to_html()
 
 
-def robust_vcov(
-    fit: LMMFit, kind: str = "CR2", cluster: Any = None, level: float = 0.95
-) -> RobustCovariance:
+def robust_vcov(fit: LMMFit, kind: str = "CR2", cluster: Any = None, level: float = 0.95) -> RobustCovariance:
     r"""Cluster-robust ("sandwich") covariance of the fixed effects, valid if the random part is wrong.
 
     With C the inverse of :math:`X'V^{-1}X`, residuals :math:`e = y - X\hat\beta` and clusters j,
@@ -126,7 +124,9 @@ def robust_vcov(
     if J < 2:
         raise OptionError(f"cluster {grouping.name!r} has a single level; the covariance needs several")
     vcov, pieces = _sandwich(fit, grouping, name)
-    return RobustCovariance(name, grouping.name, vcov, _table(fit, name, grouping, vcov, pieces, level), pieces)
+    return RobustCovariance(
+        name, grouping.name, vcov, _table(fit, name, grouping, vcov, pieces, level), pieces
+    )
 
 
 def _containing_group(fit: LMMFit) -> Grouping:
@@ -144,9 +144,9 @@ def _check_nested(design: Design, grouping: Grouping) -> None:
         first[term.codes] = grouping.codes
         if (first[term.codes] != grouping.codes).any():
             raise OptionError(
-                f"the clusters {grouping.name!r} cut through levels of {term.group!r}, whose random effects tie "
-                "clusters together: with crossed factors there are no independent clusters; take a factor that "
-                f"contains {term.group!r}, or leave that term out of the working model"
+                f"the clusters {grouping.name!r} cut through levels of {term.group!r}, whose random effects "
+                "tie clusters together: with crossed factors no clusters are independent; take a factor "
+                f"that contains {term.group!r}, or leave that term out of the working model"
             )
         if term.precision is not None:
             matrix = term.precision.matrix.tocoo()
@@ -283,8 +283,8 @@ def _adjusted(
         kept = np.eye(X.shape[2]) - C @ (X.transpose(0, 2, 1) @ WX)
         if (np.linalg.cond(kept) > 1e10).any():
             raise IdentifiabilityError(
-                "CR3 leaves out each cluster in turn, and without one of them the fixed effects cannot all be "
-                'estimated; use kind="CR2"'
+                "CR3 leaves out each cluster in turn, and without one of them the fixed effects cannot all "
+                'be estimated; use kind="CR2"'
             )
         AWX = WX @ np.linalg.inv(kept)
     else:

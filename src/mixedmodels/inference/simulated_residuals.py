@@ -56,7 +56,7 @@ class SimulatedResiduals:
         return self._result("uniformity", statistic, "greater")
 
     def dispersion(self) -> ResultTable:
-        """Variance of the deviations from the mean of the simulations, relative to that of the simulations."""
+        """Variance of the deviations from the mean of the simulations, relative to theirs."""
         statistic = self._spread / self._spread[1:].mean()
         return self._result("dispersion", statistic, "two-sided")
 
@@ -152,7 +152,9 @@ class SimulatedResiduals:
         fit, n = self._fit, self.residuals.shape[0]
         if isinstance(x, str):
             if fit._data is None:
-                raise OptionError(f"this fit does not hold its data to look for {x!r}; pass the column itself")
+                raise OptionError(
+                    f"this fit does not hold its data to look for {x!r}; pass the column itself"
+                )
             values = np.asarray(numeric_column(x, Columns(fit._data), "x"))
         else:
             values = np.asarray(x, dtype=float)
@@ -168,11 +170,11 @@ class SimulatedResiduals:
         observed, simulated = statistic[0], statistic[1:]
         slack = 1e-9 * (abs(observed) + 1e-300)
         above = (np.count_nonzero(simulated >= observed - slack) + 1) / (self.n + 1)
-        p = above
+        p = float(above)
         if side == "two-sided":
             below = (np.count_nonzero(simulated <= observed + slack) + 1) / (self.n + 1)
             p = min(1.0, 2.0 * min(above, below))
-        columns = {
+        columns: dict[str, Any] = {
             "test": [name],
             "statistic": np.array([observed]),
             "expected": np.array([simulated.mean()]),
@@ -304,8 +306,6 @@ def _rank_basis(values: np.ndarray) -> np.ndarray:
 
 
 def _stacked(parts: list[ResultTable], fit: Any) -> ResultTable:
-    columns = {
-        name: [value for part in parts for value in part[name].tolist()] for name in parts[0].columns
-    }
+    columns = {name: [value for part in parts for value in part[name].tolist()] for name in parts[0].columns}
     notes = dict.fromkeys(note for part in parts for note in part.notes)
     return result_table("Simulation residuals", columns, tuple(notes), fit._native)

@@ -467,3 +467,70 @@ def test_published_shortest_intervals_of_sleepstudy(sleep):
     at_one = int((boot["Subject.cor__(Intercept).Days"] > 1 - 1e-6).sum())
     assert abs(at_one - 311) < 4 * np.sqrt(2 * 311)
     assert boot.failures == ()
+
+
+# ---------------------------------------------------------------------- models without a formula
+def test_a_covariance_that_is_a_function_of_theta():
+    rng = np.random.default_rng(0)
+    g = np.repeat(np.arange(12), 6)
+    y, X = rng.normal(size=12)[g] + rng.normal(size=72), np.ones((72, 1))
+    model = mm.LinearMixedModel.from_matrices(
+        y, X, np.eye(12)[g], covariance=lambda theta: theta[0] * np.eye(12), start=[1.0], lower=[0.0]
+    )
+    own, usual_fit = model.fit(), mm.lmm("y ~ 1 + (1 | g)", {"y": y, "g": g})
+    np.testing.assert_array_equal(own.bootstrap(3, seed=1).extend(3).draws, own.bootstrap(6, seed=1).draws)
+
+    def simulator(fit, rng):
+        return fit.design.y + rng.normal(size=72)
+
+    boot = own.bootstrap(6, seed=1, simulator=simulator)
+    usual = usual_fit.bootstrap(6, seed=1, simulator=simulator)
+    assert boot.names == ("(Intercept)", "sigma", "theta.theta1") and boot.failures == ()
+    # the responses are the same, and so are the fits
+    np.testing.assert_allclose(boot["(Intercept)"], usual["(Intercept)"], rtol=1e-5)
+    np.testing.assert_allclose(boot["sigma"], usual["sigma"], rtol=1e-5)
+    with pytest.raises(mm.OptionError, match="no grouping factor"):
+        model.fit().bootstrap(6, seed=1, kind="cluster")
+    with pytest.raises(mm.OptionError, match="kind='parametric'"):
+        model.fit().bootstrap(6, seed=1, kind="residual")
+
+
+def test_models_from_matrices(sleep):
+    design = sleep.design
+    term = design.terms[0]
+    model = mm.LinearMixedModel.from_matrices(
+        design.y,
+        design.X,
+        [mm.RandomTerm("Subject", ("a", "b"), term.codes, term.levels, term.Z, "us")],
+        reml=False,
+    )
+    fit = model.fit()
+    for kind in ("parametric", "residual", "cluster"):
+        boot, usual = fit.bootstrap(8, seed=1, kind=kind), sleep.bootstrap(8, seed=1, kind=kind)
+        np.testing.assert_allclose(boot.beta, usual.beta, rtol=1e-5)
+        assert len(boot.confint("bca")) == len(boot.names)
+
+
+def test_zero_weights_and_missing_rows():
+    data = weighted()
+    data["w"][[0, 5]] = 0.0
+    data["y"][17] = np.nan
+    fit = mm.lmm("y ~ 1 + (1 | g)", data, weights="w", na_action="exclude")
+    for kind in ("parametric", "residual", "cluster"):
+        boot = fit.bootstrap(10, seed=1, kind=kind, statistic=lambda f: f.nobs)
+        assert np.isfinite(boot.draws).all() and boot.failures == ()
+    assert (fit.bootstrap(10, seed=1, statistic=lambda f: f.nobs)["statistic"] == 117).all()
+
+
+def test_a_rank_deficient_cluster_sample_is_a_counted_failure():
+    """Two levels of f live in few clusters: samples without one of them cannot be fitted."""
+    rng = np.random.default_rng(1)
+    g = np.repeat(np.arange(6), 5)
+    f = np.where(g < 2, "a", "b")
+    y = rng.normal(size=6)[g] + rng.normal(size=30)
+    fit = mm.lmm("y ~ f + (1 | g)", {"y": y, "g": g, "f": f})
+    boot = fit.bootstrap(100, seed=1, kind="cluster")
+    expected = 100 * ((4 / 6) ** 6 + (2 / 6) ** 6)
+    assert abs(len(boot.failures) - expected) < 4 * np.sqrt(expected)
+    assert "combination" in boot.failures[0][1]
+    assert f"{len(boot.failures)} of 100 failed" in str(boot)

@@ -303,6 +303,8 @@ class _Job:
             Y = np.array([self._simulated(rng) for _ in range(hi)])[lo:]
         elif pool is not None:
             Y = pool.rows(fit.design, rng, size)[lo:hi]
+        elif not fit.design.terms:  # one at a time, so that the first draws do not depend on their number
+            Y = np.array([fit.simulate(1, rng, self.new_effects)[:, 0] for _ in range(hi)])[lo:]
         else:
             Y = simulate_columns(fit, rng, hi, self.new_effects)[:, lo:].T
         if self.statistic is not None:

@@ -138,6 +138,11 @@ def residual_pool(fit: LMMFit) -> ResidualPool:
         Levels of a term are correlated (a known precision): they cannot be exchanged for one another.
     """
     design, sigma = fit.design, fit.sigma
+    if not design.terms and len(fit.theta):
+        raise OptionError(
+            "the residual bootstrap exchanges levels, but this covariance is a function of theta; use "
+            "kind='parametric'"
+        )
     effects = []
     for term, u, factor in zip(design.terms, fit._solution.u, fit._factors, strict=True):
         if term.precision is not None:

@@ -84,9 +84,15 @@ def test_fixed_effects(fit):
     assert list(frame.columns) == [*COLUMNS, "conf_low", "conf_high"]
     row = frame.iloc[1]
     assert row["statistic"] == pytest.approx(fit.fixef["Days"] / fit.se["Days"])
+    assert row["df"] == pytest.approx(17.0, abs=1e-3)
+    assert row["p_value"] == pytest.approx(3.2638e-06, rel=1e-4)
+    assert row["conf_high"] - row["estimate"] == pytest.approx(1.739606726 * row["std_error"], rel=1e-6)
+    row = fit.tidy("fixed", conf_int=True, level=0.9, ddf="z").iloc[1]
     assert row["p_value"] == pytest.approx(math.erfc(row["statistic"] / math.sqrt(2)))
     assert row["df"] == math.inf
     assert row["conf_high"] - row["estimate"] == pytest.approx(1.6448536269514722 * row["std_error"])
+    with pytest.raises(mm.OptionError, match="conf_method"):
+        fit.tidy(conf_int=True, conf_method="wrong")
 
 
 def test_random_values_and_coefficients(fit):

@@ -11,7 +11,7 @@ import numpy as np
 from mixedmodels.errors import MixedModelsError
 from mixedmodels.fit import checks
 from mixedmodels.inference.collinearity import condition_number, fixed_terms, generalised_vif, vif
-from mixedmodels.inference.repca import group_factor, principal_components
+from mixedmodels.inference.repca import principal_components
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = ["Diagnosis", "Finding", "diagnose", "vif"]
 
 _FEW, _VERY_FEW = 10, 5
 _LARGE = 200_000  # rows up to which the leverages are computed for the check of unusual data
+_MANY = 20_000  # rows up to which each level is left out
 _SIGNIFICANT = 0.01  # after Bonferroni's correction
 
 
@@ -160,18 +161,18 @@ def _singularity(fit: LMMFit) -> Iterator[Finding]:
         note = checks.singular_note(term, factor).removeprefix("singular fit: ")
         finding, _, remedy = note.partition("; ")
         yield Finding("singularity", "warning", finding, remedy)
-    for group in dict.fromkeys(term.group for term in fit.design.terms):
-        factor, _ = group_factor(fit, group)
-        if len(factor) < 2:
+    for position, term in enumerate(fit.design.terms):
+        if term.k < 2 or position in fit._singular:
             continue
-        sd, _ = principal_components(factor, scale=True)
+        # in units of the data: neither the scale nor the origin of the columns matters
+        sd, _ = principal_components(checks.scaled_factor(term, np.array(fit._factors[position])))
         weak = int((sd**2 < 0.01 * float((sd**2).sum())).sum())
-        inside = not any(fit.design.terms[position].group == group for position in fit._singular)
-        if weak and inside:
+        if weak:
             yield Finding(
                 "singularity",
                 "note",
-                f"{group}: {weak} of {len(sd)} principal components of the correlations carry less than 1 %",
+                f"{term.group}: {weak} of {term.k} principal components carry less than 1 % of the variance of "
+                "the random effects",
                 "a simpler random part may do as well: see repca()",
             )
     if not fit._singular:
@@ -373,7 +374,10 @@ def _unusual(fit: LMMFit) -> Iterator[Finding]:
             found = True
             yield levels
     for group, m in fit.ngroups.items():
-        if m < 2 or m > 2000:
+        if m < 2:
+            continue
+        if fit.design.n > _MANY:
+            yield Finding("influence", "note", f"not computed for {group}", f'see influence("{group}")')
             continue
         try:
             table = influence(fit, group)
@@ -387,8 +391,8 @@ def _unusual(fit: LMMFit) -> Iterator[Finding]:
             yield Finding(
                 "influence",
                 "note",
-                f"{far.size} levels of {group} move the fixed effects by more than a standard error region "
-                f"(Cook's distance > 1): {shown}",
+                f"{_count(far.size, 'level')} of {group} with a Cook's distance above 1, far into the joint "
+                f"confidence region of the fixed effects: {shown}",
                 f'compare with the fit without them: influence("{group}", refit=True)',
             )
     if not found:
@@ -412,7 +416,7 @@ def _outlying_rows(fit: LMMFit) -> Finding | None:
     return Finding(
         "unusual data",
         "note",
-        f"{rows.size} outlying rows (studentized residual): {shown}{', ...' if rows.size > 3 else ''}",
+        f"{_count(rows.size, 'outlying row')} (studentized residual): {shown}{', ...' if rows.size > 3 else ''}",
         "look at them; a transformed response or heavier tails may describe the data better",
     )
 
@@ -442,6 +446,10 @@ def _outlying_levels(fit: LMMFit, position: int) -> Finding | None:
     return Finding(
         "unusual data",
         "note",
-        f"{far.size} outlying levels of {term.group}: {shown}",
+        f"{_count(far.size, 'outlying level')} of {term.group}: {shown}",
         "look at their rows; with heavy tails of the random effects standard errors stay approximately valid",
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -489,6 +489,42 @@ def test_42_dates_are_days(sleep):
 # ----------------------------------------------------------------------------------------------- other
 
 
+def test_43_restricted_likelihoods_only_where_the_fixed_parts_span_the_same_space(sleep):
+    # lme4's anova always refits, nlme only warns; here the column spaces decide
+    small, large = mm.lmm("Reaction ~ 1 + (Days | Subject)", sleep), mm.lmm(SLEEP, sleep)
+    table = mm.compare(small, large)
+    assert any("refitted by maximum likelihood because their fixed parts differ" in n for n in table.notes)
+    assert table["statistic"][1] == pytest.approx(23.5365374978819, rel=1e-7)
+    with pytest.raises(mm.OptionError, match="fixed parts differ"):
+        mm.compare(small, large, refit=False)
+    weeks = sleep.assign(weeks=sleep["Days"] / 7 - 1)
+    other_coding = mm.lmm("Reaction ~ weeks + (1 | Subject)", weeks)
+    kept = mm.compare(other_coding, mm.lmm(SLEEP, weeks))
+    assert not any("refitted" in note for note in kept.notes)
+    assert kept["statistic"][1] == pytest.approx(42.83681343643, rel=1e-8)
+
+
+def test_44_a_variance_of_zero_is_on_the_boundary(sleep):
+    fit = mm.lmm("Reaction ~ Days + (1 | Subject)", sleep.iloc[:50])
+    plain = fit.test_random()
+    assert any("conservative" in note for note in plain.notes)
+    mixture = fit.test_random(method="mixture")["p_value"][1]
+    assert mixture == pytest.approx(0.5 * plain["p_value"][1], rel=1e-12)
+    zero = mm.lmm("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff", backend="pandas"))
+    p = {
+        method: zero.test_random(method=method, **options)["p_value"][1]
+        for method, options in {
+            "lrt": {},
+            "rlrt": {"n": 20_000, "seed": 1},
+            "bootstrap": {"n": 2000, "seed": 1},
+        }.items()
+    }
+    # exactRLRT of RLRsim: 0.0039; chi-squared with one degree of freedom: 0.0116
+    assert p["rlrt"] == pytest.approx(0.0039, abs=0.002)
+    assert p["bootstrap"] == pytest.approx(0.0039, abs=0.006)
+    assert p["lrt"] == pytest.approx(0.0116, abs=1e-4)
+
+
 def test_45_models_on_different_rows(sleep):
     a = mm.lmm("Reaction ~ Days + (Days | Subject)", sleep, reml=False)
     b = mm.lmm("Reaction ~ Days + (1 | Subject)", sleep.iloc[:-1], reml=False)
@@ -497,6 +533,9 @@ def test_45_models_on_different_rows(sleep):
     c = mm.lmm("Reaction ~ Days + (1 | Subject)", sleep.assign(Reaction=sleep["Reaction"] + 1), reml=False)
     with pytest.raises(mm.DataError, match="response"):
         mm.compare(a, c)
+    d = mm.lmm("Reaction ~ Days + (1 | Subject)", sleep, reml=False, weights=np.linspace(1, 2, 180))
+    with pytest.raises(mm.DataError, match="weights"):
+        mm.compare(a, d)
 
 
 @pytest.mark.slow
@@ -570,6 +609,33 @@ def test_62_parameters_are_counted_once(sleep):
     assert mm.lmm(SLEEP, sleep, sigma=25.0).df_model == 5
 
 
+def test_57_failed_replicates_are_counted_not_swallowed(sleep):
+    fit = mm.lmm(SLEEP, sleep)
+
+    def simulator(fit, rng):
+        y = fit.simulate(1, seed=rng)[:, 0]
+        return np.where(rng.random() < 0.25, np.nan, y)
+
+    boot = fit.bootstrap(60, seed=2, simulator=simulator)
+    failed = len(boot.failures)
+    assert 0 < failed < 60 and len(boot) == 60
+    assert np.isnan(boot["Days"]).sum() == failed
+    for table in (boot.summary(), boot.confint(), boot.hdi()):
+        assert f"{failed} of 60 failed" in str(table)
+
+
+def test_58_simulation_draws_new_effects_by_default(sleep):
+    """The same default and the same word in simulate and bootstrap; predict conditions on the effects."""
+    fit = mm.lmm(SLEEP, sleep)
+    np.testing.assert_array_equal(fit.predict(), fit.fitted())
+    spread = fit.simulate(400, seed=1).std(axis=1).mean()
+    held = fit.simulate(400, seed=1, new_effects=False).std(axis=1).mean()
+    assert held == pytest.approx(fit.sigma, rel=0.05) and spread > 1.5 * held
+    assert fit.bootstrap(60, seed=1)["Days"].std() > 1.5 * (
+        fit.bootstrap(60, seed=1, new_effects=False)["Days"].std()
+    )
+
+
 def test_63_perfect_fit():
     df = pd.DataFrame({"g": np.repeat(np.arange(5), 4), "x": np.tile(np.arange(4.0), 5)})
     df["y"] = 2 + 3 * df["x"]
@@ -587,6 +653,13 @@ def test_64_the_same_twice(sleep):
         assert a.criterion == b.criterion
         assert np.array_equal(a.theta, b.theta)
         assert np.array_equal(a.beta, b.beta)
+
+
+def test_64_the_same_seed_the_same_draws(sleep):
+    fit = mm.lmm(SLEEP, sleep)
+    one = fit.bootstrap(130, seed=9, n_jobs=1)
+    for n_jobs in (2, 4):
+        np.testing.assert_array_equal(fit.bootstrap(130, seed=9, n_jobs=n_jobs).draws, one.draws)
 
 
 def test_permuting_rows_changes_nothing(sleep):

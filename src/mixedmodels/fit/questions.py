@@ -301,7 +301,10 @@ class Questions:
         """Contrasts of estimated marginal means: ``fit.emmeans(specs).contrast(method)``."""
         from mixedmodels.inference.emmeans import emmeans
 
-        keys = ("adjust", "level", "by", "interaction", "name")
+        keys = (
+            "adjust", "level", "by", "interaction", "simple", "name", "ratios",
+            "ref", "reverse", "scores", "max_degree",
+        )  # fmt: skip
         own = {key: options.pop(key) for key in keys if key in options}
         return emmeans(self, specs, **options).contrast(method, **own)
 
@@ -448,7 +451,7 @@ class Questions:
 
         return FitPlots(self)
 
-    def summary(self, correlation: bool | None = None, ddf: str | float = "satterthwaite") -> Summary:
+    def summary(self, correlation: bool | None = None, ddf: str | float = "auto") -> Summary:
         """The summary as a frozen object that prints and renders to HTML, LaTeX and Markdown.
 
         Parameters
@@ -457,11 +460,12 @@ class Questions:
             Show the correlations of the fixed effects; by default for 2 to 12 coefficients.
         ddf : str or float
             Degrees of freedom of the t tests: ``"satterthwaite"``, ``"kr"``, ``"containment"``,
-            ``"residual"``, ``"z"`` or a number.
+            ``"residual"``, ``"z"`` or a number. ``"auto"`` is Satterthwaite, in large models with crossed
+            factors from the average information, which a note then says.
         """
         from mixedmodels.report.summary import summarize
 
-        return summarize(self, correlation)
+        return summarize(self, correlation, ddf)
 
     def __str__(self) -> str:
         return str(self.summary())
@@ -482,8 +486,9 @@ class Questions:
         effects: str | Sequence[str] = ("fixed", "ran_pars"),
         conf_int: bool = False,
         level: float = 0.95,
-        ddf: str | float = "satterthwaite",
+        ddf: str | float = "auto",
         conf_method: str = "wald",
+        **options: Any,
     ) -> Any:
         """Estimates as a table.
 
@@ -498,14 +503,21 @@ class Questions:
         level : float
             Confidence level.
         ddf : str or float
-            Degrees of freedom of the fixed effects.
+            Degrees of freedom of the fixed effects, as in `summary`.
         conf_method : {"wald", "profile", "bootstrap"}
             Where the limits of ``fixed`` and ``ran_pars`` come from; Wald limits use `ddf` and leave
-            ``ran_pars`` without limits.
+            ``ran_pars`` without limits. Those of ``ran_vals`` and ``ran_coefs`` are always normal ones.
+        **options
+            For the profile or the bootstrap, as in `confint`: ``n=``, ``seed=``, ``kind=``, ...
         """
         from mixedmodels.report.tidy import tidy_columns
+        from mixedmodels.report.tidy_limits import check_conf_method, put_limits
 
-        return self._native(tidy_columns(self, effects, conf_int, level))
+        method = check_conf_method(conf_method, options)
+        columns = tidy_columns(self, effects, conf_int, level, ddf)
+        if conf_int and method != "wald":
+            put_limits(self, columns, method, level, options)
+        return self._native(columns)
 
     def glance(self) -> Any:
         """One row about the model: nobs, sigma, loglik, criterion, deviance, aic, bic, aicc, df_model, ..."""
@@ -521,6 +533,48 @@ class Questions:
         from mixedmodels.report.tidy import augment_columns
 
         return self._native(augment_columns(self))
+
+    # ------------------------------------------------------------------ what maketables asks for
+
+    @property
+    def __maketables_coef_table__(self) -> Any:
+        from mixedmodels.report.maketables import coefficient_table
+
+        return coefficient_table(self)
+
+    def __maketables_stat__(self, key: str) -> Any:
+        from mixedmodels.report.maketables import stat
+
+        return stat(self, key)
+
+    @property
+    def __maketables_depvar__(self) -> str:
+        from mixedmodels.report.maketables import response_name
+
+        return response_name(self)
+
+    @property
+    def __maketables_fixef_string__(self) -> None:
+        """No absorbed fixed effects."""
+        return None
+
+    @property
+    def __maketables_vcov_info__(self) -> dict[str, Any]:
+        from mixedmodels.report.maketables import vcov_info
+
+        return vcov_info(self)
+
+    @property
+    def __maketables_stat_labels__(self) -> dict[str, str]:
+        from mixedmodels.report.maketables import stat_labels
+
+        return stat_labels(self)
+
+    @property
+    def __maketables_default_stat_keys__(self) -> list[str]:
+        from mixedmodels.report.maketables import default_stats
+
+        return default_stats(self)
 
 
 def _to_native(backend: str, columns: Mapping[str, Any]) -> Any:

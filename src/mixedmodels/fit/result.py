@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from mixedmodels.errors import OptionError
-from mixedmodels.fit import checks, values, wald
+from mixedmodels.fit import checks, values
 from mixedmodels.fit.questions import Questions
 from mixedmodels.fit.varcorr import TermVariance, VarCorr, term_variance, unique_keys
 
@@ -580,12 +580,12 @@ class LMMFit(Questions):
     # ------------------------------------------------------------------ inference (Wald)
 
     def wald(self) -> Any:
-        """Wald tests of the fixed effects: term, estimate, std_error, statistic, p_value.
+        """Wald tests of the fixed effects: ``coefficients(ddf="z")``.
 
-        The statistic is estimate / standard error and its reference the standard normal distribution, which
-        is too optimistic with few groups.
+        The reference distribution of the statistics is the standard normal, which is too optimistic with few
+        groups.
         """
-        return self._native(wald.statistic_columns(self.fixef, self.se))
+        return self.coefficients(ddf="z")
 
     # ------------------------------------------------------------------ other models
 

@@ -46,7 +46,7 @@ def anova(fit: LMMFit, type: int | str = 3, ddf: str | float = "satterthwaite") 
     rows: dict[str, list[Any]] = {
         "term": [], "sum_sq": [], "mean_sq": [], "num_df": [], "den_df": [], "statistic": [], "p_value": [],
     }  # fmt: skip
-    notes = []
+    notes = list(reference.notes)
     untestable = []
     for label, L in hypotheses.items():
         if not len(L):
@@ -59,16 +59,13 @@ def anova(fit: LMMFit, type: int | str = 3, ddf: str | float = "satterthwaite") 
         )  # fmt: skip
         for column, cell in zip(rows.values(), cells, strict=True):
             column.append(cell)
-    notes += note_of(reference)
     if untestable:
         notes.append(
             "note: without a test, as none of their columns can be estimated beside the others: "
             + ", ".join(untestable)
         )
     return result_table(
-        f"Type {_ROMAN[kind]} analysis of variance, {reference.label} degrees of freedom"
-        if reference.name in ("satterthwaite", "kenward-roger", "containment", "residual")
-        else f"Type {_ROMAN[kind]} analysis of variance, {reference.label}",
+        f"Type {_ROMAN[kind]} analysis of variance, {reference.label}",
         rows,
         notes,
         fit._native,
@@ -82,11 +79,6 @@ def check_type(type: int | str) -> int:
     if kind is None:
         raise OptionError(f'anova type {type!r} is unknown; available: 1 or "sequential", 2, 3 or "marginal"')
     return kind
-
-
-def note_of(reference: Any) -> list[str]:
-    """What a reference distribution has to say about itself."""
-    return list(getattr(reference, "notes", ()))
 
 
 def term_hypotheses(fit: LMMFit, type: int | str = 3) -> dict[str, np.ndarray]:

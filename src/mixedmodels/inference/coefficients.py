@@ -25,6 +25,8 @@ class Coefficients(NamedTuple):
     df: list[float]
     statistic: list[float]
     p_value: list[float]
+    vcov: np.ndarray
+    name: str
     label: str
     notes: tuple[str, ...]
 
@@ -49,7 +51,8 @@ def _values(fit: LMMFit, ddf: str | float | None) -> Coefficients:
     se = [math.sqrt(v) if v > 0.0 else math.nan for v in reference.vcov.diagonal().tolist()]
     statistic = [b / s if s > 0.0 else math.nan for b, s in zip(fit.beta.tolist(), se, strict=True)]
     p_value = [t_tail(t, d) for t, d in zip(statistic, df, strict=True)]
-    return Coefficients(se, df, statistic, p_value, reference.label, tuple(getattr(reference, "notes", ())))
+    about = (reference.vcov, reference.name, reference.label, reference.notes)
+    return Coefficients(se, df, statistic, p_value, *about)
 
 
 def coefficients(fit: LMMFit, ddf: str | float = "satterthwaite", level: float = 0.95) -> ResultTable:

@@ -44,7 +44,7 @@ def test_hypothesis(
     """
     rows, values, labels = contrast_rows(fit, L, rhs)
     reference = reference_for(fit, ddf)
-    notes = tuple(getattr(reference, "notes", ()))
+    notes = reference.notes
     extra = {"L": rows, "rhs": values}
     if joint:
         test = reference.f_test(rows, values)

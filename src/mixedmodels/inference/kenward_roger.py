@@ -48,6 +48,7 @@ class KenwardRoger:
 
     name = "kenward-roger"
     label = "Kenward-Roger"
+    notes: tuple[str, ...] = ()
 
     def __init__(self, fit: LMMFit) -> None:
         if not fit.is_reml:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixedmodels.report.table import Table, decimals_for, format_scientific
+from mixedmodels.report.table import Table, decimals_for, format_p, format_scientific
 
 if TYPE_CHECKING:
     from mixedmodels.inference.table import ResultTable
@@ -23,13 +23,6 @@ _ESTIMATES = (
 _P = ("p_value", "p_adjusted")
 _TWO = ("df", "ddf", "den_df")
 _CRITERIA = ("aic", "bic", "loglik")
-
-
-def format_p(value: float) -> str:
-    """A p-value: four significant digits, and ``<2e-16`` below the resolution of a double."""
-    if value != value:
-        return ""
-    return "<2e-16" if value < 2e-16 else f"{value:.4g}"
 
 
 def text_table(result: ResultTable, digits: int = 4) -> Table:

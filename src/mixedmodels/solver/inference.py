@@ -20,6 +20,7 @@ import numpy as np
 
 from mixedmodels.errors import SolverError
 from mixedmodels.solver.base import Directions, FixedProducts, PredictorRows
+from mixedmodels.solver.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design
@@ -122,6 +123,7 @@ class InferenceProducts:
         return HDH, _inner(images, KDH).reshape(r, p, r, p).transpose(0, 2, 1, 3)
 
     # ------------------------------------------------------------------ contract
+    @one_blas_thread()
     def trace_products(
         self, factors: Sequence[np.ndarray], directions: Directions, reml: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -145,6 +147,7 @@ class InferenceProducts:
             raise not_definite() from error
         return 0.5 * (products + products.T), traces
 
+    @one_blas_thread()
     def fixed_products(
         self, factors: Sequence[np.ndarray], directions: Directions, second: bool = True
     ) -> FixedProducts:
@@ -170,6 +173,7 @@ class InferenceProducts:
         except FloatingPointError as error:
             raise not_definite() from error
 
+    @one_blas_thread()
     def fixed_random_covariance(self, factors: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """``Cov(b^ - b, beta^) / sigma^2`` per term, shape (m, k, p)."""
         _, _, F, half = self._predictions(factors)
@@ -180,6 +184,7 @@ class InferenceProducts:
             out.append(block if T is None else T @ block)
         return tuple(out)
 
+    @one_blas_thread()
     def random_covariance(self, factors: Sequence[np.ndarray], term: int) -> np.ndarray:
         """Diagonal blocks of ``Var(b^ - b) / sigma^2`` of a term, shape (m, k, k), beta's share included."""
         evaluator, lam, F, half = self._predictions(factors)
@@ -189,6 +194,7 @@ class InferenceProducts:
         T = self.standardised.T[term]
         return blocks if T is None else T @ blocks @ T.T
 
+    @one_blas_thread()
     def predictor_variance(
         self, factors: Sequence[np.ndarray], X: np.ndarray, rows: PredictorRows
     ) -> np.ndarray:

@@ -240,21 +240,21 @@ static void mm_times_precision(const mm_model *M, int g, const double *v, int nc
 
 /* levels [a, b) of factor g; acc: the panel's sums */
 static void mm_trace_panel(mm_model *M, const double *lam, int g, int a, int b, double *acc, mm_trace_work *w,
-                           int thread)
+                           double *space, int thread)
 {
     int n = M->n, kg = M->k[g], cols = b - a, nc = cols * kg, k0 = M->k0, F = M->F, leaf = M->leaf;
     int64_t mk = (int64_t)M->m0 * k0, nn = (int64_t)n * nc;
     const double *lg = lam + M->koff[g], *inv = w->inv + M->koff[g];
     int scaled = !M->hasprec[g] && !w->sing[g], zero = 1;
-    double *X = mm_dbl(nn), *Y = mm_dbl(nn), *E = mm_dbl(nn), *T = mm_dbl(mk * nc), *T2 = mm_dbl(mk * nc),
-           *U = mm_dbl(nn * (w->nsym > 0 ? w->nsym : 1));
-    if (!X || !Y || !E || !T || !T2 || !U) { w->failed = 1; goto done; }
+    double *X = space, *Y = X + nn, *E = Y + nn, *T = E + nn, *T2 = T + mk * nc, *U = T2 + mk * nc;
+    memset(Y, 0, nn * sizeof(double));
+    memset(E, 0, nn * sizeof(double));
     for (int i = 0; i < kg * kg; i++) if (lg[i] != 0.0) zero = 0;
     /* ---- E: the columns themselves, or L_P^-T of them */
     if (M->hasprec[g]) {
         int m = M->m[g];
         double *rhs = mm_dbl((int64_t)m * cols);
-        if (!rhs) { w->failed = 1; goto done; }
+        if (!rhs) { w->failed = 1; return; }
         for (int l = a; l < b; l++) rhs[(int64_t)l * cols + (l - a)] = 1.0;
         mm_bsolve(&M->bl, &M->PP[g], M->Px[g], rhs, cols, &M->PW[g]);
         for (int i = 0; i < m; i++) {
@@ -287,7 +287,9 @@ static void mm_trace_panel(mm_model *M, const double *lam, int g, int a, int b, 
         mm_solve_S(M, Y, nc, thread);
         mm_times_Lam(M, lam, 0, Y, nc, X);
     } else {
-        mm_times_AR(M, 1.0, E, nc, X);                       /* G E */
+        memset(X, 0, nn * sizeof(double));                   /* G E */
+        memset(T, 0, mk * nc * sizeof(double));
+        mm_times_AR(M, 1.0, E, nc, X);
         mm_B_serial(M, 1.0, E, nc, T);
         if (leaf >= 0) mm_leaf_times(M, M->H, T, nc, T);
         mm_Bt_serial(M, -1.0, T, nc, X);
@@ -322,7 +324,7 @@ static void mm_trace_panel(mm_model *M, const double *lam, int g, int a, int b, 
             double *T3 = T;
             if (scaled) {                                    /* T is needed again: H T into a copy */
                 T3 = mm_dbl(mk * nc);
-                if (!T3) { w->failed = 1; goto done; }
+                if (!T3) { w->failed = 1; return; }
             }
             mm_leaf_times(M, M->H, T, nc, T3);
             mm_Bt_serial(M, -1.0, T3, nc, Y);
@@ -333,7 +335,7 @@ static void mm_trace_panel(mm_model *M, const double *lam, int g, int a, int b, 
         int k = M->k[f], m = M->m[f];
         if (f == leaf || f > g) continue;
         double *rows = mm_dbl((int64_t)m * k * nc);
-        if (!rows) { w->failed = 1; goto done; }
+        if (!rows) { w->failed = 1; return; }
         for (int l = 0; l < m; l++) {
             int level = M->hasprec[f] ? M->PP[f].perm[l] : l;
             memcpy(rows + (int64_t)l * k * nc, Y + (int64_t)M->P.bcol[M->pos[M->bstart[f] + level]] * nc,
@@ -343,7 +345,7 @@ static void mm_trace_panel(mm_model *M, const double *lam, int g, int a, int b, 
         mm_block_gram(rows, m, k, cols, kg, acc + w->goff[f * F + g]);
         free(rows);
     }
-    if (leaf < 0 || w->nsym == 0 || zero) goto done;
+    if (leaf < 0 || w->nsym == 0 || zero) return;
     /* ---- the leaf's own part: X = W E_J, T = C X */
     if (scaled) {
         double LL[kg * kg];
@@ -446,8 +448,6 @@ static void mm_trace_panel(mm_model *M, const double *lam, int g, int a, int b, 
             out[t * w->nsym + u] += s0 + s1 + s2 + s3;
         }
     }
-done:
-    free(X); free(Y); free(E); free(T); free(T2); free(U);
 }
 
 /* sums: (size,) as laid out by goff; Q (m0, k0, k0) = C W C' by leaf level */
@@ -477,15 +477,20 @@ static int mm_trace_sums(mm_model *M, const double *lam, int nsym, const double 
     double *acc = mm_dbl(size * nb);
     w.CX = mm_dbl(M->leaf >= 0 && M->n ? M->lval[M->lptr[M->m0]] : 1);
     if (!acc || !w.CX) { rc = 1; goto done; }
-    int threads = w.anyprec ? 1 : M->nthreads;
+    int threads = w.anyprec ? 1 : M->nthreads, width = MM_BATCH > M->kmax ? MM_BATCH : M->kmax;
+    if (threads > nb) threads = nb > 0 ? nb : 1;
+    int64_t room = width * ((3 + (nsym > 0 ? nsym : 1)) * (int64_t)M->n + 2 * (int64_t)M->m0 * k0);
+    double *space = malloc((room * threads + 1) * sizeof(double));
+    if (!space) { rc = 1; goto done; }
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (int i = 0; i < nb; i++) {
         int g = 0;
         while (panel_of[g + 1] <= i) g++;
         int per = MM_BATCH / M->k[g] > 0 ? MM_BATCH / M->k[g] : 1;
         int a = (i - panel_of[g]) * per, b = a + per < M->m[g] ? a + per : M->m[g];
-        mm_trace_panel(M, lam, g, a, b, acc + i * size, &w, MM_THREAD);
+        mm_trace_panel(M, lam, g, a, b, acc + i * size, &w, space + room * MM_THREAD, MM_THREAD);
     }
+    free(space);
     rc = w.failed;
     for (int i = 0; i < nb; i++) for (int64_t j = 0; j < size; j++) sums[j] += acc[i * size + j];
     if (M->leaf >= 0 && M->n)

@@ -139,8 +139,8 @@ def page(results: list[tuple[Design, int, dict]], replicates: int) -> str:
         "",
         f"Share of {replicates} simulated data sets whose interval held the true value; the Monte Carlo "
         f"standard error of 0.95 is {error:.4f}. Written by `tools/coverage.py`. REML fits; profile "
-        "intervals are those of the maximum-likelihood criterion. `slopes`: `y ~ x + (x | g)`, ten rows a group "
-        "(as sleepstudy); `treatment`: `y ~ x + (1 | g)`, x constant within groups, five rows each; "
+        "intervals are those of the maximum-likelihood criterion. `slopes`: `y ~ x + (x | g)`, ten rows each "
+        "(sleepstudy); `treatment`: `y ~ x + (1 | g)`, x constant within groups, five rows each; "
         "`unbalanced`: the same with two to eleven rows.",
         "",
         "| design | groups | parameter | " + " | ".join(METHODS) + " |",

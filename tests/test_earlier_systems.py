@@ -428,6 +428,58 @@ def test_alien_species_predictions():
 
 
 @needs_shared
+def test_alien_species_intervals_of_predictions():
+    fit, newdata = ruby(ALIEN, ALIEN_FILE), case("ruby", "alien_species_newdata.csv")
+    low = """906.32839 17.21062 10.21883 411.90672 701.96039 701.85218 920.50198 712.62678 714.24725
+        20.67199"""
+    high = """1098.9429 204.4673 200.6166 601.2926 898.1239 898.1015 1107.2381 901.6964 902.5580 207.4069"""
+    table = fit.predict(newdata, "population", interval="confidence", level=0.88)
+    # the gem stopped where its standard errors are 7e-4 larger: widths of 190 differ by 0.07 on each side
+    np.testing.assert_allclose(table["conf_low"], np.array(low.split(), float), atol=0.1)
+    np.testing.assert_allclose(table["conf_high"], np.array(high.split(), float), atol=0.1)
+    published = """809.910050,1195.36123 -76.536158,298.214049 -85.093528,295.928938 317.098899,696.100408
+        603.771398,996.312888 603.620377,996.333277 827.012723,1200.72732 617.976730,996.346478
+        619.975479,996.829743 -72.816144,300.895018"""
+    limits = np.array([pair.split(",") for pair in published.split()], float)
+    table = fit.predict(newdata, "population", interval="prediction", level=0.88)
+    np.testing.assert_allclose(table["conf_low"], limits[:, 0], atol=0.1)
+    np.testing.assert_allclose(table["conf_high"], limits[:, 1], atol=0.1)
+
+
+def test_offset_enters_predictions_of_own_rows_once():
+    # a defect of the gem: predict() on the data added the offset twice, fitted(fixed part) left it out
+    data = mm.load_dataset("sleepstudy", backend="pandas").assign(o=np.linspace(-50.0, 900.0, 180))
+    plain = mm.lmm("I(Reaction - o) ~ Days + (Days | Subject)", data)
+    fit = mm.lmm("Reaction ~ Days + offset(o) + (Days | Subject)", data)
+    for re_form in (None, "population"):
+        expected = plain.predict(data, re_form) + data["o"]
+        np.testing.assert_allclose(fit.predict(data, re_form), expected, rtol=1e-8)
+        np.testing.assert_allclose(fit.fitted(re_form), expected, rtol=1e-8)
+        table = fit.predict(re_form=re_form, interval="confidence")
+        np.testing.assert_allclose(table["predicted"], expected, rtol=1e-8)
+        np.testing.assert_allclose((table["conf_low"] + table["conf_high"]) / 2, expected, rtol=1e-8)
+
+
+def test_new_data_with_one_level_of_each_factor():
+    # a defect of the gem: columns were made from the new data's own levels
+    data = mm.load_dataset("Machines", backend="pandas")
+    fit = mm.lmm("score ~ Machine + (Machine | Worker)", data)
+    whole, errors = fit.predict(data), fit.predict(data, se=True)["std_error"]
+    for row in (0, 20, 53):
+        one = data.iloc[[row]].astype({"Machine": str, "Worker": str})
+        assert fit.predict(one)[0] == pytest.approx(whole[row], rel=1e-12)
+        assert fit.predict(one, se=True)["std_error"][0] == pytest.approx(errors[row], rel=1e-10)
+
+
+def test_singular_fits_are_simulated_from():
+    # a defect of the gem: simulation needed a positive definite covariance matrix
+    fit = mm.lmm("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff2", backend="pandas"))
+    assert fit.is_singular
+    draws = fit.simulate(2000, seed=3)
+    assert draws.std() == pytest.approx(fit.sigma, rel=0.02)
+
+
+@needs_shared
 def test_alien_species_ml_and_likelihood_ratios():
     full = ruby(ALIEN, ALIEN_FILE, reml=False)
     assert full.criterion == pytest.approx(337.5662, abs=6e-5)

@@ -267,6 +267,14 @@ def test_18_new_group_level(sleep):
     values = np.asarray(fit.predict(new, new_levels="population"))
     assert values[1] == pytest.approx(fit.fixef["(Intercept)"] + 5 * fit.fixef["Days"], rel=1e-12)
     assert np.isnan(np.asarray(fit.predict(new, new_levels="missing"))[1])
+    # the standard error of the new subject holds all of Sigma: Var(x'beta^) + z'Sigma z
+    table = fit.predict(new, new_levels="population", se=True)
+    x = np.array([1.0, 5.0])
+    Lambda = fit.sigma * np.array(fit._factors[0])
+    expected = x @ fit.vcov @ x + x @ Lambda @ Lambda.T @ x
+    assert table["std_error"][1] ** 2 == pytest.approx(expected, rel=1e-10)
+    limits = fit.predict(new, new_levels="population", interval="prediction")
+    assert limits["prediction_sd"][1] ** 2 == pytest.approx(expected + fit.sigma**2, rel=1e-10)
 
 
 def test_19_missing_group_at_prediction(sleep):
@@ -274,6 +282,9 @@ def test_19_missing_group_at_prediction(sleep):
     new = pd.DataFrame({"Days": [5.0], "Subject": [None]})
     values = np.asarray(fit.predict(new, new_levels="population"))
     assert values[0] == pytest.approx(fit.fixef["(Intercept)"] + 5 * fit.fixef["Days"], rel=1e-12)
+    unknown = fit.predict(new.assign(Subject="nobody"), new_levels="population", se=True)
+    missing = fit.predict(new, new_levels="population", se=True)
+    assert missing["std_error"][0] == unknown["std_error"][0]
 
 
 def test_20_new_level_of_a_fixed_factor(sleep):
@@ -289,6 +300,10 @@ def test_21_population_predictions_need_no_groups(sleep):
     assert np.isfinite(np.asarray(fit.predict(new, re_form="none")))[0]
     with pytest.raises(mm.DataError, match="Subject"):
         fit.predict(new)
+    assert np.isfinite(fit.predict(new, re_form="none", interval="prediction")["conf_low"][0])
+    # another data frame altogether: one error that names the column
+    with pytest.raises(mm.DataError, match="'Days'"):
+        fit.predict(pd.DataFrame({"a": [1.0]}), re_form="none", interval="confidence")
 
 
 @pytest.mark.parametrize("call", ["poly(Days, 2)", "ns(Days, df = 3)", "bs(Days, df = 4)", "scale(Days)"])
@@ -485,6 +500,19 @@ def test_59_contrasts_are_kept_in_the_model():
     assert list(fit.fixef) == ["(Intercept)", "Machine1", "Machine2"]
     new = machines.iloc[[0, 20, 40]]
     np.testing.assert_allclose(np.asarray(fit.predict(new)), np.asarray(default.predict(new)), rtol=1e-6)
+
+
+def test_58_simulation_draws_new_random_effects_and_prediction_conditions(sleep):
+    fit = mm.lmm(SLEEP, sleep)
+    draws = fit.simulate(1500, seed=1)
+    kept = fit.simulate(1500, seed=1, new_effects=False)
+    # new effects: centred at the population mean; kept ones: at predict()'s conditional mean
+    spread = draws.std(axis=1, ddof=1) / np.sqrt(1500)
+    assert np.abs((draws.mean(axis=1) - fit.predict(re_form="population")) / spread).max() < 5
+    assert np.abs((kept.mean(axis=1) - fit.predict()) / (fit.sigma / np.sqrt(1500))).max() < 5
+    # the same words mean the same choice in both
+    fixed = fit.simulate(1500, seed=1, re_form="population")
+    assert fixed.std(axis=1).mean() == pytest.approx(fit.sigma, rel=0.02)
 
 
 def test_62_parameters_are_counted_once(sleep):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         OptionError,
         SolverError,
     )
+    from mixedmodels.fit.denovo import simulate
     from mixedmodels.fit.result import LMMFit
     from mixedmodels.fit.save import load
     from mixedmodels.formula import formula_from_lists
@@ -63,6 +64,7 @@ __all__ = [
     "lmm",
     "load",
     "load_dataset",
+    "simulate",
 ]
 
 _HOMES = {
@@ -76,6 +78,7 @@ _HOMES = {
     "Control": "mixedmodels.optimize.control",
     "load_dataset": "mixedmodels.datasets",
     "dataset_names": "mixedmodels.datasets",
+    "simulate": "mixedmodels.fit.denovo",
     "describe_dataset": "mixedmodels.datasets",
 }
 

@@ -131,10 +131,6 @@ def test_offset_of_new_rows(sleepstudy):
     assert np.allclose(by_array.predict(sleepstudy, offset=np.arange(180.0)), by_array.fitted())
 
 
-def test_not_in_this_version(fit, sleepstudy):
-    with pytest.raises(mm.NotImplementedYetError):
-        fit.predict(sleepstudy, se=True)
-    with pytest.raises(mm.NotImplementedYetError):
-        fit.predict(sleepstudy, interval="prediction")
+def test_wrong_type(fit, sleepstudy):
     with pytest.raises(mm.OptionError, match="type"):
         fit.predict(sleepstudy, type="terms")

@@ -1,4 +1,4 @@
-"""Predictions for new rows and responses drawn from the model."""
+"""Point predictions for new rows, and which random effects they hold."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import NotEstimableWarning, NotImplementedYetError, OptionError, warn
+from mixedmodels.errors import NotEstimableWarning, OptionError, warn
 from mixedmodels.fit import values
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["predict", "predict_design", "select_columns", "simulate"]
+__all__ = ["Selection", "new_rows", "not_estimable", "predict", "predict_design", "select_columns"]
 
 _NONE_WORDS = {"population", "na", "~0", "~1", "none", "fixed"}
 _NEW_LEVELS = ("error", "population", "missing")
@@ -115,25 +115,54 @@ def _columns_of_term(fit: LMMFit, position: int, name: str) -> list[int]:
 
 def predict(fit: LMMFit, newdata: Any, re_form: Any, new_levels: str, offset: Any = None) -> np.ndarray:
     """Point predictions; see `LMMFit.predict`."""
+    selection = select_columns(fit, re_form)
+    if newdata is None:
+        _check_new_levels(new_levels)
+        return fit.fitted(re_form)
+    return predict_design(fit, new_rows(fit, newdata, selection, new_levels, offset), selection)
+
+
+def _check_new_levels(new_levels: Any) -> None:
     if new_levels not in _NEW_LEVELS:
         raise OptionError(f"new_levels must be one of {', '.join(_NEW_LEVELS)}, got {new_levels!r}")
-    if newdata is None:
-        return fit.fitted(re_form)
-    selection = select_columns(fit, re_form)
+
+
+def new_rows(
+    fit: LMMFit,
+    newdata: Any,
+    selection: Selection,
+    new_levels: str,
+    offset: Any = None,
+    columns_of: Sequence[int] = (),
+) -> Any:
+    """Columns of the model for new data (`NewDesign`).
+
+    Parameters
+    ----------
+    fit : LMMFit
+    newdata : data frame or mapping
+    selection : Selection
+        Terms whose levels are looked up.
+    new_levels : {"error", "population", "missing"}
+    offset : array or str, optional
+    columns_of : sequence of int
+        Positions of the terms of which only the columns are wanted; their grouping factors are not needed.
+    """
+    _check_new_levels(new_levels)
     if fit.formula is None:
         fit.frame.new_data(newdata)
     labels = fit.frame.encoding.bar_labels
-    design = fit.frame.new_data(
+    return fit.frame.new_data(
         newdata,
         re_form=[labels[position] for position, _ in selection],
         need_groups=bool(selection),
         new_levels=new_levels,
         offset=offset,
+        columns_of=[labels[position] for position in columns_of],
     )
-    return predict_design(fit, design, selection, new_levels)
 
 
-def predict_design(fit: LMMFit, design: Any, selection: Selection, new_levels: str) -> np.ndarray:
+def predict_design(fit: LMMFit, design: Any, selection: Selection) -> np.ndarray:
     """Predictions for the columns of new rows (`NewDesign`), shape (rows,)."""
     eta = values.fixed_predictor(design.X, fit.beta, design.offset)
     for position, columns in selection:
@@ -143,49 +172,20 @@ def predict_design(fit: LMMFit, design: Any, selection: Selection, new_levels: s
         part[codes < 0] = 0.0
         eta += part
     eta[~design.rows] = np.nan
-    if design.estimable is not None and not design.estimable.all():
-        rows = np.flatnonzero(~design.estimable)
-        shown = ", ".join(map(str, rows[:5].tolist())) + (", ..." if rows.size > 5 else "")
-        warn(
-            f"{rows.size} predicted value(s) are not estimable and set to NaN (rows {shown}): they need "
-            f"coefficients that the data could not determine ({', '.join(fit.frame.dropped_columns)}); "
-            "simplify the fixed part or leave these rows out",
-            NotEstimableWarning,
-        )
-        eta[rows] = np.nan
+    eta[not_estimable(fit, design)] = np.nan
     return eta
 
 
-def simulate(fit: LMMFit, n: int, seed: Any, new_effects: bool) -> np.ndarray:
-    """Draws of the response, shape (nobs, n); see `LMMFit.simulate`."""
-    if not isinstance(n, (int, np.integer)) or n < 1:
-        raise OptionError(f"n must be a positive whole number, got {n!r}")
-    n = int(n)
-    design = fit.design
-    try:
-        rng = np.random.default_rng(seed)
-    except (TypeError, ValueError):
-        raise OptionError(
-            f"seed must be None, a whole number >= 0 or a numpy Generator, got {seed!r}"
-        ) from None
-    sigma = fit.sigma
-    out = np.empty((design.n, n))
-    base = np.array(fit._linear_predictor("population" if new_effects else None))
-    if new_effects and any(term.precision is not None for term in design.terms):
-        raise NotImplementedYetError(
-            "simulate() with a known precision between levels is not in this version"
-        )
-    root = None if design.weights is None else 1.0 / np.sqrt(design.weights)
-    factors = [np.array(factor) for factor in fit._factors]
-    for draw in range(n):
-        y = base.copy()
-        if new_effects:
-            effects = [
-                sigma * rng.standard_normal((term.m, term.k)) @ factor.T
-                for term, factor in zip(design.terms, factors, strict=True)
-            ]
-            values.add_random_effects(y, design, effects)
-        noise = sigma * rng.standard_normal(design.n)
-        y += noise if root is None else noise * root
-        out[:, draw] = y
-    return out
+def not_estimable(fit: LMMFit, design: Any) -> np.ndarray:
+    """Rows whose mean the data could not determine, after a `NotEstimableWarning` if there are any."""
+    if design.estimable is None or design.estimable.all():
+        return np.zeros(0, dtype=np.intp)
+    rows = np.flatnonzero(~design.estimable)
+    shown = ", ".join(map(str, rows[:5].tolist())) + (", ..." if rows.size > 5 else "")
+    warn(
+        f"{rows.size} predicted value(s) are not estimable and set to NaN (rows {shown}): they need "
+        f"coefficients that the data could not determine ({', '.join(fit.frame.dropped_columns)}); "
+        "simplify the fixed part or leave these rows out",
+        NotEstimableWarning,
+    )
+    return rows

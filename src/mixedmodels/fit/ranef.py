@@ -13,7 +13,14 @@ from mixedmodels.frame.factors import CategoryLevels
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
 
-__all__ = ["TermEffects", "coefficient_columns", "conditional_sds", "effect_columns", "level_array"]
+__all__ = [
+    "TermEffects",
+    "coefficient_columns",
+    "coefficient_sds",
+    "conditional_sds",
+    "effect_columns",
+    "level_array",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,24 +91,46 @@ def coefficient_columns(design: Design, beta: np.ndarray, b: Sequence[np.ndarray
     terms: list[str] = []
     levels = []
     estimates = []
-    for group in dict.fromkeys(term.group for term in design.terms):
-        members = [
-            (term, values) for term, values in zip(design.terms, b, strict=True) if term.group == group
-        ]
-        names = list(design.x_names)
-        for term, _ in members:
-            names += [name for name in term.names if name not in names]
-        first = members[0][0]
+    for group, names, positions in _coefficient_groups(design):
+        first = design.terms[positions[0]]
         table = np.zeros((first.m, len(names)))
         table[:, : design.p] = beta
-        for term, values in members:
-            for j, name in enumerate(term.names):
-                table[:, names.index(name)] += values[:, j]
+        for position in positions:
+            for j, name in enumerate(design.terms[position].names):
+                table[:, names.index(name)] += b[position][:, j]
         groups += [group] * table.size
         terms += names * first.m
         levels.append(np.repeat(level_array(first), len(names)))
         estimates.append(table)
     return {"group": groups, "level": _joined(levels), "term": terms, "estimate": _flat(estimates)}
+
+
+def _coefficient_groups(design: Design) -> list[tuple[str, list[str], list[int]]]:
+    """Grouping factors with the names of their coefficients and the positions of their terms."""
+    out = []
+    for group in dict.fromkeys(term.group for term in design.terms):
+        positions = [position for position, term in enumerate(design.terms) if term.group == group]
+        names = list(design.x_names)
+        for position in positions:
+            names += [name for name in design.terms[position].names if name not in names]
+        out.append((group, names, positions))
+    return out
+
+
+def coefficient_sds(design: Design, solver: Any, factors: Sequence[Any]) -> np.ndarray:
+    """Standard errors of the rows of `coefficient_columns` over sigma."""
+    relative = [np.array(factor) for factor in factors]
+    out = []
+    for _, names, positions in _coefficient_groups(design):
+        m, size = design.terms[positions[0]].m, len(names)
+        X = np.tile(np.eye(size)[:, : design.p], (m, 1))
+        codes = np.repeat(np.arange(m, dtype=np.int32), size)
+        rows: list[Any] = [None] * len(design.terms)
+        for position in positions:
+            columns = np.array([names.index(name) for name in design.terms[position].names])
+            rows[position] = (codes, np.tile(np.eye(size)[:, columns], (m, 1)))
+        out.append(np.sqrt(np.maximum(solver.predictor_variance(relative, X, rows), 0.0)))
+    return np.concatenate(out) if out else np.zeros(0)
 
 
 def _joined(parts: list[np.ndarray]) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from mixedmodels.errors import NotImplementedYetError, OptionError
+from mixedmodels.errors import OptionError
 from mixedmodels.fit import checks, values, wald
 from mixedmodels.fit.questions import Questions
 from mixedmodels.fit.varcorr import TermVariance, VarCorr, term_variance, unique_keys
@@ -271,15 +271,25 @@ class LMMFit(Questions):
         """
         return self._native(self.ranef_columns(condvar))
 
-    def coef_columns(self) -> dict[str, Any]:
+    def coef_columns(self, condvar: bool = False) -> dict[str, Any]:
         """The columns of `coef` as lists and arrays."""
-        from mixedmodels.fit.ranef import coefficient_columns
+        from mixedmodels.fit.ranef import coefficient_columns, coefficient_sds
 
-        return coefficient_columns(self.design, self.beta, self._b)
+        columns = coefficient_columns(self.design, self.beta, self._b)
+        if condvar:
+            columns["std_error"] = self.sigma * coefficient_sds(self.design, self.solver, self._factors)
+        return columns
 
-    def coef(self) -> Any:
-        """Coefficients per level, fixed plus random: a table with columns group, level, term, estimate."""
-        return self._native(self.coef_columns())
+    def coef(self, condvar: bool = False) -> Any:
+        r"""Coefficients per level, fixed plus random: a table with columns group, level, term, estimate.
+
+        Parameters
+        ----------
+        condvar : bool
+            Adds the column ``std_error``: the standard deviation of the error of estimate plus prediction,
+            :math:`Var(\hat\beta_j + \hat b_{lj} - \beta_j - b_{lj})^{1/2}` (Henderson), given theta.
+        """
+        return self._native(self.coef_columns(condvar))
 
     # ------------------------------------------------------------------ likelihood
 
@@ -442,9 +452,7 @@ class LMMFit(Questions):
     def _zero_weight_fitted(self, re_form: Any) -> np.ndarray:
         from mixedmodels.fit.predict import predict_design, select_columns
 
-        return predict_design(
-            self, self._frame.zero_weight_design, select_columns(self, re_form), "population"
-        )
+        return predict_design(self, self._frame.zero_weight_design, select_columns(self, re_form))
 
     def _linear_predictor(self, re_form: Any = None) -> np.ndarray:
         if re_form is None:
@@ -493,76 +501,77 @@ class LMMFit(Questions):
             lambda: tuple(values.quantiles(self._residuals("scaled"), (0.0, 0.25, 0.5, 0.75, 1.0))),
         )
 
-    def predict(
+    def simulate(
         self,
+        n: int = 1,
+        seed: Any = None,
+        new_effects: Any = True,
+        *,
         newdata: Any = None,
         re_form: Any = None,
-        new_levels: str = "error",
-        interval: str | None = None,
-        level: float = 0.95,
-        se: bool = False,
-        type: str = "response",
+        beta: Any = None,
+        theta: Any = None,
+        sigma: float | None = None,
+        weights: Any = None,
         offset: Any = None,
     ) -> np.ndarray:
-        """Predicted response of new rows.
+        r"""Responses drawn from the model, :math:`y^* = X\beta + o + Zb^* + e^*`.
 
-        ``X beta + offset`` plus the conditional modes of the random effects chosen by `re_form`.
-
-        Parameters
-        ----------
-        newdata : data frame or dict of arrays, optional
-            Needs no response column; None predicts the rows of the fit.
-        re_form : None, "population", formula text or sequence of group names
-            None: all random effects. ``"population"`` (also ``"NA"``, ``"~0"``, False): none, and the
-            grouping columns are not needed. ``"~ (1 | Subject)"`` or ``["Subject"]``: these terms only.
-        new_levels : {"error", "population", "missing"}
-            What to do with levels of grouping factors that the fit has not seen.
-        interval, level, se
-            Intervals and standard errors of predictions are not in this version.
-        type : {"response", "link"}
-            The same thing for a linear model.
-        offset : array or column name, optional
-            Offset of the new rows, needed if the model was fitted with an array as offset.
-
-        Returns
-        -------
-        ndarray, shape (rows of newdata,)
-            NaN where a predictor is missing or the value is not estimable (with a `NotEstimableWarning`).
-
-        Raises
-        ------
-        NewLevelError
-            A grouping factor has new levels and ``new_levels="error"``.
-        """
-        from mixedmodels.fit.predict import predict
-
-        if interval is not None or se:
-            raise NotImplementedYetError(
-                "standard errors and intervals of predictions are not in this version"
-            )
-        if type not in ("response", "link"):
-            raise OptionError(f"type must be 'response' or 'link', got {type!r}")
-        return predict(self, newdata, re_form, new_levels, offset)
-
-    def simulate(self, n: int = 1, seed: Any = None, new_effects: bool = True) -> np.ndarray:
-        """Responses drawn from the fitted model.
+        Unlike `predict`, which conditions on the estimated random effects, `simulate` draws them anew unless
+        told otherwise. Both take all random effects of the model; `re_form` names the same choice in both.
 
         Parameters
         ----------
         n : int
-            Number of draws.
+            Number of draws; the first ones do not depend on it.
         seed : int, Generator or None
             Seed of `numpy.random.default_rng`.
-        new_effects : bool
-            True draws the random effects anew; False keeps them at their conditional modes.
+        new_effects : bool, str or sequence of str
+            True draws all random effects anew; False keeps them at their conditional modes; names of grouping
+            factors draw those and keep the others.
+        newdata : data frame or dict of arrays, optional
+            Rows to simulate; None takes those of the fit. Rows on one new level share its random effect.
+        re_form : None, "population", formula text or sequence of group names
+            Random effects that take part, as in `predict`; the others are zero.
+        beta : array or dict, optional
+            Other fixed effects; a dict may name some.
+        theta, sigma : array, float, optional
+            Other covariance parameters.
+        weights : float, str or array, optional
+            Precision weights, :math:`Var(e_i) = \sigma^2 / w_i`: by default those of the fit for its own rows
+            and 1 for new ones.
+        offset : str or array, optional
+            Offset of new rows, needed if the model was fitted with an array as offset.
 
         Returns
         -------
-        ndarray, shape (nobs, n)
-        """
-        from mixedmodels.fit.predict import simulate
+        ndarray, shape (nobs or rows of newdata, n)
+            NaN in rows of `newdata` with missing values or a mean that is not estimable.
 
-        return simulate(self, n, seed, new_effects)
+        Examples
+        --------
+        >>> import mixedmodels as mm
+        >>> fit = mm.lmm("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff", backend="dict"))
+        >>> fit.simulate(3, seed=1).shape
+        (30, 3)
+        >>> fit.simulate(2, seed=1, newdata={"Batch": ["X", "X", "Y"]}).shape
+        (3, 2)
+        """
+        from mixedmodels.fit.simulate import simulate_responses
+
+        return simulate_responses(
+            self,
+            n,
+            seed,
+            new_effects,
+            newdata=newdata,
+            re_form=re_form,
+            beta=beta,
+            theta=theta,
+            sigma=sigma,
+            weights=weights,
+            offset=offset,
+        )
 
     # ------------------------------------------------------------------ inference (Wald)
 

@@ -70,7 +70,7 @@ class FunctionFit(LMMFit):
             columns["sd"] = np.sqrt(np.maximum(np.diagonal(self.conditional_covariance()), 0.0))
         return columns
 
-    def coef_columns(self) -> NoReturn:
+    def coef_columns(self, condvar: bool = False) -> NoReturn:
         """Not available: there are no levels with coefficients of their own."""
         raise OptionError("a model with one matrix Z has no coefficients per level; see ranef()")
 
@@ -87,11 +87,31 @@ class FunctionFit(LMMFit):
         )
         return (*super()._compute_messages(), f"the covariance is a function of theta: {theta}")
 
-    def simulate(self, n: int = 1, seed: Any = None, new_effects: bool = True) -> np.ndarray:
-        """Responses drawn from the fitted model, with the random effects at their conditional modes."""
-        if new_effects:
+    def simulate(self, n: int = 1, seed: Any = None, new_effects: Any = True, **options: Any) -> np.ndarray:
+        """Responses drawn from the fitted model; `LMMFit.simulate` for its own rows.
+
+        Parameters
+        ----------
+        n : int
+        seed : int, Generator or None
+        new_effects : bool
+            True draws the random effects anew, False keeps them at their conditional modes.
+        **options
+            None: other rows and parameters are not in this version.
+        """
+        from mixedmodels.fit.simulate import check_count, draw_responses, generator
+
+        if any(value is not None for value in options.values()):
             raise NotImplementedYetError(
-                "simulate() with new random effects from a covariance function is not in this version; "
-                "use new_effects=False"
+                "simulate() with other rows or parameters is not in this version for a covariance function; "
+                "leave out " + ", ".join(name for name, value in options.items() if value is not None)
             )
-        return super().simulate(n, seed, new_effects)
+        if not isinstance(new_effects, bool):
+            raise OptionError(f"new_effects must be True or False for this model, got {new_effects!r}")
+        n, rng = check_count(n), generator(seed)
+        base = np.array(self._linear_predictor("population" if new_effects else None))
+        out = draw_responses(base, (), self.sigma, self.design.weights, n, rng)
+        if new_effects:
+            factor = self.frame.covariance.factor(self.theta)
+            out += self.sigma * (self.frame.Z @ (factor @ rng.standard_normal((factor.shape[1], n))))
+        return out

@@ -92,6 +92,7 @@ class ModelFrame:
         need_groups: bool = True,
         new_levels: str = "error",
         offset: Any = None,
+        columns_of: Sequence[str] = (),
     ) -> NewDesign:
         """The columns of the model for new data; see `mixedmodels.frame.newdata.encode_new`."""
         return encode_new(
@@ -101,6 +102,7 @@ class ModelFrame:
             new_levels=new_levels,
             offset=offset,
             functions=self.functions,
+            columns_of=columns_of,
         )
 
 

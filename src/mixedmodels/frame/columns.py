@@ -104,6 +104,10 @@ class Columns(Mapping[str, Value]):
             self._factors[name] = factor
         return factor
 
+    def put(self, name: str, values: np.ndarray) -> None:
+        """A column of numbers beside those of the data: a stand-in that the data need not have."""
+        self._raw[name] = self._values[name] = values
+
     def _unknown(self, name: str) -> DataError:
         import difflib
 

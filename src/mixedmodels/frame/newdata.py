@@ -31,8 +31,9 @@ class NewDesign:
         Fixed-effects columns; NaN in rows with missing values.
     offset : ndarray of float64, shape (n,), or None
     terms : tuple of (codes, Z) or None
-        For each random term of the design the level of each row (int32; -1 for a new or missing level) and
-        the values of its columns (None: ones). None for a term that was not asked for.
+        For each random term of the design the level of each row (int32; -1 for a new or missing level; None
+        if only the columns were asked for) and the values of its columns (None: ones). None for a term that
+        was not asked for.
     estimable : ndarray of bool, shape (n,), or None
         False where the prediction depends on coefficients the data could not estimate; None: all can be.
     rows : ndarray of bool, shape (n,)
@@ -41,7 +42,7 @@ class NewDesign:
 
     X: np.ndarray
     offset: np.ndarray | None
-    terms: tuple[tuple[np.ndarray, np.ndarray | None] | None, ...]
+    terms: tuple[tuple[Any, np.ndarray | None] | None, ...]
     estimable: np.ndarray | None
     rows: np.ndarray
 
@@ -60,6 +61,7 @@ def encode_new(
     offset: Any = None,
     functions: Mapping[str, Callable[..., Any]] | None = None,
     rows: np.ndarray | None = None,
+    columns_of: Sequence[str] = (),
 ) -> NewDesign:
     """Columns of the model for new data.
 
@@ -70,15 +72,19 @@ def encode_new(
         Needs the columns of the fixed part and of the random terms asked for.
     re_form : {"all", "none"} or sequence of str
         Random terms to include, by text or grouping factor.
-    new_levels : {"error", "population", "missing"}
+    new_levels : {"error", "population", "missing", "append"}
         What to do with a level of a grouping factor that the fit has not seen, or a missing one: refuse, code
-        it -1 (its random effect is 0), or mark the row as not predictable.
+        it -1 (its random effect is 0), mark the row as not predictable, or number new levels after those of
+        the fit (each row with a missing one is a level of its own).
     offset : array of shape (n,) or str, optional
         Needed if the model was fitted with an array as offset.
     functions : mapping, optional
         The user's own transforms.
     rows : ndarray of intp, optional
         Use only these rows of the data.
+    columns_of : sequence of str
+        Random terms, by text, of which only the values of the columns are wanted: their grouping factors need
+        not be in the data.
 
     Returns
     -------
@@ -91,14 +97,15 @@ def encode_new(
     DataError
         A column is missing or of another kind than in the fit.
     """
-    if new_levels not in ("error", "population", "missing"):
+    if new_levels not in ("error", "population", "missing", "append"):
         raise OptionError(f"new_levels must be 'error', 'population' or 'missing', not {new_levels!r}")
     wanted = _wanted_bars(encoding, re_form)
     columns = data if type(data) is Columns else Columns(data, _needed(encoding, wanted, offset))
     n = columns.n_rows if rows is None else rows.shape[0]
 
+    only = _wanted_bars(encoding, columns_of)
     used = {v for term in encoding.fixed.terms for v in term} | set(encoding.offsets)
-    for b in wanted:
+    for b in {*wanted, *only}:
         used |= {v for term in encoding.bars[b].terms for v in term}
     valid = np.ones(n, dtype=bool)
     values: list[Value | None] = [None] * len(encoding.variables)
@@ -119,20 +126,21 @@ def encode_new(
 
     codes: dict[int, np.ndarray] = {}
     Zs: dict[Any, np.ndarray] = {}
-    terms: list[tuple[np.ndarray, np.ndarray | None] | None] = [None] * len(encoding.bars)
-    for b in wanted:
+    terms: list[tuple[Any, np.ndarray | None] | None] = [None] * len(encoding.bars)
+    for b in sorted({*wanted, *only}):
         g = encoding.bar_groups[b]
-        if g not in codes:
+        if b in wanted and g not in codes:
             codes[g] = _group_codes(encoding.groups[g], columns, functions, rows, valid, new_levels)
         part = encoding.bars[b]
+        own = codes[g] if b in wanted else None
         if not part.terms:
-            terms[b] = (codes[g], None)
+            terms[b] = (own, None)
             continue
         key = part[:3]
         if key not in Zs:
             Zs[key] = np.empty((n, len(part.names)))
             fill_columns(part, encoding.variables, values, Zs[key])  # type: ignore[arg-type]
-        terms[b] = (codes[g], Zs[key])
+        terms[b] = (own, Zs[key])
     if new_levels == "missing":
         for code in codes.values():
             valid &= code >= 0
@@ -249,7 +257,21 @@ def _group_codes(
                 f"grouping factor {group.name!r} is missing in {int(missing.sum())} rows of the new data "
                 f'(first in row {int(np.flatnonzero(missing)[0])}); use new_levels="population" or "missing"'
             )
+    elif new_levels == "append" and (codes < 0).any():
+        codes = _appended(codes, factors, len(group.levels))
     return codes
+
+
+def _appended(codes: np.ndarray, factors: Sequence[Any], m: int) -> np.ndarray:
+    """Codes with the levels that the fit has not seen numbered from m; a missing one is its own level."""
+    rows = np.flatnonzero(codes < 0)
+    keys = np.column_stack([np.asarray(factor.codes)[rows] for factor in factors]).astype(np.int64)
+    missing = (keys < 0).any(axis=1)
+    keys[missing] = -1
+    keys[missing, 0] = -1 - np.arange(int(missing.sum()))
+    out = codes.astype(np.int32)
+    out[rows] = m + np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+    return out
 
 
 def _unknown_combinations(factors: Sequence[Any], codes: np.ndarray) -> tuple[str, ...]:

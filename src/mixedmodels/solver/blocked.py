@@ -68,6 +68,12 @@ class BlockedSolver(CompiledSolver):
             self._k, self.p, structure_arrays(self.pack), cut=self._cut, n_threads=self._threads
         )
 
+    def _own_responses(self) -> None:
+        arrays = structure_arrays(self.pack)
+        arrays["ZX"] = [ZX.copy() for ZX in arrays["ZX"]]
+        arrays["XX"] = arrays["XX"].copy()
+        self.structure = BlockedStructure(self._k, self.p, arrays, cut=self._cut, n_threads=1)
+
     @property
     def work_bytes(self) -> int:
         """Size of the factor and its inverse, about all the memory that grows with the rest."""

@@ -89,6 +89,10 @@ class CompiledSolver:
         """Diagonal blocks of ``Lambda~ M^{-1} Lambda~'`` for one factor, shape (m, k, k)."""
         raise NotImplementedError
 
+    def _own_responses(self) -> None:
+        """Replace, in a copy of the solver, all that an evaluator's `respond` writes to; one thread."""
+        raise NotImplementedError
+
     def describe(self) -> str:
         """One line: which algorithm, on which sizes."""
         raise NotImplementedError

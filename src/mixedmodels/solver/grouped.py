@@ -65,6 +65,10 @@ class GroupedSolver(CompiledSolver):
         factor = self.pack.factors[0]
         self.levels = GroupedLevels(factor.A, factor.ZXy, self.pack.G)
 
+    def _own_responses(self) -> None:
+        factor = self.pack.factors[0]
+        self.levels = GroupedLevels(factor.A, factor.ZXy, self.pack.G, responses=True)
+
     def describe(self) -> str:
         """One line: sizes, and how many levels share their block."""
         factor, levels = self.pack.factors[0], self.levels

@@ -47,6 +47,7 @@ cdef extern from "blocked_numeric.h" nogil:
         mm_blas bl
         mm_pattern P
         int n, nb, m0, k0, p1, scalar, dense, leaf
+        int* m
         int* bstart
         int* pos
         double density
@@ -55,6 +56,9 @@ cdef extern from "blocked_numeric.h" nogil:
         double* Mx
         double* C
         double* x
+        const double* R0
+        const double* XX
+        double* RR
     ctypedef struct mm_scalars:
         double logdet_L2, logdet_RX2, pwrss
     int mm_setup(mm_model* M, int F, const int* k, const int* koff, const int* m, int leaf, int p1, int rcap,
@@ -319,6 +323,7 @@ cdef class BlockedEvaluator(Evaluator):
 
     cdef mm_model* model
     cdef readonly BlockedStructure structure
+    cdef int64_t* first                      # first column of each block of the rest, or NULL
 
     def __cinit__(self, k, entries, clips, int p, double nu, bint reml, double constant=0.0,
                   double sigma_fixed=0.0, BlockedStructure structure=None):
@@ -328,6 +333,7 @@ cdef class BlockedEvaluator(Evaluator):
             raise ValueError("more parameters than entries of the relative factors")
         self.structure = structure
         self.model = structure.model
+        self.first = NULL
 
     cdef int components(self, int order) noexcept nogil:
         cdef mm_scalars sc
@@ -341,6 +347,57 @@ cdef class BlockedEvaluator(Evaluator):
         self.logdet_L2 = sc.logdet_L2
         self.logdet_RX2 = sc.logdet_RX2
         self.pwrss = sc.pwrss
+        return 0
+
+    # ------------------------------------------------------------------ other responses
+    def accept_responses(self):
+        """Let `respond` write into the structure, whose arrays must be this evaluator's alone."""
+        cdef int64_t[::1] first = self.structure._first_columns()
+        self.first = &first[0]
+
+    cdef int respond(self, const double* zy, const double* xy, double yy) noexcept nogil:
+        """The last column of Z'[X y] and [X y]'[X y] anew."""
+        cdef mm_model* M = self.model
+        cdef int f, l, i, kf, p = self.p, P = p + 1, b
+        cdef double* XX = <double*> M.XX
+        cdef double* R0 = <double*> M.R0
+        if self.first == NULL:
+            return 1
+        for i in range(p):
+            XX[i * P + p] = xy[i]
+            XX[p * P + i] = xy[i]
+        XX[p * P + p] = yy
+        for f in range(self.n_factors):
+            kf = self.k[f]
+            if f == M.leaf:
+                for l in range(M.m[f] * kf):
+                    R0[<int64_t>l * P + p] = zy[l]
+            else:
+                for l in range(M.m[f]):
+                    b = M.bstart[f] + l
+                    for i in range(kf):
+                        M.RR[(self.first[b] + i) * P + p] = zy[l * kf + i]
+            zy += <int64_t>M.m[f] * kf
+        return 0
+
+    cdef int estimates(self, double* beta, double* vcov) noexcept nogil:
+        cdef mm_scalars sc
+        cdef mm_model* M = self.model
+        cdef int i, bad
+        mm_quiet(&M.bl, 1)
+        bad = mm_forward(M, self.lam, &sc)
+        if not bad:
+            mm_back(M, self.lam, 1)
+        mm_quiet(&M.bl, 0)
+        if bad:
+            return 1
+        self.logdet_L2 = sc.logdet_L2
+        self.logdet_RX2 = sc.logdet_RX2
+        self.pwrss = sc.pwrss
+        for i in range(self.p):
+            beta[i] = -M.Mx[i]
+        if self.p:
+            _inverse_from_root(self.p, M.C, self.p + 1, vcov)
         return 0
 
     # ------------------------------------------------------------------ Python level

@@ -54,3 +54,8 @@ cdef class Evaluator:
     cdef void _set_factors(self, const double* theta) noexcept nogil
     cdef void _set_directions(self) noexcept nogil
     cdef double _scale(self) noexcept nogil          # nu / pwrss, or 1 / sigma_fixed^2
+    # ---- other responses of the same design (refits.pyx); the evaluator must own its data
+    # zy: Z'y factor by factor (m, k), xy: X'y (p,), yy: y'y, in internal coordinates; 1 if it cannot
+    cdef int respond(self, const double* zy, const double* xy, double yy) noexcept nogil
+    # beta (p,), (X'V^-1 X)^-1 (p, p) and pwrss at lam; 1 if not positive definite
+    cdef int estimates(self, double* beta, double* vcov) noexcept nogil

@@ -182,6 +182,12 @@ cdef class Evaluator:
     cdef int components(self, int order) noexcept nogil:
         return 1
 
+    cdef int respond(self, const double* zy, const double* xy, double yy) noexcept nogil:
+        return 1
+
+    cdef int estimates(self, double* beta, double* vcov) noexcept nogil:
+        return 1
+
     cdef double _scale(self) noexcept nogil:
         if self.sigma_fixed > 0.0:
             return 1.0 / (self.sigma_fixed * self.sigma_fixed)

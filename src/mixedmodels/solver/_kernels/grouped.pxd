@@ -12,6 +12,9 @@ cdef class GroupedLevels:
     cdef Py_ssize_t class_size
     cdef double* within              # (P, P) part of [X y]'[X y] that no level explains
     cdef object _keep
+    cdef Py_ssize_t* place           # of each level: its class, or -1 - its place among the streamed; or NULL
+    cdef double* roots               # (m, k, k) R of each level; or NULL
+    cdef double* tops                # (m, k, P) t of each level; or NULL
 
 
 cdef class GroupedEvaluator(Evaluator):

@@ -208,9 +208,11 @@ cdef class GroupedLevels:
         ``[X y]'[X y]``.
     pool : bool
         False streams every level (for tests).
+    responses : bool
+        Keep what another response needs (`GroupedEvaluator.respond`).
     """
 
-    def __init__(self, A, ZXy, G, bint pool=True):
+    def __init__(self, A, ZXy, G, bint pool=True, bint responses=False):
         cdef const double[:, :, ::1] Av = A
         cdef const double[:, :, ::1] Bv = ZXy
         cdef Py_ssize_t m = Av.shape[0], l, c, size, h, mask, b, lane
@@ -302,6 +304,19 @@ cdef class GroupedLevels:
         self.data = &dv[0] if self.blocks else NULL
         self.classes = &cv[0]
         self._keep = (within, data, classes)
+        self.place = NULL
+        self.roots = NULL
+        self.tops = NULL
+        cdef Py_ssize_t[::1] pv
+        cdef double[::1] tv
+        if responses:
+            places, tops = np.empty(max(m, 1), dtype=np.intp), np.zeros(max(m, 1) * (k * k + kP))
+            pv = places
+            tv = tops
+            self.place = &pv[0]
+            self.roots = &tv[0]
+            self.tops = self.roots + m * k * k
+            self._keep = (within, data, classes, places, tops)
         cdef double* R = <double*>malloc((k * k + kP) * sizeof(double))
         cdef double* t = R + k * k
         cdef double* C
@@ -320,6 +335,10 @@ cdef class GroupedLevels:
                 if self.n_classes:
                     c = number[cls[l]]
                 _root(a + (l if c < 0 else first[cls[l]]) * k * k, bb + l * kP, k, P, R, t)
+                if responses:
+                    self.place[l] = c if c >= 0 else -1 - at
+                    memcpy(self.roots + l * k * k, R, k * k * sizeof(double))
+                    memcpy(self.tops + l * kP, t, kP * sizeof(double))
                 for i in range(k):
                     for j in range(P):
                         s = t[i * P + j]
@@ -486,6 +505,67 @@ cdef class GroupedEvaluator(Evaluator):
                 self.XVX[j * p + i] = s
         if self.pwrss != self.pwrss:
             return 1
+        return 0
+
+    # ---------------------------------------------------------------- other responses
+    cdef int respond(self, const double* zy, const double* xy, double yy) noexcept nogil:
+        """The last column of everything anew: t_y = R^{-1} Z'y level by level."""
+        cdef int k = self.k[0], p = self.p, P = p + 1, kP = k * P, nf = k * (k + 1) // 2 + kP, i, j, a, b
+        cdef Py_ssize_t l, c, at
+        cdef double s
+        cdef double* w = self.levels.within
+        cdef double* C
+        cdef double* f
+        cdef double* t
+        cdef const double* R
+        if self.levels.place == NULL:
+            return 1
+        for c in range(self.levels.n_classes):
+            C = self.levels.classes + c * self.levels.class_size + 1 + k * k
+            for i in range(kP):
+                for b in range(k):
+                    C[i * kP + b * P + p] = 0.0
+        for i in range(p):
+            w[i * P + p] = xy[i]
+        w[p * P + p] = yy
+        for l in range(self.levels.m):
+            R = self.levels.roots + l * k * k
+            t = self.levels.tops + l * kP
+            for j in range(k):
+                s = zy[l * k + j]
+                for i in range(j):
+                    s -= R[j * k + i] * t[i * P + p]
+                t[j * P + p] = s / R[j * k + j] if R[j * k + j] != 0.0 else 0.0
+                s = t[j * P + p]
+                for i in range(P):
+                    w[i * P + p] -= t[j * P + i] * s
+            c = self.levels.place[l]
+            if c >= 0:
+                C = self.levels.classes + c * self.levels.class_size + 1 + k * k
+                for i in range(kP):
+                    for b in range(k):
+                        C[i * kP + b * P + p] += t[i] * t[b * P + p]
+            else:
+                at = -1 - c
+                f = self.levels.data + (at // LANES) * nf * LANES + at % LANES + (nf - kP) * LANES
+                for a in range(k):
+                    f[(a * P + p) * LANES] = t[a * P + p]
+        for i in range(p):
+            if w[i * P + i] == 0.0:
+                w[i * P + p] = 0.0
+            w[p * P + i] = w[i * P + p]
+        for c in range(self.levels.n_classes):
+            C = self.levels.classes + c * self.levels.class_size + 1 + k * k
+            for i in range(kP):
+                for b in range(k):
+                    C[(b * P + p) * kP + i] = C[i * kP + b * P + p]
+        return 0
+
+    cdef int estimates(self, double* beta, double* vcov) noexcept nogil:
+        if self.components(0):
+            return 1
+        memcpy(beta, self.beta, self.p * sizeof(double))
+        memcpy(vcov, self.XVX, self.p * self.p * sizeof(double))
         return 0
 
     # ---------------------------------------------------------------- pooled classes

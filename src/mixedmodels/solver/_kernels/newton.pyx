@@ -10,6 +10,7 @@ are computed on the spot.
 """
 
 from libc.math cimport HUGE_VAL, fabs, isfinite, sqrt
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 import numpy as np
@@ -1107,6 +1108,107 @@ cdef bint _certificate(Evaluator ev, Search* w, double* mineig, double* residual
     return True
 
 
+cdef class NewtonLoop:
+    """Work space of the loop for one evaluator; `run` starts it any number of times, without the GIL."""
+
+    def __dealloc__(self):
+        free(self.search)
+
+    cdef bint prepare(self, Evaluator ev, levels, double tol, int maxiter, double max_seconds, double cap) except -1:
+        """False if the parameters do not fall apart into full lower triangles."""
+        cdef Search* w
+        cdef int r = ev.n_theta, rows = 0, f, kmax = 1, nc = ev.n_clips, kk = ev.kk, i, point
+        cdef double[::1] d, m
+        cdef int[::1] n
+        self.search = calloc(1, sizeof(Search))
+        if self.search == NULL:
+            raise MemoryError
+        w = <Search*> self.search
+        m = np.ascontiguousarray(levels, dtype=np.float64)
+        if m.shape[0] != ev.n_factors:
+            raise ValueError(f"levels has {m.shape[0]} values, the model has {ev.n_factors} factors")
+        w.levels = &m[0]
+        for f in range(ev.n_factors):
+            rows += ev.k[f]
+            kmax = max(kmax, ev.k[f])
+        w.r, w.kmax = r, kmax
+        w.tol, w.limit, w.cap, w.max_seconds = tol, maxiter, cap, max_seconds
+        ints = np.zeros(7 * rows + kk + kmax + r, dtype=np.intc)
+        n = ints
+        cdef int* ip = &n[0]
+        w.n = ip; ip += rows
+        w.off = ip; ip += rows
+        w.row = ip; ip += rows
+        w.order = ip; ip += rows
+        w.c_order = ip; ip += rows
+        w.o_order = ip; ip += rows
+        w.table = ip; ip += kk
+        w.natural = ip; ip += kmax
+        for i in range(kmax):
+            w.natural[i] = i
+        cdef int* used = ip
+        ip += r
+        cdef int* parent = ip
+        if not _tables(ev, w, parent, used):
+            return False
+        self.doubles = np.zeros(13 * r + 13 * r * r + 7 * kk + 6 * kmax * kmax + kmax + 3 * nc + 1)
+        d = self.doubles
+        self.base = &d[0]
+        cdef double* p = self.base
+        for point in range(2):
+            w.trial = w.at
+            w.at.theta = p; p += r
+            w.at.x = p; p += r
+            w.at.g = p; p += r
+            w.at.J = p; p += r * r
+            w.at.E = p; p += r * r
+            w.at.O = p; p += r * r
+            w.at.B = p; p += kk
+        w.base = p; p += kk
+        w.way = p; p += r
+        w.gx = p; p += r
+        w.gx2 = p; p += r
+        w.x2 = p; p += r
+        w.d = p; p += r
+        w.gz = p; p += r
+        w.step = p; p += r + kmax
+        w.C = p; p += r * r
+        w.G = p; p += r * r
+        w.JG = p; p += r * r
+        w.curv = p; p += r * r
+        w.H = p; p += r * r
+        w.L = p; p += r * r
+        w.L2 = p; p += r * r
+        w.F = p; p += kk
+        w.F2 = p; p += kk
+        w.target = p; p += kk
+        w.plain = p; p += kk
+        w.wide = p; p += 2 * kmax * kmax
+        w.small = p; p += 4 * kmax * kmax
+        self.conditions = p
+        w.at.f = HUGE_VAL
+        w.decrement = HUGE_VAL - HUGE_VAL
+        self.evaluator = ev
+        self.watcher = (None, [])
+        self.kept = (ints, m)
+        return True
+
+    cdef int run(self, const double* theta0, double* theta, double* value) noexcept nogil:
+        """Status; what an earlier run left behind is forgotten."""
+        cdef Search* w = <Search*> self.search
+        cdef int status
+        w.at.f = HUGE_VAL
+        w.decrement = HUGE_VAL - HUGE_VAL
+        w.fresh = w.has_C = w.corrected = w.better = w.slow = w.observed = False
+        w.iterations = w.evaluations = w.escapes = w.traced = 0
+        w.started = _now()
+        w.checked = w.started
+        status = _run(self.evaluator, w, theta0, self.watcher)
+        memcpy(theta, w.at.theta, w.r * sizeof(double))
+        value[0] = w.at.f
+        return status
+
+
 def newton_minimize(Evaluator ev, theta0, levels, double tol=1e-9, int maxiter=200, callback=None, *,
                     double max_seconds=0.0, double cap=10.0, bint trace=False):
     """Minimise the criterion of an Evaluator by Newton steps on the cone of covariance matrices.
@@ -1136,98 +1238,37 @@ def newton_minimize(Evaluator ev, theta0, levels, double tol=1e-9, int maxiter=2
         evaluations, escapes, decrement, trace (array of rows (iteration, value, theta...)) and, per term,
         min_eigenvalues, residuals, singular. None if the parameters do not fall apart into full lower triangles.
     """
-    cdef Search w
-    cdef int r = ev.n_theta, rows = 0, f, kmax = 1, nc = ev.n_clips, kk = ev.kk, status = 0, i
-    cdef double[::1] d, th, m
-    cdef int[::1] n
-    memset(&w, 0, sizeof(Search))
+    cdef NewtonLoop loop = NewtonLoop.__new__(NewtonLoop)
+    cdef int r = ev.n_theta, nc = ev.n_clips, status = 0, i
+    cdef double[::1] d, th
     if r == 0:
         raise ValueError("the model has no covariance parameters to optimise")
     th = np.ascontiguousarray(theta0, dtype=np.float64)
     if th.shape[0] != r:
         raise ValueError(f"theta0 has {th.shape[0]} values, the model has {r} parameters")
-    m = np.ascontiguousarray(levels, dtype=np.float64)
-    if m.shape[0] != ev.n_factors:
-        raise ValueError(f"levels has {m.shape[0]} values, the model has {ev.n_factors} factors")
-    w.levels = &m[0]
-    for f in range(ev.n_factors):
-        rows += ev.k[f]
-        kmax = max(kmax, ev.k[f])
-    w.r, w.kmax = r, kmax
-    w.tol, w.limit, w.cap, w.max_seconds = tol, maxiter, cap, max_seconds
+    if not loop.prepare(ev, levels, tol, maxiter, max_seconds, cap):
+        return None
+    cdef Search* w = <Search*> loop.search
+    cdef double* mineig = loop.conditions
+    cdef double* residual = mineig + nc
+    cdef double* singular = residual + nc
+    doubles = loop.doubles
     w.trace = trace
     w.trace_size = maxiter + 2 if trace else 0
     w.watched = callback is not None
-    ints = np.zeros(7 * rows + kk + kmax + r, dtype=np.intc)
-    n = ints
-    cdef int* ip = &n[0]
-    w.n = ip; ip += rows
-    w.off = ip; ip += rows
-    w.row = ip; ip += rows
-    w.order = ip; ip += rows
-    w.c_order = ip; ip += rows
-    w.o_order = ip; ip += rows
-    w.table = ip; ip += kk
-    w.natural = ip; ip += kmax
-    for i in range(kmax):
-        w.natural[i] = i
-    cdef int* used = ip
-    ip += r
-    cdef int* parent = ip
-    if not _tables(ev, &w, parent, used):
-        return None
-    doubles = np.zeros(13 * r + 13 * r * r + 7 * kk + 6 * kmax * kmax + kmax + 3 * nc + 1)
-    d = doubles
-    cdef double* base = &d[0]
-    cdef double* p = base
-    for point in range(2):
-        w.trial = w.at
-        w.at.theta = p; p += r
-        w.at.x = p; p += r
-        w.at.g = p; p += r
-        w.at.J = p; p += r * r
-        w.at.E = p; p += r * r
-        w.at.O = p; p += r * r
-        w.at.B = p; p += kk
-    w.base = p; p += kk
-    w.way = p; p += r
-    w.gx = p; p += r
-    w.gx2 = p; p += r
-    w.x2 = p; p += r
-    w.d = p; p += r
-    w.gz = p; p += r
-    w.step = p; p += r + kmax
-    w.C = p; p += r * r
-    w.G = p; p += r * r
-    w.JG = p; p += r * r
-    w.curv = p; p += r * r
-    w.H = p; p += r * r
-    w.L = p; p += r * r
-    w.L2 = p; p += r * r
-    w.F = p; p += kk
-    w.F2 = p; p += kk
-    w.target = p; p += kk
-    w.plain = p; p += kk
-    w.wide = p; p += 2 * kmax * kmax
-    w.small = p; p += 4 * kmax * kmax
-    cdef double* mineig = p
-    cdef double* residual = mineig + nc
-    cdef double* singular = residual + nc
     log = None
     if trace:
         log = np.empty((w.trace_size, r + 2))
         d = log.reshape(-1)
         w.log = &d[0]
-    w.at.f = HUGE_VAL
-    w.decrement = HUGE_VAL - HUGE_VAL
     errors = []
     watcher = (callback, errors)
     with nogil:
         w.started = _now()
         w.checked = w.started
-        status = _run(ev, &w, &th[0], watcher)
+        status = _run(ev, w, &th[0], watcher)
         if not (w.fresh or status == CONVERGED or status == BOUNDARY) \
-                or not _certificate(ev, &w, mineig, residual, singular):
+                or not _certificate(ev, w, mineig, residual, singular):
             for i in range(nc):
                 mineig[i] = residual[i] = HUGE_VAL - HUGE_VAL
     if isinstance(ev, CallbackEvaluator) and (<CallbackEvaluator>ev).error is not None:
@@ -1237,10 +1278,10 @@ def newton_minimize(Evaluator ev, theta0, levels, double tol=1e-9, int maxiter=2
     if errors:
         raise errors[0]
     # w.at may be either of the two points inside `doubles`
-    theta = doubles[w.at.theta - base:w.at.theta - base + r].copy()
-    g = doubles[w.gz - base:w.gz - base + r].copy()
-    H = doubles[w.H - base:w.H - base + r * r].reshape(r, r).copy()
-    i = mineig - base
+    theta = doubles[w.at.theta - loop.base:w.at.theta - loop.base + r].copy()
+    g = doubles[w.gz - loop.base:w.gz - loop.base + r].copy()
+    H = doubles[w.H - loop.base:w.H - loop.base + r * r].reshape(r, r).copy()
+    i = mineig - loop.base
     return {
         "theta": theta, "value": w.at.f, "gradient": g, "hessian": H, "status": status,
         "iterations": w.iterations, "evaluations": w.evaluations, "escapes": w.escapes, "decrement": w.decrement,

@@ -1,0 +1,296 @@
+r"""Responses drawn from a model: from a fit, for its own rows or new ones.
+
+y = X beta + offset + sum_b Z_b b_b + e,  b_b ~ N(0, sigma^2 (A_b kron Sigma_b)), e_i ~ N(0, sigma^2/w_i).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.errors import DataError, OptionError
+from mixedmodels.fit import values
+
+if TYPE_CHECKING:
+    from mixedmodels.design import Precision
+    from mixedmodels.fit.result import LMMFit
+
+__all__ = [
+    "check_count",
+    "draw_responses",
+    "fixed_values",
+    "generator",
+    "positive_weights",
+    "relationship_root",
+    "simulate_responses",
+]
+
+_BLOCK = 4_000_000  # numbers drawn at a time
+
+
+def generator(seed: Any) -> np.random.Generator:
+    """The random generator that a seed names."""
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError):
+        raise OptionError(
+            f"seed must be None, a whole number >= 0 or a numpy Generator, got {seed!r}"
+        ) from None
+
+
+def check_count(n: Any) -> int:
+    """A number of draws."""
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise OptionError(f"n must be a positive whole number, got {n!r}")
+    return int(n)
+
+
+def fixed_values(beta: Any, names: Sequence[str], default: np.ndarray | None = None) -> np.ndarray:
+    """Fixed effects given as numbers in order or by name; by name, those of `default` may be left out.
+
+    Raises
+    ------
+    OptionError
+        A wrong name, a missing one, or a wrong number of values.
+    """
+    listed = ", ".join(names) or "none"
+    if beta is None:
+        if default is None:
+            raise OptionError(f"beta is needed: a number for each fixed effect ({listed})")
+        return np.array(default)
+    if isinstance(beta, Mapping):
+        for name in beta:
+            if name not in names:
+                raise OptionError(f"beta: there is no fixed effect {name!r}; the model has {listed}")
+        missing = [name for name in names if name not in beta]
+        if missing and default is None:
+            raise OptionError(f"beta lacks {', '.join(missing)}; the model has {listed}")
+        filling = dict(zip(names, np.zeros(len(names)) if default is None else default, strict=True))
+        beta = [beta.get(name, filling[name]) for name in names]
+    try:
+        array = np.array(beta, dtype=float).reshape(-1)
+    except (TypeError, ValueError):
+        raise OptionError("beta must hold numbers") from None
+    if array.shape[0] != len(names) or not np.isfinite(array).all():
+        raise OptionError(f"beta needs {len(names)} finite numbers ({listed}), got {array.shape[0]} values")
+    return array
+
+
+def positive_weights(weights: Any, data: Any, n: int) -> np.ndarray | None:
+    """Precision weights of n rows given as a number, a column of `data` or an array."""
+    if weights is None:
+        return None
+    if isinstance(weights, (int, float)) and not isinstance(weights, bool):
+        array = np.full(n, float(weights))
+    elif data is None:
+        try:
+            array = np.array(weights, dtype=float)
+        except (TypeError, ValueError):
+            raise DataError("weights must be numbers, one per row") from None
+    else:
+        from mixedmodels.frame.columns import Columns, numeric_column
+
+        names = (weights,) if isinstance(weights, str) else ()
+        array = np.asarray(numeric_column(weights, Columns(data, names), "weights"), dtype=float)
+    if array.shape != (n,):
+        raise DataError(f"weights has shape {array.shape}; the rows are {n}")
+    if not (array[~np.isnan(array)] > 0.0).all():
+        raise DataError("weights must be positive: Var(e_i) = sigma^2 / w_i")
+    return array
+
+
+def relationship_root(precision: Precision) -> Any:
+    r"""A function that maps standard normal u, shape (m, c), to columns with covariance :math:`A = P^{-1}`.
+
+    With a permuted :math:`P = L D L'`, :math:`v = L D^{1/2} u` has covariance P and :math:`P^{-1} v` has A.
+    """
+    from scipy import sparse
+    from scipy.sparse.linalg import splu
+
+    P = sparse.csc_matrix(precision.matrix)
+    lu = splu(P, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+    D = lu.U.diagonal()
+    if not (np.array_equal(lu.perm_r, lu.perm_c) and (D > 0.0).all()):
+        raise DataError("the known precision between levels is not positive definite")
+    root = (lu.L @ sparse.diags_array(np.sqrt(D))).tocsr()[lu.perm_r]
+
+    def map_(u: np.ndarray) -> np.ndarray:
+        return lu.solve(root @ u)
+
+    return map_
+
+
+def draw_responses(
+    base: np.ndarray,
+    terms: Sequence[tuple[np.ndarray, np.ndarray | None, int, np.ndarray, Any]],
+    sigma: float,
+    weights: np.ndarray | None,
+    n: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Draws of a response, shape (rows, n).
+
+    Parameters
+    ----------
+    base : ndarray, shape (rows,)
+        What is not drawn.
+    terms : sequence of (codes, Z, m, factor, root)
+        Random terms to draw: level of each row (-1: none), columns (None: ones), number of levels, relative
+        factor and, for a known precision, its `relationship_root`.
+    sigma : float
+    weights : ndarray, shape (rows,), or None
+    n : int
+    rng : Generator
+        Draw by draw: the effects of the terms one after another, then the residuals. Hence the first draws
+        do not depend on n.
+    """
+    rows = base.shape[0]
+    sizes = [m * factor.shape[0] for _, _, m, factor, _ in terms]
+    width = sum(sizes) + rows
+    scale = sigma if weights is None else sigma / np.sqrt(weights)
+    out = np.empty((rows, n))
+    step = max(1, _BLOCK // max(width, 1))
+    for first in range(0, n, step):
+        count = min(step, n - first)
+        normal = rng.standard_normal((count, width))
+        y = base + normal[:, width - rows :] * scale
+        start = 0
+        for (codes, Z, m, factor, root), size in zip(terms, sizes, strict=True):
+            k = factor.shape[0]
+            u = normal[:, start : start + size].reshape(count, m, k)
+            start += size
+            if root is not None:
+                u = root(u.transpose(1, 0, 2).reshape(m, -1)).reshape(m, count, k).transpose(1, 0, 2)
+            b = sigma * (u @ factor.T)
+            for j in range(k):
+                part = b[:, :, j].take(codes, axis=1)
+                if (codes < 0).any():
+                    part[:, codes < 0] = 0.0
+                y += part if Z is None else part * Z[:, j]
+        out[:, first : first + count] = y.T
+    return out
+
+
+def _drawn_terms(fit: LMMFit, new_effects: Any) -> list[int]:
+    """Positions of the terms whose effects are drawn anew."""
+    terms = fit.design.terms
+    if new_effects is True or new_effects is False:
+        return list(range(len(terms))) if new_effects else []
+    names = [new_effects] if isinstance(new_effects, str) else new_effects
+    groups = list(dict.fromkeys(term.group for term in terms))
+    if not isinstance(names, Iterable):
+        raise OptionError(
+            f"new_effects must be True, False or names of grouping factors ({', '.join(groups)}), "
+            f"got {new_effects!r}"
+        )
+    names = list(names)
+    for name in names:
+        if name not in groups:
+            raise OptionError(
+                f"new_effects: {name!r} is not a grouping factor of the model ({', '.join(groups)})"
+            )
+    return [position for position, term in enumerate(terms) if term.group in names]
+
+
+def simulate_responses(
+    fit: LMMFit,
+    n: Any = 1,
+    seed: Any = None,
+    new_effects: Any = True,
+    *,
+    newdata: Any = None,
+    re_form: Any = None,
+    beta: Any = None,
+    theta: Any = None,
+    sigma: float | None = None,
+    weights: Any = None,
+    offset: Any = None,
+) -> np.ndarray:
+    """Draws of the response, shape (rows, n); see `LMMFit.simulate`."""
+    from mixedmodels.fit.predict import select_columns
+
+    n, rng = check_count(n), generator(seed)
+    design = fit.design
+    drawn = _drawn_terms(fit, new_effects)
+    shown = dict(select_columns(fit, re_form))
+    drawn = [position for position in drawn if position in shown]
+    kept = [(position, columns) for position, columns in shown.items() if position not in drawn]
+    coefficients = fixed_values(beta, design.x_names, fit.beta)
+    factors = fit._factors if theta is None else _factors_at(fit, theta)
+    scale = fit.sigma if sigma is None else _positive(sigma)
+    if newdata is None:
+        if offset is not None:
+            raise OptionError("offset is for new rows; give newdata as well")
+        X, shift = design.X, design.offset
+        rows: list[Any] = [(term.codes, term.Z) for term in design.terms]
+        valid = None
+        w = design.weights if weights is None else positive_weights(weights, None, design.n)
+    else:
+        if fit.formula is None:
+            fit.frame.new_data(newdata)
+        labels = fit.frame.encoding.bar_labels
+        new = fit.frame.new_data(
+            newdata,
+            re_form=[labels[position] for position in shown],
+            need_groups=bool(shown),
+            new_levels="append",
+            offset=offset,
+        )
+        X, shift, rows, valid = new.X, new.offset, list(new.terms), new.rows
+        if new.estimable is not None:
+            valid = valid & new.estimable
+        w = positive_weights(weights, newdata, X.shape[0])
+    base = values.fixed_predictor(X, coefficients, shift)
+    for position, columns in kept:
+        codes, Z = rows[position]
+        if codes.size and int(codes.max()) >= design.terms[position].m:
+            raise DataError(
+                f"grouping factor {design.terms[position].group!r} has levels that the fit has not seen: "
+                "they have no estimated effect to keep; draw it anew (new_effects) or leave it out (re_form)"
+            )
+        base += values.term_contribution(codes, Z, fit._b[position], columns)
+    terms = []
+    for position in drawn:
+        codes, Z = rows[position]
+        term, m = design.terms[position], design.terms[position].m
+        factor = np.array(factors[position])
+        columns = shown[position]
+        if columns is not None:  # the columns left out are not drawn
+            factor = _rows_only(factor, columns)
+        root = None if term.precision is None else relationship_root(term.precision)
+        if codes.size:
+            m = max(m, int(codes.max()) + 1)
+        terms.append((codes, Z, m, factor, root))
+    out = draw_responses(base, terms, scale, w, n, rng)
+    if valid is not None:
+        out[~valid] = np.nan
+    return out
+
+
+def _rows_only(factor: np.ndarray, columns: Sequence[int]) -> np.ndarray:
+    out = np.zeros_like(factor)
+    out[list(columns)] = factor[list(columns)]
+    return out
+
+
+def _positive(sigma: Any) -> float:
+    try:
+        value = float(sigma)
+    except (TypeError, ValueError):
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise OptionError(f"sigma must be a positive number, got {sigma!r}")
+    return value
+
+
+def _factors_at(fit: LMMFit, theta: Any) -> list[list[list[float]]]:
+    try:
+        array = np.array(theta, dtype=float).reshape(-1)
+    except (TypeError, ValueError):
+        raise OptionError("theta must hold numbers") from None
+    names = fit.theta_names
+    if array.shape[0] != len(names) or not np.isfinite(array).all():
+        raise OptionError(f"theta needs {len(names)} finite numbers ({', '.join(names)})")
+    return values.relative_factors(fit.design, array)

@@ -1,0 +1,442 @@
+r"""A standard deviation or a correlation held: minimum of the criterion over everything else.
+
+The covariance matrix of the term is written :math:`\Sigma = FF'` with the rows of F taken in an order that
+starts with the columns in question, so that what is held is a coordinate of F:
+
+* the SD :math:`\sigma\sqrt{\Sigma_{ii}} = u`: row i is :math:`(u e^{-\tau}, 0, \ldots)`, :math:`\tau = \log\sigma`;
+* the correlation :math:`\sin u`: row i is :math:`(a, 0, \ldots)`, row j :math:`(c \sin u, c \cos u, 0, \ldots)`,
+  :math:`a, c \ge 0`.
+
+Everything else (the other rows of F, the other terms, tau) is free and without bounds but those of a and c:
+columns of F may pass through zero, which changes nothing in Sigma. Singular matrices are ordinary points.
+With :math:`d = \log|V| + \nu(\log 2\pi + 2\tau) + r^2 e^{-2\tau}` (plus the REML part),
+:math:`M = T - e^{-2\tau} S`, and :math:`\dot\Sigma_t` the derivative of Sigma to coordinate t,
+
+.. math::
+    d_t &= \langle M, \dot\Sigma_t\rangle + [t = \tau]\,(2\nu - 2 r^2 e^{-2\tau}), \\
+    d_{tu} &= 2e^{-2\tau} w_{tu} - \mathrm{tr}(K\dot\Sigma_t K\dot\Sigma_u) + \langle M, \ddot\Sigma_{tu}\rangle
+        + 2e^{-2\tau}\,([t=\tau] q_u + [u=\tau] q_t) + [t=u=\tau]\, 4 r^2 e^{-2\tau}.
+
+Where the trace is not affordable, average information :math:`e^{-2\tau} w_{tu}` takes the place of the first two
+terms and secant pairs correct it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mixedmodels.errors import OptionError
+from mixedmodels.objective.held import HeldPoint
+from mixedmodels.objective.parameters import lower_factor
+from mixedmodels.solver.base import Breakdown
+
+__all__ = ["HeldVariance"]
+
+_LOG_2PI = math.log(2.0 * math.pi)
+_DECREMENT = 1e-7  # below it the last Newton step is taken without another evaluation ...
+_DECREMENT_SECANT = 1e-9  # ... and below this if second derivatives are not exact
+_NEGATIVE = 1e-5  # a scaled eigenvalue below minus this is a way down, not rounding
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _State:
+    """Free coordinates at a minimum, their derivative to u, and the secant correction."""
+
+    x: np.ndarray
+    tangent: np.ndarray
+    correction: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Second:
+    d: float
+    g: np.ndarray
+    H: np.ndarray
+    average: bool
+
+
+class _Block:
+    """One free covariance matrix: the terms that have it, and where its coordinates are."""
+
+    def __init__(self, terms: tuple[int, ...], k: int, clip: str, order: list[int], skip: int) -> None:
+        self.terms, self.k, self.clip = terms, k, clip
+        if clip == "block":
+            entries = [(order[m], c) for m in range(skip, k) for c in range(m + 1)]
+            groups = [[entry] for entry in entries]
+        elif clip == "diagonal":
+            groups = [[(r, r)] for r in order[skip:]]
+        else:
+            groups = [] if skip else [[(r, r) for r in range(k)]]
+        self.groups = groups
+        pairs = [(a, b) for a in range(k) for b in range(a + 1)] if clip == "block" else [(a, a) for a in range(k)]
+        self.rows, self.columns = (np.array(side, dtype=np.intp) for side in zip(*pairs, strict=True))
+        self.basis = []
+        for a, b in pairs:
+            D = np.zeros((k, k))
+            D[a, b] = D[b, a] = 1.0
+            self.basis.append(D)
+        self.twice = np.where(self.rows == self.columns, 1.0, 2.0)
+
+
+class HeldVariance:
+    """A standard deviation (``other`` is None, u = SD) or a correlation (u = arc sine) held.
+
+    Parameters
+    ----------
+    objective : LMMObjective
+        With structures "block", "diagonal" or "trace"; parameters shared only by whole terms.
+    theta : ndarray
+        The minimum of the objective.
+    term : int
+    row : int
+        Column of the term.
+    other : int, optional
+        A second column: its correlation with `row` is held.
+    """
+
+    def __init__(self, objective: Any, theta: np.ndarray, term: int, row: int, other: int | None = None) -> None:
+        self.objective, self.theta = objective, np.array(theta)
+        self.row, self.other = row, other
+        terms = objective.design.terms
+        tied = objective._map.tied
+        whole = {tuple(index.tolist()) for index in objective._map.index}
+        if sum(map(len, whole)) != objective.n_theta:
+            raise OptionError(
+                "standard deviations of terms that share single parameters cannot be profiled; "
+                "profile the fixed effects and sigma"
+            )
+        first = 0 if objective.sigma_fixed is not None else 1  # x[0] is tau
+        self._tau = first == 1
+        self.blocks: list[_Block] = []
+        self._own = -1
+        for b, group in enumerate(tied):
+            if b != group[0]:
+                continue
+            k, clip = terms[b].k, terms[b].covariance.clip
+            order, skip = list(range(k)), 0
+            if term in group:
+                self._own = len(self.blocks)
+                lead = [row] if other is None else [row, other]
+                order = lead + [i for i in range(k) if i not in lead]
+                skip = 1 if other is None else 2
+            self.blocks.append(_Block(group, k, clip, order, skip))
+            if term in group:
+                self._order = order
+        own = self.blocks[self._own]
+        at = first
+        self._coordinates: list[list[int]] = []
+        if other is not None:  # a and c
+            self._a, self._c = at, at + 1
+            at += 2
+        for block in self.blocks:
+            self._coordinates.append(list(range(at, at + len(block.groups))))
+            at += len(block.groups)
+        self.r = at
+        self.bounded = np.zeros(self.r, dtype=bool)
+        if other is not None:
+            self.bounded[[self._a, self._c]] = True
+            self.lower, self.upper = -0.5 * math.pi, 0.5 * math.pi
+        else:
+            self.lower, self.upper = 0.0, math.inf
+        # d F / d x, shape (r + 1, k, k), u last: the constant part
+        self._E = []
+        for block, coordinates in zip(self.blocks, self._coordinates, strict=True):
+            E = np.zeros((self.r + 1, block.k, block.k))
+            for t, group in zip(coordinates, block.groups, strict=True):
+                for r, c in group:
+                    E[t, r, c] = 1.0
+            self._E.append(E)
+        if other is not None:
+            self._E[self._own][self._a, row, 0] = 1.0
+        if own.clip == "diagonal":
+            self._held_places = [(row, row)]
+        elif own.clip == "trace":
+            self._held_places = [(i, i) for i in range(own.k)]
+        else:
+            self._held_places = [(row, 0)]
+        self._directions = []
+        for block in self.blocks:
+            for D in block.basis:
+                line: list[Any] = [None] * len(terms)
+                for b in block.terms:
+                    line[b] = D
+                self._directions.append(line)
+        self._exact = objective.observed_is_cheap
+
+    # ------------------------------------------------------------------ coordinates
+    def _factors(self, x: np.ndarray, u: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """F and dF/d(x, u) per block."""
+        factors, derivatives = [], []
+        for b, (block, coordinates, E) in enumerate(zip(self.blocks, self._coordinates, self._E, strict=True)):
+            F = np.tensordot(x[coordinates], E[coordinates], 1) if coordinates else np.zeros((block.k,) * 2)
+            if b == self._own:
+                E = E.copy()
+                if self.other is None:
+                    unit = math.exp(-x[0]) if self._tau else 1.0 / self.objective.sigma_fixed
+                    for place in self._held_places:
+                        F[place] = u * unit
+                        E[-1][place] = unit
+                        if self._tau:
+                            E[0][place] = -u * unit
+                else:
+                    si, co = math.sin(u), math.cos(u)
+                    a, c = x[self._a], x[self._c]
+                    F[self.row, 0] = a
+                    F[self.other, 0], F[self.other, 1] = c * si, c * co
+                    E[self._c, self.other, 0], E[self._c, self.other, 1] = si, co
+                    E[-1, self.other, 0], E[-1, self.other, 1] = c * co, -c * si
+            factors.append(F)
+            derivatives.append(E)
+        return factors, derivatives
+
+    def _lower(self, factors: list[np.ndarray]) -> list[np.ndarray]:
+        """Lower-triangular relative factors of the terms."""
+        out: list[Any] = [None] * len(self.objective.design.terms)
+        for block, F in zip(self.blocks, factors, strict=True):
+            L = np.diag(np.abs(np.diagonal(F)))
+            if block.clip == "block":
+                L = np.asarray(np.linalg.qr(F.T, mode="r")).T
+                L = np.tril(L * np.where(np.diagonal(L) < 0.0, -1.0, 1.0))
+            for b in block.terms:
+                out[b] = L
+        return out
+
+    def _evaluate(self, x: np.ndarray, u: float) -> _Second:
+        """Criterion, gradient and Hessian in (x, u)."""
+        objective = self.objective
+        factors, E = self._factors(x, u)
+        lower = self._lower(factors)
+        parts = objective.solver.components(lower, 2, self._directions, objective.reml)
+        scale = math.exp(-2.0 * x[0]) if self._tau else objective.sigma_fixed**-2
+        tau = x[0] if self._tau else math.log(objective.sigma_fixed)
+        logdets = parts.logdet_L2 - objective._sum_log_w + (parts.logdet_RX2 if objective.reml else 0.0)
+        d = logdets + objective.nu * (_LOG_2PI + 2.0 * tau) + parts.pwrss * scale
+        second = scale * parts.wpw
+        if self._exact:
+            second = 2.0 * second - objective.trace_products(lower, self._directions)[0]
+        v, q, m = [], [], []
+        H = np.zeros((self.r + 1, self.r + 1))
+        for b, (block, F, E_b) in enumerate(zip(self.blocks, factors, E, strict=True)):
+            S = sum(parts.S[t] for t in block.terms)
+            M = sum(parts.T[t] for t in block.terms) - scale * S
+            half = E_b @ F.T
+            v.append((half + half.transpose(0, 2, 1))[:, block.rows, block.columns])
+            q.append(S[block.rows, block.columns] * block.twice)
+            m.append(M[block.rows, block.columns] * block.twice)
+            H += 2.0 * np.tensordot(E_b, M @ E_b, ([1, 2], [1, 2]))
+            if b == self._own:
+                self._curve(H, M @ F, E_b, x, u)
+        V = np.concatenate(v, axis=1)
+        g = V @ np.concatenate(m)
+        H += V @ second @ V.T
+        if self._tau:
+            g[0] += 2.0 * objective.nu - 2.0 * parts.pwrss * scale
+            cross = 2.0 * scale * (V @ np.concatenate(q))
+            H[0] += cross
+            H[:, 0] += cross
+            H[0, 0] += 4.0 * parts.pwrss * scale
+        if not math.isfinite(d):
+            raise Breakdown("the criterion is not finite")
+        return _Second(d, g, 0.5 * (H + H.T), not self._exact)
+
+    def _curve(self, H: np.ndarray, MF: np.ndarray, E: np.ndarray, x: np.ndarray, u: float) -> None:
+        """Adds ``2 <M F, d2F>``: the held coordinates are not linear in (x, u)."""
+        if self.other is not None:
+            j, c = self.other, x[self._c]
+            si, co = math.sin(u), math.cos(u)
+            mixed = 2.0 * (MF[j, 0] * co - MF[j, 1] * si)
+            H[self._c, -1] += mixed
+            H[-1, self._c] += mixed
+            H[-1, -1] -= 2.0 * c * (MF[j, 0] * si + MF[j, 1] * co)
+        elif self._tau:
+            for place in self._held_places:
+                unit = E[-1][place]
+                H[0, 0] += 2.0 * MF[place] * u * unit
+                H[0, -1] -= 2.0 * MF[place] * unit
+                H[-1, 0] -= 2.0 * MF[place] * unit
+
+    # ------------------------------------------------------------------ minimisation
+    def estimate(self) -> HeldPoint:
+        """The unconstrained minimum."""
+        objective = self.objective
+        relative = objective.factors(self.theta)
+        sigma = float(objective.sigma(self.theta))
+        x = np.zeros(self.r)
+        if self._tau:
+            x[0] = math.log(sigma)
+        u = math.nan
+        for b, (block, coordinates) in enumerate(zip(self.blocks, self._coordinates, strict=True)):
+            L = relative[block.terms[0]]
+            if block.clip != "block":
+                F = L
+            elif b == self._own:
+                order = np.array(self._order)
+                F = np.zeros((block.k, block.k))
+                F[order] = lower_factor((L @ L.T)[np.ix_(order, order)])
+            else:
+                F = L
+            for t, group in zip(coordinates, block.groups, strict=True):
+                x[t] = F[group[0]]
+            if b == self._own:
+                if self.other is None:
+                    u = sigma * float(F[self._held_places[0]])
+                else:
+                    x[self._a], x[self._c] = F[self.row, 0], math.hypot(F[self.other, 0], F[self.other, 1])
+                    u = math.atan2(F[self.other, 0], abs(F[self.other, 1]))
+                    if 1.0 - abs(math.sin(u)) < 1e-12:
+                        u = math.copysign(0.5 * math.pi, u)
+        point = self._evaluate(x, u)
+        return self._finish(x, u, point, None, np.zeros(self.r), 0.0, self._active(x, point.g), True)
+
+    def at(self, u: float, near: HeldPoint) -> HeldPoint:
+        """The minimum with the parameter held at u, started from `near` along its tangent."""
+        state: _State = near.state
+        x = state.x + np.clip(state.tangent * (u - near.u), -1.0 - np.abs(state.x), 1.0 + np.abs(state.x))
+        x[self.bounded] = np.maximum(x[self.bounded], 0.0)
+        correction = None if self._exact else state.correction
+        try:
+            point = self._evaluate(x, u)
+        except Breakdown:
+            x = state.x
+            point = self._evaluate(x, u)
+        damping, escapes = 0.0, 0
+        for _ in range(100):
+            free = self._active(x, point.g)
+            H = point.H if correction is None else self._corrected(point.H, correction)
+            step, decrement, way = _newton_step(H[:-1, :-1], point.g[:-1], free, damping)
+            if decrement < (_DECREMENT if self._exact else _DECREMENT_SECANT):
+                if way is None or escapes >= 4:
+                    return self._finish(x, u, point, correction, step, decrement, free, True)
+                escapes += 1
+                moved = self._escape(x, u, point, way)
+                if moved is None:
+                    return self._finish(x, u, point, correction, step, decrement, free, True)
+                x, point = moved
+                continue
+            new, trial = self._moved(x, u, step)
+            if trial is not None and trial.d <= point.d + 1e-12 * (1.0 + abs(point.d)):
+                if not self._exact:
+                    correction = _secant(correction, trial, point, new - x)
+                if trial.d >= point.d and decrement < 1e-6:  # nothing visible is left
+                    return self._finish(new, u, trial, correction, 0.0 * step, 0.0, free, True)
+                x, point = new, trial
+                damping = 0.0 if damping < 1e-3 else 0.1 * damping
+            else:
+                damping = max(10.0 * damping, 1e-2)
+                if damping > 1e12:
+                    break
+        return self._finish(x, u, point, correction, np.zeros(self.r), 0.0, self._active(x, point.g), False)
+
+    def _active(self, x: np.ndarray, g: np.ndarray) -> np.ndarray:
+        """Coordinates that are free to move."""
+        return ~(self.bounded & (x <= 0.0) & (g[:-1] >= 0.0))
+
+    def _moved(self, x: np.ndarray, u: float, step: np.ndarray) -> tuple[np.ndarray, _Second | None]:
+        """x + step with bounds kept, steps cut to a sensible length, and the criterion there."""
+        longest = 1.0 + 2.0 * float(np.abs(x).max())
+        size = float(np.abs(step).max())
+        new = x + step * min(1.0, longest / size)
+        if self._tau:
+            new[0] = x[0] + min(max(new[0] - x[0], -2.0), 2.0)
+        new[self.bounded] = np.maximum(new[self.bounded], 0.0)
+        try:
+            return new, self._evaluate(new, u)
+        except Breakdown:
+            return new, None
+
+    def _escape(
+        self, x: np.ndarray, u: float, point: _Second, way: np.ndarray
+    ) -> tuple[np.ndarray, _Second] | None:
+        """A point below a saddle, along a direction of negative curvature."""
+        for length in (1.0, 0.3, 0.1, 0.03, 0.01):
+            for sign in (1.0, -1.0):
+                new, trial = self._moved(x, u, sign * length * way)
+                if trial is not None and trial.d < point.d - 1e-9:
+                    return new, trial
+        return None
+
+    def _corrected(self, H: np.ndarray, correction: np.ndarray) -> np.ndarray:
+        out = H.copy()
+        out[:-1, :-1] += correction
+        return out
+
+    def _finish(
+        self,
+        x: np.ndarray,
+        u: float,
+        point: _Second,
+        correction: np.ndarray | None,
+        step: np.ndarray,
+        decrement: float,
+        free: np.ndarray,
+        converged: bool,
+    ) -> HeldPoint:
+        """The point after one last Newton step, with what neighbours and limits need."""
+        H = point.H if correction is None else self._corrected(point.H, correction)
+        held = H[-1, :-1]
+        tangent = np.zeros(self.r)
+        if free.any():
+            A = H[:-1, :-1][np.ix_(free, free)]
+            D = _scaling(A)
+            w, Q = np.linalg.eigh(A * D * D[:, None])
+            w = np.where(np.abs(w) < 1e-9, np.inf, w)
+            tangent[free] = -D * (Q @ ((Q.T @ (D * held[free])) / w))
+        x = x + step
+        x[self.bounded] = np.maximum(x[self.bounded], 0.0)
+        factors, _ = self._factors(x, u)
+        return HeldPoint(
+            u,
+            point.d - decrement,
+            float(point.g[-1] + held @ step),
+            float(H[-1, -1] + held @ tangent),
+            math.exp(x[0]) if self._tau else self.objective.sigma_fixed,
+            tuple(self._lower(factors)),
+            _State(x, tangent, correction),
+            converged,
+        )
+
+
+def _scaling(A: np.ndarray) -> np.ndarray:
+    diagonal = np.abs(np.diagonal(A))
+    floor = 1e-12 * max(float(diagonal.max(initial=0.0)), 1e-300)
+    return 1.0 / np.sqrt(np.maximum(diagonal, floor))
+
+
+def _newton_step(
+    H: np.ndarray, g: np.ndarray, free: np.ndarray, damping: float
+) -> tuple[np.ndarray, float, np.ndarray | None]:
+    """Newton step over the free coordinates, its predicted decrease, and a direction of negative curvature."""
+    step = np.zeros(len(g))
+    if not free.any():
+        return step, 0.0, None
+    A, b = H[np.ix_(free, free)], g[free]
+    D = _scaling(A)
+    w, Q = np.linalg.eigh(A * D * D[:, None])
+    along = Q.T @ (D * b)
+    size = np.maximum(np.abs(w), 1e-9) + damping
+    quiet = np.abs(along) * np.sqrt(1.0 / size) < 1e-7  # directions in which nothing happens
+    along = np.where(quiet & (np.abs(w) < 1e-9), 0.0, along)
+    step[free] = -D * (Q @ (along / size))
+    decrement = 0.5 * float(along @ (along / size))
+    way = None
+    if w[0] < -_NEGATIVE:
+        way = np.zeros(len(g))
+        way[free] = D * Q[:, 0]
+    return step, decrement, way
+
+
+def _secant(
+    correction: np.ndarray | None, new: _Second, old: _Second, step: np.ndarray
+) -> np.ndarray | None:
+    """Symmetric rank-one update of the correction of average information."""
+    if correction is None:
+        correction = np.zeros((len(step), len(step)))
+    gap = new.g[:-1] - old.g[:-1] - (new.H[:-1, :-1] + correction) @ step
+    inner = float(gap @ step)
+    if abs(inner) < 1e-8 * float(np.linalg.norm(gap) * np.linalg.norm(step)):
+        return correction
+    return correction + np.outer(gap, gap) / inner

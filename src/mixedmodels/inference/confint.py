@@ -100,9 +100,7 @@ def _of_fixed_effects(fit: LMMFit, method: str, level: float, parameters: Any) -
         df = np.asarray(reference.df(np.eye(fit.design.p)), dtype=float)
         columns["df"] = df[where]
         finite = np.where(np.isfinite(df), df, 1.0)
-        quantile = np.where(
-            np.isfinite(df), stdtrit(finite, 0.5 + 0.5 * level), wald.normal_quantile(level)
-        )
+        quantile = np.where(np.isfinite(df), stdtrit(finite, 0.5 + 0.5 * level), wald.normal_quantile(level))
         quantile = np.where(np.isnan(df), np.nan, quantile)[where]
         title = reference.label
     half = quantile * se[where]

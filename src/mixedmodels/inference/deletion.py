@@ -230,7 +230,12 @@ def deletions_of(
 
 
 def delete_rows(
-    diagonal: np.ndarray, B: np.ndarray, e: np.ndarray, beta: np.ndarray, vcov_unscaled: np.ndarray, rss: float
+    diagonal: np.ndarray,
+    B: np.ndarray,
+    e: np.ndarray,
+    beta: np.ndarray,
+    vcov_unscaled: np.ndarray,
+    rss: float,
 ) -> Deletions:
     """Each row left out: `diagonal` of V^{-1}, rows of ``B = V^{-1}X`` and ``e = Py``."""
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -109,7 +109,9 @@ def _own_rows(fit: LMMFit, codes: np.ndarray, what: str) -> np.ndarray:
     if codes.shape[0] != fit.design.n and kept is not None:
         codes = codes[kept]
     if (codes < 0).any():
-        raise DataError(f"{what} has {int((codes < 0).sum())} missing values in the rows of the fit; fill them")
+        raise DataError(
+            f"{what} has {int((codes < 0).sum())} missing values in the rows of the fit; fill them"
+        )
     return codes
 
 

@@ -420,9 +420,7 @@ def _interval_table(
         low, high = (float(back(end.u)) if math.isfinite(end.u) else math.nan for end in ends)
         lows.append(low)
         highs.append(high)
-        said = [
-            f"{side}: {end.note}" for side, end in zip(("low", "high"), ends, strict=True) if end.note
-        ]
+        said = [f"{side}: {end.note}" for side, end in zip(("low", "high"), ends, strict=True) if end.note]
         remarks.append("; ".join([*said, *known]))
     parameters = [item[0] for item in asked]
     columns: dict[str, Any] = {
@@ -438,7 +436,9 @@ def _interval_table(
         told += [f"{p.name}: {remark}" for p, remark in zip(parameters, remarks, strict=True) if remark]
     kind = "restricted maximum likelihood" if fit.is_reml else "maximum likelihood"
     return result_table(
-        f"{level:.4g} profile intervals ({kind})" if level >= 0.9995 else f"{_percent(level)} profile intervals ({kind})",
+        f"{level:.4g} profile intervals ({kind})"
+        if level >= 0.9995
+        else f"{_percent(level)} profile intervals ({kind})",
         columns,
         told,
         fit._native,

@@ -94,9 +94,7 @@ def contour(
     if np.any(np.diff(at) < 1e-9):
         grid, phase = np.linspace(-math.pi, math.pi, points), np.full(points, float(np.mean(phi)))
     else:
-        spline = CubicSpline(
-            np.append(at, at[0] + 2.0 * math.pi), np.append(phi, phi[0]), bc_type="periodic"
-        )
+        spline = CubicSpline(np.append(at, at[0] + 2.0 * math.pi), np.append(phi, phi[0]), bc_type="periodic")
         grid = np.linspace(-math.pi, math.pi, points)
         phase = spline(at[0] + np.mod(grid - at[0], 2.0 * math.pi))
     return radius * np.cos(grid + 0.5 * phase), radius * np.cos(grid - 0.5 * phase)

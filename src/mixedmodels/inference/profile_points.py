@@ -131,7 +131,9 @@ def limit(held: Held, start: HeldPoint, z: float, side: int, known: Sequence[Kno
             return Limit(min(max(u, held.lower), held.upper), "", tuple(found))
         if away > 0.0:
             if knot.u == bound:
-                return Limit(bound, f"the profile reaches the bound at |zeta| = {abs(knot.zeta):.3g}", tuple(found))
+                return Limit(
+                    bound, f"the profile reaches the bound at |zeta| = {abs(knot.zeta):.3g}", tuple(found)
+                )
             previous, inner = inner, knot
             if outer is None:
                 grown = 2.0 * (knot.u - previous.u) * widening
@@ -251,11 +253,15 @@ def slope_at_zero(u0: float, knots: Sequence[Knot], guess: float) -> float:
     if not rows:
         return guess
     A = np.array(rows)[:, : len(values)]
-    found = float(np.linalg.lstsq(A / np.abs(A).max(axis=0), np.array(values), rcond=None)[0][0] / np.abs(A[:, 0]).max())
+    found = float(
+        np.linalg.lstsq(A / np.abs(A).max(axis=0), np.array(values), rcond=None)[0][0] / np.abs(A[:, 0]).max()
+    )
     return found if found > 0.0 else guess
 
 
-def hermite(x: np.ndarray, y: np.ndarray, slopes: np.ndarray, at: np.ndarray, derivative: bool = False) -> np.ndarray:
+def hermite(
+    x: np.ndarray, y: np.ndarray, slopes: np.ndarray, at: np.ndarray, derivative: bool = False
+) -> np.ndarray:
     """Piecewise cubic through (x, y) with given slopes, made monotone (Fritsch & Carlson 1980).
 
     Slopes are cut to three times the chords beside them, which is enough for a monotone curve.

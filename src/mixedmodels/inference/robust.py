@@ -63,9 +63,7 @@ class RobustCovariance:
         return self.table.to_html()
 
 
-def robust_vcov(
-    fit: LMMFit, kind: str = "CR2", cluster: Any = None, level: float = 0.95
-) -> RobustCovariance:
+def robust_vcov(fit: LMMFit, kind: str = "CR2", cluster: Any = None, level: float = 0.95) -> RobustCovariance:
     r"""Cluster-robust ("sandwich") covariance of the fixed effects, valid if the random part is wrong.
 
     With C the inverse of :math:`X'V^{-1}X`, residuals :math:`e = y - X\hat\beta` and clusters j,
@@ -126,7 +124,9 @@ def robust_vcov(
     if J < 2:
         raise OptionError(f"cluster {grouping.name!r} has a single level; the covariance needs several")
     vcov, pieces = _sandwich(fit, grouping, name)
-    return RobustCovariance(name, grouping.name, vcov, _table(fit, name, grouping, vcov, pieces, level), pieces)
+    return RobustCovariance(
+        name, grouping.name, vcov, _table(fit, name, grouping, vcov, pieces, level), pieces
+    )
 
 
 def _containing_group(fit: LMMFit) -> Grouping:

@@ -152,7 +152,9 @@ class SimulatedResiduals:
         fit, n = self._fit, self.residuals.shape[0]
         if isinstance(x, str):
             if fit._data is None:
-                raise OptionError(f"this fit does not hold its data to look for {x!r}; pass the column itself")
+                raise OptionError(
+                    f"this fit does not hold its data to look for {x!r}; pass the column itself"
+                )
             values = np.asarray(numeric_column(x, Columns(fit._data), "x"))
         else:
             values = np.asarray(x, dtype=float)
@@ -304,8 +306,6 @@ def _rank_basis(values: np.ndarray) -> np.ndarray:
 
 
 def _stacked(parts: list[ResultTable], fit: Any) -> ResultTable:
-    columns = {
-        name: [value for part in parts for value in part[name].tolist()] for name in parts[0].columns
-    }
+    columns = {name: [value for part in parts for value in part[name].tolist()] for name in parts[0].columns}
     notes = dict.fromkeys(note for part in parts for note in part.notes)
     return result_table("Simulation residuals", columns, tuple(notes), fit._native)

@@ -72,7 +72,11 @@ class _Block:
         else:
             groups = [] if skip else [[(r, r) for r in range(k)]]
         self.groups = groups
-        pairs = [(a, b) for a in range(k) for b in range(a + 1)] if clip == "block" else [(a, a) for a in range(k)]
+        pairs = (
+            [(a, b) for a in range(k) for b in range(a + 1)]
+            if clip == "block"
+            else [(a, a) for a in range(k)]
+        )
         self.rows, self.columns = (np.array(side, dtype=np.intp) for side in zip(*pairs, strict=True))
         self.basis = []
         for a, b in pairs:
@@ -98,7 +102,9 @@ class HeldVariance:
         A second column: its correlation with `row` is held.
     """
 
-    def __init__(self, objective: Any, theta: np.ndarray, term: int, row: int, other: int | None = None) -> None:
+    def __init__(
+        self, objective: Any, theta: np.ndarray, term: int, row: int, other: int | None = None
+    ) -> None:
         self.objective, self.theta = objective, np.array(theta)
         self.row, self.other = row, other
         terms = objective.design.terms
@@ -171,7 +177,9 @@ class HeldVariance:
     def _factors(self, x: np.ndarray, u: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """F and dF/d(x, u) per block."""
         factors, derivatives = [], []
-        for b, (block, coordinates, E) in enumerate(zip(self.blocks, self._coordinates, self._E, strict=True)):
+        for b, (block, coordinates, E) in enumerate(
+            zip(self.blocks, self._coordinates, self._E, strict=True)
+        ):
             F = np.tensordot(x[coordinates], E[coordinates], 1) if coordinates else np.zeros((block.k,) * 2)
             if b == self._own:
                 E = E.copy()
@@ -429,9 +437,7 @@ def _newton_step(
     return step, decrement, way
 
 
-def _secant(
-    correction: np.ndarray | None, new: _Second, old: _Second, step: np.ndarray
-) -> np.ndarray | None:
+def _secant(correction: np.ndarray | None, new: _Second, old: _Second, step: np.ndarray) -> np.ndarray | None:
     """Symmetric rank-one update of the correction of average information."""
     if correction is None:
         correction = np.zeros((len(step), len(step)))

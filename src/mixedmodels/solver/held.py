@@ -44,9 +44,7 @@ def hold_coefficient(solver: CompiledSolver, column: int, value: float) -> Compi
     out = copy.copy(solver)
     for name in ("evaluator", "_reference"):
         out.__dict__.pop(name, None)
-    factors = tuple(
-        [replace(f, ZXy=np.ascontiguousarray(f.ZXy @ change)) for f in solver.pack.factors]
-    )
+    factors = tuple([replace(f, ZXy=np.ascontiguousarray(f.ZXy @ change)) for f in solver.pack.factors])
     G = change.T @ solver.pack.G @ change
     out.pack = replace(solver.pack, factors=factors, G=0.5 * (G + G.T))
     out.p = p - 1

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mixedmodels.fit.save import load
     from mixedmodels.formula import formula_from_lists
     from mixedmodels.inference.compare import compare
+    from mixedmodels.inference.power import power
     from mixedmodels.model import LinearMixedModel
     from mixedmodels.optimize.control import Control
 
@@ -64,10 +65,12 @@ __all__ = [
     "lmm",
     "load",
     "load_dataset",
+    "power",
     "simulate",
 ]
 
 _HOMES = {
+    "power": "mixedmodels.inference.power",
     "compare": "mixedmodels.inference.compare",
     "lmm": "mixedmodels.api",
     "LinearMixedModel": "mixedmodels.model",
@@ -91,6 +94,10 @@ def __getattr__(name: str) -> Any:
             value: Any = version("mixedmodels")
         except PackageNotFoundError:  # a source tree that was not installed
             value = "0+unknown"
+    elif name == "adapters":
+        from importlib import import_module
+
+        value = import_module("mixedmodels.adapters")
     elif name in __all__:
         from importlib import import_module
 

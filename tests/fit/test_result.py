@@ -277,7 +277,7 @@ def test_wald_intervals_and_tests(fit):
     days = table[table["term"] == "Days"].iloc[0]
     assert days["conf_low"] == pytest.approx(fit.fixef["Days"] - z * fit.se["Days"], rel=1e-12)
     assert days["conf_high"] == pytest.approx(fit.fixef["Days"] + z * fit.se["Days"], rel=1e-12)
-    tests = fit.wald()
+    tests = fit.wald().to_frame()
     assert tests["statistic"].tolist() == pytest.approx([36.838, 6.771], abs=1e-3)
     assert tests["p_value"].iloc[1] == pytest.approx(1.27e-11, rel=0.01)
     with pytest.raises(mm.OptionError, match="available"):
@@ -346,7 +346,7 @@ def test_wrong_options(sleepstudy, changes, text):
 
 def test_wrong_arguments_of_methods(fit):
     with pytest.raises(mm.OptionError, match="residual kind"):
-        fit.residuals("studentised")
+        fit.residuals("deviance")
     with pytest.raises(mm.OptionError, match="term must"):
         fit.conditional_covariance(3)
 

@@ -30,17 +30,17 @@ Random effects:
  Residual             654.94   25.592
 Number of obs: 180, groups: Subject, 18
 
-Fixed effects:
-            Estimate Std. Error t value
-(Intercept)  251.405      6.825  36.838
-Days          10.467      1.546   6.771
+Fixed effects, t tests by Satterthwaite:
+            Estimate Std. Error    df t value  Pr(>|t|)
+(Intercept)  251.405      6.825 17.00  36.838    <2e-16
+Days          10.467      1.546 17.00   6.771 3.264e-06
 
 Correlation of Fixed Effects:
      (Intr)
 Days -0.138"""
 
 
-def test_text_has_the_layout_of_lme4(fit):
+def test_text_has_the_layout_of_lmertest(fit):
     assert str(fit) == EXPECTED
     assert repr(fit) == EXPECTED
     assert str(fit.summary()) == EXPECTED
@@ -116,13 +116,13 @@ def test_latex(fit):
         begun = latex.count(rf"\begin{{{name}}}")
         assert begun == latex.count(rf"\end{{{name}}}") > 0
     assert latex.count(r"\toprule") == latex.count(r"\midrule") == latex.count(r"\bottomrule") == 5
-    assert r"Days & 10.467 & 1.546 & 6.771 \\" in latex
+    assert r"Days & 10.467 & 1.546 & 17.00 & 6.771 & 3.264e-06 \\" in latex
     assert "$-$0.138" in latex
 
 
 def test_markdown(fit):
     markdown = fit.summary().to_markdown()
-    assert "| Days | 10.467 | 1.546 | 6.771 |" in markdown
+    assert "| Days | 10.467 | 1.546 | 17.00 | 6.771 | 3.264e-06 |" in markdown
     for block in markdown.split("\n\n"):
         rows = [line for line in block.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in rows}) <= 1
@@ -130,7 +130,7 @@ def test_markdown(fit):
 
 def test_to_frame_holds_numbers(fit):
     frame = fit.summary().to_frame()
-    assert list(frame.columns) == ["term", "estimate", "std_error", "statistic"]
+    assert list(frame.columns) == ["term", "estimate", "std_error", "df", "statistic", "p_value"]
     assert frame["estimate"].tolist() == list(fit.fixef.values())
 
 
@@ -143,9 +143,13 @@ def test_correlation_is_shown_on_request(fit):
     assert "summary(correlation=True)" in str(cake)
     assert "Correlation of Fixed" in str(cake.summary(correlation=True))
     assert "Number of obs: 270, groups: recipe:replicate, 45" in str(cake)
-    # lme4: the lines of summary(m)
-    assert re.search(r"^\(Intercept\) +33\.12222 +1\.73683 +19\.070$", str(cake), re.MULTILINE)
-    assert re.search(r"^temperature\.L +6\.43033 +1\.16822 +5\.504$", str(cake), re.MULTILINE)
+    # lmerTest: the lines of summary(m), 42 and 210 degrees of freedom
+    assert re.search(
+        r"^\(Intercept\) +33\.12222 +1\.73683 +42\.00 +19\.070 +<2e-16$", str(cake), re.MULTILINE
+    )
+    assert re.search(
+        r"^temperature\.L +6\.43033 +1\.16822 +210\.00 +5\.504 +1\.08e-07$", str(cake), re.MULTILINE
+    )
 
 
 def test_notes_are_printed_and_wrapped():
@@ -164,7 +168,7 @@ def test_rows_left_out_are_shown(sleepstudy):
 def test_a_model_without_fixed_effects(sleepstudy):
     fit = mm.lmm("Reaction ~ 0 + (1 | Subject)", sleepstudy)
     assert fit.fixef == {} and "Fixed effects" not in str(fit)
-    assert fit.wald().shape[0] == 0
+    assert len(fit.wald()) == 0
 
 
 # ---------------------------------------------------------------- pieces
@@ -204,9 +208,11 @@ def test_abbreviations():
 
 
 def test_coefficients_of_very_different_size():
-    made = coefficient_table(("a", "b"), [1.5e8, 2.5e-7], [1e7, 1e-8], [15.0, 25.0])
+    made = coefficient_table(
+        ("a", "b"), [1.5e8, 2.5e-7], [1e7, 1e-8], [15.0, 25.0], [10.0, 3.5], [1e-8, 1e-5]
+    )
     assert [row[1] for row in made.rows] == ["1.500e+08", "2.500e-07"]
-    nothing = coefficient_table(("a",), [1.0], [0.0], [float("nan")])
+    nothing = coefficient_table(("a",), [1.0], [0.0], [float("nan")], [float("nan")], [float("nan")])
     assert nothing.rows[0][3] == "NaN"
 
 

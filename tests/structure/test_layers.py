@@ -25,19 +25,28 @@ STEPS = [
     {"inference", "genetics"},
     {"report"},
 ]
-LEAVES = {"datasets", "testing", "cli", "api", "model", "files", "__init__", "__main__"}
+LEAVES = {"adapters", "datasets", "testing", "cli", "api", "model", "files", "__init__", "__main__"}
 STEP = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
 
 # A fit answers questions, and it and its tables print themselves: these may reach upwards (inside functions).
 UPWARDS = {
     "fit/questions.py": {"inference", "report"},
     "fit/result.py": {"report"},
-    "inference/compare.py": {"report"},
     "inference/table.py": {"report"},
 }
 
 RUN_TIME = {"numpy", "scipy", "narwhals", "threadpoolctl"}
-OPTIONAL = {"pandas", "polars", "pyarrow", "matplotlib", "joblib", "tqdm", "great_tables", "arviz"}
+OPTIONAL = {
+    "marginaleffects",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "matplotlib",
+    "joblib",
+    "tqdm",
+    "great_tables",
+    "arviz",
+}
 
 
 @dataclass(frozen=True)

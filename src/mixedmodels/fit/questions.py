@@ -86,8 +86,9 @@ class Questions:
 
         Parameters
         ----------
-        variable : str
-            A term of the formula: ``"x"``, ``"f"``, ``"x:f"``.
+        variable : str, tuple of str or list
+            A term of the formula (``"x"``, ``"f"``, ``"x:f"``), a coefficient, a variable whose terms are all
+            meant, or a list of these for a joint test.
         method : {"wald", "lrt", "bootstrap"}
             F test (``ddf=``), likelihood-ratio test, or its parametric bootstrap (``n=``, ``seed=``,
             ``n_jobs=``, ``progress=``).
@@ -102,7 +103,8 @@ class Questions:
         Parameters
         ----------
         term : str, optional
-            ``"(Days | Subject)"``, ``"Days | Subject"`` or a group; None tests every term that can go.
+            ``"(Days | Subject)"``, ``"Days in (Days | Subject)"`` or a group; None tests every term that can
+            go, and every effect of a correlated one but its intercept.
         method : {"lrt", "mixture", "rlrt", "bootstrap"}
             Chi-squared (conservative at the boundary), its boundary mixture, the exact restricted
             likelihood-ratio distribution by simulation (one variance), or parametric bootstrap.
@@ -110,6 +112,18 @@ class Questions:
         from mixedmodels.inference.test_terms import test_random
 
         return test_random(self, term, method, **options)
+
+    def lod(self, variable: Any) -> ResultTable:
+        """LOD score of a fixed effect: its likelihood-ratio statistic (ML) over ``2 ln 10``.
+
+        Parameters
+        ----------
+        variable : str
+            As in `test_fixed`.
+        """
+        from mixedmodels.inference.lod import lod
+
+        return lod(self, variable)
 
     # ------------------------------------------------------------------ intervals
 
@@ -287,7 +301,10 @@ class Questions:
         """Contrasts of estimated marginal means: ``fit.emmeans(specs).contrast(method)``."""
         from mixedmodels.inference.emmeans import emmeans
 
-        keys = ("adjust", "level", "by", "interaction", "name")
+        keys = (
+            "adjust", "level", "by", "interaction", "simple", "name", "ratios",
+            "ref", "reverse", "scores", "max_degree",
+        )  # fmt: skip
         own = {key: options.pop(key) for key in keys if key in options}
         return emmeans(self, specs, **options).contrast(method, **own)
 
@@ -305,23 +322,41 @@ class Questions:
 
         return diagnose(self)
 
-    def influence(self, group: str | None = None, **options: Any) -> ResultTable:
-        """What leaving out each row, or each level of `group`, does to the estimates."""
+    def influence(self, group: Any = None, refit: bool = False, progress: Any = "auto") -> ResultTable:
+        """What leaving out each row, or each level of `group`, does to the estimates.
+
+        DFBETA(S), Cook's distance, MDFFITS, COVRATIO, COVTRACE, sigma; exact at fixed variance ratios.
+
+        Parameters
+        ----------
+        group : str, array or list of str, optional
+            A grouping factor, a column of the data, one label per row, or several of these names; None leaves
+            out single rows.
+        refit : bool
+            Estimate the variances anew without each of them.
+        progress : "auto", True, False or callable
+            Of the refits.
+        """
         from mixedmodels.inference.influence import influence
 
-        return influence(self, group, **options)
+        return influence(self, group, refit, progress)
 
     def leverage(self) -> np.ndarray:
-        """Diagonal of the hat matrix of the conditional fit, shape (nobs,)."""
+        """Diagonal of the hat matrix of the conditional fit; its sum is the effective degrees of freedom."""
         from mixedmodels.inference.leverage import leverage
 
         return leverage(self)
 
-    def cooks_distance(self, group: str | None = None) -> Any:
-        """Cook's distances of rows, or of levels of `group`."""
+    def cooks_distance(self, group: Any = None) -> np.ndarray:
+        """Cook's distances: of rows on all fitted values, or of levels of `group` on the fixed effects."""
         from mixedmodels.inference.influence import cooks_distance
 
         return cooks_distance(self, group)
+
+    def _leverage_residuals(self, kind: str) -> np.ndarray:
+        from mixedmodels.inference.influence import standardized, studentized
+
+        return standardized(self) if kind == "standardized" else studentized(self)
 
     def icc(self) -> ResultTable:
         """Intraclass correlations: adjusted, unadjusted and per group."""
@@ -335,35 +370,72 @@ class Questions:
 
         return r2(self)
 
-    def repca(self) -> ResultTable:
-        """Principal components of the random effects of each group."""
+    def variance_parts(self) -> ResultTable:
+        """The variance of the response in parts: fixed effects, each random term, residual, and shares."""
+        from mixedmodels.inference.variance_parts import variance_parts
+
+        return variance_parts(self)
+
+    def repca(self, scale: bool = False) -> ResultTable:
+        """Principal components of the random effects of each group.
+
+        Parameters
+        ----------
+        scale : bool
+            Components of the correlations instead of the covariances.
+        """
         from mixedmodels.inference.repca import repca
 
-        return repca(self)
+        return repca(self, scale)
 
     def vif(self) -> ResultTable:
-        """Variance inflation factors of the fixed effects."""
+        """Generalised variance inflation factors of the terms of the fixed part."""
         from mixedmodels.inference.diagnose import vif
 
         return vif(self)
 
     def simulated_residuals(self, n: int = 250, seed: Any = None, **options: Any) -> Any:
-        """Scaled simulation residuals (uniform if the model holds) with tests."""
+        """Scaled simulation residuals (uniform if the model holds) with tests.
+
+        Parameters
+        ----------
+        n : int
+            Simulated responses.
+        seed : int, optional
+        **options
+            ``new_effects``, ``integer``, ``simulations``; see
+            `mixedmodels.inference.simulated_residuals.simulated_residuals`.
+        """
         from mixedmodels.inference.simulated_residuals import simulated_residuals
 
         return simulated_residuals(self, n, seed, **options)
 
     def allfit(self, methods: Any = None) -> ResultTable:
-        """The model fitted by every optimiser, and how far their answers are apart."""
+        """The model fitted by every optimiser, and how far their answers are apart.
+
+        Parameters
+        ----------
+        methods : str or sequence of str, optional
+            Some of `mixedmodels.optimize.METHODS`; by default all.
+        """
         from mixedmodels.inference.allfit import allfit
 
         return allfit(self, methods)
 
-    def robust_vcov(self, kind: str = "CR2", cluster: Any = None) -> Any:
-        """Cluster-robust covariance of the fixed effects (CR0, CR1, CR1S, CR2, CR3) with tests."""
+    def robust_vcov(self, kind: str = "CR2", cluster: Any = None, level: float = 0.95) -> Any:
+        """Cluster-robust covariance of the fixed effects with t tests: ``.vcov`` and ``.table``.
+
+        Parameters
+        ----------
+        kind : {"CR2", "CR0", "CR1", "CR1S", "CR3"}
+        cluster : str or array, optional
+            A grouping factor, a column of the data, or one label per row; by default the outermost group.
+        level : float
+            Of the confidence intervals.
+        """
         from mixedmodels.inference.robust import robust_vcov
 
-        return robust_vcov(self, kind, cluster)
+        return robust_vcov(self, kind, cluster, level)
 
     # ------------------------------------------------------------------ presentation
 
@@ -379,7 +451,7 @@ class Questions:
 
         return FitPlots(self)
 
-    def summary(self, correlation: bool | None = None, ddf: str | float = "satterthwaite") -> Summary:
+    def summary(self, correlation: bool | None = None, ddf: str | float = "auto") -> Summary:
         """The summary as a frozen object that prints and renders to HTML, LaTeX and Markdown.
 
         Parameters
@@ -388,11 +460,12 @@ class Questions:
             Show the correlations of the fixed effects; by default for 2 to 12 coefficients.
         ddf : str or float
             Degrees of freedom of the t tests: ``"satterthwaite"``, ``"kr"``, ``"containment"``,
-            ``"residual"``, ``"z"`` or a number.
+            ``"residual"``, ``"z"`` or a number. ``"auto"`` is Satterthwaite, in large models with crossed
+            factors from the average information, which a note then says.
         """
         from mixedmodels.report.summary import summarize
 
-        return summarize(self, correlation)
+        return summarize(self, correlation, ddf)
 
     def __str__(self) -> str:
         return str(self.summary())
@@ -413,8 +486,9 @@ class Questions:
         effects: str | Sequence[str] = ("fixed", "ran_pars"),
         conf_int: bool = False,
         level: float = 0.95,
-        ddf: str | float = "satterthwaite",
+        ddf: str | float = "auto",
         conf_method: str = "wald",
+        **options: Any,
     ) -> Any:
         """Estimates as a table.
 
@@ -429,14 +503,21 @@ class Questions:
         level : float
             Confidence level.
         ddf : str or float
-            Degrees of freedom of the fixed effects.
+            Degrees of freedom of the fixed effects, as in `summary`.
         conf_method : {"wald", "profile", "bootstrap"}
             Where the limits of ``fixed`` and ``ran_pars`` come from; Wald limits use `ddf` and leave
-            ``ran_pars`` without limits.
+            ``ran_pars`` without limits. Those of ``ran_vals`` and ``ran_coefs`` are always normal ones.
+        **options
+            For the profile or the bootstrap, as in `confint`: ``n=``, ``seed=``, ``kind=``, ...
         """
         from mixedmodels.report.tidy import tidy_columns
+        from mixedmodels.report.tidy_limits import check_conf_method, put_limits
 
-        return self._native(tidy_columns(self, effects, conf_int, level))
+        method = check_conf_method(conf_method, options)
+        columns = tidy_columns(self, effects, conf_int, level, ddf)
+        if conf_int and method != "wald":
+            put_limits(self, columns, method, level, options)
+        return self._native(columns)
 
     def glance(self) -> Any:
         """One row about the model: nobs, sigma, loglik, criterion, deviance, aic, bic, aicc, df_model, ..."""
@@ -452,6 +533,48 @@ class Questions:
         from mixedmodels.report.tidy import augment_columns
 
         return self._native(augment_columns(self))
+
+    # ------------------------------------------------------------------ what maketables asks for
+
+    @property
+    def __maketables_coef_table__(self) -> Any:
+        from mixedmodels.report.maketables import coefficient_table
+
+        return coefficient_table(self)
+
+    def __maketables_stat__(self, key: str) -> Any:
+        from mixedmodels.report.maketables import stat
+
+        return stat(self, key)
+
+    @property
+    def __maketables_depvar__(self) -> str:
+        from mixedmodels.report.maketables import response_name
+
+        return response_name(self)
+
+    @property
+    def __maketables_fixef_string__(self) -> None:
+        """No absorbed fixed effects."""
+        return None
+
+    @property
+    def __maketables_vcov_info__(self) -> dict[str, Any]:
+        from mixedmodels.report.maketables import vcov_info
+
+        return vcov_info(self)
+
+    @property
+    def __maketables_stat_labels__(self) -> dict[str, str]:
+        from mixedmodels.report.maketables import stat_labels
+
+        return stat_labels(self)
+
+    @property
+    def __maketables_default_stat_keys__(self) -> list[str]:
+        from mixedmodels.report.maketables import default_stats
+
+        return default_stats(self)
 
 
 def _to_native(backend: str, columns: Mapping[str, Any]) -> Any:

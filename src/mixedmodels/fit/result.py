@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from mixedmodels.errors import OptionError
-from mixedmodels.fit import checks, values, wald
+from mixedmodels.fit import checks, values
 from mixedmodels.fit.questions import Questions
 from mixedmodels.fit.varcorr import TermVariance, VarCorr, term_variance, unique_keys
 
@@ -479,7 +479,9 @@ class LMMFit(Questions):
         kind : str
             ``"response"`` (or ``"conditional"``): y minus the fitted values; ``"marginal"``: y minus the
             fixed part; ``"pearson"``: response residuals times the square root of the weight; ``"scaled"``
-            (or ``"normalized"``): Pearson residuals over sigma.
+            (or ``"normalized"``): Pearson residuals over sigma; ``"standardized"``: over their own standard
+            deviations, ``sigma sqrt(1 - leverage)`` (what lme4 calls rstudent); ``"studentized"``: the same
+            with the sigma estimated without the row.
 
         Returns
         -------
@@ -490,6 +492,8 @@ class LMMFit(Questions):
         return self._rows(self._residuals(values.check_residual_kind(kind)))
 
     def _residuals(self, kind: str) -> np.ndarray:
+        if kind in ("standardized", "studentized"):
+            return self._leverage_residuals(kind)
         eta = self._linear_predictor("population" if kind == "marginal" else None)
         sigma = self.sigma if kind in ("scaled", "normalized") else 1.0
         return values.residuals(self.design.y, eta, self.design.weights, sigma, kind)
@@ -576,12 +580,12 @@ class LMMFit(Questions):
     # ------------------------------------------------------------------ inference (Wald)
 
     def wald(self) -> Any:
-        """Wald tests of the fixed effects: term, estimate, std_error, statistic, p_value.
+        """Wald tests of the fixed effects: ``coefficients(ddf="z")``.
 
-        The statistic is estimate / standard error and its reference the standard normal distribution, which
-        is too optimistic with few groups.
+        The reference distribution of the statistics is the standard normal, which is too optimistic with few
+        groups.
         """
-        return self._native(wald.statistic_columns(self.fixef, self.se))
+        return self.coefficients(ddf="z")
 
     # ------------------------------------------------------------------ other models
 

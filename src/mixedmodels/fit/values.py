@@ -26,7 +26,23 @@ __all__ = [
     "term_contribution",
 ]
 
-RESIDUAL_KINDS = ("response", "conditional", "marginal", "pearson", "scaled", "normalized")
+RESIDUAL_KINDS = (
+    "response",
+    "conditional",
+    "marginal",
+    "pearson",
+    "scaled",
+    "normalized",
+    "standardized",
+    "studentized",
+)
+
+
+_SPELLINGS = {
+    "normalised": "normalized",
+    "standardised": "standardized",
+    "studentised": "studentized",
+}
 
 
 def readonly(array: np.ndarray) -> np.ndarray:
@@ -121,7 +137,7 @@ def at_all_rows(
 
 def check_residual_kind(kind: str) -> str:
     """The canonical name of a kind of residual."""
-    name = "normalized" if kind == "normalised" else kind
+    name = _SPELLINGS.get(kind, kind)
     if name not in RESIDUAL_KINDS:
         raise OptionError(f"residual kind {kind!r} is unknown; available: {', '.join(RESIDUAL_KINDS)}")
     return name

@@ -21,7 +21,7 @@ _SAME = ("bobyqa-like",)  # another name of a method in the list
 
 
 def allfit(fit: LMMFit, methods: Any = None) -> ResultTable:
-    """The model fitted by every optimiser from the default start, and how far their answers are apart.
+    """The model fitted by every optimiser, default start and limits, and how far their answers are apart.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def allfit(fit: LMMFit, methods: Any = None) -> ResultTable:
 def _fit_by(fit: LMMFit, method: str) -> Any:
     from mixedmodels.fit.solve import fit_frame
 
-    options = replace(fit._options, method=method, start=None, progress=False)
+    options = replace(fit._options, method=method, start=None, control=None, progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # told in the table
         return fit_frame(fit._frame, options, fit._data)
@@ -130,7 +130,8 @@ def _verdict(columns: dict[str, list[Any]], fit: LMMFit, best: Any, failed: dict
     if above:
         agree = max(above) < 1e-3
         notes.append(
-            f"{len(above)} of {len(columns['method'])} methods converged; their criteria are within {max(above):.2g}"
+            f"{len(above)} of {len(columns['method'])} methods converged; their criteria are within "
+            + f"{max(above):.2g}"
             + ("" if agree else ": they do not agree, trust the smallest and simplify the random part")
         )
     if fit.criterion - best.criterion > 1e-4:

@@ -72,8 +72,9 @@ def confint(
 
         return profile_intervals(fit, level, parameters, **options)
     if name == "bootstrap":
-        kind = options.pop("kind", "percentile")
-        return fit.bootstrap(**options).confint(kind=kind, level=level, parameters=parameters)
+        from mixedmodels.inference.bootstrap_intervals import bootstrap_confint
+
+        return bootstrap_confint(fit, level, parameters, **options)
     return _of_fixed_effects(fit, name, level, parameters)
 
 

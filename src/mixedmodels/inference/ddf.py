@@ -15,7 +15,16 @@ from mixedmodels.inference.tails import f_tail
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["DDF_METHODS", "FTest", "Reference", "f_statistic", "reference_for", "row_basis", "rows_of"]
+__all__ = [
+    "DDF_METHODS",
+    "ConstantDF",
+    "FTest",
+    "Reference",
+    "f_statistic",
+    "reference_for",
+    "row_basis",
+    "rows_of",
+]
 
 DDF_METHODS = ("satterthwaite", "kenward-roger", "containment", "residual", "z")
 _ALIASES = {"kr": "kenward-roger", "kenward_roger": "kenward-roger", "asymptotic": "z", "wald": "z"}
@@ -52,12 +61,15 @@ class Reference(Protocol):
         One of `DDF_METHODS`.
     label : str
         For titles and notes: ``"Satterthwaite"``, ``"Kenward-Roger"``, ...
+    notes : tuple of str
+        What a reader of the numbers must know.
     vcov : ndarray, shape (p, p)
         Covariance of beta that the method uses; adjusted for small samples with Kenward-Roger.
     """
 
     name: str
     label: str
+    notes: tuple[str, ...]
 
     @property
     def vcov(self) -> np.ndarray:
@@ -68,8 +80,12 @@ class Reference(Protocol):
         """Degrees of freedom of each row of L, shape (r,)."""
         ...
 
-    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None) -> FTest:
-        """F test of all rows of L together; rows that depend on others are left out of the rank."""
+    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None, as_given: bool = False) -> FTest:
+        """F test of all rows of L together; rows that depend on others are left out of the rank.
+
+        Satterthwaite's denominator degrees of freedom of several rows depend on their basis; a canonical one
+        is taken unless the rows are to be used `as_given`.
+        """
         ...
 
 
@@ -92,10 +108,14 @@ def reference_for(fit: LMMFit, ddf: str | float | None = None) -> Reference:
     if isinstance(ddf, Real) and not isinstance(ddf, bool):
         if not ddf > 0.0:
             raise OptionError(f"ddf={ddf!r}: degrees of freedom must be positive")
-        return _Constant(fit, "number", f"{ddf:g} degrees of freedom", float(ddf))
+        return ConstantDF(fit, "number", f"{ddf:g} degrees of freedom", float(ddf))
     name = "satterthwaite" if ddf is None else str(ddf).lower()
     name = _ALIASES.get(name, name)
-    if name == "satterthwaite" or name == "auto":
+    if name == "auto":
+        from mixedmodels.inference.satterthwaite import automatic
+
+        return automatic(fit)
+    if name == "satterthwaite":
         from mixedmodels.inference.satterthwaite import Satterthwaite
 
         return Satterthwaite(fit)
@@ -103,18 +123,23 @@ def reference_for(fit: LMMFit, ddf: str | float | None = None) -> Reference:
         from mixedmodels.inference.kenward_roger import KenwardRoger
 
         return KenwardRoger(fit)
+    if name == "containment":
+        from mixedmodels.inference.containment import Containment
+
+        return Containment(fit)
     if name == "z":
-        return _Constant(fit, "z", "normal", math.inf)
+        return ConstantDF(fit, "z", "normal distribution", math.inf)
     if name == "residual":
-        return _Constant(fit, "residual", "residual", float(fit.nobs - fit.design.p))
+        return ConstantDF(fit, "residual", "residual degrees of freedom", float(fit.nobs - fit.design.p))
     raise OptionError(f"ddf={ddf!r} is unknown; available: {', '.join(DDF_METHODS)} or a number")
 
 
-class _Constant:
+class ConstantDF:
     """The same degrees of freedom for every contrast."""
 
     def __init__(self, fit: LMMFit, name: str, label: str, df: float) -> None:
         self.name, self.label, self._df, self._fit = name, label, df, fit
+        self.notes: tuple[str, ...] = ()
 
     @property
     def vcov(self) -> np.ndarray:
@@ -123,7 +148,7 @@ class _Constant:
     def df(self, L: np.ndarray) -> np.ndarray:
         return np.full(len(rows_of(L, self._fit.design.p)), self._df)
 
-    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None) -> FTest:
+    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None, as_given: bool = False) -> FTest:
         rows, values = row_basis(rows_of(L, self._fit.design.p), rhs, self.vcov)
         F, rank = f_statistic(rows, self._fit.beta, self.vcov, values)
         if rank == 0:

@@ -24,7 +24,7 @@ import numpy as np
 if TYPE_CHECKING:
     from mixedmodels.design import Design
 
-__all__ = ["Deletions", "RowInverse", "delete_groups", "delete_rows", "deletions_of", "row_inverse"]
+__all__ = ["Deletions", "RowInverse", "compare_fits", "delete_groups", "delete_rows", "row_inverse"]
 
 # Columns of the rest up to which S is inverted as a dense matrix.
 _DENSE_REST = 3000
@@ -172,13 +172,17 @@ def _spread(codes: np.ndarray, columns: np.ndarray, m: int) -> Any:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Deletions:
-    """Estimates without each of J sets of rows; NaN where they cannot be estimated.
+    """A fit without each of J sets of rows, compared with the whole fit; NaN where it cannot be estimated.
 
     Attributes
     ----------
     beta : ndarray, shape (J, p)
-    vcov_unscaled : ndarray, shape (J, p, p)
-        ``(X'V^{-1}X)^{-1}`` without the rows.
+    variances : ndarray, shape (J, p)
+        Diagonal of C_U, the inverse of ``X'V^{-1}X`` without the rows; C is the inverse with them.
+    cook, mdffits : ndarray, shape (J,)
+        ``d'C^{-1}d / p`` and ``d'C_U^{-1}d / p``, d the change of beta.
+    determinant, trace : ndarray, shape (J,)
+        ``|C_U| / |C|`` and ``tr(C^{-1} C_U)``.
     rss : ndarray, shape (J,)
         ``y'Py`` without the rows.
     removed : ndarray of int, shape (J,)
@@ -186,14 +190,87 @@ class Deletions:
     """
 
     beta: np.ndarray
-    vcov_unscaled: np.ndarray
+    variances: np.ndarray
+    cook: np.ndarray
+    mdffits: np.ndarray
+    determinant: np.ndarray
+    trace: np.ndarray
     rss: np.ndarray
     removed: np.ndarray
 
 
-def deletions_of(
+def compare_fits(
+    full: tuple[np.ndarray, np.ndarray],
+    beta: np.ndarray,
+    vcov: np.ndarray,
+    rss: np.ndarray,
+    removed: np.ndarray,
+) -> Deletions:
+    """`Deletions` from estimates without the rows: beta (J, p) and the matrices C_U (J, p, p).
+
+    Parameters
+    ----------
+    full : tuple of ndarray
+        beta (p,) and C (p, p) of the whole fit.
+    """
+    J, p = beta.shape
+    root = np.linalg.cholesky(full[1])
+    relative = np.linalg.solve(root, np.linalg.solve(root, vcov).transpose(0, 2, 1))
+    ok = np.isfinite(relative).all(axis=(1, 2)) & np.isfinite(beta).all(axis=1)
+    values, vectors = np.full((J, p), np.nan), np.full((J, p, p), np.nan)
+    values[ok], vectors[ok] = np.linalg.eigh(0.5 * (relative[ok] + relative[ok].transpose(0, 2, 1)))
+    along = np.einsum("jab,ja->jb", vectors, np.linalg.solve(root, (full[0] - beta).T).T)
+    return Deletions(
+        beta,
+        np.einsum("jaa->ja", vcov),
+        (along**2).sum(axis=1) / p,
+        (along**2 / values).sum(axis=1) / p,
+        values.prod(axis=1),
+        values.sum(axis=1),
+        rss,
+        removed,
+    )
+
+
+def delete_rows(
+    diagonal: np.ndarray,
+    B: np.ndarray,
+    e: np.ndarray,
     beta: np.ndarray,
     vcov_unscaled: np.ndarray,
+    rss: float,
+) -> Deletions:
+    r"""Each row left out, in O(n p^2): with :math:`b = B_i`, :math:`a = (V^{-1})_{ii}` and
+    :math:`P_{ii} = a - b'Cb`,
+
+    .. math:: d = C b\, e_i / P_{ii}, \qquad C_{(i)} = C + C b b' C / P_{ii}.
+
+    Parameters
+    ----------
+    diagonal, B, e : ndarray, shapes (n,), (n, p) and (n,)
+        Diagonal of V^{-1}, rows of ``V^{-1}X`` and of ``Py``.
+    """
+    p = B.shape[1]
+    v = B @ vcov_unscaled
+    fixed = np.einsum("np,np->n", B, v)
+    P = diagonal - fixed
+    P = np.where(P / diagonal > _ESTIMABLE, P, np.nan)
+    gamma = e / P
+    cook = gamma**2 * fixed
+    return Deletions(
+        beta - v * gamma[:, None],
+        np.diagonal(vcov_unscaled) + v**2 / P[:, None],
+        cook / p,
+        (cook - (gamma * fixed) ** 2 / diagonal) / p,
+        1.0 + fixed / P,
+        p + fixed / P,
+        rss - gamma * e,
+        np.ones(len(e), dtype=np.intp),
+    )
+
+
+def _delete_sets(
+    full: tuple[np.ndarray, np.ndarray],
     rss: float,
     G: np.ndarray,
     g: np.ndarray,
@@ -212,38 +289,25 @@ def deletions_of(
     ----------
     G, g, s : ndarray, shapes (J, p, p), (J, p) and (J,)
     """
-    J, p = g.shape
-    if p == 0:
-        return Deletions(np.zeros((J, 0)), np.zeros((J, 0, 0)), rss - s, removed)
+    beta, vcov = full
+    p = beta.shape[0]
     # in coordinates where X'V^{-1}X is the identity: the eigenvalues are the shares of information kept
-    root = np.linalg.cholesky(vcov_unscaled)
-    kept = np.eye(p) - root.T @ G @ root
-    values, vectors = np.linalg.eigh(kept)
-    lost = values[:, 0] < _ESTIMABLE
-    values = np.where(lost[:, None], np.nan, values)
+    root = np.linalg.cholesky(vcov)
+    values, vectors = np.linalg.eigh(np.eye(p) - root.T @ G @ root)
+    values = np.where(values[:, :1] < _ESTIMABLE, np.nan, values)
     half = root @ vectors  # (J, p, p)
     along = np.einsum("jab,ja->jb", half, g)
     step = along / values
-    change = np.einsum("jab,jb->ja", half, step)
-    vcov = np.einsum("jab,jb,jcb->jac", half, 1.0 / values, half)
-    return Deletions(beta - change, vcov, rss - s - (along * step).sum(axis=1), removed)
-
-
-def delete_rows(
-    diagonal: np.ndarray,
-    B: np.ndarray,
-    e: np.ndarray,
-    beta: np.ndarray,
-    vcov_unscaled: np.ndarray,
-    rss: float,
-) -> Deletions:
-    """Each row left out: `diagonal` of V^{-1}, rows of ``B = V^{-1}X`` and ``e = Py``."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scaled = B / diagonal[:, None]
-        G = scaled[:, :, None] * B[:, None, :]
-        return deletions_of(
-            beta, vcov_unscaled, rss, G, scaled * e[:, None], e * e / diagonal, np.ones(len(e), dtype=np.intp)
-        )
+    return Deletions(
+        beta - np.einsum("jab,jb->ja", half, step),
+        np.einsum("jab,jb,jab->ja", half, 1.0 / values, half),
+        (step**2).sum(axis=1) / p,
+        (step * along).sum(axis=1) / p,
+        1.0 / values.prod(axis=1),
+        (1.0 / values).sum(axis=1),
+        rss - s - (along * step).sum(axis=1),
+        removed,
+    )
 
 
 def delete_groups(
@@ -283,6 +347,6 @@ def delete_groups(
         product = part[:, :, None] * cho_solve(root, part, check_finite=False)[:, None, :]
         sums[first:last] = np.add.reduceat(product, edges[first:last] - edges[first], axis=0)
         first = last
-    return deletions_of(
-        beta, vcov_unscaled, rss, sums[:, :p, :p], sums[:, :p, p], sums[:, p, p], sizes.astype(np.intp)
+    return _delete_sets(
+        (beta, vcov_unscaled), rss, sums[:, :p, :p], sums[:, :p, p], sums[:, p, p], sizes.astype(np.intp)
     )

@@ -92,8 +92,8 @@ def _column(fit: LMMFit, name: str, what: str) -> tuple[np.ndarray, Any]:
     groups = ", ".join(dict.fromkeys(term.group for term in fit.design.terms)) or "none"
     if fit._data is None:
         raise OptionError(
-            f"{what}={name!r} is not a grouping factor of the model ({groups}), and this fit does not hold its "
-            "data to look for a column; pass the column itself"
+            f"{what}={name!r} is not a grouping factor of the model ({groups}), and this fit does not hold "
+            "its data to look for a column; pass the column itself"
         )
     try:
         factor = Columns(fit._data, [name]).factor(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mixedmodels.inference.table import ResultTable, result_table
 from mixedmodels.inference.variance_parts import parts_of
@@ -49,7 +49,7 @@ def icc(fit: LMMFit) -> ResultTable:
     parts = parts_of(fit)
     within = parts.random + parts.residual
     values = {"all": parts.random, **parts.groups}
-    columns = {
+    columns: dict[str, Any] = {
         "group": list(values),
         "variance": list(values.values()),
         "adjusted": [value / within for value in values.values()],
@@ -87,7 +87,7 @@ def r2(fit: LMMFit) -> ResultTable:
     """
     parts = parts_of(fit)
     total = parts.fixed + parts.random + parts.residual
-    columns = {
+    columns: dict[str, Any] = {
         "kind": ["marginal", "conditional"],
         "estimate": [parts.fixed / total, (parts.fixed + parts.random) / total],
     }

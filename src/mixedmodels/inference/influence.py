@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import MixedModelsError, MixedModelsWarning, OptionError
-from mixedmodels.inference.deletion import Deletions, delete_groups, delete_rows
+from mixedmodels.inference.deletion import Deletions, compare_fits, delete_groups, delete_rows
 from mixedmodels.inference.grouping import Grouping, grouping_of, refuse_function_fit
 from mixedmodels.inference.leverage import leverages, row_pieces
 from mixedmodels.inference.table import ResultTable, result_table
@@ -19,10 +21,11 @@ if TYPE_CHECKING:
     from mixedmodels.design import Design
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["cooks_distance", "influence"]
+__all__ = ["cooks_distance", "influence", "standardized", "studentized"]
 
 # Groups with more rows are left out by solving the model without them.
 _LARGE = 1500
+_FIELDS = ("beta", "variances", "cook", "mdffits", "determinant", "trace", "rss", "removed")
 
 
 def influence(fit: LMMFit, group: Any = None, refit: bool = False, progress: Any = "auto") -> ResultTable:
@@ -75,8 +78,8 @@ def influence(fit: LMMFit, group: Any = None, refit: bool = False, progress: Any
     >>> import mixedmodels as mm
     >>> fit = mm.lmm("Reaction ~ Days + (Days | Subject)", mm.load_dataset("sleepstudy", backend="dict"))
     >>> by_subject = fit.influence("Subject", refit=True)
-    >>> by_subject["level"][0], round(by_subject["cooks_distance"][0], 4)
-    ('308', 0.0821)
+    >>> by_subject["level"][0], round(float(by_subject["cooks_distance"][0]), 4)
+    ('308', 0.0924)
     """
     refuse_function_fit(fit, "influence")
     if fit.design.p == 0:
@@ -131,7 +134,7 @@ def cooks_distance(fit: LMMFit, group: Any = None) -> np.ndarray:
 def _by_row(fit: LMMFit, refit: bool, progress: Any) -> ResultTable:
     design = fit.design
     n, p = design.n, design.p
-    notes = []
+    notes: list[str] = []
     if refit:
         measures, notes = _refits(fit, Grouping("row", np.arange(n), tuple(range(n))), progress)
     else:
@@ -142,11 +145,11 @@ def _by_row(fit: LMMFit, refit: bool, progress: Any) -> ResultTable:
         )
         measures = _measures(fit, deletions)
         notes.append(_FIXED)
-    h = leverages(fit)
-    own = {"leverage": np.array(h)}
-    with np.errstate(divide="ignore", invalid="ignore"):
-        own["standardized"] = np.where(h < 1.0, fit._residuals("scaled") / np.sqrt(1.0 - h), np.nan)
-        own["studentized"] = own["standardized"] * fit.sigma / deleted_sigma(fit, h)
+    own = {
+        "leverage": np.array(leverages(fit)),
+        "standardized": standardized(fit),
+        "studentized": studentized(fit),
+    }
     lost = int(np.isnan(measures["cooks_distance"]).sum())
     if lost:
         notes.append(_lost(lost, "rows"))
@@ -156,13 +159,28 @@ def _by_row(fit: LMMFit, refit: bool, progress: Any) -> ResultTable:
     return result_table("Influence of the rows", columns, notes, fit._native, {"p": p})
 
 
-def deleted_sigma(fit: LMMFit, h: np.ndarray) -> np.ndarray:
-    """Residual SD without each row at fixed theta: ``sqrt((y'Py - e_i^2/(1 - h_i)) / (nu - 1))``."""
+def standardized(fit: LMMFit) -> np.ndarray:
+    """Conditional residuals over their standard deviations: ``sqrt(w_i) e_i / (sigma sqrt(1 - h_i))``.
+
+    NaN where the row alone determines its fitted value.
+    """
+    kept = 1.0 - leverages(fit)
+    kept = np.where(kept > 1e-10, kept, np.nan)
+    return fit._residuals("scaled") / np.sqrt(kept)
+
+
+def studentized(fit: LMMFit) -> np.ndarray:
+    """`standardized` with the sigma without the row; t with nu - 1 degrees of freedom if theta is known.
+
+    At fixed theta ``sigma_(i)^2 = (y'Py - w_i e_i^2 / (1 - h_i)) / (nu - 1)``.
+    """
+    r = standardized(fit)
     if fit._options.sigma is not None:
-        return np.full(h.shape, float(fit._options.sigma))
-    e = fit._residuals("pearson")
-    rss = float(fit._solution.pwrss) - e * e / (1.0 - h)
-    return np.sqrt(np.maximum(rss, 0.0) / max(fit._nu - 1, 1))
+        return r
+    nu = fit._nu
+    rest = np.maximum(nu - r * r, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return r * np.sqrt(max(nu - 1, 1) / rest)
 
 
 def _by_group(
@@ -216,28 +234,19 @@ def _measures(
         if fit._options.sigma is not None:
             sigma = np.full(len(deletions.rss), float(fit._options.sigma))
         else:
-            nu = fit._nu - deletions.removed
-            with np.errstate(divide="ignore", invalid="ignore"):
-                sigma = np.where(nu > 0, np.sqrt(np.maximum(deletions.rss, 0.0) / nu), np.nan)
+            nu = (fit._nu - deletions.removed).astype(float)
+            nu[nu <= 0.0] = np.nan
+            sigma = np.sqrt(np.maximum(deletions.rss, 0.0) / nu)
+    ratio = (sigma / fit.sigma) ** 2
     d = fit.beta - deletions.beta
-    root = np.linalg.cholesky(fit.vcov)
-    whitened = np.linalg.solve(root, d.T)
-    vcov = deletions.vcov_unscaled * (sigma**2)[:, None, None]
-    se = np.sqrt(np.einsum("jaa->ja", vcov))
-    relative = np.linalg.solve(root, np.linalg.solve(root, vcov).transpose(0, 2, 1))  # root^-1 C root^-T
-    ok = np.isfinite(relative).all(axis=(1, 2))
-    mdffits, covratio = np.full((2, len(d)), np.nan)
-    if ok.any():
-        solved = np.linalg.solve(relative[ok], whitened.T[ok][:, :, None])[:, :, 0]
-        mdffits[ok] = (solved * whitened.T[ok]).sum(axis=1) / p
-        covratio[ok] = np.linalg.det(relative[ok])
     columns = {
-        "cooks_distance": (whitened**2).sum(axis=0) / p,
-        "mdffits": mdffits,
-        "covratio": covratio,
-        "covtrace": np.abs(np.einsum("jaa->j", relative) - p),
+        "cooks_distance": deletions.cook / fit.sigma**2,
+        "mdffits": deletions.mdffits / sigma**2,
+        "covratio": deletions.determinant * ratio**p,
+        "covtrace": np.abs(deletions.trace * ratio - p),
         "sigma": sigma,
     }
+    se = np.sqrt(deletions.variances) * sigma[:, None]
     for j, name in enumerate(fit.design.x_names):
         columns[f"dfbeta[{name}]"] = d[:, j]
     for j, name in enumerate(fit.design.x_names):
@@ -258,31 +267,34 @@ def _group_deletions(fit: LMMFit, grouping: Grouping) -> Deletions:
     vcov, rss = np.asarray(solution.vcov_unscaled), float(solution.pwrss)
     if not large.size:
         return delete_groups(inverse, codes, count, B, e, fit.beta, vcov, rss)
-    p = fit.design.p
-    out = Deletions(np.empty((count, p)), np.empty((count, p, p)), np.empty(count), sizes)
     small = np.flatnonzero(sizes <= _LARGE)
+    parts = []
     if small.size:
         rows = np.flatnonzero(sizes[codes] <= _LARGE)
-        part = delete_groups(
-            inverse.take(rows), np.searchsorted(small, codes[rows]), small.size, B[rows], e[rows],
-            fit.beta, vcov, rss,
+        parts.append(
+            delete_groups(
+                inverse.take(rows), np.searchsorted(small, codes[rows]), small.size, B[rows], e[rows],
+                fit.beta, vcov, rss,
+            )
         )  # fmt: skip
-        out.beta[small], out.vcov_unscaled[small], out.rss[small] = part.beta, part.vcov_unscaled, part.rss
-    for j in large.tolist():
-        out.beta[j], out.vcov_unscaled[j], out.rss[j] = _solve_without(fit, codes == j)
-    return out
+    without = [_solve_without(fit, codes == j) for j in large.tolist()]
+    beta, matrices, sums = (np.array(piece) for piece in zip(*without, strict=True))
+    parts.append(compare_fits((fit.beta, vcov), beta, matrices, sums, sizes[large]))
+    order = np.argsort(np.concatenate([small, large]))
+    merged = [np.concatenate([getattr(part, field) for part in parts])[order] for field in _FIELDS]
+    return Deletions(*merged)
 
 
 def _solve_without(fit: LMMFit, without: np.ndarray) -> tuple[Any, Any, float]:
     from mixedmodels.solver.choose import choose_solver
 
-    p = fit.design.p
     try:
-        solver = choose_solver(_reduced(fit.design, ~without))
-        solution = solver.solution([np.array(factor) for factor in fit._factors], fit.is_reml)
+        design = _reduced(fit.design, ~without)
+        _check_rank(design, fit.vcov)
+        solution = choose_solver(design).solution([np.array(factor) for factor in fit._factors], fit.is_reml)
     except MixedModelsError:
-        return np.nan, np.nan, np.nan
-    assert solution.beta.shape == (p,)
+        p = fit.design.p
+        return np.full(p, np.nan), np.full((p, p), np.nan), np.nan
     return solution.beta, solution.vcov_unscaled, float(solution.pwrss)
 
 
@@ -314,17 +326,13 @@ def _reduced(design: Design, keep: np.ndarray) -> Design:
 def _refits(fit: LMMFit, grouping: Grouping, progress: Any) -> tuple[dict[str, np.ndarray], list[str]]:
     """Full fits without each level, started at the estimates; those that fail are NaN and told."""
     from mixedmodels.fit.solve import fit_frame
-    from mixedmodels.optimize.progress import Progress
 
     count, p = len(grouping.levels), fit.design.p
     sizes = np.bincount(grouping.codes, minlength=count)
-    out = Deletions(
-        np.full((count, p), np.nan), np.full((count, p, p), np.nan), np.full(count, np.nan), sizes
-    )
+    beta, vcov = np.full((count, p), np.nan), np.full((count, p, p), np.nan)
     sigma, theta = np.full(count, np.nan), np.full((count, len(fit.theta)), np.nan)
     options = replace(fit._options, start=fit.theta if fit.theta.size else None, progress=False)
-    call = progress if callable(progress) else None
-    monitor = Progress(None if call is not None else progress)
+    told = _Count(progress, count)
     failed: list[str] = []
     for j in range(count):
         try:
@@ -333,19 +341,18 @@ def _refits(fit: LMMFit, grouping: Grouping, progress: Any) -> tuple[dict[str, n
             with warnings.catch_warnings():
                 warnings.simplefilter("error", MixedModelsWarning)
                 new = fit_frame(replace(fit._frame, design=design), options)
-                out.beta[j], sigma[j], theta[j] = new.beta, new.sigma, new.theta
-                out.vcov_unscaled[j] = new._solution.vcov_unscaled
+                beta[j], sigma[j], theta[j] = new.beta, new.sigma, new.theta
+                vcov[j] = new._solution.vcov_unscaled
         except (MixedModelsError, MixedModelsWarning) as error:
             failed.append(f"without {grouping.levels[j]}: {error}")
-        if call is not None:
-            call(j + 1, count)
-        elif monitor.active:
-            monitor.update(j + 1, fit.theta, float(count), np.nan)
-    monitor.close()
+        told.update(j + 1)
+    told.close()
     notes = ["the model was fitted anew without each of them"]
     if failed:
         notes.append(f"{len(failed)} of {count} fits failed, the first {failed[0]}")
-    return _measures(fit, out, sigma, theta), notes
+    full = (fit.beta, np.asarray(fit._solution.vcov_unscaled))
+    deletions = compare_fits(full, beta, vcov, np.full(count, np.nan), sizes)
+    return _measures(fit, deletions, sigma, theta), notes
 
 
 def _check_rank(design: Design, vcov: np.ndarray) -> None:
@@ -354,3 +361,29 @@ def _check_rank(design: Design, vcov: np.ndarray) -> None:
     singular = np.linalg.svd(design.X @ root, compute_uv=False)
     if design.n < design.p or singular[-1] < 1e-9 * singular[0]:
         raise OptionError("the fixed effects cannot all be estimated")
+
+
+class _Count:
+    """Tells how many refits are done: to a callable, or on one line of a terminal after two seconds."""
+
+    def __init__(self, mode: Any, count: int) -> None:
+        self.call = mode if callable(mode) else None
+        if self.call is None and mode not in ("auto", True, False, None):
+            raise OptionError(f'progress must be "auto", True, False or a function, not {mode!r}')
+        terminal = bool(getattr(sys.stderr, "isatty", lambda: False)())
+        self.line = mode is True or (mode == "auto" and terminal)
+        self.count, self.shown = count, False
+        self.next = time.perf_counter() + (0.0 if mode is True else 2.0)
+
+    def update(self, done: int) -> None:
+        if self.call is not None:
+            self.call(done, self.count)
+        elif self.line and time.perf_counter() >= self.next:
+            self.next = time.perf_counter() + 0.5
+            self.shown = True
+            sys.stderr.write(f"\rrefit {done} of {self.count} ")
+            sys.stderr.flush()
+
+    def close(self) -> None:
+        if self.shown:
+            sys.stderr.write("\n")

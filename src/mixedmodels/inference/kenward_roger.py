@@ -24,7 +24,7 @@ class KenwardRoger:
     random effects and sigma^2.
 
     With :math:`P_i = -X'V^{-1}V_iV^{-1}X`, :math:`Q_{ij} = X'V^{-1}V_iV^{-1}V_jV^{-1}X` and W twice the
-    inverse of :math:`\mathrm{tr}(PV_iPV_j)`, the covariance of the parameters from their expected information,
+    inverse of :math:`\mathrm{tr}(PV_iPV_j)` (the parameters' covariance from their expected information),
 
     .. math:: \Phi_A = \Phi + 2\Phi\Bigl\{\sum_{ij} W_{ij}(Q_{ij} - P_i\Phi P_j)\Bigr\}\Phi .
 
@@ -48,6 +48,7 @@ class KenwardRoger:
 
     name = "kenward-roger"
     label = "Kenward-Roger"
+    notes: tuple[str, ...] = ()
 
     def __init__(self, fit: LMMFit) -> None:
         if not fit.is_reml:
@@ -72,7 +73,7 @@ class KenwardRoger:
         _, J, W = self._parts
         return row_df(rows_of(L, self._fit.design.p), self._fit.vcov, J, W)
 
-    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None) -> FTest:
+    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None, as_given: bool = False) -> FTest:
         """Scaled F test of all rows of L together."""
         fit = self._fit
         rows, values = row_basis(rows_of(L, fit.design.p), rhs, fit.vcov)

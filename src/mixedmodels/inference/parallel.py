@@ -19,9 +19,10 @@ import numpy as np
 from mixedmodels.errors import MixedModelsWarning, OptionError
 from mixedmodels.solver.threads import one_blas_thread
 
-__all__ = ["CHUNK", "Counter", "Job", "chunk_stream", "run_chunks", "seed_entropy", "worker_count"]
+__all__ = ["Counter", "Job", "chunk_size", "chunk_stream", "run_chunks", "seed_entropy", "worker_count"]
 
-CHUNK = 50  # replicates that share a stream of random numbers; a change changes every seeded result
+_CHUNK = 50  # most replicates that share a stream of random numbers; a change changes every seeded result
+_VALUES = 500_000  # most responses in a chunk
 _QUIET = 2.0  # seconds before a line of progress appears by itself
 _EVERY = 0.1
 
@@ -58,6 +59,11 @@ def seed_entropy(seed: Any) -> int:
     if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and seed >= 0:
         return int(seed)
     raise OptionError(f"seed must be None, a whole number >= 0 or a numpy Generator, got {seed!r}")
+
+
+def chunk_size(nobs: int) -> int:
+    """Replicates in a chunk: a function of the data alone, or seeded results would depend on the workers."""
+    return max(1, min(_CHUNK, _VALUES // max(nobs, 1)))
 
 
 def chunk_stream(entropy: int, chunk: int) -> np.random.Generator:
@@ -111,11 +117,16 @@ class Counter:
     def add(self, count: int) -> None:
         """`count` more are done."""
         self.done += count
-        if self.call is not None:
+        if self.call is not None and count:
             self.call(self.done, self.total)
         now = time.perf_counter()
         elapsed = now - self.started
-        if self.line and elapsed >= self.quiet and (now - self.shown >= _EVERY or self.done == self.total):
+        if (
+            self.line
+            and count
+            and elapsed >= self.quiet
+            and (now - self.shown >= _EVERY or self.done == self.total)
+        ):
             self.shown = now
             left = elapsed / self.done * (self.total - self.done)
             sys.stderr.write(f"\r{self.what} {self.done}/{self.total}  {elapsed:.1f} s, {left:.1f} s left ")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import MixedModelsError, OptionError
-from mixedmodels.inference.parallel import CHUNK, Counter, run_chunks
+from mixedmodels.inference.parallel import Counter, chunk_size, run_chunks
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -98,8 +98,8 @@ def refit_many(
     if Y.ndim != 2 or Y.shape[0] != fit.design.n:
         raise OptionError(f"Y has shape {Y.shape}; it needs one row for each of {fit.design.n} observations")
     N = Y.shape[1]
-    starts = range(0, N, CHUNK)
-    chunks = [Y[:, a : a + CHUNK] for a in starts]
+    size = chunk_size(Y.shape[0])
+    chunks = [Y[:, start : start + size] for start in range(0, N, size)]
     sizes = [chunk.shape[1] for chunk in chunks]
     job = _RefitJob(fit, vcov)
     results, _ = run_chunks(
@@ -132,7 +132,7 @@ def limited_jobs(fit: LMMFit, n_jobs: int | None) -> int | None:
     return min(worker_count(n_jobs), max(1, _WORK // size))
 
 
-def refit_state(fit: LMMFit) -> tuple[Any]:
+def refit_state(fit: LMMFit) -> tuple[Any, ...]:
     """What a worker needs for itself: a compiled fitter, or None inside the tuple."""
     from mixedmodels.solver.responses import response_fitter
 
@@ -140,7 +140,7 @@ def refit_state(fit: LMMFit) -> tuple[Any]:
     return (response_fitter(solver, fit.is_reml, fit._options.sigma),)
 
 
-def refit_rows(fit: LMMFit, state: tuple[Any], Y: np.ndarray, vcov: bool = False) -> Refits:
+def refit_rows(fit: LMMFit, state: tuple[Any, ...], Y: np.ndarray, vcov: bool = False) -> Refits:
     """Refits to each row of Y, shape (N, n)."""
     N, p, r = Y.shape[0], fit.design.p, len(fit.theta)
     (fitter,) = state

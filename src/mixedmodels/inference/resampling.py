@@ -6,6 +6,7 @@ of random numbers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ __all__ = [
     "ResidualPool",
     "cluster_design",
     "default_cluster",
+    "draw_rows",
     "residual_pool",
     "simulate_columns",
     "simulate_rows",
@@ -71,28 +73,47 @@ def simulate_rows(
     beta: np.ndarray | None = None,
 ) -> np.ndarray:
     """The draws of `simulate_columns` as rows, shape (N, nobs)."""
-    design, sigma = fit.design, fit.sigma
+    design = fit.design
     base = np.array(fit._linear_predictor("population" if new_effects else None))
     if beta is not None:
         base += design.X @ (np.asarray(beta, dtype=float) - fit.beta)
-    effects = effects_of(fit, rng, N) if new_effects else ()
+    factors = [np.array(factor) for factor in fit._factors] if new_effects else None
+    return draw_rows(design, base, fit.sigma, factors, rng, N)
+
+
+def draw_rows(
+    design: Design,
+    base: np.ndarray,
+    sigma: float,
+    factors: Sequence[np.ndarray] | None,
+    rng: np.random.Generator,
+    N: int,
+) -> np.ndarray:
+    """N Gaussian responses around `base`, shape (N, n).
+
+    Parameters
+    ----------
+    design : Design
+    base : ndarray, shape (n,)
+    sigma : float
+        Residual standard deviation of an observation of weight 1.
+    factors : sequence of ndarray (k, k), or None
+        Relative factors of the terms; None draws no random effects.
+    rng : Generator
+    N : int
+    """
+    effects = []
+    for term, factor in zip(design.terms, factors or (), strict=False):
+        u = rng.standard_normal((N, term.m, term.k))
+        if term.precision is not None:
+            u = correlate(term.precision, u)
+        effects.append(sigma * u @ factor.T)
     noise = rng.standard_normal((N, design.n))
     noise *= sigma if design.weights is None else sigma / np.sqrt(design.weights)
     noise += base
     for term, b in zip(design.terms, effects, strict=False):
         add_effects(noise, term, b)
     return noise
-
-
-def effects_of(fit: LMMFit, rng: np.random.Generator, N: int) -> list[np.ndarray]:
-    """Random effects drawn from the fitted model, one (N, m, k) array per term."""
-    out = []
-    for term, factor in zip(fit.design.terms, fit._factors, strict=True):
-        u = rng.standard_normal((N, term.m, term.k))
-        if term.precision is not None:
-            u = correlate(term.precision, u)
-        out.append(fit.sigma * u @ np.array(factor).T)
-    return out
 
 
 def correlate(precision: Precision, u: np.ndarray) -> np.ndarray:

@@ -144,9 +144,9 @@ def _check_nested(design: Design, grouping: Grouping) -> None:
         first[term.codes] = grouping.codes
         if (first[term.codes] != grouping.codes).any():
             raise OptionError(
-                f"the clusters {grouping.name!r} cut through levels of {term.group!r}, whose random effects tie "
-                "clusters together: with crossed factors there are no independent clusters; take a factor that "
-                f"contains {term.group!r}, or leave that term out of the working model"
+                f"the clusters {grouping.name!r} cut through levels of {term.group!r}, whose random effects "
+                "tie clusters together: with crossed factors no clusters are independent; take a factor "
+                f"that contains {term.group!r}, or leave that term out of the working model"
             )
         if term.precision is not None:
             matrix = term.precision.matrix.tocoo()
@@ -283,8 +283,8 @@ def _adjusted(
         kept = np.eye(X.shape[2]) - C @ (X.transpose(0, 2, 1) @ WX)
         if (np.linalg.cond(kept) > 1e10).any():
             raise IdentifiabilityError(
-                "CR3 leaves out each cluster in turn, and without one of them the fixed effects cannot all be "
-                'estimated; use kind="CR2"'
+                "CR3 leaves out each cluster in turn, and without one of them the fixed effects cannot all "
+                'be estimated; use kind="CR2"'
             )
         AWX = WX @ np.linalg.inv(kept)
     else:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.inference.ddf import FTest, f_statistic, row_basis, rows_of
+from mixedmodels.inference.ddf import ConstantDF, FTest, f_statistic, row_basis, rows_of
+from mixedmodels.inference.hypotheses import echelon_mixing
 from mixedmodels.inference.tails import f_tail
 from mixedmodels.inference.variances import (
     check_structures,
@@ -19,7 +20,10 @@ from mixedmodels.inference.variances import (
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["Satterthwaite", "f_denominator", "row_df"]
+__all__ = ["Satterthwaite", "automatic", "f_denominator", "row_df"]
+
+# Up to this many random effects the exact Hessian of crossed factors takes a few milliseconds.
+_CHEAP = 400
 
 
 class Satterthwaite:
@@ -53,7 +57,13 @@ class Satterthwaite:
         check_structures(fit, self.name)
         self._fit = fit
         self.kind = kind
-        self.label = "Satterthwaite" if kind == "observed" else "Satterthwaite (average information)"
+        self.label = "Satterthwaite"
+        self.notes: tuple[str, ...] = ()
+        if kind == "average":
+            self.notes = (
+                "degrees of freedom by Satterthwaite from the average information; "
+                'ddf="satterthwaite" takes the exact Hessian, which costs more for this model',
+            )
 
     @property
     def vcov(self) -> np.ndarray:
@@ -68,15 +78,44 @@ class Satterthwaite:
         """Degrees of freedom of each row of L, shape (r,)."""
         return row_df(rows_of(L, self._fit.design.p), self.vcov, *self._parts)
 
-    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None) -> FTest:
-        """F test of all rows of L together."""
+    def coefficient_df(self) -> np.ndarray:
+        """Degrees of freedom of each coefficient, shape (p,)."""
+        J, A = self._parts
+        g = J.diagonal(0, 1, 2)
+        return _df(self.vcov.diagonal(), g, A)
+
+    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None, as_given: bool = False) -> FTest:
+        """F test of all rows of L together.
+
+        The denominator degrees of freedom of Fai and Cornelius depend on the basis of the rows: on their
+        reduced row echelon form, so that equal hypotheses get equal answers, or on the rows `as_given`.
+        """
         rows, values = row_basis(rows_of(L, self._fit.design.p), rhs, self.vcov)
         F, rank = f_statistic(rows, self._fit.beta, self.vcov, values)
         if rank == 0:
             return FTest(math.nan, 0, math.nan, math.nan)
+        if not as_given and rank > 1:
+            rows = echelon_mixing(rows, np.sqrt(self.vcov.diagonal())) @ rows
         _, vectors = np.linalg.eigh(rows @ self.vcov @ rows.T)
         den_df = f_denominator(row_df(vectors.T @ rows, self.vcov, *self._parts))
         return FTest(F, rank, den_df, f_tail(F, rank, den_df))
+
+
+def automatic(fit: LMMFit) -> Any:
+    """Satterthwaite, from the average information where the exact Hessian would take more than a moment.
+
+    For a covariance given as a function of theta there is only the normal distribution, which a note says.
+    """
+    objective = fit.objective
+    if not hasattr(objective, "joint_information"):
+        reference = ConstantDF(fit, "z", "normal distribution", math.inf)
+        reference.notes = (
+            "normal reference distribution: degrees of freedom are not available for a covariance given as a "
+            "function of theta",
+        )
+        return reference
+    cheap = objective.solver.name == "grouped" or fit.design.q <= _CHEAP
+    return Satterthwaite(fit, "observed" if cheap else "average")
 
 
 def _parts(fit: LMMFit, kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +140,11 @@ def row_df(L: np.ndarray, vcov: np.ndarray, J: np.ndarray, A: np.ndarray) -> np.
         Covariance of the variance parameters.
     """
     g = ((L @ J) * L).sum(axis=2)  # (s, r)
-    variances = ((L @ vcov) * L).sum(axis=1)
+    return _df(((L @ vcov) * L).sum(axis=1), g, A)
+
+
+def _df(variances: np.ndarray, g: np.ndarray, A: np.ndarray) -> np.ndarray:
+    """``2 v^2 / (g'Ag)`` for each variance, columns of g."""
     spread = (g * (A @ g)).sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return 2.0 * variances**2 / spread

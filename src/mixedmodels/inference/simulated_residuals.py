@@ -56,7 +56,7 @@ class SimulatedResiduals:
         return self._result("uniformity", statistic, "greater")
 
     def dispersion(self) -> ResultTable:
-        """Variance of the deviations from the mean of the simulations, relative to that of the simulations."""
+        """Variance of the deviations from the mean of the simulations, relative to theirs."""
         statistic = self._spread / self._spread[1:].mean()
         return self._result("dispersion", statistic, "two-sided")
 
@@ -170,11 +170,11 @@ class SimulatedResiduals:
         observed, simulated = statistic[0], statistic[1:]
         slack = 1e-9 * (abs(observed) + 1e-300)
         above = (np.count_nonzero(simulated >= observed - slack) + 1) / (self.n + 1)
-        p = above
+        p = float(above)
         if side == "two-sided":
             below = (np.count_nonzero(simulated <= observed + slack) + 1) / (self.n + 1)
             p = min(1.0, 2.0 * min(above, below))
-        columns = {
+        columns: dict[str, Any] = {
             "test": [name],
             "statistic": np.array([observed]),
             "expected": np.array([simulated.mean()]),

@@ -56,41 +56,7 @@ def parameter_covariance(information: np.ndarray) -> tuple[np.ndarray, int]:
 def fixed_products(fit: LMMFit, directions: Any, second: bool) -> Any:
     """``X'V^-1X``, ``X'V^-1 V_i V^-1X`` and, if `second`, ``X'V^-1 V_i V^-1 V_j V^-1X`` at sigma = 1."""
     factors = [np.array(factor) for factor in fit._factors]
-    solver = fit.solver
-    if not hasattr(solver, "fixed_products"):
-        return _dense(fit.design, factors, directions)
-    return solver.fixed_products(factors, directions, second=second)
-
-
-def _dense(design: Any, factors: Any, directions: Any) -> Any:  # until every solver has it
-    from types import SimpleNamespace
-
-    from mixedmodels.solver.dense import DenseSolver
-
-    solver = DenseSolver(design)
-    state = solver._penalized(factors)
-    ViX = state.ViQ @ solver._fixed.R
-    X = solver._fixed.Q @ solver._fixed.R
-    H = solver._Z.T @ ViX
-    K = solver.full_K(factors, False)
-    images: Any = []
-    for direction in directions:
-        out = np.zeros_like(H)
-        for term, rows, A, dS in zip(
-            solver._terms, solver._slices, solver._relationship, direction, strict=True
-        ):
-            if dS is not None:
-                block = np.einsum("akp,kl->alp", H[rows].reshape(term.m, term.k, -1), dS)
-                if A is not None:
-                    block = np.einsum("ab,bkp->akp", A, block)
-                out[rows] = block.reshape(-1, H.shape[1])
-        images.append(out)
-    images = np.array(images).reshape(len(images), *H.shape)
-    return SimpleNamespace(
-        XVX=X.T @ ViX,
-        HDH=np.einsum("qa,iqb->iab", H, images),
-        HDKDH=np.einsum("iqa,qs,jsb->ijab", images, K, images, optimize=True),
-    )
+    return fit.solver.fixed_products(factors, directions, second=second)
 
 
 def vcov_derivatives(vcov: np.ndarray, HDH: np.ndarray, sigma2: float, estimated: bool = True) -> np.ndarray:

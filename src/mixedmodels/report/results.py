@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixedmodels.report.table import Table, decimals_for, format_scientific
+from mixedmodels.report.table import Table, decimals_for, format_p, format_scientific
 
 if TYPE_CHECKING:
     from mixedmodels.inference.table import ResultTable
@@ -22,13 +22,7 @@ _ESTIMATES = (
 )  # fmt: skip
 _P = ("p_value", "p_adjusted")
 _TWO = ("df", "ddf", "den_df")
-
-
-def format_p(value: float) -> str:
-    """A p-value: four significant digits, and ``<2e-16`` below the resolution of a double."""
-    if value != value:
-        return ""
-    return "<2e-16" if value < 2e-16 else f"{value:.4g}"
+_CRITERIA = ("aic", "bic", "loglik")
 
 
 def text_table(result: ResultTable, digits: int = 4) -> Table:
@@ -50,6 +44,10 @@ def text_table(result: ResultTable, digits: int = 4) -> Table:
         elif name in _P or name.endswith("p_value"):
             cells.append([format_p(value) for value in column.tolist()])
         elif name in _TWO:
+            values = column.tolist()
+            whole = all(value == round(value) for value in _floats(column) if abs(value) < 1e15)
+            cells.append([_plain(value, 0 if whole else 2) for value in values])
+        elif name in _CRITERIA:
             cells.append([_plain(value, 2) for value in column.tolist()])
         else:
             places = decimals_for(_floats(column), digits)

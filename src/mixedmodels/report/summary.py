@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from mixedmodels.report.table import Table, decimals_for, format_column, format_scientific
+from mixedmodels.report.table import Table, decimals_for, format_column, format_p, format_scientific
 from mixedmodels.report.text import render_summary
 from mixedmodels.report.variances import random_table
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
+    from mixedmodels.inference.coefficients import Coefficients
 
 __all__ = ["Summary", "abbreviate", "coefficient_table", "correlation_table", "summarize"]
 
@@ -68,11 +70,11 @@ class Summary:
         return render(self)
 
     def to_frame(self) -> Any:
-        """The coefficient table as numbers: term, estimate, std_error, statistic."""
+        """The coefficient table as numbers: term, estimate, std_error, df, statistic, p_value."""
         return self._frame(self._coefficients)
 
 
-def summarize(fit: LMMFit, correlation: bool | None = None) -> Summary:
+def summarize(fit: LMMFit, correlation: bool | None = None, ddf: str | float = "auto") -> Summary:
     """Collect the numbers of a fit and write them into tables.
 
     Parameters
@@ -80,11 +82,15 @@ def summarize(fit: LMMFit, correlation: bool | None = None) -> Summary:
     fit : LMMFit
     correlation : bool, optional
         Whether to show the correlations of the fixed effects; None shows them for 2 to 12 coefficients.
+    ddf : str or float
+        Degrees of freedom of the t tests, as in `mixedmodels.inference.ddf.reference_for`.
     """
+    from mixedmodels.inference.coefficients import coefficient_values
+
     estimates = fit.beta.tolist()
-    ses = list(fit.se.values())
+    tests = coefficient_values(fit, ddf)
+    ses = tests.std_error
     names = fit.design.x_names
-    statistics = [b / s if s > 0.0 else float("nan") for b, s in zip(estimates, ses, strict=True)]
     facts = []
     text = fit.formula_text
     if text:
@@ -96,10 +102,15 @@ def summarize(fit: LMMFit, correlation: bool | None = None) -> Summary:
 
     tables = [_criteria_table(fit), _residual_table(fit), _random_table(fit)]
     if names:
-        tables.append(coefficient_table(names, estimates, ses, statistics))
+        tables.append(
+            coefficient_table(
+                names, estimates, ses, tests.statistic, tests.df, tests.p_value, title=_title(tests)
+            )
+        )
+        notes += tests.notes
         show = 1 < len(names) <= _MOST_CORRELATIONS if correlation is None else bool(correlation)
         if show and len(names) > 1:
-            tables.append(correlation_table(names, fit.vcov.tolist(), ses))
+            tables.append(correlation_table(names, tests.vcov.tolist(), ses))
         elif correlation is None and len(names) > _MOST_CORRELATIONS:
             notes.append(
                 f"correlations of the {len(names)} fixed effects are not shown; "
@@ -110,7 +121,9 @@ def summarize(fit: LMMFit, correlation: bool | None = None) -> Summary:
         "term": list(names),
         "estimate": estimates,
         "std_error": ses,
-        "statistic": statistics,
+        "df": tests.df,
+        "statistic": tests.statistic,
+        "p_value": tests.p_value,
     }
     return Summary(
         f"Linear mixed model fit by {method}",
@@ -160,10 +173,28 @@ def _random_table(fit: LMMFit) -> Table:
     return Table("Random effects", table.header, table.rows, table.align, 1, counts)
 
 
+def _title(tests: Coefficients) -> str:
+    if tests.name == "z":
+        return "Fixed effects, z tests"
+    if tests.name in ("residual", "containment", "number"):
+        return f"Fixed effects, t tests with {tests.label}"
+    return f"Fixed effects, t tests by {tests.label}"
+
+
 def coefficient_table(
-    names: tuple[str, ...], estimates: list[float], ses: list[float], statistics: list[float], digits: int = 4
+    names: tuple[str, ...],
+    estimates: list[float],
+    ses: list[float],
+    statistics: list[float],
+    df: list[float],
+    p_values: list[float],
+    digits: int = 4,
+    title: str = "Fixed effects",
 ) -> Table:
-    """Estimates and standard errors with common decimals, and t values, as R prints coefficients."""
+    """Estimates and standard errors with common decimals, df, t values and p-values.
+
+    Where all df are infinite the column is left out and the statistics are z values.
+    """
     decimals = decimals_for(estimates + ses, digits)
     if decimals < 0:
         first = [format_scientific(value, digits) for value in estimates]
@@ -178,8 +209,13 @@ def coefficient_table(
     else:
         pattern = f"%.{places}f"
         third = [pattern % value if value == value else "NaN" for value in statistics]
-    rows = tuple(zip(names, first, second, third, strict=True))
-    return Table("Fixed effects", ("", "Estimate", "Std. Error", "t value"), rows, "lrrr")
+    last = [format_p(value) or "NaN" for value in p_values]
+    if all([value == math.inf for value in df]):
+        rows = tuple(zip(names, first, second, third, last, strict=True))
+        return Table(title, ("", "Estimate", "Std. Error", "z value", "Pr(>|z|)"), rows, "lrrrr")
+    middle = [f"{value:.2f}".replace("inf", "Inf").replace("nan", "NaN") for value in df]
+    rows = tuple(zip(names, first, second, middle, third, last, strict=True))
+    return Table(title, ("", "Estimate", "Std. Error", "df", "t value", "Pr(>|t|)"), rows, "lrrrrr")
 
 
 def correlation_table(names: tuple[str, ...], vcov: list[list[float]], ses: list[float]) -> Table:

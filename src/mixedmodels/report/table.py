@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Table", "decimals_for", "format_column", "format_number", "format_scientific"]
+__all__ = ["Table", "decimals_for", "format_column", "format_number", "format_p", "format_scientific"]
 
 
 class Table(NamedTuple):
@@ -78,3 +78,10 @@ def format_number(value: float, digits: int = 4) -> str:
 def format_scientific(value: float, digits: int = 4) -> str:
     """One number in scientific notation; every number of a column is as wide as the others."""
     return "NaN" if value != value else f"{value:.{digits - 1}e}"
+
+
+def format_p(value: float) -> str:
+    """A p-value: four significant digits, and ``<2e-16`` below the resolution of a double."""
+    if value != value:
+        return ""
+    return "<2e-16" if value < 2e-16 else f"{value:.4g}"

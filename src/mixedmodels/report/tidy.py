@@ -100,42 +100,42 @@ def tidy_columns(
     effects: str | Sequence[str] = ("fixed", "ran_pars"),
     conf_int: bool = False,
     level: float = 0.95,
+    ddf: str | float = "auto",
 ) -> dict[str, list[Any]]:
     """Columns effect, group, term, estimate, std_error, statistic, df, p_value, conf_low, conf_high.
 
-    Fixed effects carry the normal (Wald) statistic and p-value; df is infinite there. ``ran_pars`` are
+    Fixed effects carry t statistics with the degrees of freedom of `ddf`. ``ran_pars`` are
     standard deviations ``sd__x`` and correlations ``cor__x.z``; ``ran_vals`` the conditional modes with their
-    conditional standard deviations, term ``level.name``; ``ran_coefs`` coefficients per level.
+    conditional standard deviations, term ``level.name``; ``ran_coefs`` coefficients per level with the
+    standard deviation of the error of beta plus b.
     """
-    from mixedmodels.fit.wald import normal_quantile, two_sided_p, wald_interval, wald_statistic
+    from mixedmodels.fit.wald import normal_quantile
 
     rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     quantile = normal_quantile(level)
-
     def add(
-        effect: str, group: str | None, term: str, estimate: float, se: float = math.nan, test: bool = False
+        effect: str,
+        group: str | None,
+        term: str,
+        estimate: float,
+        test: tuple[float, ...] = (math.nan,) * 4,
+        within: tuple[float, float] = (math.nan, math.nan),
     ) -> None:
-        low, high = wald_interval(estimate, se, quantile) if conf_int and se == se else (math.nan, math.nan)
-        statistic = wald_statistic(estimate, se) if test else math.nan
-        cells = (
-            effect,
-            group,
-            term,
-            estimate,
-            se,
-            statistic,
-            math.inf if test else math.nan,
-            two_sided_p(statistic),
-            low,
-            high,
-        )
+        cells = (effect, group, term, estimate, *test, *within)
         for column, cell in zip(rows.values(), cells, strict=True):
             column.append(cell)
 
     for effect in _effects(effects):
         if effect == "fixed":
-            for term, estimate in fit.fixef.items():
-                add(effect, None, term, estimate, fit.se[term], test=True)
+            from mixedmodels.inference.coefficients import coefficient_values
+            from mixedmodels.inference.tails import t_quantile
+
+            tests = coefficient_values(fit, ddf)
+            columns = (tests.std_error, tests.statistic, tests.df, tests.p_value)
+            numbers = zip(*columns, strict=True)
+            for term, estimate, test in zip(fit.design.x_names, fit.beta.tolist(), numbers, strict=True):
+                half = t_quantile(level, test[2]) * test[0] if conf_int else math.nan
+                add(effect, None, term, estimate, test, (estimate - half, estimate + half))
         elif effect == "ran_pars":
             for part in fit.varcorr.terms:
                 for name, sd in zip(part.names, part.sds, strict=True):
@@ -147,7 +147,7 @@ def tidy_columns(
         elif effect == "ran_vals":
             _add_levels(rows, effect, fit.ranef_columns(condvar=True), quantile if conf_int else None)
         else:
-            _add_levels(rows, effect, fit.coef_columns(), None)
+            _add_levels(rows, effect, fit.coef_columns(condvar=True), quantile if conf_int else None)
     if not conf_int:
         del rows["conf_low"], rows["conf_high"]
     return rows

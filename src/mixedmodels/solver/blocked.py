@@ -111,6 +111,45 @@ class BlockedSolver(CompiledSolver):
     def _conditional(self, evaluator: Any, lam: np.ndarray, factor: int) -> np.ndarray:
         return evaluator.conditional_blocks(lam, factor)
 
+    # ------------------------------------------------------------------ for inference
+    @property
+    def _ZX(self) -> list[np.ndarray]:
+        return [factor.ZX for factor in self.pack.factors]
+
+    def _root(self, evaluator: Any, lam: np.ndarray) -> np.ndarray:
+        return evaluator.fixed_root(lam)
+
+    def _project(self, evaluator: Any, lam: np.ndarray) -> list[np.ndarray]:
+        return evaluator.condition(lam, self._ZX)[1]
+
+    def _K_times(self, evaluator: Any, lam: np.ndarray, parts: list[np.ndarray]) -> list[np.ndarray]:
+        return evaluator.condition(lam, evaluator.normal(parts))[1]
+
+    def _C_times(self, evaluator: Any, lam: np.ndarray, parts: list[np.ndarray]) -> list[np.ndarray]:
+        return evaluator.condition(lam, parts, False)[0]
+
+    def _trace_ml(self, evaluator: Any, lam: np.ndarray, dS: np.ndarray) -> np.ndarray:
+        return evaluator.trace_products(lam, dS)
+
+    def _covariance_times(self, evaluator: Any, lam: np.ndarray) -> list[np.ndarray]:
+        return evaluator.condition(lam, self._ZX, False)[0]
+
+    def _selected(self, evaluator: Any, lam: np.ndarray) -> _Selected:
+        return _Selected(evaluator, evaluator.selected(lam))
+
+
+class _Selected:
+    """Blocks of Lambda M^{-1} Lambda' on the pattern of the data, valid until the next evaluation."""
+
+    def __init__(self, evaluator: BlockedEvaluator, state: np.ndarray) -> None:
+        self._evaluator, self._state = evaluator, state
+
+    def diagonal(self, factor: int) -> np.ndarray:
+        return self._evaluator.diagonal(self._state, factor)
+
+    def pairs(self, f: int, g: int, lf: np.ndarray, lg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self._evaluator.pairs(f, g, lf, lg)
+
 
 def _thousands(count: int) -> str:
     """Short form of a count."""

@@ -17,8 +17,9 @@ import numpy as np
 
 import mixedmodels.solver._kernels.crossproducts as kernels
 from mixedmodels.errors import SolverError
-from mixedmodels.solver.base import Components, Directions, FixedProducts, PredictorRows, Solution
+from mixedmodels.solver.base import Components, Directions, Solution
 from mixedmodels.solver.crossproducts import CrossProducts, cross_products
+from mixedmodels.solver.inference import InferenceProducts, not_definite
 from mixedmodels.solver.moments import LARGEST, SMALLEST, column_sd, scalar_components
 from mixedmodels.solver.scaling import Standardised, standardise
 
@@ -31,7 +32,7 @@ __all__ = ["CompiledSolver"]
 _CLIP = {"block": 0, "diagonal": 1, "trace": 2}
 
 
-class CompiledSolver:
+class CompiledSolver(InferenceProducts):
     """Base of the solvers whose work is done by a compiled `Evaluator`.
 
     A subclass sets `name`, writes `describe`, and gives three hooks: `_prepare` (once), `_new_evaluator` and
@@ -321,7 +322,7 @@ class CompiledSolver:
         try:
             out = evaluator.components_at(self._lam(factors), dS, min(order, 1) if dS is None else 2)
         except FloatingPointError as error:
-            raise _not_definite() from error
+            raise not_definite() from error
         return Components(
             out["logdet_L2"],
             out["logdet_RX2"] - 2.0 * self.standardised.logdet_T_X,
@@ -339,7 +340,7 @@ class CompiledSolver:
         try:
             beta, vcov, modes = self._solve(evaluator, self._lam(factors))
         except FloatingPointError as error:
-            raise _not_definite() from error
+            raise not_definite() from error
         s = std.y_scale
         u, b = [], []
         for (f, lo, hi), factor in zip(self._place, factors, strict=True):
@@ -362,43 +363,10 @@ class CompiledSolver:
         try:
             blocks = self._conditional(self._working_evaluator(False), self._lam(factors), f)
         except FloatingPointError as error:
-            raise _not_definite() from error
+            raise not_definite() from error
         blocks = blocks[:, lo:hi, lo:hi]
         T = self.standardised.T[term]
         return blocks if T is None else T @ blocks @ T.T
-
-    # ------------------------------------------------------------------ for inference
-    @cached_property
-    def _reference(self) -> Any:
-        from mixedmodels.solver.dense import DenseSolver
-
-        return DenseSolver(self.design)
-
-    def trace_products(
-        self, factors: Sequence[np.ndarray], directions: Directions, reml: bool = True
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """``tr(K D_i K D_j)``, shape (r, r), and ``tr(K D_i)``, shape (r,), for second derivatives."""
-        return self._reference.trace_products(factors, directions, reml)
-
-    def fixed_products(
-        self, factors: Sequence[np.ndarray], directions: Directions, second: bool = True
-    ) -> FixedProducts:
-        """``X'V^{-1}X`` and its changes; see `FixedProducts`."""
-        return self._reference.fixed_products(factors, directions, second)
-
-    def predictor_variance(
-        self, factors: Sequence[np.ndarray], X: np.ndarray, rows: PredictorRows
-    ) -> np.ndarray:
-        """``Var[x'(beta^ - beta) + sum_b z_b'(b^_b - b_b)] / sigma^2`` for N rows, shape (N,)."""
-        return self._reference.predictor_variance(factors, X, rows)
-
-    def fixed_random_covariance(self, factors: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """``Cov(b^ - b, beta^) / sigma^2`` per term, shape (m, k, p)."""
-        return self._reference.fixed_random_covariance(factors)
-
-    def random_covariance(self, factors: Sequence[np.ndarray], term: int) -> np.ndarray:
-        """Diagonal blocks of ``Var(b^ - b) / sigma^2`` for one term, shape (m, k, k)."""
-        return self._reference.random_covariance(factors, term)
 
 
 def _entries(covariance: Covariance) -> list[list[int]]:
@@ -480,10 +448,3 @@ def _lower_inverse(T: np.ndarray) -> np.ndarray:
         for i in range(j + 1, k):
             out[i][j] = -sum([rows[i][r] * out[r][j] for r in range(j, i)]) / rows[i][i]
     return np.array(out)
-
-
-def _not_definite() -> SolverError:
-    return SolverError(
-        "the penalised cross-product matrix is not positive definite at these parameters; "
-        "check the relative factors for NaN or infinite values"
-    )

@@ -95,11 +95,40 @@ class GroupedSolver(CompiledSolver):
     def _conditional(self, evaluator: Any, lam: np.ndarray, factor: int) -> np.ndarray:
         return evaluator.solution(lam, covariance=True)[4]
 
+    # ------------------------------------------------------------------ for inference
     def trace_products(
         self, factors: Sequence[np.ndarray], directions: Directions, reml: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
-        """``tr(K dS_i K dS_j)``, shape (r, r), and ``tr(K dS_i)``, shape (r,): exact, for second derivatives.
+        """``tr(K D_i K D_j)``, shape (r, r), and ``tr(K D_i)``, shape (r,): exact, for second derivatives.
 
-        K is ``Z'V^{-1}Z`` (ML) or ``Z'PZ`` (REML); dS_i acts on every level.
+        K is ``Z'V^{-1}Z`` (ML) or ``Z'PZ`` (REML); D_i acts on every level.
         """
         return self._working_evaluator(reml).trace_products(self._lam(factors), self._dS(directions))
+
+    def _root(self, evaluator: Any, lam: np.ndarray) -> np.ndarray:
+        return evaluator.fixed_root(lam)
+
+    def _project(self, evaluator: Any, lam: np.ndarray) -> list[np.ndarray]:
+        return [evaluator.level_matrices(lam, 0, self.pack.factors[0].m)[1]]
+
+    def _K_times(self, evaluator: Any, lam: np.ndarray, parts: list[np.ndarray]) -> list[np.ndarray]:
+        return [evaluator.level_matrices(lam, 0, self.pack.factors[0].m)[0] @ parts[0]]
+
+    def _C_times(self, evaluator: Any, lam: np.ndarray, parts: list[np.ndarray]) -> list[np.ndarray]:
+        return [self._conditional(evaluator, lam, 0) @ parts[0]]
+
+    def _covariance_times(self, evaluator: Any, lam: np.ndarray) -> list[np.ndarray]:
+        return self._C_times(evaluator, lam, [self.pack.factors[0].ZX])
+
+    def _selected(self, evaluator: Any, lam: np.ndarray) -> _Selected:
+        return _Selected(self._conditional(evaluator, lam, 0))
+
+
+class _Selected:
+    """Blocks of Lambda M^{-1} Lambda' of one grouping factor."""
+
+    def __init__(self, blocks: np.ndarray) -> None:
+        self._blocks = blocks
+
+    def diagonal(self, factor: int) -> np.ndarray:
+        return self._blocks

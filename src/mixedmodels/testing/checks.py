@@ -175,6 +175,12 @@ def check_solver_on(solver: Solver, design: Design, seed: int, rtol: float, wher
                 if order == 2:
                     assert_close(actual.wpw, expected.wpw, rtol, f"{spot}: wpw")
             _check_solution(solver, oracle, design, factors, reml, rtol, spot)
+            expected_traces = oracle.trace_products(factors, directions, reml)
+            for got, want, name in zip(
+                solver.trace_products(factors, directions, reml), expected_traces, ("KDKD", "KD"), strict=True
+            ):
+                assert_close(got, want, rtol, f"{spot}: trace products {name}")
+        _check_inference(solver, oracle, design, factors, directions, seed, rtol, f"{where}, {label} factors")
         assert all(np.array_equal(a, b) for a, b in zip(kept, factors, strict=True)), (
             f"{where}: factors changed"
         )
@@ -212,6 +218,50 @@ def _check_solution(
             oracle.conditional_covariance(factors, b),
             rtol,
             f"{spot}: conditional covariance of term {b} ({term.group})",
+        )
+
+
+def _check_inference(
+    solver: Solver,
+    oracle: DenseSolver,
+    design: Design,
+    factors: list[np.ndarray],
+    directions: Directions,
+    seed: int,
+    rtol: float,
+    spot: str,
+) -> None:
+    got, want = (one.fixed_products(factors, directions) for one in (solver, oracle))
+    for name in ("XVX", "HDH", "HDKDH"):
+        assert_close(getattr(got, name), getattr(want, name), rtol, f"{spot}: fixed_products.{name}")
+    short = solver.fixed_products(factors, directions, second=False)
+    assert short.HDKDH is None, f"{spot}: second=False"
+    assert_close(short.HDH, want.HDH, rtol, f"{spot}: HDH without HDKDH")
+    # the data's own rows, rows with pairs of levels never seen together, rows without some of the terms
+    rng = np.random.default_rng(seed)
+    own: list[Any] = []
+    mixed: list[Any] = []
+    for t, term in enumerate(design.terms):
+        Z = np.ones((design.n, 1)) if term.Z is None else term.Z
+        own.append((term.codes, Z))
+        mixed.append((rng.integers(-1, term.m, design.n), Z) if t != 1 or seed % 2 else None)
+    for name, rows in (("own rows", own), ("other rows", mixed)):
+        assert_close(
+            solver.predictor_variance(factors, design.X, rows),
+            oracle.predictor_variance(factors, design.X, rows),
+            rtol,
+            f"{spot}: predictor_variance of {name}",
+        )
+    crosses = zip(
+        solver.fixed_random_covariance(factors), oracle.fixed_random_covariance(factors), strict=True
+    )
+    for b, (cross, wanted) in enumerate(crosses):
+        assert_close(cross, wanted, rtol, f"{spot}: fixed_random_covariance of term {b}", rtol)
+        assert_close(
+            solver.random_covariance(factors, b),
+            oracle.random_covariance(factors, b),
+            rtol,
+            f"{spot}: random_covariance of term {b}",
         )
 
 

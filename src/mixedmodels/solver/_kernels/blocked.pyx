@@ -18,7 +18,8 @@ import os
 
 import numpy as np
 
-cdef extern from "blocked_numeric.h" nogil:
+cdef extern from "blocked_inference.h" nogil:
+    int MM_BATCH
     ctypedef struct mm_blas:
         void* dgemm
         void* dsyrk
@@ -59,6 +60,8 @@ cdef extern from "blocked_numeric.h" nogil:
         const double* R0
         const double* XX
         double* RR
+        double* H
+        double* N
     ctypedef struct mm_scalars:
         double logdet_L2, logdet_RX2, pwrss
     int mm_setup(mm_model* M, int F, const int* k, const int* koff, const int* m, int leaf, int p1, int rcap,
@@ -70,6 +73,15 @@ cdef extern from "blocked_numeric.h" nogil:
     int mm_forward(mm_model* M, const double* lam, mm_scalars* sc)
     void mm_back(mm_model* M, const double* lam, int nc)
     int mm_conditional(mm_model* M, const double* lam, int f, double* out)
+    void mm_normal(mm_model* M, int nc, const double* U0, const double* UR, double* out0, double* outR)
+    int mm_condition(mm_model* M, const double* lam, int nc, const double* s0, const double* sR, double* cov0,
+                     double* covR, double* k0_, double* kR)
+    int mm_selected(mm_model* M, const double* lam, double* Q)
+    int mm_rest_block(const mm_model* M, int i, int j, double* out)
+    void mm_pairs(const mm_model* M, int f, int g, int64_t count, const int* lf, const int* lg, double* out,
+                  char* found)
+    int mm_trace_sums(mm_model* M, const double* lam, int nsym, const double* sym, const int64_t* goff,
+                      int64_t size, double* sums, double* Q)
 
 
 cdef void _inverse_from_root(int p, const double* C, int ld, double* V) noexcept nogil:
@@ -487,3 +499,194 @@ cdef class BlockedEvaluator(Evaluator):
         if bad:
             raise MemoryError("not enough memory for the conditional covariances")
         return out
+
+    # ------------------------------------------------------------------ for inference
+    cdef _columns_of(self, int f):
+        """Columns of the rest, in the order of elimination, that belong to factor f, shape (m, k)."""
+        cdef int s = self.model.bstart[f]
+        first = self.structure._first_columns()[s:s + self.structure.m[f]]
+        return first[:, None] + np.arange(self.k[f])
+
+    def _apart(self, parts):
+        """Values by factor, (m, k, c) each, to the leaf's (m k, c) and the rest's (n, c) in the order of elimination."""
+        c = parts[0].shape[2]
+        leaf, rest = np.zeros((0, c)), np.empty((self.model.n, c))
+        for f, part in enumerate(parts):
+            if f == self.structure.leaf:
+                leaf = np.ascontiguousarray(part, dtype=np.float64).reshape(self.structure.m[f] * self.k[f], c)
+            else:
+                rest[self._columns_of(f)] = part
+        return leaf, rest
+
+    def _together(self, leaf, rest):
+        """The inverse of `_apart`."""
+        c = rest.shape[1]
+        return [leaf.reshape(self.structure.m[f], self.k[f], c) if f == self.structure.leaf
+                else rest[self._columns_of(f)] for f in range(self.n_factors)]
+
+    def fixed_root(self, lam):
+        """Upper triangular R with ``X'V^{-1}X = R'R``, shape (p, p)."""
+        cdef int i, j, p = self.p
+        self._forward(lam)
+        root = np.zeros((p, p))
+        cdef double[:, ::1] R = root
+        for j in range(p):
+            for i in range(j, p):
+                R[j, i] = self.model.C[i + j * (p + 1)]
+        return root
+
+    def normal(self, parts):
+        """``Z'Z U`` by factor for U by factor, (m, k, c) each."""
+        leaf, rest = self._apart(parts)
+        out0, outR = np.empty_like(leaf), np.empty_like(rest)
+        cdef int c = rest.shape[1]
+        cdef double[::1] a = leaf.reshape(-1), b = rest.reshape(-1), x = out0.reshape(-1), y = outR.reshape(-1)
+        if c:
+            mm_normal(self.model, c, &a[0] if a.shape[0] else NULL, &b[0] if b.shape[0] else NULL,
+                      &x[0] if a.shape[0] else NULL, &y[0] if b.shape[0] else NULL)
+        return self._together(out0, outR)
+
+    def condition(self, lam, parts, bint projected=True):
+        """``Lam M^{-1} Lam' s`` and, if `projected`, ``Z'V^{-1}Y`` for ``s = Z'Y``, by factor, (m, k, c) each."""
+        self._forward(lam)
+        c_all = parts[0].shape[2]
+        covs, others = [], []
+        cdef int c, bad
+        cdef double[::1] a, b, x, y, u, v
+        for start in range(0, max(c_all, 1), MM_BATCH):
+            leaf, rest = self._apart([part[:, :, start:start + MM_BATCH] for part in parts])
+            cov0, covR, k0, kR = [np.empty_like(t) for t in (leaf, rest, leaf, rest)]
+            c = rest.shape[1]
+            if c:
+                a, b, x, y = leaf.reshape(-1), rest.reshape(-1), cov0.reshape(-1), covR.reshape(-1)
+                u, v = k0.reshape(-1), kR.reshape(-1)
+                with nogil:
+                    mm_quiet(&self.model.bl, 1)
+                    bad = mm_condition(self.model, self.lam, c, &a[0] if a.shape[0] else NULL,
+                                       &b[0] if b.shape[0] else NULL, &x[0] if a.shape[0] else NULL,
+                                       &y[0] if b.shape[0] else NULL,
+                                       &u[0] if projected and a.shape[0] else NULL,
+                                       &v[0] if projected and b.shape[0] else NULL)
+                    mm_quiet(&self.model.bl, 0)
+                if bad:
+                    raise MemoryError("not enough memory for the covariances of the random effects")
+            covs.append(self._together(cov0, covR))
+            if projected:
+                others.append(self._together(k0, kR))
+        join = [np.concatenate(part, axis=2) if len(part) > 1 else part[0] for part in zip(*covs)]
+        return join, [np.concatenate(part, axis=2) if len(part) > 1 else part[0] for part in zip(*others)]
+
+    def selected(self, lam):
+        """Selected inverse at `lam`, read by `diagonal` and `pairs` until the next evaluation; returns its state."""
+        cdef int bad
+        cdef int m0 = self.model.m0, k0 = self.model.k0
+        self._forward(lam)
+        state = np.zeros((max(m0, 1), max(k0, 1), max(k0, 1)))
+        cdef double[:, :, ::1] Q = state
+        with nogil:
+            mm_quiet(&self.model.bl, 1)
+            bad = mm_selected(self.model, self.lam, &Q[0, 0, 0])
+            mm_quiet(&self.model.bl, 0)
+        if bad:
+            raise MemoryError("not enough memory for the covariances of the random effects")
+        return state
+
+    def diagonal(self, state, int f):
+        """Diagonal blocks of Lambda M^{-1} Lambda' of factor f after `selected`, shape (m, k, k)."""
+        cdef int l, m = self.structure.m[f], k = self.k[f], j
+        if f == self.structure.leaf:
+            H = np.empty((m, k, k))
+            _copy(self.model.H, H)
+            return H + H @ state @ H
+        out = np.empty((m, k, k))
+        cdef double[:, :, ::1] o = out
+        for l in range(m):
+            j = self.model.pos[self.model.bstart[f] + l]
+            mm_rest_block(self.model, j, j, &o[l, 0, 0])
+        return out
+
+    def pairs(self, int f, int g, lf, lg):
+        """Blocks (lf of f, lg of g), f != g, of Lambda M^{-1} Lambda' after `selected`, and which were found."""
+        cdef int[::1] a = np.ascontiguousarray(lf, dtype=np.intc), b = np.ascontiguousarray(lg, dtype=np.intc)
+        cdef int64_t count = a.shape[0]
+        out, found = np.zeros((count, self.k[f], self.k[g])), np.zeros(count, dtype=np.int8)
+        cdef double[:, :, ::1] o = out
+        cdef signed char[::1] w = found
+        if count:
+            with nogil:
+                mm_pairs(self.model, f, g, count, &a[0], &b[0], &o[0, 0, 0], <char*> &w[0])
+        return out, found.astype(bool)
+
+    def trace_products(self, lam, dS):
+        """``tr(K D_i K D_j)``, shape (r, r), for K = Z'V^{-1}Z and directions dS, shape (r, kk)."""
+        cdef int F = self.n_factors, f, g, bad, leaf = self.structure.leaf, nsym, s, t, i, j
+        cdef int64_t at = 0
+        cdef int64_t[:, ::1] off
+        self._forward(lam)
+        dS = np.ascontiguousarray(dS, dtype=np.float64).reshape(-1, self.kk)
+        D = [dS[:, self.koff[f]:self.koff[f] + self.k[f] * self.k[f]] for f in range(F)]
+        places, basis = [], np.zeros((0, 1, 1))
+        if leaf >= 0:
+            k0 = self.k[leaf]
+            used = (D[leaf] != 0.0).any(axis=0).reshape(k0, k0)
+            places = [(i, j) for i in range(k0) for j in range(i + 1) if used[i, j]]
+            basis = np.zeros((len(places), k0, k0))
+            for t, (i, j) in enumerate(places):
+                basis[t, i, j] = basis[t, j, i] = 1.0
+        nsym = len(places)
+        offsets = np.zeros((F + 1, F), dtype=np.int64)
+        off = offsets
+        for f in range(F):
+            for g in range(F):
+                if g != leaf and (f == leaf or f <= g):
+                    off[f, g] = at
+                    at += (self.k[f] * self.k[g]) ** 2
+        off[F, 0] = at
+        at += nsym * nsym
+        sums = np.zeros(max(at, 1))
+        Q_ = np.zeros((max(self.model.m0, 1), max(self.model.k0, 1), max(self.model.k0, 1)))
+        cdef double[::1] sv = sums, bv = np.ascontiguousarray(basis).reshape(-1)
+        cdef double[:, :, ::1] Q = Q_
+        cdef const double* bp = &bv[0] if bv.shape[0] else NULL
+        with nogil:
+            mm_quiet(&self.model.bl, 1)
+            bad = mm_trace_sums(self.model, self.lam, nsym, bp, &off[0, 0], at, &sv[0], &Q[0, 0, 0])
+            mm_quiet(&self.model.bl, 0)
+        if bad:
+            raise MemoryError("not enough memory for the trace products")
+        products = np.zeros((dS.shape[0], dS.shape[0]))
+        for f in range(F):
+            for g in range(F):
+                if g == leaf or not (f == leaf or f <= g):
+                    continue
+                a, b = self.k[f], self.k[g]
+                G = sums[off[f, g]:off[f, g] + (a * b) ** 2].reshape(a * b, a * b)
+                G = np.tril(G) + np.tril(G, -1).T if a * b > 1 else G
+                # sum K[a, c] dS_g[c, d] K[b, d] dS_f[b, a]
+                G = G.reshape(a, b, a, b).transpose(0, 2, 1, 3).reshape(a * a, b * b)
+                part = D[f] @ G @ D[g].T
+                products += part if f == g else part + part.T
+        if leaf >= 0:
+            a = self.k[leaf]
+            A0, N = self.structure.keep[0], np.empty((self.structure.m[leaf], a, a))
+            _copy(self.model.N, N)
+            own = (N @ A0).reshape(-1, a * a)
+            flat = Q_.reshape(-1, a * a)
+            G = own.T @ own
+            if self.model.n:
+                G = G - own.T @ flat - flat.T @ own
+            # sum X[a, b] dS_j[b, c] Y[c, d] dS_i[d, a]
+            G = G.reshape(a, a, a, a).transpose(3, 0, 1, 2).reshape(a * a, a * a)
+            products += D[leaf] @ G @ D[leaf].T
+            if nsym:
+                weights = np.stack([D[leaf][:, i * a + j] for i, j in places], axis=1)
+                G = sums[off[F, 0]:].reshape(nsym, nsym)
+                products += weights @ (0.5 * (G + G.T)) @ weights.T
+        return 0.5 * (products + products.T)
+
+
+cdef _copy(const double* source, out):
+    """Copy into a contiguous array of doubles."""
+    cdef double[::1] view = out.reshape(-1)
+    if view.shape[0]:
+        memcpy(&view[0], source, view.shape[0] * sizeof(double))

@@ -862,6 +862,17 @@ cdef class GroupedEvaluator(Evaluator):
         free(R)
         return beta, vcov, u_, c_, cov_
 
+    def fixed_root(self, lam):
+        """Upper triangular R with ``X'V^{-1}X = R'R``, shape (p, p)."""
+        cdef int i, j, p = self.p
+        self._at(lam, 0)
+        root = np.zeros((p, p))
+        cdef double[:, ::1] R = root
+        for i in range(p):
+            for j in range(i, p):
+                R[i, j] = self.RX[i * p + j]
+        return root
+
     def level_matrices(self, lam, Py_ssize_t start, Py_ssize_t stop):
         """K_l = Z_l'V^{-1}Z_l (stop - start, k, k) and Z_l'V^{-1}X (stop - start, k, p) for a range of levels."""
         cdef double[::1] lv = np.ascontiguousarray(lam, dtype=np.float64).ravel()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mixedmodels.report.plots.style import LINE, POINT, clean, dots, new_axes
+from mixedmodels.report.plots.style import LINE, POINT, clean, dots, grid_of_axes, new_axes
 
 __all__ = ["plot_influence", "plot_simulated_residuals"]
 
@@ -29,13 +29,13 @@ def plot_influence(
             str(names[i]), (places[i], distance[i]), xytext=(3, 3), textcoords="offset points", fontsize=8
         )
     ax.set_ylim(bottom=0.0)
+    if label != "row":
+        ax.set_xticks([])
     return clean(ax, title or "Influence on the fixed effects", label, "Cook's distance")
 
 
 def plot_simulated_residuals(residuals: np.ndarray, fitted: np.ndarray, axes: Any = None) -> Any:
     """Scaled simulation residuals: uniform quantiles, and against the ranks of the fitted values."""
-    from mixedmodels.report.plots.style import grid_of_axes
-
     axes = grid_of_axes(2, axes, (3.6, 3.2))
     known = np.isfinite(residuals)
     values, at = residuals[known], fitted[known]

@@ -1,4 +1,5 @@
-"""The command line: ``mixedmodels fit FORMULA DATA``, ``mixedmodels datasets [NAME]``.
+"""The command line: ``mixedmodels fit FORMULA DATA``, ``mixedmodels compare FORMULA FORMULA... DATA``,
+``mixedmodels datasets [NAME]``.
 
 Exit status 0 on success, 2 with exactly one line on standard error for bad input, 130 after Ctrl-C.
 """
@@ -14,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mixedmodels.errors import DataError, MixedModelsError, NotImplementedYetError, OptionError
+from mixedmodels.errors import DataError, MixedModelsError, OptionError
 
 __all__ = ["main"]
 
 _PROGRAM = "mixedmodels"
+_INTERVALS = ("wald", "satterthwaite", "kr", "profile", "bootstrap")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,16 +56,37 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--offset", metavar="COL", help="column with a known part of the predictor")
     fit.add_argument("--method", metavar="M", default="auto", help="optimiser (default: auto)")
     fit.add_argument("--solver", metavar="S", default="auto", help="solver (default: auto)")
-    fit.add_argument("--ci", metavar="KIND", help="add confidence intervals of the fixed effects: wald")
+    fit.add_argument(
+        "--ci",
+        metavar="KIND",
+        help="add confidence intervals: wald, satterthwaite, kr, profile or bootstrap",
+    )
+    fit.add_argument(
+        "--ddf", metavar="D", default="auto", help="degrees of freedom: satterthwaite (default), kr, z, ..."
+    )
+    fit.add_argument("--anova", action="store_true", help="add F tests of the terms (type III)")
+    fit.add_argument("--seed", metavar="N", type=int, help="seed of bootstrap intervals")
     fit.add_argument(
         "--level", metavar="P", type=float, default=0.95, help="confidence level (default: 0.95)"
     )
     fit.add_argument("--json", action="store_true", help="print the results as JSON")
     fit.add_argument("--html", metavar="FILE", help="write the summary as an HTML page")
-    fit.add_argument("--report", metavar="FILE", help="write a full report (not in this version)")
+    fit.add_argument(
+        "--report", metavar="FILE", help="write a report with words, tables and plots as one HTML page"
+    )
     fit.add_argument("--save", metavar="FILE", help="save the fit for mixedmodels.load")
     fit.add_argument("--quiet", action="store_true", help="print no summary and no warnings")
     fit.set_defaults(run=_fit)
+    compare = commands.add_parser(
+        "compare", help="compare models of one data set", description="Likelihood-ratio table of models."
+    )
+    compare.add_argument("formulas", metavar="FORMULA", nargs="+", help="two or more formulas")
+    compare.add_argument("data", metavar="DATA", help="as for 'fit'")
+    compare.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
+    compare.add_argument("--weights", metavar="COL", help="column of precision weights")
+    compare.add_argument("--offset", metavar="COL", help="column with a known part of the predictor")
+    compare.add_argument("--json", action="store_true", help="print the table as JSON")
+    compare.set_defaults(run=_compare)
     datasets = commands.add_parser("datasets", help="list the bundled data sets or describe one")
     datasets.add_argument("name", metavar="NAME", nargs="?", help="a data set")
     datasets.set_defaults(run=_datasets)
@@ -105,12 +128,8 @@ def _one_line(message: str) -> str:
 def _fit(arguments: argparse.Namespace) -> int:
     import mixedmodels
 
-    if arguments.report is not None:
-        raise NotImplementedYetError(
-            "--report is not in this version; --html FILE writes the summary as a page"
-        )
-    if arguments.ci not in (None, "wald"):
-        raise NotImplementedYetError(f"--ci {arguments.ci} is not in this version; available: wald")
+    if arguments.ci not in (None, *_INTERVALS):
+        raise OptionError(f"--ci {arguments.ci} is unknown; available: {', '.join(_INTERVALS)}")
     from mixedmodels.fit.wald import check_level
 
     check_level(arguments.level)
@@ -137,13 +156,61 @@ def _fit(arguments: argparse.Namespace) -> int:
     if arguments.html:
         from mixedmodels.report.html import render_page
 
-        _write_text(arguments.html, render_page(fit.summary()))
+        _write_text(arguments.html, render_page(fit.summary(ddf=arguments.ddf)))
+    if arguments.report:
+        fit.report(arguments.report, level=arguments.level, ddf=arguments.ddf)
     if arguments.json:
         print(json.dumps(_results(fit, arguments), indent=2, allow_nan=False))
     elif not arguments.quiet:
-        print(fit)
+        print(fit.summary(ddf=arguments.ddf))
+        if arguments.anova:
+            print(f"\n{fit.anova(ddf=_tests_ddf(arguments))}")
         if arguments.ci:
-            print(_intervals_text(fit, arguments.level))
+            print(f"\n{_intervals(fit, arguments)}")
+    return 0
+
+
+def _tests_ddf(arguments: argparse.Namespace) -> str:
+    return "satterthwaite" if arguments.ddf == "auto" else arguments.ddf
+
+
+def _intervals(fit: Any, arguments: argparse.Namespace) -> Any:
+    """The interval table that ``--ci`` asks for."""
+    options = {}
+    if arguments.ci == "bootstrap":
+        options = {"seed": arguments.seed, "progress": not (arguments.quiet or arguments.json)}
+    return fit.confint(arguments.ci, arguments.level, **options)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    import mixedmodels
+
+    if len(arguments.formulas) < 2:
+        raise OptionError("compare needs two or more formulas and then the data")
+    data = read_data(arguments.data)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fits = [
+            mixedmodels.lmm(
+                formula,
+                data,
+                reml=not arguments.ml,
+                weights=arguments.weights,
+                offset=arguments.offset,
+                progress=False,
+            )
+            for formula in arguments.formulas
+        ]
+    for warning in caught:
+        print(f"{_PROGRAM}: warning: {_one_line(str(warning.message))}", file=sys.stderr)
+    table = mixedmodels.compare(*fits)
+    if arguments.json:
+        columns = {name: column.tolist() for name, column in table.columns.items()}
+        print(
+            json.dumps({"models": _records(columns), "notes": list(table.notes)}, indent=2, allow_nan=False)
+        )
+    else:
+        print(table)
     return 0
 
 
@@ -152,19 +219,6 @@ def _write_text(path: str, text: str) -> None:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(f"cannot write {path!r}: {error.strerror or error}") from None
-
-
-def _intervals_text(fit: Any, level: float) -> str:
-    from mixedmodels.fit.wald import interval_columns
-    from mixedmodels.report.table import Table, format_column
-    from mixedmodels.report.text import render_table
-
-    columns = interval_columns(fit.fixef, fit.se, level)
-    bounds = format_column(columns["conf_low"] + columns["conf_high"], 4)
-    size = len(columns["term"])
-    tails = [f"{100 * p:.4g} %" for p in ((1 - level) / 2, (1 + level) / 2)]
-    cells = tuple(zip(columns["term"], bounds[:size], bounds[size:], strict=True))
-    return "\n" + render_table(Table(f"Wald intervals ({100 * level:g} %)", ("", *tails), cells, "lrr"))
 
 
 def _number(value: Any) -> Any:
@@ -182,12 +236,15 @@ def _records(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _results(fit: Any, arguments: argparse.Namespace) -> dict[str, Any]:
-    from mixedmodels.fit.wald import interval_columns, statistic_columns
+def _columns(table: Any) -> dict[str, list[Any]]:
+    """A result table as lists."""
+    return {name: column.tolist() for name, column in table.columns.items()}
 
-    fixed = statistic_columns(fit.fixef, fit.se)
-    if arguments.ci:
-        fixed |= interval_columns(fit.fixef, fit.se, arguments.level)
+
+def _results(fit: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+    fixed = _columns(fit.coefficients(ddf=arguments.ddf, level=arguments.level))
+    intervals = _columns(_intervals(fit, arguments)) if arguments.ci else None
+    tests = _columns(fit.anova(ddf=_tests_ddf(arguments))) if arguments.anova else None
     scalars = {
         name: _number(getattr(fit, name))
         for name in ("nobs", "criterion", "loglik", "deviance", "aic", "bic", "df_model", "sigma", "is_reml")
@@ -198,6 +255,8 @@ def _results(fit: Any, arguments: argparse.Namespace) -> dict[str, Any]:
         **scalars,
         "ngroups": fit.ngroups,
         "fixed": _records(fixed),
+        **({} if intervals is None else {"intervals": _records(intervals)}),
+        **({} if tests is None else {"anova": _records(tests)}),
         "random": _records(fit.varcorr.columns()),
         "theta": fit.theta.tolist(),
         "converged": fit.converged,

@@ -68,7 +68,7 @@ def report_html(fit: LMMFit, title: str | None = None, level: float = 0.95, ddf:
     ]
     bodies = [(key, name, _guarded(build)) for key, name, build in sections]
     bodies = [(key, name, body) for key, name, body in bodies if body]
-    links = "".join(f'<a href="#{key}">{escape(name.split(":")[0])}</a>' for key, name, _ in bodies)
+    links = " ".join(f'<a href="#{key}">{escape(name.split(":")[0])}</a>' for key, name, _ in bodies)
     main = "\n".join(
         f'<section id="{key}"><h2>{escape(name)}</h2>\n{body}</section>' for key, name, body in bodies
     )
@@ -293,15 +293,26 @@ def _first_axes(draw: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _findings(diagnosis: Any) -> str:
-    """The findings of `diagnose` as boxes, those that need attention first."""
+    """What needs attention as boxes, the rest in one sentence with the details to unfold."""
     rows = diagnosis.table.rows()
-    order = {"problem": 0, "warning": 1, "note": 2, "ok": 3}
+    order = {"problem": 0, "warning": 1, "note": 2}
     out = []
-    for row in sorted(rows, key=lambda row: order.get(row["status"], 1)):
-        kind = "note good" if row["status"] == "ok" else "note"
-        text = row["finding"] if not row.get("remedy") else f"{row['finding']} {row['remedy']}"
-        out.append(f'<p class="{kind}"><b>{escape(row["check"])}</b>: {escape(text)}</p>')
+    for row in sorted(rows, key=lambda row: order.get(row["status"], 3)):
+        if row["status"] != "ok":
+            text = f"{_sentence(row['finding'])} {_sentence(row.get('remedy') or '')}".strip()
+            out.append(f'<p class="note"><b>{escape(row["check"].capitalize())}.</b> {escape(text)}</p>')
+    fine = [row for row in rows if row["status"] == "ok"]
+    if fine:
+        names = list(dict.fromkeys(row["check"] for row in fine))
+        out.append(f'<p class="note good"><b>Checked and fine:</b> {escape(", ".join(names))}.</p>')
+        lines = "".join(f"<li>{escape(row['check'])}: {escape(row['finding'])}</li>" for row in fine)
+        out.append(f'<details class="small"><summary>What was checked</summary><ul>{lines}</ul></details>')
     return "\n".join(out)
+
+
+def _sentence(text: str) -> str:
+    """A finding as a sentence."""
+    return text[:1].upper() + text[1:] + ("" if not text or text[-1] in ".!?" else ".")
 
 
 def _gallery(figures: Iterable[str]) -> str:
@@ -322,10 +333,13 @@ def _figure(draw: Callable[[], Any], caption: str) -> str:
             figure = ax.figure
             buffer = io.BytesIO()
             figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+            width = round(88 * figure.get_figwidth())
             plt.close(figure)
     except MixedModelsError as error:
         return f'<p class="small">Not drawn: {escape(str(error))}</p>'
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     text = escape(caption)
     source = f"data:image/svg+xml;base64,{data}"
-    return f'<figure><img alt="{text}" src="{source}"><figcaption>{text}</figcaption></figure>'
+    return (
+        f'<figure><img alt="{text}" width="{width}" src="{source}"><figcaption>{text}</figcaption></figure>'
+    )

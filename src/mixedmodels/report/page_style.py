@@ -19,7 +19,8 @@ nav { font-size: .92rem; margin: .8rem 0; }
 nav a { margin-right: 1rem; color: #2f5d8a; white-space: nowrap; }
 .scroll { overflow-x: auto; margin: .6rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .93rem; }
-caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
+caption { text-align: left; font-weight: 600; padding-bottom: .3rem; white-space: nowrap; }
+summary { cursor: pointer; }
 th, td { padding: .28rem .8rem .28rem 0; border-bottom: 1px solid #e4eaf0; text-align: left;
   white-space: nowrap; }
 th.r, td.r { text-align: right; }
@@ -30,10 +31,10 @@ thead th { border-bottom: 2px solid #8a98a6; }
 .note { border-left: 4px solid #d9a441; background: #fdf7ea; padding: .5rem .9rem; margin: .5rem 0;
   max-width: 46rem; }
 .good { border-left-color: #5b9a68; background: #eef6f0; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); gap: 1rem; }
-figure { margin: 0; }
-figure img { width: 100%; height: auto; display: block; }
-figcaption { font-size: .9rem; color: #4a5866; }
+.plots { display: flex; flex-wrap: wrap; gap: 1rem 1.5rem; align-items: flex-start; }
+figure { margin: 0; max-width: 100%; }
+figure img { max-width: 100%; height: auto; display: block; }
+figcaption { font-size: .9rem; color: #4a5866; max-width: 27rem; }
 .small { font-size: .9rem; color: #4a5866; }
 @media print { nav { display: none; } h2 { break-after: avoid; } figure, table { break-inside: avoid; } }
 """

@@ -27,7 +27,9 @@ _CRITERIA = ("aic", "bic", "loglik")
 
 def text_table(result: ResultTable, digits: int = 4) -> Table:
     """The columns of a result as text cells."""
-    scale = [float(v) for name in _ESTIMATES if name in result.columns for v in _floats(result.columns[name])]
+    # standard errors say which digits matter; without them all numbers on the scale of the response do
+    sources = ["std_error"] if "std_error" in result.columns else list(_ESTIMATES)
+    scale = [float(v) for name in sources if name in result.columns for v in _floats(result.columns[name])]
     decimals = max(1, decimals_for(scale, digits)) if scale and decimals_for(scale, digits) >= 0 else -1
     cells, align = [], ""
     for name, column in result.columns.items():

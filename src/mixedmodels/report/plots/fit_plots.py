@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mixedmodels.errors import OptionError
+from mixedmodels.fit.wald import check_level
 from mixedmodels.inference import plot_data
-from mixedmodels.report.plots import effects, residuals
+from mixedmodels.report.plots import draws, effects, influential, profiles, residuals
+from mixedmodels.report.plots import means as mean_plots
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -20,7 +22,22 @@ KINDS = (
     "ranef_qq",
     "caterpillar",
     "shrinkage",
+    "influence",
+    "profile",
+    "profile_density",
+    "profile_pairs",
+    "bootstrap",
+    "means",
+    "simulated_residuals",
 )
+_FROM_RESULTS = {
+    "profile": "profile().to_frame()",
+    "profile_density": "profile().density(parameter)",
+    "profile_pairs": "profile().pairs()",
+    "bootstrap": "bootstrap(...).to_frame()",
+    "means": "emmeans(...).to_frame()",
+    "simulated_residuals": "simulated_residuals(...).to_frame()",
+}
 
 
 class FitPlots:
@@ -54,12 +71,16 @@ class FitPlots:
         """
         if plot not in KINDS:
             raise OptionError(f"there is no plot {plot!r}; available: {', '.join(KINDS)}")
+        if plot in _FROM_RESULTS:
+            raise OptionError(f"the numbers of the {plot} plot are fit.{_FROM_RESULTS[plot]}")
         return self._fit._native(self._columns(plot, **options))
 
     def _columns(self, name: str, /, **options: Any) -> dict[str, Any]:
         fit = self._fit
         if name == "qq":
             return plot_data.qq_data(fit.residuals("scaled"), **options)
+        if name == "influence":
+            return dict(fit.influence(**options).columns)
         return getattr(plot_data, f"{_SOURCES.get(name, name)}_data")(fit, **options)
 
     def residuals(self, ax: Any = None, kind: str = "response") -> Any:
@@ -89,6 +110,85 @@ class FitPlots:
     def shrinkage(self, group: Any = None, axes: Any = None) -> Any:
         """From the least-squares effects within each level to the conditional modes."""
         return effects.plot_shrinkage(self._columns("shrinkage", group=group), axes, self._group(group))
+
+    def influence(self, group: Any = None, ax: Any = None, named: int = 5, **options: Any) -> Any:
+        """Cook's distances of rows, or of the levels of `group`, for the fixed effects.
+
+        Parameters
+        ----------
+        group : str, optional
+            A grouping factor; None looks at single rows.
+        named : int
+            So many of the largest get their labels.
+        **options
+            As `LMMFit.influence`, such as ``refit=True``.
+        """
+        columns = self._columns("influence", group=group, **options)
+        label = "row" if group is None else "level"
+        title = "Influence of rows" if group is None else f"Influence of levels of {group}"
+        return influential.plot_influence(columns, label, ax, named, title)
+
+    def profile(
+        self, parameters: Any = None, axes: Any = None, profile: Any = None, absolute: bool = False
+    ) -> Any:
+        """Zeta of each parameter with limits of 50 to 99 %; `profile` reuses one already computed."""
+        return profiles.plot_profile(self._profile(profile, parameters), parameters, axes, absolute)
+
+    def profile_density(self, parameters: Any = None, axes: Any = None, profile: Any = None) -> Any:
+        """Profile densities of the parameters."""
+        return profiles.plot_profile_density(self._profile(profile, parameters), parameters, axes)
+
+    def profile_pairs(self, parameters: Any = None, axes: Any = None, profile: Any = None) -> Any:
+        """Contours of two-parameter profiles with the profile traces; a square array of axes."""
+        return profiles.plot_profile_pairs(self._profile(profile, parameters), parameters, axes)
+
+    def bootstrap(self, bootstrap: Any, parameters: Any = None, axes: Any = None, level: float = 0.95) -> Any:
+        """Histograms of bootstrap draws with the estimates and percentile intervals.
+
+        Parameters
+        ----------
+        bootstrap : Bootstrap
+            ``fit.bootstrap(n, seed)``.
+        """
+        columns = {name: bootstrap[name] for name in bootstrap.names}
+        estimates = dict(zip(bootstrap.names, bootstrap.estimates.tolist(), strict=True))
+        return draws.plot_draws(columns, estimates, check_level(level), parameters, axes)
+
+    def means(self, means: Any, ax: Any = None, **options: Any) -> Any:
+        """Marginal means, contrasts or slopes with intervals.
+
+        Parameters
+        ----------
+        means : MarginalMeans or what `LMMFit.emmeans` takes
+        **options
+            Options of `LMMFit.emmeans` if `means` is not one yet.
+        """
+        if not hasattr(means, "labels"):
+            means = self._fit.emmeans(means, **options)
+        elif options:
+            raise OptionError(f"these means are already computed; {', '.join(options)} would have no effect")
+        columns = {name: means.table[name] for name in means.table.columns}
+        contrasts = means.kind not in ("means", "slopes")
+        formula = self._fit.formula
+        ylabel = "difference" if contrasts else "slope" if means.kind == "slopes" else str(formula.response)
+        return mean_plots.plot_means(
+            columns, list(means.labels), ax=ax, title=means.title, ylabel=ylabel, zero=contrasts
+        )
+
+    def simulated_residuals(self, residuals: Any = None, axes: Any = None, **options: Any) -> Any:
+        """Scaled simulation residuals: uniform quantiles, and against ranks of fitted values.
+
+        Parameters
+        ----------
+        residuals : SimulatedResiduals, optional
+            By default ``fit.simulated_residuals(**options)``.
+        """
+        if residuals is None:
+            residuals = self._fit.simulated_residuals(**options)
+        return influential.plot_simulated_residuals(residuals.residuals, residuals.fitted, axes)
+
+    def _profile(self, profile: Any, parameters: Any) -> Any:
+        return self._fit.profile(parameters) if profile is None else profile
 
     def _group(self, group: Any) -> str:
         return self._fit.design.terms[plot_data.find_term(self._fit, group)].group

@@ -8,7 +8,7 @@ and factored by supernodes with a dense tail. The numerics are in the headers be
 
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 from scipy.linalg.cython_blas cimport dgemm, dsymm, dsyrk, dtrsm
 from scipy.linalg.cython_lapack cimport dpotrf, dpotri
 
@@ -52,6 +52,7 @@ cdef extern from "blocked_inference.h" nogil:
         int* bstart
         int* pos
         double density
+        int64_t point, points
         double* U
         double* tl
         double* Mx
@@ -334,6 +335,7 @@ cdef class BlockedEvaluator(Evaluator):
     """
 
     cdef mm_model* model
+    cdef int64_t point                           # its last point, by number; see mm_model
     cdef readonly BlockedStructure structure
     cdef int64_t* first                      # first column of each block of the rest, or NULL
 
@@ -373,6 +375,7 @@ cdef class BlockedEvaluator(Evaluator):
         cdef int f, l, i, kf, p = self.p, P = p + 1, b
         cdef double* XX = <double*> M.XX
         cdef double* R0 = <double*> M.R0
+        M.point = 0
         if self.first == NULL:
             return 1
         for i in range(p):
@@ -419,6 +422,8 @@ cdef class BlockedEvaluator(Evaluator):
         cdef int bad
         if lv.shape[0] != self.kk:
             raise ValueError(f"lam has {lv.shape[0]} values, expected {self.kk}")
+        if self.point and self.model.point == self.point and memcmp(self.lam, &lv[0], self.kk * sizeof(double)) == 0:
+            return 0                             # the factor at this point is still there
         memcpy(self.lam, &lv[0], self.kk * sizeof(double))
         with nogil:
             mm_quiet(&self.model.bl, 1)
@@ -429,6 +434,8 @@ cdef class BlockedEvaluator(Evaluator):
         self.logdet_L2 = sc.logdet_L2
         self.logdet_RX2 = sc.logdet_RX2
         self.pwrss = sc.pwrss
+        self.model.points += 1
+        self.model.point = self.point = self.model.points
         return 0
 
     def solution(self, lam):

@@ -113,6 +113,7 @@ static int mm_condition(mm_model *M, const double *lam, int nc, const double *s0
 static int mm_selected(mm_model *M, const double *lam, double *Q)
 {
     if (!M->n) return 0;
+    M->point = 0;
     if (mm_selinv(&M->bl, &M->P, M->x, &M->W)) return 1;
     if (M->leaf < 0) for (int j = 0; j < M->nb; j++) mm_walk_column(M, lam, j, M->w[0], 1);
     else if (M->dense) mm_gather_dense(M, lam, NULL, Q);

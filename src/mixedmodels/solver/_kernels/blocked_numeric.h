@@ -17,6 +17,7 @@ static int mm_forward(mm_model *M, const double *lam, mm_scalars *out)
 {
     int p1 = M->p1, p = p1 - 1, n = M->n, mk = M->m0 * M->k0, i, j;
     double logdet = 0.0, ld = 0.0, *C = M->C;
+    M->point = 0;
     memcpy(C, M->XX, (size_t)p1 * p1 * sizeof(double));
     if (M->leaf >= 0) {
         int nch = M->m0 >= 2048 ? MM_CHUNKS : 1;
@@ -279,6 +280,7 @@ static int mm_conditional(mm_model *M, const double *lam, int f, double *out)
 {
     int k = M->k[f];
     const double *lf = lam + M->koff[f];
+    M->point = 0;
     if (mm_selinv(&M->bl, &M->P, M->x, &M->W)) return 1;
     if (f != M->leaf) {
         for (int l = 0; l < M->m[f]; l++) {

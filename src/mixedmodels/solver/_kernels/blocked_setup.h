@@ -58,6 +58,7 @@ typedef struct {
     int nbatch;
     int head_cols;
     double density;
+    int64_t point, points;          /* number of the point whose factor is held, 0 for none; points counted so far */
 } mm_model;
 
 #define MM_CHUNKS 64

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Satterthwaite", "automatic", "f_denominator", "row_df"]
 
 # Up to this many random effects the exact Hessian of crossed factors takes a few milliseconds.
-_CHEAP = 400
+_CHEAP = 700
 
 
 class Satterthwaite:
@@ -121,8 +121,13 @@ def automatic(fit: LMMFit) -> Any:
 def _parts(fit: LMMFit, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Derivatives of Phi, (r + 1, p, p), and the covariance of their parameters."""
     objective = fit.objective
-    A, _ = parameter_covariance(objective.joint_information(fit.theta, kind))
-    products = fixed_products(fit, objective.directions(fit.theta), second=False)
+    both = getattr(objective, "information_and_changes", None)
+    if both is None:
+        information = objective.joint_information(fit.theta, kind)
+        products = fixed_products(fit, objective.directions(fit.theta), second=False)
+    else:
+        information, products = both(fit.theta, kind)
+    A, _ = parameter_covariance(information)
     J = vcov_derivatives(fit.vcov, products.HDH, fit.sigma**2, objective.sigma_fixed is None)
     return J, A
 

@@ -71,6 +71,26 @@ def test_02_correlation_of_one_is_fitted_and_named():
     assert "g" in notes(fit) and "singular" in notes(fit)
 
 
+def test_01_02_notes_name_the_component_and_its_direction():
+    zero = mm.lmm("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff2"))
+    assert zero.repca().notes == ("Batch: 1 of 1 components without variance",)
+    assert any("in Batch, the variance of (Intercept)" in f.finding for f in zero.diagnose().findings)
+    # a covariance matrix of three columns without a variance of zero whose third direction is empty
+    rng = np.random.default_rng(21)
+    g = np.repeat(np.arange(30), 8)
+    x, z = rng.normal(size=(2, g.size))
+    b = rng.normal(size=(30, 2)) @ np.array([[1.0, 0.3, 0.8], [0.0, 0.9, -0.7]])
+    y = 2 + x + z + b[g, 0] + b[g, 1] * x + b[g, 2] * z + rng.normal(size=g.size)
+    fit = mm.lmm("y ~ x + z + (x + z | g)", {"y": y, "x": x, "z": z, "g": g})
+    assert fit.is_singular and min(fit.varcorr.to_frame()["sdcor"][:3]) > 0.1
+    table = fit.repca()
+    assert table["sd"][2] < 1e-4 < table["sd"][1]
+    null = table.extra["loadings"]["g"][:, 2]
+    np.testing.assert_allclose(np.array(fit._factors[0]).T @ null, 0.0, atol=1e-4)
+    (finding,) = [f for f in fit.diagnose().findings if f.status == "warning"]
+    assert "the combination (Intercept)" in finding.finding and "has no variance" in finding.finding
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -469,6 +489,42 @@ def test_42_dates_are_days(sleep):
 # ----------------------------------------------------------------------------------------------- other
 
 
+def test_43_restricted_likelihoods_only_where_the_fixed_parts_span_the_same_space(sleep):
+    # lme4's anova always refits, nlme only warns; here the column spaces decide
+    small, large = mm.lmm("Reaction ~ 1 + (Days | Subject)", sleep), mm.lmm(SLEEP, sleep)
+    table = mm.compare(small, large)
+    assert any("refitted by maximum likelihood because their fixed parts differ" in n for n in table.notes)
+    assert table["statistic"][1] == pytest.approx(23.5365374978819, rel=1e-7)
+    with pytest.raises(mm.OptionError, match="fixed parts differ"):
+        mm.compare(small, large, refit=False)
+    weeks = sleep.assign(weeks=sleep["Days"] / 7 - 1)
+    other_coding = mm.lmm("Reaction ~ weeks + (1 | Subject)", weeks)
+    kept = mm.compare(other_coding, mm.lmm(SLEEP, weeks))
+    assert not any("refitted" in note for note in kept.notes)
+    assert kept["statistic"][1] == pytest.approx(42.83681343643, rel=1e-8)
+
+
+def test_44_a_variance_of_zero_is_on_the_boundary(sleep):
+    fit = mm.lmm("Reaction ~ Days + (1 | Subject)", sleep.iloc[:50])
+    plain = fit.test_random()
+    assert any("conservative" in note for note in plain.notes)
+    mixture = fit.test_random(method="mixture")["p_value"][1]
+    assert mixture == pytest.approx(0.5 * plain["p_value"][1], rel=1e-12)
+    zero = mm.lmm("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff", backend="pandas"))
+    p = {
+        method: zero.test_random(method=method, **options)["p_value"][1]
+        for method, options in {
+            "lrt": {},
+            "rlrt": {"n": 20_000, "seed": 1},
+            "bootstrap": {"n": 2000, "seed": 1},
+        }.items()
+    }
+    # exactRLRT of RLRsim: 0.0039; chi-squared with one degree of freedom: 0.0116
+    assert p["rlrt"] == pytest.approx(0.0039, abs=0.002)
+    assert p["bootstrap"] == pytest.approx(0.0039, abs=0.006)
+    assert p["lrt"] == pytest.approx(0.0116, abs=1e-4)
+
+
 def test_45_models_on_different_rows(sleep):
     a = mm.lmm("Reaction ~ Days + (Days | Subject)", sleep, reml=False)
     b = mm.lmm("Reaction ~ Days + (1 | Subject)", sleep.iloc[:-1], reml=False)
@@ -477,6 +533,9 @@ def test_45_models_on_different_rows(sleep):
     c = mm.lmm("Reaction ~ Days + (1 | Subject)", sleep.assign(Reaction=sleep["Reaction"] + 1), reml=False)
     with pytest.raises(mm.DataError, match="response"):
         mm.compare(a, c)
+    d = mm.lmm("Reaction ~ Days + (1 | Subject)", sleep, reml=False, weights=np.linspace(1, 2, 180))
+    with pytest.raises(mm.DataError, match="weights"):
+        mm.compare(a, d)
 
 
 @pytest.mark.slow
@@ -491,6 +550,18 @@ def test_55_one_huge_group_and_many_small_ones():
     sd = fit.varcorr.to_frame()["sdcor"]
     assert float(np.asarray(sd)[0]) == pytest.approx(0.7, abs=0.02)
     assert fit.sigma == pytest.approx(1.0, abs=0.005)
+
+
+def test_48_hat_values_add_up_to_the_effective_degrees_of_freedom(sleep):
+    for formula, options in ((SLEEP, {}), (SLEEP, {"weights": np.linspace(0.5, 3.0, 180)})):
+        fit = mm.lmm(formula, sleep, **options)
+        h = fit.leverage()
+        assert ((h > 0) & (h < 1)).all()
+        # p plus what the random effects keep of their own: tr(I - M^{-1}), less what beta takes of it
+        assert fit.design.p < h.sum() < fit.design.p + fit.design.q
+    assert mm.lmm(SLEEP, sleep).leverage().sum() == pytest.approx(29.022068, rel=1e-6)  # lme4
+    zero = mm.lmm("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff2"))
+    assert zero.leverage().sum() == pytest.approx(1.0, rel=1e-12)
 
 
 def test_59_contrasts_are_kept_in_the_model():
@@ -515,6 +586,20 @@ def test_58_simulation_draws_new_random_effects_and_prediction_conditions(sleep)
     assert fixed.std(axis=1).mean() == pytest.approx(fit.sigma, rel=0.02)
 
 
+def test_61_variances_of_zero_have_an_icc_and_r2():
+    fit = mm.lmm("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff2"))
+    assert fit.icc().row("Batch")["adjusted"] == 0.0
+    assert fit.r2()["estimate"].tolist() == [0.0, 0.0]
+    # one zero beside one that is not: lmer's packages give NA here
+    df = simulated(4)
+    df["h"] = np.arange(len(df)) % 5
+    both = mm.lmm("y ~ x + (1 | g) + (1 | h)", df)
+    icc = both.icc()
+    assert both.is_singular and icc.row("h")["adjusted"] == 0.0
+    assert 0 < icc.row("g")["adjusted"] == pytest.approx(icc.row("all")["adjusted"])
+    assert any("variance estimated as zero: (Intercept) | h" in note for note in icc.notes)
+
+
 def test_62_parameters_are_counted_once(sleep):
     fit = mm.lmm(SLEEP, sleep, reml=False)
     assert fit.df_model == 6
@@ -522,6 +607,33 @@ def test_62_parameters_are_counted_once(sleep):
     assert fit.bic == pytest.approx(-2 * fit.loglik + 6 * np.log(180), rel=1e-12)
     assert mm.lmm("Reaction ~ Days + (Days || Subject)", sleep).df_model == 5
     assert mm.lmm(SLEEP, sleep, sigma=25.0).df_model == 5
+
+
+def test_57_failed_replicates_are_counted_not_swallowed(sleep):
+    fit = mm.lmm(SLEEP, sleep)
+
+    def simulator(fit, rng):
+        y = fit.simulate(1, seed=rng)[:, 0]
+        return np.where(rng.random() < 0.25, np.nan, y)
+
+    boot = fit.bootstrap(60, seed=2, simulator=simulator)
+    failed = len(boot.failures)
+    assert 0 < failed < 60 and len(boot) == 60
+    assert np.isnan(boot["Days"]).sum() == failed
+    for table in (boot.summary(), boot.confint(), boot.hdi()):
+        assert f"{failed} of 60 failed" in str(table)
+
+
+def test_58_simulation_draws_new_effects_by_default(sleep):
+    """The same default and the same word in simulate and bootstrap; predict conditions on the effects."""
+    fit = mm.lmm(SLEEP, sleep)
+    np.testing.assert_array_equal(fit.predict(), fit.fitted())
+    spread = fit.simulate(400, seed=1).std(axis=1).mean()
+    held = fit.simulate(400, seed=1, new_effects=False).std(axis=1).mean()
+    assert held == pytest.approx(fit.sigma, rel=0.05) and spread > 1.5 * held
+    assert fit.bootstrap(60, seed=1)["Days"].std() > 1.5 * (
+        fit.bootstrap(60, seed=1, new_effects=False)["Days"].std()
+    )
 
 
 def test_63_perfect_fit():
@@ -543,6 +655,13 @@ def test_64_the_same_twice(sleep):
         assert np.array_equal(a.beta, b.beta)
 
 
+def test_64_the_same_seed_the_same_draws(sleep):
+    fit = mm.lmm(SLEEP, sleep)
+    one = fit.bootstrap(130, seed=9, n_jobs=1)
+    for n_jobs in (2, 4):
+        np.testing.assert_array_equal(fit.bootstrap(130, seed=9, n_jobs=n_jobs).draws, one.draws)
+
+
 def test_permuting_rows_changes_nothing(sleep):
     shuffled = sleep.sample(frac=1, random_state=3)
     assert mm.lmm(SLEEP, shuffled).criterion == pytest.approx(mm.lmm(SLEEP, sleep).criterion, rel=1e-12)
@@ -557,3 +676,40 @@ def test_duplicated_rows_are_weight_two_up_to_the_known_constant():
     np.testing.assert_allclose(
         weighted.solution(twice.theta).beta, other.solution(twice.theta).beta, rtol=1e-10
     )
+
+
+def test_01_the_profile_of_a_zero_variance_starts_at_exactly_zero():
+    fit = mm.lmm("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff2"), reml=False)
+    table = fit.confint("profile")
+    row = table.row("sd_(Intercept)|Batch")
+    assert row["conf_low"] == 0.0
+    assert row["conf_high"] == pytest.approx(2.0840435, abs=1e-4)  # lme4; nlme gives [0, Inf]
+    assert row["note"] == "low at bound" and "on which the estimate lies" in table.notes[0]
+
+
+def test_60_profiles_at_a_boundary_are_one_sided_with_the_reason():
+    rng = np.random.default_rng(1)
+    g = np.repeat(np.arange(10), 5)
+    x = rng.normal(size=50)
+    b = rng.normal(size=10)
+    y = 1 + x + b[g] * (1 + x) + rng.normal(size=50)
+    fit = mm.lmm("y ~ x + (x | g)", {"y": y, "x": x, "g": g}, reml=False)
+    row = fit.confint("profile").row("cor_x.(Intercept)|g")
+    assert row["conf_high"] == 1.0 and row["conf_low"] == pytest.approx(0.5207, abs=1e-3)
+    assert "bound" in row["note"]
+    # without variances a correlation is not a parameter at all
+    y = 1 + x + 0.1 * rng.normal(size=50)
+    flat = mm.lmm("y ~ x + (x | g)", {"y": y - 0.3 * np.mean(y), "x": x, "g": g[::-1] % 5}, reml=False)
+    (row,) = flat.confint("profile", parameters="cor").rows()
+    if flat.theta.any():
+        assert -1.0 <= row["conf_low"] < row["conf_high"] <= 1.0
+    else:
+        assert np.isnan(row["conf_low"]) and "not identified" in row["note"]
+
+
+def test_60_the_restricted_likelihood_can_be_profiled(sleep):
+    fit = mm.lmm(SLEEP, sleep)
+    table = fit.confint("profile", criterion="reml", parameters="sd")
+    ml = fit.confint("profile", parameters="sd")
+    assert np.all(table["conf_high"] > ml["conf_high"]) and np.all(table["conf_low"] > ml["conf_low"])
+    assert any("refitted by maximum likelihood" in note for note in ml.notes)

@@ -94,6 +94,10 @@ def __getattr__(name: str) -> Any:
             value: Any = version("mixedmodels")
         except PackageNotFoundError:  # a source tree that was not installed
             value = "0+unknown"
+    elif name == "adapters":
+        from importlib import import_module
+
+        value = import_module("mixedmodels.adapters")
     elif name in __all__:
         from importlib import import_module
 

@@ -193,6 +193,15 @@ def test_simulation_with_other_variance_parameters(fit, sleepstudy):
         fit.predict(rows, parameters=Draws, se=True)
 
 
+def test_a_bootstrap_widens_the_limits_by_the_variances(fit, sleepstudy):
+    rows = sleepstudy.head(10)
+    draws = fit.bootstrap(600, seed=1, progress=False)
+    wide = fit.predict(rows, method="simulation", parameters=draws, seed=2, interval="confidence")
+    known = fit.predict(rows, interval="confidence")
+    assert any("from the bootstrap" in note for note in wide.notes)
+    assert np.mean(wide["std_error"] / known["std_error"]) > 1.02
+
+
 def test_standard_errors_do_not_depend_on_coding_or_units(sleepstudy, fit):
     shifted = sleepstudy.assign(Days=(sleepstudy["Days"] + 2000.0) * 7.0)
     other = mm.lmm("Reaction ~ Days + (Days | Subject)", shifted)
@@ -208,6 +217,15 @@ def test_t_quantiles_at_the_population_level(fit):
     t = fit.predict(new, "population", interval="confidence", ddf=17)
     ratio = (t["conf_high"] - t["predicted"]) / (z["conf_high"] - z["predicted"])
     np.testing.assert_allclose(ratio, 2.1098155778331806 / Z975, rtol=1e-10)
+    s = fit.predict(new, "population", interval="confidence", ddf="satterthwaite")
+    df = fit.test([[1.0, 0.0], [1.0, 9.0]], joint=False)["df"]
+    from scipy.special import stdtrit
+
+    expected = stdtrit(df, 0.975) * s["std_error"]
+    np.testing.assert_allclose(s["conf_high"] - s["predicted"], expected, rtol=1e-8)
+    assert any("Satterthwaite" in note for note in s.notes)
+    kr = fit.predict(new, "population", interval="confidence", ddf="kr")
+    assert np.all(kr["conf_high"] >= s["conf_high"] - 1e-6 * s["std_error"])
     with pytest.raises(mm.OptionError, match="population"):
         fit.predict(new, "population", interval="prediction", ddf="residual")
 

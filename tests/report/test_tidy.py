@@ -169,7 +169,59 @@ def test_levels_are_written_quickly_and_in_order():
     estimates, errors = np.array(rows["estimate"]), np.array(rows["std_error"])
     np.testing.assert_array_equal(estimates[1 : m + 1], fit._b[0][:, 0])
     np.testing.assert_allclose(estimates[m + 1 :], fit._b[0][:, 0] + fit.beta[0], rtol=1e-14)
-    normal = (estimates + 1.959963984540054 * errors)[1:m]
-    np.testing.assert_allclose(np.array(rows["conf_high"])[1:m], normal)
+    upper = estimates + 1.959963984540054 * errors  # the fixed effect has a t quantile
+    np.testing.assert_allclose(np.array(rows["conf_high"])[1:], upper[1:])
     assert rows["term"][1] == "0.(Intercept)" and rows["effect"][-1] == "ran_coefs"
-    assert np.isnan(np.array(rows["conf_low"])[m + 1 :]).all()
+    assert np.all(errors[m + 1 :] > errors[1 : m + 1])  # the error of beta comes to that of b
+
+
+def test_coefficients_per_level_have_standard_errors(fit):
+    frame = fit.tidy(effects="ran_coefs", conf_int=True)
+    coef = fit.coef(condvar=True)
+    np.testing.assert_allclose(frame["std_error"], coef["std_error"])
+    # for a subject's intercept it is the standard error of its prediction at day 0
+    own = fit.predict({"Days": [0.0], "Subject": ["308"]}, se=True)["std_error"][0]
+    assert frame["std_error"][0] == pytest.approx(own, rel=1e-10)
+    half = 1.959963984540054 * frame["std_error"]
+    np.testing.assert_allclose(frame["conf_high"] - frame["estimate"], half, rtol=1e-10)
+
+
+def test_limits_by_profile(fit):
+    frame = fit.tidy(conf_int=True, conf_method="profile")
+    profile = fit.confint(method="profile")
+    assert not frame["conf_low"].isna().any()
+    # lme4: confint(m), which refits by ML
+    row = frame[frame["term"] == "sd__Days"].iloc[0]
+    assert (row.conf_low, row.conf_high) == pytest.approx((3.801, 8.753), abs=2e-3)
+    row = frame[frame["term"] == "sd__Observation"].iloc[0]
+    assert (row.conf_low, row.conf_high) == pytest.approx((22.898, 28.858), abs=2e-3)
+    row = frame[frame["term"] == "cor__(Intercept).Days"].iloc[0]
+    assert (row.conf_low, row.conf_high) == pytest.approx((-0.4815, 0.6850), abs=2e-3)
+    row = frame[frame["term"] == "Days"].iloc[0]
+    assert row.conf_low == profile.row("Days")["conf_low"]
+
+
+def test_limits_methods_and_options_are_checked(fit):
+    with pytest.raises(mm.OptionError, match="'laplace' is unknown"):
+        fit.tidy(conf_int=True, conf_method="laplace")
+    with pytest.raises(mm.OptionError, match="no option 'n'"):
+        fit.tidy(conf_int=True, n=100)
+
+
+def test_limits_by_bootstrap_are_those_of_confint(fit, monkeypatch):
+    from mixedmodels.inference.table import result_table
+
+    names = [("Subject", "sd__Days"), ("Residual", "sd__Observation"), ("", "Days")]
+
+    def confint(self, method, level, **options):
+        assert (method, level, options) == ("bootstrap", 0.9, {"n": 50, "seed": 1})
+        groups, terms = zip(*names, strict=True)
+        limits = {"conf_low": [1.0, 2.0, 3.0], "conf_high": [4.0, 5.0, 6.0]}
+        return result_table("", {"term": terms, "group": groups, **limits})
+
+    monkeypatch.setattr(type(fit), "confint", confint)
+    frame = fit.tidy(conf_int=True, conf_method="bootstrap", level=0.9, n=50, seed=1).set_index("term")
+    assert frame.loc["sd__Days", ["conf_low", "conf_high"]].tolist() == [1.0, 4.0]
+    assert frame.loc["sd__Observation", ["conf_low", "conf_high"]].tolist() == [2.0, 5.0]
+    assert frame.loc["Days", ["conf_low", "conf_high"]].tolist() == [3.0, 6.0]
+    assert np.isnan(frame.loc["sd__(Intercept)", "conf_low"])

@@ -25,7 +25,7 @@ STEPS = [
     {"inference", "genetics"},
     {"report"},
 ]
-LEAVES = {"datasets", "testing", "cli", "api", "model", "files", "__init__", "__main__"}
+LEAVES = {"adapters", "datasets", "testing", "cli", "api", "model", "files", "__init__", "__main__"}
 STEP = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
 
 # A fit answers questions, and it and its tables print themselves: these may reach upwards (inside functions).
@@ -36,7 +36,17 @@ UPWARDS = {
 }
 
 RUN_TIME = {"numpy", "scipy", "narwhals", "threadpoolctl"}
-OPTIONAL = {"pandas", "polars", "pyarrow", "matplotlib", "joblib", "tqdm", "great_tables", "arviz"}
+OPTIONAL = {
+    "marginaleffects",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "matplotlib",
+    "joblib",
+    "tqdm",
+    "great_tables",
+    "arviz",
+}
 
 
 @dataclass(frozen=True)

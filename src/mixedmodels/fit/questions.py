@@ -150,19 +150,30 @@ class Questions:
         ----------
         method : {"wald", "satterthwaite", "kr", "profile", "bootstrap"}
             Normal quantiles; t quantiles; profile likelihood (fixed effects, residual SD, standard deviations
-            and correlations); parametric bootstrap (``n=``, ``seed=``, ``kind=`` one of "percentile",
-            "basic", "normal", "studentized", "bca", "all").
+            and correlations; ``criterion="reml"`` for the restricted likelihood of the latter three);
+            parametric bootstrap (``n=``, ``seed=``, ``kind=`` one of "percentile", "basic", "normal",
+            "studentized", "bca", "all").
         level : float
             Confidence level.
         parameters : str or sequence of str, optional
-            Only these; by default all the method can do.
+            Only these; by default all the method can do. ``"Days"``, ``"sd_Days|Subject"``,
+            ``"cor_Days.(Intercept)|Subject"``, ``"sigma"``, or ``"fixed"``, ``"random"``, ``"sd"``, ``"cor"``.
         """
         from mixedmodels.inference.confint import confint
 
         return confint(self, method, level, parameters, **options)
 
     def profile(self, parameters: Any = None, **options: Any) -> Any:
-        """Profile likelihood of every parameter: a `Profile` with ``confint``, ``to_frame`` and plots."""
+        """Profile likelihood of every parameter: a `Profile` (``confint``, ``zeta``, ``density``, ``pairs``).
+
+        Parameters
+        ----------
+        parameters : str or sequence of str, optional
+            As in `confint`; by default all.
+        **options
+            ``level``, ``threshold``, ``criterion``, ``points``, ``progress``; see
+            `mixedmodels.inference.profile.profile`.
+        """
         from mixedmodels.inference.profile import profile
 
         return profile(self, parameters, **options)
@@ -177,8 +188,9 @@ class Questions:
         seed : int, optional
             The draws depend on it alone, not on `n_jobs`.
         **options
-            ``kind`` ("parametric", "residual", "cluster"), ``statistic``, ``simulator``, ``n_jobs``,
-            ``progress``, ``resume``; see `mixedmodels.inference.bootstrap.bootstrap`.
+            ``kind`` ("parametric", "residual", "cluster"), ``statistic``, ``simulator``, ``new_effects``,
+            ``groups``, ``n_jobs``, ``progress``, ``resume``, ``backend``; see
+            `mixedmodels.inference.bootstrap.bootstrap`.
         """
         from mixedmodels.inference.bootstrap import bootstrap
 
@@ -315,7 +327,10 @@ class Questions:
         """Contrasts of estimated marginal means: ``fit.emmeans(specs).contrast(method)``."""
         from mixedmodels.inference.emmeans import emmeans
 
-        keys = ("adjust", "level", "by", "interaction", "name")
+        keys = (
+            "adjust", "level", "by", "interaction", "simple", "name", "ratios",
+            "ref", "reverse", "scores", "max_degree",
+        )  # fmt: skip
         own = {key: options.pop(key) for key in keys if key in options}
         return emmeans(self, specs, **options).contrast(method, **own)
 
@@ -499,6 +514,7 @@ class Questions:
         level: float = 0.95,
         ddf: str | float = "auto",
         conf_method: str = "wald",
+        **options: Any,
     ) -> Any:
         """Estimates as a table.
 
@@ -516,11 +532,18 @@ class Questions:
             Degrees of freedom of the fixed effects, as in `summary`.
         conf_method : {"wald", "profile", "bootstrap"}
             Where the limits of ``fixed`` and ``ran_pars`` come from; Wald limits use `ddf` and leave
-            ``ran_pars`` without limits.
+            ``ran_pars`` without limits. Those of ``ran_vals`` and ``ran_coefs`` are always normal ones.
+        **options
+            For the profile or the bootstrap, as in `confint`: ``n=``, ``seed=``, ``kind=``, ...
         """
         from mixedmodels.report.tidy import tidy_columns
+        from mixedmodels.report.tidy_limits import check_conf_method, put_limits
 
-        return self._native(tidy_columns(self, effects, conf_int, level, ddf, conf_method))
+        method = check_conf_method(conf_method, options)
+        columns = tidy_columns(self, effects, conf_int, level, ddf)
+        if conf_int and method != "wald":
+            put_limits(self, columns, method, level, options)
+        return self._native(columns)
 
     def glance(self) -> Any:
         """One row about the model: nobs, sigma, loglik, criterion, deviance, aic, bic, aicc, df_model, ..."""
@@ -536,6 +559,48 @@ class Questions:
         from mixedmodels.report.tidy import augment_columns
 
         return self._native(augment_columns(self))
+
+    # ------------------------------------------------------------------ what maketables asks for
+
+    @property
+    def __maketables_coef_table__(self) -> Any:
+        from mixedmodels.report.maketables import coefficient_table
+
+        return coefficient_table(self)
+
+    def __maketables_stat__(self, key: str) -> Any:
+        from mixedmodels.report.maketables import stat
+
+        return stat(self, key)
+
+    @property
+    def __maketables_depvar__(self) -> str:
+        from mixedmodels.report.maketables import response_name
+
+        return response_name(self)
+
+    @property
+    def __maketables_fixef_string__(self) -> None:
+        """No absorbed fixed effects."""
+        return None
+
+    @property
+    def __maketables_vcov_info__(self) -> dict[str, Any]:
+        from mixedmodels.report.maketables import vcov_info
+
+        return vcov_info(self)
+
+    @property
+    def __maketables_stat_labels__(self) -> dict[str, str]:
+        from mixedmodels.report.maketables import stat_labels
+
+        return stat_labels(self)
+
+    @property
+    def __maketables_default_stat_keys__(self) -> list[str]:
+        from mixedmodels.report.maketables import default_stats
+
+        return default_stats(self)
 
 
 def _to_native(backend: str, columns: Mapping[str, Any]) -> Any:

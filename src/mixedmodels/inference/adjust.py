@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,15 @@ class Family:
     rank: int
 
     @property
+    def compared(self) -> int | None:
+        """Number of means whose differences are all there; None if the pairs are not complete."""
+        m = self.covariance.shape[0]
+        for k in (self.size, self.rank + 1):
+            if m == k * (k - 1) // 2:
+                return k
+        return None
+
+    @property
     def correlation(self) -> np.ndarray:
         """Correlation matrix of the estimates."""
         scale = 1.0 / np.sqrt(np.diag(self.covariance))
@@ -61,13 +71,13 @@ def check_adjust(method: Any) -> str:
 def settle(method: str, family: Family, side: int, interval: bool) -> tuple[str, str]:
     """The method that can be used for this family, and a note if it is another one."""
     m = family.covariance.shape[0]
-    if m <= 1 and method not in ("none", "tukey", "scheffe"):
+    if m <= 1 and method not in ("none", "scheffe"):
         return "none", ""
     if interval and method in _STEPWISE:
         return "bonferroni", f'intervals: adjust="bonferroni", because "{method}" has no intervals'
+    if method == "tukey" and family.kind == "pairwise" and side == 0 and family.compared is None:
+        return "mvt", 'adjust="tukey" is computed as "mvt": some comparisons cannot be estimated'
     if method == "tukey" and (family.kind != "pairwise" or side != 0):
-        if m <= 1:
-            return "none", ""
         why = "all pairwise comparisons" if side == 0 else "two-sided pairwise comparisons"
         return "sidak", f'adjust="tukey" was changed to "sidak": it is for one set of {why}'
     if method == "scheffe" and side != 0:
@@ -116,7 +126,7 @@ def adjust_p_values(
     if used == "bonferroni":
         p = np.minimum(m * raw, 1.0)
     elif used == "sidak":
-        p = -np.expm1(m * np.log1p(-np.minimum(raw, 1.0 - 1e-17)))
+        p = -np.expm1(m * np.log1p(-np.minimum(raw, 1.0 - 1e-16)))
     elif used in _STEPWISE:
         p = _stepwise(used, raw)
     elif used == "scheffe":
@@ -137,7 +147,7 @@ def adjust_p_values(
         error = max(e for _, e in errors)
         if simulated:
             notes.append(f"mvt: quasi-Monte Carlo with fixed seeds, standard error of p at most {error:.1g}")
-    used_size = family.size if used == "tukey" else m
+    used_size = family.compared if used == "tukey" else m
     what = "comparing a family of" if used == "tukey" else "a family of"
     if used == "scheffe":
         notes.insert(0, f"p-values adjusted: scheffe method with rank {family.rank}")
@@ -178,11 +188,10 @@ def critical_values(
         )
     else:
         sf, _ = _tail(used, family, side)
-        unique, inverse = np.unique(df, return_inverse=True)
-        values = np.array([mvt.quantile_of(lambda x, v=v: sf(x, float(v))[0], alpha) for v in unique])[
-            inverse
-        ]
-    name = f"{used} method for {family.size if used == 'tukey' else m} estimates"
+        keys = [float(f"{v:.10g}") for v in df.tolist()]  # equal but for rounding: one quantile
+        quantile = {v: mvt.quantile_of(partial(_first, sf, v), alpha) for v in dict.fromkeys(keys)}
+        values = np.array([quantile[v] for v in keys])
+    name = f"{used} method for {family.compared if used == 'tukey' else m} estimates"
     if used == "scheffe":
         name = f"scheffe method with rank {family.rank}"
     notes.insert(0, f"intervals adjusted: {name}")
@@ -192,7 +201,9 @@ def critical_values(
 def _tail(used: str, family: Family, side: int) -> Any:
     """Function (t, df) -> (P(max > t), standard error), and whether it is simulated."""
     if used == "tukey":
-        return (lambda t, v: (mvt.range_sf(t * math.sqrt(2.0), family.size, v), 0.0)), False
+        return (
+            lambda t, v: (mvt.range_sf(t * math.sqrt(2.0), family.compared or family.size, v), 0.0)
+        ), False
     if used in ("dunnett", "dunnettx"):
         m = family.covariance.shape[0]
         loadings = np.full(m, math.sqrt(0.5))
@@ -207,6 +218,10 @@ def _tail(used: str, family: Family, side: int) -> Any:
         return mvt.max_t_sf(t, v, heights, rank)
 
     return sf, rank > 2
+
+
+def _first(sf: Any, df: float, t: float) -> float:
+    return sf(t, df)[0]
 
 
 def _stepwise(method: str, p: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ _SAME = ("bobyqa-like",)  # another name of a method in the list
 
 
 def allfit(fit: LMMFit, methods: Any = None) -> ResultTable:
-    """The model fitted by every optimiser from the default start, and how far their answers are apart.
+    """The model fitted by every optimiser, default start and limits, and how far their answers are apart.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def allfit(fit: LMMFit, methods: Any = None) -> ResultTable:
 def _fit_by(fit: LMMFit, method: str) -> Any:
     from mixedmodels.fit.solve import fit_frame
 
-    options = replace(fit._options, method=method, start=None, progress=False)
+    options = replace(fit._options, method=method, start=None, control=None, progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # told in the table
         return fit_frame(fit._frame, options, fit._data)

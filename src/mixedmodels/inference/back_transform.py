@@ -1,4 +1,4 @@
-"""Inverse of a transformed response: ``log(y)``, ``sqrt(y)``, ``1/y``, ``(y + 1)^0.5`` and their compositions."""
+"""Inverse of a transformed response: ``log(y)``, ``sqrt(y)``, ``1/y``, ``(y + 1)^0.5``, compositions."""
 
 from __future__ import annotations
 

@@ -87,8 +87,8 @@ def cld(means: MarginalMeans, alpha: float = 0.05, adjust: Any = None, reverse: 
     facts = [
         *table.notes,
         *notes,
-        f"means that share a letter do not differ at alpha = {float(alpha):g}; this does not show that they are "
-        "equal",
+        f"means that share a letter do not differ at alpha = {float(alpha):g}; this does not show that they "
+        "are equal",
     ]
     return result_table(f"{table.title}: compact letter display", columns, facts, means.source.fit._native)
 

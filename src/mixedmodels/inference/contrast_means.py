@@ -12,7 +12,8 @@ from mixedmodels.errors import OptionError
 from mixedmodels.fit.wald import check_level
 from mixedmodels.inference.adjust import check_adjust
 from mixedmodels.inference.contrasts import ContrastSet, contrast_set
-from mixedmodels.inference.marginal_means import MarginalMeans, label_rows
+from mixedmodels.inference.linear_source import label_rows
+from mixedmodels.inference.marginal_means import MarginalMeans
 
 __all__ = ["contrast_means"]
 
@@ -99,7 +100,7 @@ def contrast_means(
         offset=offset,
         source=means.source,
         show=show,
-        kind=kind if means.kind in ("means", "slopes") else "contrasts",
+        kind=kind,
         size=max(len(rows) for rows, _ in parts),
         ratio_labels=ratio,
         notes=tuple(notes),
@@ -144,7 +145,8 @@ def _interaction(
     expected = int(np.prod([found.C.shape[1] for found in sets]))
     if expected != rows.size:
         raise OptionError(
-            f"interaction contrasts need all combinations of {', '.join(inner)}; {rows.size} of {expected} are there"
+            f"interaction contrasts need all combinations of {', '.join(inner)}; {rows.size} of {expected} "
+            "are there"
         )
     shape = [found.C.shape[0] for found in sets]
     total = int(np.prod(shape))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mixedmodels.errors import OptionError
+from mixedmodels.inference.adjust import Family, critical_values
+from mixedmodels.inference.linear_source import total_variance
+from mixedmodels.inference.means_table import estimates
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -36,17 +40,12 @@ def effect_size(
     method : str, dict, array or callable
         Contrasts.
     """
-    from dataclasses import replace
-
-    from mixedmodels.inference.marginal_means import _bias_variance
-    from mixedmodels.inference.means_table import estimates
-
     contrasts = means.contrast(method) if means.kind in ("means", "slopes") else means
     contrasts = replace(contrasts, show=replace(contrasts.show, adjust="none", response=False), _cache={})
     estimate, se, df, _ = estimates(contrasts)
     given = sigma is not None
     if sigma is None:
-        sigma = math.sqrt(_bias_variance(means.source.fit, None))
+        sigma = math.sqrt(total_variance(means.source.fit, None))
     if not (isinstance(sigma, (int, float)) and math.isfinite(sigma) and sigma > 0):
         raise OptionError(f"sigma must be a positive number, got {sigma!r}")
     if edf is None:
@@ -56,8 +55,6 @@ def effect_size(
     d = estimate / sigma
     d_se = np.sqrt((se / sigma) ** 2 + d**2 / (2.0 * edf))
     d_df = np.minimum(df, edf)
-    from mixedmodels.inference.adjust import Family, critical_values
-
     family = Family("contrasts", len(d), np.eye(len(d)), len(d))
     critical = np.full(len(d), np.nan)
     usable = np.isfinite(d_df) | np.isinf(d_df)

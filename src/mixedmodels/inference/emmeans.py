@@ -14,12 +14,15 @@ import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.fit.wald import check_level
+from mixedmodels.formula.ast import Variable
 from mixedmodels.inference.adjust import check_adjust
 from mixedmodels.inference.back_transform import back_transform
 from mixedmodels.inference.ddf import reference_for
-from mixedmodels.inference.grid import Grid, make_grid, term_variables, unknown_variable
+from mixedmodels.inference.grid import Grid, make_grid, term_variables
+from mixedmodels.inference.grid_variables import unknown_variable
 from mixedmodels.inference.joint_tests import joint_tests
-from mixedmodels.inference.marginal_means import MarginalMeans, Show, Source, response_scale
+from mixedmodels.inference.linear_source import Show, Source, response_scale
+from mixedmodels.inference.marginal_means import MarginalMeans
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -51,7 +54,7 @@ def emmeans(
 
     A mean is ``L beta`` with ``L = sum_c w_c x_c`` over the combinations c of the variables averaged over,
     x_c rows of the fixed-effects matrix on the reference grid. A mean whose L is not in the row space of X is
-    not estimable and NaN.
+    not estimable and NaN. Families of tests count only what can be estimated.
 
     Parameters
     ----------
@@ -75,8 +78,8 @@ def emmeans(
         Of the combinations averaged over: equal; their frequencies; products of one-way frequencies; the
         frequencies of the cells themselves; equal for cells with data; or numbers.
     cov_reduce : callable, False or mapping, optional
-        What stands for a covariate: a function of its values (default: the mean), False for all its values, or
-        these by variable.
+        What stands for a covariate: a function of its values (default: the mean), False for all its values,
+        or these by variable.
     cov_keep : int or sequence of str
         Covariates with at most this many values, or named here, keep their values like factors.
     offset : float, optional
@@ -113,7 +116,7 @@ def emmeans(
     grid = make_grid(fit, at, cov_reduce, cov_keep, offset, nesting, data)
     method, names, by_names = parse_specs(specs, by, grid.names)
     means = average(fit, grid, names, by_names, weights, source)
-    show = Show(check_level(level), check_adjust(adjust), response=response_scale(type))
+    show = Show(check_level(level), check_adjust(adjust), response=response_scale(type, source))
     means = replace(means, show=show)
     if bias_adjust:
         means = means.summary(bias_adjust=True, sigma=sigma)
@@ -170,7 +173,7 @@ def emtrends(
     trends = average(fit, grid, names, by_names, weights, source)
     trends = replace(
         trends,
-        title=f"Marginal slopes of {var}" + _title_end(names, by_names),
+        title=f"Marginal slopes of {var}" + _title_end([n for n in names if n != var], by_names, " for"),
         kind="slopes",
         show=Show(check_level(level), check_adjust(adjust)),
         notes=(*trends.notes, *dict.fromkeys(notes)),
@@ -183,9 +186,10 @@ def make_source(fit: LMMFit, ddf: Any) -> Source:
     if fit.formula is None:
         raise OptionError("marginal means need a formula; this model was made from matrices")
     encoding = fit.frame.encoding
-    return Source(
-        fit, reference_for(fit, ddf), encoding.kept, encoding.null, back_transform(fit.formula.response)
-    )
+    response = fit.formula.response
+    transform = back_transform(response)
+    unknown = "" if transform is not None or isinstance(response, Variable) else str(response)
+    return Source(fit, reference_for(fit, ddf), encoding.kept, encoding.null, transform, unknown)
 
 
 # ---------------------------------------------------------------------- which means
@@ -217,7 +221,8 @@ def parse_specs(
             names = [str(name) for name in specs]
         except TypeError:
             raise OptionError(
-                f'specs must be a text such as "A", "A | B" or "pairwise ~ A", or a list of variables, got {specs!r}'
+                'specs must be a text such as "A", "A | B" or "pairwise ~ A", or a list of variables, got '
+                f"{specs!r}"
             ) from None
     if by is not None:
         by_names += [by] if isinstance(by, str) else list(by)
@@ -259,7 +264,7 @@ def average(
     L = np.zeros((count, grid.L.shape[1]))
     np.add.at(L, target, w[:, None] * grid.L)
     offset = np.bincount(target, weights=w * grid.offset, minlength=count)
-    total = np.bincount(target, weights=w, minlength=count)
+    total = np.bincount(target, weights=w, minlength=count).astype(float)
     there = np.flatnonzero(np.bincount(target, weights=occurs.astype(float), minlength=count) > 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         L, offset = L / total[:, None], offset / total
@@ -274,14 +279,14 @@ def average(
         name: grid.variables[j].column(codes) for name, j, codes in zip(chosen, place, index, strict=True)
     }
     if not labels:
-        labels["mean"] = np.array(["overall"], dtype=object)
+        labels["term"] = np.array(["overall"], dtype=object)
     averaged = [grid.names[j] for j in rest if grid.variables[j].size > 1]
     if averaged:
         how = weights if isinstance(weights, str) else "given"
         notes.append(f"averaged over {', '.join(averaged)} ({how} weights)")
     mixed = _involved(fit, names, averaged)
     if mixed:
-        notes.append(f"means may mislead: {', '.join(mixed)} in the model, averaged over")
+        notes.append(f"the model has {', '.join(mixed)}: values averaged over it may mislead")
     fixed = [f"{v.name} = {v.labels[0]}" for j, v in enumerate(grid.variables) if j in rest and v.size == 1]
     if fixed:
         notes.append(f"at {', '.join(fixed)}")
@@ -298,8 +303,8 @@ def average(
     )
 
 
-def _title_end(names: Sequence[str], by: Sequence[str]) -> str:
-    return (f" of {', '.join(names)}" if names else "") + (f" by {', '.join(by)}" if by else "")
+def _title_end(names: Sequence[str], by: Sequence[str], of: str = " of") -> str:
+    return (f"{of} {', '.join(names)}" if names else "") + (f" by {', '.join(by)}" if by else "")
 
 
 def _number(grid: Grid, place: Sequence[int]) -> tuple[np.ndarray, int]:

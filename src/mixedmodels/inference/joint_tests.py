@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import OptionError
-from mixedmodels.inference.grid import Grid, make_grid, term_variables, unknown_variable
+from mixedmodels.inference.grid import Grid, make_grid, term_variables
+from mixedmodels.inference.grid_variables import unknown_variable
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
-    from mixedmodels.inference.marginal_means import MarginalMeans, Source
+    from mixedmodels.inference.linear_source import Source
+    from mixedmodels.inference.marginal_means import MarginalMeans
 
 __all__ = ["joint_test", "joint_tests"]
 
@@ -31,8 +33,8 @@ def joint_tests(
     """F test of each term from contrasts of marginal means.
 
     The term A:B is tested by all products of differences of A and of B, averaged over the other variables;
-    covariates take their mean plus and minus one. These are type III tests that do not depend on the coding of
-    factors. Contrasts that the data cannot estimate are left out.
+    covariates take their mean plus and minus one. These are type III tests that do not depend on the coding
+    of factors. Contrasts that the data cannot estimate are left out.
 
     Parameters
     ----------
@@ -50,7 +52,8 @@ def joint_tests(
     Examples
     --------
     >>> import mixedmodels as mm
-    >>> fit = mm.lmm("angle ~ recipe + temp + (1 | recipe:replicate)", mm.load_dataset("cake", backend="dict"))
+    >>> cake = mm.load_dataset("cake", backend="dict")
+    >>> fit = mm.lmm("angle ~ recipe + temp + (1 | recipe:replicate)", cake)
     >>> fit.joint_tests(ddf="z")["term"].tolist()
     ['recipe', 'temp']
     """
@@ -64,6 +67,10 @@ def joint_tests(
             raise OptionError(f"by: {unknown_variable(fit, name, grid.names)}")
     rows: list[dict[str, Any]] = []
     notes: dict[str, None] = {}
+
+    def by_key(row: Mapping[str, Any]) -> tuple:
+        return tuple(row[name] for name in by_names)
+
     tested: list[frozenset[str]] = []
     for _, raw in term_variables(fit):
         term = [name for name in raw if name not in by_names]
@@ -82,7 +89,8 @@ def joint_tests(
                 continue
             row = {name: means.labels[name][group[0]] for name in by_names}
             rows.append({**row, "term": label, **_test_columns(test)})
-    rows.sort(key=lambda row: [str(row[name]) for name in by_names]) if by_names else None
+    places = {key: i for i, key in enumerate(dict.fromkeys(map(by_key, rows)))}
+    rows.sort(key=lambda row: places[by_key(row)])
     names = [*by_names, "term", "num_df", "den_df", "statistic", "p_value"]
     columns = {name: [row[name] for row in rows] for name in names}
     facts = [*notes, f"degrees of freedom: {source.reference.label}"]

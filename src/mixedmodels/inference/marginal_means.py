@@ -1,80 +1,19 @@
-"""A set of linear functions of the fixed effects: means, contrasts or slopes, with what can be asked of them."""
+"""Linear functions of the fixed effects - means, contrasts, slopes - and what can be asked of them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from mixedmodels.errors import OptionError
 from mixedmodels.fit.wald import check_level
-from mixedmodels.frame.rank import estimable
 from mixedmodels.inference.adjust import check_adjust
-from mixedmodels.inference.back_transform import BackTransform
+from mixedmodels.inference.linear_source import Show, Source, response_scale, side_of, total_variance
 from mixedmodels.inference.table import ResultTable
 
-if TYPE_CHECKING:
-    from mixedmodels.fit.result import LMMFit
-    from mixedmodels.inference.ddf import Reference
-
-__all__ = ["MarginalMeans", "Show", "Source"]
-
-_SIDES = {
-    "two-sided": 0, "two.sided": 0, "!=": 0, "=": 0, "two": 0, "both": 0,
-    "greater": 1, ">": 1, "right": 1, "noninferiority": 1,
-    "less": -1, "<": -1, "left": -1, "nonsuperiority": -1,
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Source:
-    """The fit that linear functions belong to.
-
-    Attributes
-    ----------
-    fit : LMMFit
-    reference : Reference
-        Covariance of the fixed effects and degrees of freedom.
-    kept : ndarray or None
-        Columns of the full X that are in the design.
-    null : ndarray or None
-        Basis of what cannot be estimated.
-    transform : BackTransform or None
-        Inverse of the response's transform.
-    """
-
-    fit: LMMFit
-    reference: Reference
-    kept: np.ndarray | None
-    null: np.ndarray | None
-    transform: BackTransform | None
-
-    def design_rows(self, L: np.ndarray) -> np.ndarray:
-        """Columns of L that belong to the fixed effects of the fit."""
-        return L if self.kept is None else L[:, self.kept]
-
-    def estimable(self, L: np.ndarray) -> np.ndarray:
-        """Which rows can be estimated."""
-        if self.null is None or not self.null.size:
-            return np.ones(L.shape[0], dtype=bool)
-        return estimable(L, self.null)
-
-
-@dataclass(frozen=True, slots=True)
-class Show:
-    """How a set of estimates is shown: level, adjustment, tests, scale."""
-
-    level: float = 0.95
-    adjust: str = "none"
-    null: float = 0.0
-    side: int = 0
-    tests: bool = False
-    response: bool = False
-    ratios: bool = True
-    variance: float | None = None
+__all__ = ["MarginalMeans"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -209,13 +148,13 @@ class MarginalMeans:
         if adjust is not None:
             changes["adjust"] = check_adjust(adjust)
         if type is not None:
-            changes["response"] = response_scale(type)
+            changes["response"] = response_scale(type, self.source)
         if bias_adjust or sigma is not None:
-            changes["variance"] = _bias_variance(self.source.fit, sigma) if bias_adjust else None
+            changes["variance"] = total_variance(self.source.fit, sigma) if bias_adjust else None
         if null is not None:
             changes["null"] = float(null)
         if side is not None:
-            changes["side"] = _side(side)
+            changes["side"] = side_of(side)
         if tests is not None:
             changes["tests"] = bool(tests)
         if ratios is not None:
@@ -287,14 +226,16 @@ class MarginalMeans:
 
     def pairs(self, reverse: bool = False, **options: Any) -> MarginalMeans:
         """All pairwise differences: ``contrast("pairwise")``."""
-        return self.contrast("pairwise", **({"reverse": True} if reverse else {}), **options)
+        if reverse:
+            options["reverse"] = True
+        return self.contrast("pairwise", **options)
 
     def regrid(self, bias_adjust: bool = False, sigma: float | None = None) -> MarginalMeans:
         """The means on the scale of the response, so that contrasts are differences there (delta method)."""
         transform = self.source.transform
         if transform is None:
             return self
-        variance = _bias_variance(self.source.fit, sigma) if bias_adjust else 0.0
+        variance = total_variance(self.source.fit, sigma) if bias_adjust else 0.0
         possible = self.estimable
         eta = np.where(possible, self.linfct @ self.source.fit.beta + self.offset, 0.0)
         value, slope = transform.at(eta, variance)
@@ -378,59 +319,3 @@ class MarginalMeans:
     def to_markdown(self) -> str:
         """The table as a Markdown pipe table."""
         return "\n\n".join(table.to_markdown() for table in self._tables())
-
-
-def response_scale(type: str) -> bool:
-    """Whether `type` asks for the scale of the response."""
-    if type in ("response", "mu", "unlink"):
-        return True
-    if type in ("link", "linear", "lp"):
-        return False
-    raise OptionError(f"type must be 'link' or 'response', got {type!r}")
-
-
-def _side(side: Any) -> int:
-    try:
-        return _SIDES[str(side).lower()]
-    except KeyError:
-        raise OptionError(f"side must be 'two-sided', 'greater' or 'less', got {side!r}") from None
-
-
-def _bias_variance(fit: LMMFit, sigma: float | None) -> float:
-    """Variance of one response around its fixed part: given, or averaged over the rows of the fit."""
-    if sigma is not None:
-        if not (isinstance(sigma, (int, float)) and math.isfinite(sigma) and sigma >= 0):
-            raise OptionError(f"sigma must be a number >= 0, got {sigma!r}")
-        return float(sigma) ** 2
-    design, total = fit.design, fit.sigma**2
-    if design.weights is not None:
-        total *= float(np.mean(1.0 / design.weights))
-    for term, factor in zip(design.terms, fit._factors, strict=True):
-        F = fit.sigma * np.array(factor)
-        moments = np.ones((1, 1)) if term.Z is None else term.Z.T @ term.Z / design.n
-        total += float(np.sum((F @ F.T) * moments))
-    return total
-
-
-def label_rows(labels: Mapping[str, np.ndarray], names: Sequence[str], rows: np.ndarray) -> list[str]:
-    """One text per row from several label columns; numbers get the name of their variable in front."""
-    parts = []
-    for name in names:
-        column = labels[name]
-        texts = [_text(column[row]) for row in rows]
-        if all(_is_number(text) for text in texts):
-            texts = [name + text for text in texts]
-        parts.append(texts)
-    return [" ".join(values) for values in zip(*parts, strict=True)] if parts else ["overall"] * len(rows)
-
-
-def _text(value: Any) -> str:
-    return f"{value:.7g}" if isinstance(value, (float, np.floating)) else str(value)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import OptionError
 from mixedmodels.inference.adjust import Family, adjust_p_values, critical_values
 from mixedmodels.inference.table import ResultTable, result_table
 
@@ -77,8 +76,8 @@ def means_table(means: MarginalMeans) -> ResultTable:
     lost = int((~means.estimable).sum())
     if lost:
         facts.append(
-            f"{lost} of {r} rows not estimable (NaN): they need coefficients that the data could not determine "
-            f"({', '.join(source.fit.dropped_columns)})"
+            f"{lost} of {r} rows not estimable (NaN): they need coefficients that the data could not "
+            f"determine ({', '.join(source.fit.dropped_columns)})"
         )
     extra = {"linfct": means.linfct, "vcov": V, "estimable": means.estimable}
     return result_table(means.title, columns, (*notes, *facts), source.fit._native, extra)
@@ -95,15 +94,7 @@ def _to_response(
     """Estimates, errors and limits on the scale of the response, and what to say about it."""
     transform, show = means.source.transform, means.show
     if transform is None:
-        response = means.source.fit.formula.response
-        from mixedmodels.formula.ast import Variable
-
-        if isinstance(response, Variable) or any("delta method" in note for note in means.notes):
-            return estimate, se, low, high, labels, []
-        raise OptionError(
-            f'type="response": no inverse of the response {response} is known; use type="link" and transform '
-            "the estimates"
-        )
+        return estimate, se, low, high, labels, []
     if means.kind == "means":
         variance = show.variance or 0.0
         value, slope = transform.at(estimate, variance)

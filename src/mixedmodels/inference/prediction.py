@@ -229,9 +229,8 @@ class _Answer:
         self.fit, self.selection, self.left_out, self.whole = fit, selection, left_out, whole
         self.quantile: Any = quantile
         self.factors = [np.array(factor) for factor in fit._factors]
-        self.note = (
-            "standard errors: joint error of fixed and random effects; variance parameters as estimated"
-        )
+        what = "joint error of fixed and random effects" if selection else "error of the fixed effects"
+        self.note = f"standard errors: {what}, variance parameters as estimated"
         reference = None if quantile is None else quantile.reference
         if reference is not None:
             self.note += f"; t quantiles, {reference.label}"

@@ -12,7 +12,7 @@ from mixedmodels.formula import parse, variables
 from mixedmodels.formula.ast import Expression, Variable
 from mixedmodels.frame.derivatives import column_derivatives, expression_derivative
 from mixedmodels.frame.values import FactorColumn
-from mixedmodels.inference.grid import unknown_variable
+from mixedmodels.inference.grid_variables import unknown_variable
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit

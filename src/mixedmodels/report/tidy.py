@@ -28,7 +28,6 @@ _COLUMNS = (
     "conf_low",
     "conf_high",
 )
-_CONF_METHODS = ("wald", "profile", "bootstrap")
 _EAGER = ("pandas", "polars", "pyarrow", "modin", "cudf")
 
 
@@ -102,26 +101,18 @@ def tidy_columns(
     conf_int: bool = False,
     level: float = 0.95,
     ddf: str | float = "auto",
-    conf_method: str = "wald",
 ) -> dict[str, list[Any]]:
     """Columns effect, group, term, estimate, std_error, statistic, df, p_value, conf_low, conf_high.
 
     Fixed effects carry t statistics with the degrees of freedom of `ddf`. ``ran_pars`` are
     standard deviations ``sd__x`` and correlations ``cor__x.z``; ``ran_vals`` the conditional modes with their
-    conditional standard deviations, term ``level.name``; ``ran_coefs`` coefficients per level.
+    conditional standard deviations, term ``level.name``; ``ran_coefs`` coefficients per level with the
+    standard deviation of the error of beta plus b.
     """
     from mixedmodels.fit.wald import normal_quantile
 
     rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     quantile = normal_quantile(level)
-    if conf_method not in _CONF_METHODS:
-        raise OptionError(f"conf_method={conf_method!r} is unknown; available: {', '.join(_CONF_METHODS)}")
-    limits: dict[str, tuple[float, float]] = {}
-    if conf_int and conf_method != "wald":
-        table = fit.confint(conf_method, level)
-        for found in table.rows():
-            name = found["term"] if not found.get("group") else f"{found['group']}.{found['term']}"
-            limits[name] = (found["conf_low"], found["conf_high"])
 
     def add(
         effect: str,
@@ -135,9 +126,6 @@ def tidy_columns(
         for column, cell in zip(rows.values(), cells, strict=True):
             column.append(cell)
 
-    def limits_of(term: str, group: str | None = None) -> tuple[float, float]:
-        return limits.get(term if group is None else f"{group}.{term}", (math.nan, math.nan))
-
     for effect in _effects(effects):
         if effect == "fixed":
             from mixedmodels.inference.coefficients import coefficient_values
@@ -147,26 +135,20 @@ def tidy_columns(
             columns = (tests.std_error, tests.statistic, tests.df, tests.p_value)
             numbers = zip(*columns, strict=True)
             for term, estimate, test in zip(fit.design.x_names, fit.beta.tolist(), numbers, strict=True):
-                within = limits_of(term)
-                if conf_int and conf_method == "wald":
-                    half = t_quantile(level, test[2]) * test[0]
-                    within = (estimate - half, estimate + half)
-                add(effect, None, term, estimate, test, within)
+                half = t_quantile(level, test[2]) * test[0] if conf_int else math.nan
+                add(effect, None, term, estimate, test, (estimate - half, estimate + half))
         elif effect == "ran_pars":
             for part in fit.varcorr.terms:
                 for name, sd in zip(part.names, part.sds, strict=True):
-                    term = f"sd__{name}"
-                    add(effect, part.group, term, sd, within=limits_of(term, part.group))
+                    add(effect, part.group, f"sd__{name}", sd)
                 for i, row in enumerate(part.correlations()):
                     for j, value in enumerate(row):
-                        term = f"cor__{part.names[j]}.{part.names[i]}"
-                        add(effect, part.group, term, value, within=limits_of(term, part.group))
-            term = "sd__Observation"
-            add(effect, "Residual", term, fit.sigma, within=limits_of(term, "Residual"))
+                        add(effect, part.group, f"cor__{part.names[j]}.{part.names[i]}", value)
+            add(effect, "Residual", "sd__Observation", fit.sigma)
         elif effect == "ran_vals":
             _add_levels(rows, effect, fit.ranef_columns(condvar=True), quantile if conf_int else None)
         else:
-            _add_levels(rows, effect, fit.coef_columns(), None)
+            _add_levels(rows, effect, fit.coef_columns(condvar=True), quantile if conf_int else None)
     if not conf_int:
         del rows["conf_low"], rows["conf_high"]
     return rows

@@ -20,6 +20,7 @@ import numpy as np
 
 from mixedmodels.errors import SolverError
 from mixedmodels.solver.base import Directions, FixedProducts, PredictorRows
+from mixedmodels.solver.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design
@@ -122,6 +123,7 @@ class InferenceProducts:
         return HDH, _inner(images, KDH).reshape(r, p, r, p).transpose(0, 2, 1, 3)
 
     # ------------------------------------------------------------------ contract
+    @one_blas_thread()
     def trace_products(
         self, factors: Sequence[np.ndarray], directions: Directions, reml: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -130,21 +132,61 @@ class InferenceProducts:
         K is ``Z'V^{-1}Z`` (ML) or ``Z'PZ`` (REML).
         """
         lam, dS = self._lam(factors), self._dS(directions)
-        evaluator = self._working_evaluator(reml)
         try:
-            traces = dS @ evaluator.components_at(lam, None, 1)["T"].reshape(-1)
-            products = self._trace_ml(evaluator, lam, dS)
-            if reml and self.p:
-                HDH, HDKDH = self._products(evaluator, lam, dS, True)
-                assert HDKDH is not None
-                Ri = np.linalg.inv(self._root(evaluator, lam))
-                inside = Ri.T @ HDH @ Ri
-                twice = np.einsum("ijab,ba->ij", HDKDH, Ri @ Ri.T)
-                products = products - twice - twice.T + np.einsum("iab,jba->ij", inside, inside)
+            return self._trace_products(self._working_evaluator(reml), lam, dS, reml)
         except FloatingPointError as error:
             raise not_definite() from error
-        return 0.5 * (products + products.T), traces
 
+    def _trace_products(
+        self, evaluator: Any, lam: np.ndarray, dS: np.ndarray, reml: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`trace_products` in internal coordinates."""
+        traces = dS @ evaluator.components_at(lam, None, 1)["T"].reshape(-1)
+        return self._projected_traces(evaluator, lam, dS, reml)[0], traces
+
+    def _projected_traces(
+        self, evaluator: Any, lam: np.ndarray, dS: np.ndarray, reml: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """``tr(K D_i K D_j)`` and, for REML, ``H'D_iH``."""
+        products = self._trace_ml(evaluator, lam, dS)
+        if not (reml and self.p):
+            return products, None
+        HDH, HDKDH = self._products(evaluator, lam, dS, True)
+        assert HDKDH is not None
+        Ri = np.linalg.inv(self._root(evaluator, lam))
+        inside = Ri.T @ HDH @ Ri
+        twice = np.einsum("ijab,ba->ij", HDKDH, Ri @ Ri.T)
+        products = products - twice - twice.T + np.einsum("iab,jba->ij", inside, inside)
+        return 0.5 * (products + products.T), HDH
+
+    @one_blas_thread()
+    def information_products(
+        self, evaluator: Any, lam: np.ndarray, dS: np.ndarray, changes: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """``tr(K D_i K D_j)`` at the evaluator's last point and, if asked for, ``H'D_iH``, internally.
+
+        What is missing from `Evaluator.information_parts` for the observed information.
+        """
+        products, HDH = self._projected_traces(evaluator, lam, dS, evaluator.reml)
+        if changes and HDH is None:
+            HDH = self._products(evaluator, lam, dS, False)[0]
+        return products, HDH
+
+    @one_blas_thread()
+    def changes_only(self, evaluator: Any, lam: np.ndarray, dS: np.ndarray) -> np.ndarray:
+        """``H'D_iH``, shape (r, p, p), in internal coordinates."""
+        return self._products(evaluator, lam, dS, False)[0]
+
+    def fixed_changes(
+        self, evaluator: Any, lam: np.ndarray, HDH: np.ndarray, theta_map_inverse: np.ndarray
+    ) -> FixedProducts:
+        """`FixedProducts` in theta from ``H'D_iH`` in internal coordinates."""
+        Ti = self._T_X_inverse
+        root = self._root(evaluator, lam).dot(Ti)
+        HDH = Ti.T @ HDH @ Ti
+        return FixedProducts(root.T.dot(root), np.tensordot(theta_map_inverse.T, HDH, 1))
+
+    @one_blas_thread()
     def fixed_products(
         self, factors: Sequence[np.ndarray], directions: Directions, second: bool = True
     ) -> FixedProducts:
@@ -170,6 +212,7 @@ class InferenceProducts:
         except FloatingPointError as error:
             raise not_definite() from error
 
+    @one_blas_thread()
     def fixed_random_covariance(self, factors: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """``Cov(b^ - b, beta^) / sigma^2`` per term, shape (m, k, p)."""
         _, _, F, half = self._predictions(factors)
@@ -180,6 +223,7 @@ class InferenceProducts:
             out.append(block if T is None else T @ block)
         return tuple(out)
 
+    @one_blas_thread()
     def random_covariance(self, factors: Sequence[np.ndarray], term: int) -> np.ndarray:
         """Diagonal blocks of ``Var(b^ - b) / sigma^2`` of a term, shape (m, k, k), beta's share included."""
         evaluator, lam, F, half = self._predictions(factors)
@@ -189,6 +233,7 @@ class InferenceProducts:
         T = self.standardised.T[term]
         return blocks if T is None else T @ blocks @ T.T
 
+    @one_blas_thread()
     def predictor_variance(
         self, factors: Sequence[np.ndarray], X: np.ndarray, rows: PredictorRows
     ) -> np.ndarray:

@@ -1,0 +1,140 @@
+"""Likelihood-ratio tests published with the Ruby gem mixed_models, and its defects that are not repeated.
+
+Data that are not in this repository are read from the folder named by ``MIXEDMODELS_SHARED``; without it
+those tests are skipped.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mixedmodels as mm
+
+SHARED = os.environ.get("MIXEDMODELS_SHARED")
+needs_shared = pytest.mark.skipif(SHARED is None, reason="needs the folder named by MIXEDMODELS_SHARED")
+
+ALIEN = ("alien_species.csv", "Aggression ~ Age + Species + (Age | Location)")
+SLOPES = ("nested_effects_with_slope_data.csv", "y ~ x + (1 | a) + (x | a:b)")
+CROSSED = ("crossed_effects_data.csv", "y ~ x + (x | g) + (x | h)")
+NUMBERS = ("numeric_x_numeric_interaction.csv", "y ~ a + b + a:b + (0 + a:b | gr)")
+NUMBER_AND_FACTOR = ("numeric_x_categorical_interaction.csv", "y ~ num * cat + (0 + num:cat | gr)")
+CATEGORICAL = ("categorical_data.csv", "y ~ x + (x | g)")
+
+
+@functools.cache
+def ruby(file, formula, reml=False):
+    return mm.lmm(formula, pd.read_csv(Path(SHARED, "cases", "ruby", file)), reml=reml)
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("model", "term", "statistic", "df", "p_value"),
+    [
+        (ALIEN, "Age", (0.703, 6e-4), 1, 0.4018),
+        (CROSSED, "x", (3.8852, 6e-4), 1, 0.04871),
+        (("categorical_data.csv", "y ~ x + (0 + x | g)"), "x", (10.27, 6e-3), 2, 0.005888),
+        (SLOPES, "x", (12.327, 6e-4), 1, 0.0004464),
+        (NUMBERS, "a:b", (7.2984, 6e-5), 1, 0.006902),
+        (NUMBER_AND_FACTOR, "num:cat", (2.6608, 6e-4), 2, 0.2644),
+    ],
+)
+def test_a_fixed_term_left_out(model, term, statistic, df, p_value):
+    fit = ruby(*model)
+    row = fit.test_fixed(term, "lrt").rows()[0]
+    assert row["statistic"] == pytest.approx(statistic[0], abs=statistic[1])
+    assert row["df"] == df
+    assert row["p_value"] == pytest.approx(p_value, rel=2e-3)
+    if term in fit.drop1(test="none")["term"]:
+        assert fit.drop1(test="lrt").row(term)["p_value"] == row["p_value"]
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("model", "term", "statistic", "df", "p_value"),
+    [
+        (ALIEN, "Age in (Age | Location)", (426.29, 6e-3), 2, 2.69e-93),
+        (ALIEN, "(Intercept) in (Age | Location)", (694.7297958, 2e-5), 2, 1.384655e-151),
+        (CATEGORICAL, "x in (x | g)", (14.982, 6e-4), 5, 0.01044),
+        (CROSSED, "x in (x | g)", (113.37, 6e-3), 2, 2.4e-25),
+        (SLOPES, "x in (x | a:b)", (317.05, 6e-3), 2, 1.42e-69),
+    ],
+)
+def test_a_random_effect_left_out(model, term, statistic, df, p_value):
+    row = ruby(*model).test_random(term).rows()[1]
+    assert row["statistic"] == pytest.approx(statistic[0], abs=statistic[1])
+    assert row["df"] == df
+    assert row["p_value"] == pytest.approx(p_value, rel=2e-2)
+
+
+@needs_shared
+def test_the_p_values_of_alien_species_to_all_their_digits():
+    full = ruby(*ALIEN)
+    intercept = full.test_random("(Intercept) in (Age | Location)")
+    assert intercept["p_value"][1] == pytest.approx(1.384655e-151, rel=2e-5)
+    small = ruby(ALIEN[0], "Aggression ~ Species + (1 | Location)")
+    table = mm.compare(small, full)
+    assert table["statistic"][1] == pytest.approx(454.3606637, abs=1e-5)
+    assert table["df"][1] == 3
+    assert table["p_value"][1] == pytest.approx(3.693825e-98, rel=2e-5)
+    reml = ruby(*ALIEN, reml=True)
+    assert reml.test_fixed("Age", ddf="z")["p_value"][0] == pytest.approx(0.4673875, rel=1e-4)
+
+
+@needs_shared
+def test_the_last_random_term_is_compared_with_least_squares():
+    # the gem raised an error here
+    fit = ruby("nested_effects_data.csv", "y ~ 1 + (1 | a:b)")
+    row = fit.test_random().row("(1 | a:b)")
+    y = fit.design.y
+    n = len(y)
+    assert row["loglik"] == pytest.approx(-0.5 * n * (1 + math.log(2 * math.pi * y.var())), rel=1e-12)
+    assert row["df"] == 1 and row["statistic"] > 0
+
+
+# --- defects of the gem ------------------------------------------------------
+
+
+@needs_shared
+def test_defect_1_a_term_of_one_variance_has_one_degree_of_freedom():
+    fit = ruby(SLOPES[0], "y ~ x + (1 | a) + (1 | a:b)")
+    row = fit.test_random("(1 | a:b)").rows()[1]
+    assert row["statistic"] == pytest.approx(10.5725, abs=6e-5)
+    assert row["df"] == 1
+    assert row["p_value"] == pytest.approx(0.0011478, rel=1e-3)  # the gem: 0.00506, with 2 degrees of freedom
+
+
+def test_defect_1_parameters_of_several_terms_are_counted_once():
+    data = mm.load_dataset("Pastes", "dict")
+    fit = mm.lmm("strength ~ 1 + (1 | batch) + (1 | batch:cask)", data, reml=False)
+    assert fit.df_model == 4  # intercept, two variances, residual
+    assert fit.aic == pytest.approx(fit.criterion + 8, rel=1e-12)
+    assert fit.bic == pytest.approx(fit.criterion + 4 * math.log(60), rel=1e-12)
+    sleep = mm.load_dataset("sleepstudy", "pandas").assign(day=lambda d: d["Days"].astype(str))
+    two = mm.lmm("Reaction ~ Days + (Days | Subject) + (1 | day)", sleep)
+    assert two.df_model == 2 + 3 + 1 + 1
+    assert two.test_random()["df"].tolist()[1:] == [2, 3, 1]
+
+
+def test_defect_3_every_residual_is_squared(fit):
+    residuals = fit.residuals()
+    assert abs(residuals[0]) > 1  # unsquared it would change the sum
+    squares = float(fit._solution.pwrss) - sum(float((u**2).sum()) for u in fit._solution.u)
+    assert residuals @ residuals == pytest.approx(squares, rel=1e-9)
+
+
+def test_defect_5_singular_fits_are_simulated_and_tested_by_bootstrap():
+    fit = mm.lmm("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff2", "dict"), reml=False)
+    assert fit.is_singular
+    assert np.isfinite(fit.simulate(5, seed=1)).all()
+    sleep = mm.load_dataset("sleepstudy", "pandas").assign(const=lambda d: d["Days"] % 2)
+    singular = mm.lmm("Reaction ~ Days + const + (Days | Subject) + (1 | const)", sleep, reml=False)
+    assert singular.is_singular
+    table = singular.test_fixed("const", "bootstrap", n=40, seed=1)
+    assert 0 < table["p_value"][0] <= 1 and np.isfinite(table.extra["draws"]).all()

@@ -1,0 +1,112 @@
+"""Other packages take a fit: maketables by its plug-in format, marginaleffects by an adapter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import mixedmodels as mm
+
+
+@pytest.fixture(scope="module")
+def machines():
+    return mm.lmm("score ~ Machine + (Machine | Worker)", mm.load_dataset("Machines", backend="pandas"))
+
+
+# ------------------------------------------------------------------ maketables
+
+
+def test_maketables_takes_fits(fit):
+    maketables = pytest.importorskip("maketables")
+    other = fit.update(". ~ . - (Days | Subject) + (1 | Subject)")
+    table = maketables.ETable([fit, other])
+    text = table.make(type="tex")
+    for shown in ("Days", "10.467", "SD Days", "Reaction", "Log-likelihood", "REML"):
+        assert shown in text, shown
+
+
+def test_maketables_protocol_values(fit):
+    pytest.importorskip("maketables")
+    from maketables import get_extractor
+
+    extractor = get_extractor(fit)
+    table = extractor.coef_table(fit)
+    assert list(table.index) == ["(Intercept)", "Days"]
+    np.testing.assert_allclose(table["b"], fit.beta)
+    np.testing.assert_allclose(table["se"], list(fit.se.values()), rtol=1e-12)
+    # Satterthwaite: 17 degrees of freedom each, p of lmerTest
+    np.testing.assert_allclose(table["df"], 17.0, rtol=1e-4)
+    np.testing.assert_allclose(table["p"], [1.17e-17, 3.26e-06], rtol=5e-3)
+    half = 2.1098155778331806 * table["se"]
+    np.testing.assert_allclose(table["ci95u"] - table["b"], half, rtol=1e-5)
+    assert extractor.depvar(fit) == "Reaction"
+    assert extractor.stat(fit, "N") == 180
+    assert extractor.stat(fit, "ll") == fit.loglik
+    assert extractor.stat(fit, "sd__Subject__Days") == pytest.approx(5.922, abs=1e-3)
+    assert extractor.stat(fit, "cor__Subject__(Intercept)__Days") == pytest.approx(0.0656, abs=1e-3)
+    assert extractor.stat(fit, "n__Subject") == 18
+    assert extractor.stat(fit, "r2_nonsense") is None
+    assert set(extractor.default_stat_keys(fit)) <= set(extractor.stat_labels(fit))
+    assert extractor.vcov_info(fit)["vcov_type"] == "Satterthwaite"
+    assert extractor.fixef_string(fit) is None
+
+
+# ------------------------------------------------------------------ marginaleffects
+
+
+def column(result, name):
+    return np.asarray(result[name].to_numpy() if hasattr(result[name], "to_numpy") else result[name])
+
+
+def test_slopes_are_the_coefficients(fit):
+    me = pytest.importorskip("marginaleffects")
+    slopes = me.avg_slopes(mm.adapters.marginaleffects(fit), variables="Days")
+    np.testing.assert_allclose(column(slopes, "estimate"), fit.fixef["Days"], rtol=1e-6)
+    np.testing.assert_allclose(column(slopes, "std_error"), fit.se["Days"], rtol=1e-4)
+
+
+def test_predictions_are_those_of_the_fit(fit):
+    me = pytest.importorskip("marginaleffects")
+    from marginaleffects.datagrid import datagrid
+
+    model = mm.adapters.marginaleffects(fit)
+    grid = datagrid(model, Days=[0, 4, 9])
+    out = me.predictions(model, newdata=grid)
+    own = fit.predict({"Days": [0, 4, 9]}, "population", se=True)
+    np.testing.assert_allclose(column(out, "estimate"), own["predicted"], rtol=1e-10)
+    np.testing.assert_allclose(column(out, "std_error"), own["std_error"], rtol=1e-4)
+    conditional = me.predictions(mm.adapters.marginaleffects(fit, re_form=None))
+    np.testing.assert_allclose(column(conditional, "estimate"), fit.fitted(), rtol=1e-10)
+
+
+def test_means_of_a_factor_and_hypotheses(machines):
+    me = pytest.importorskip("marginaleffects")
+    model = mm.adapters.marginaleffects(machines)
+    means = me.avg_predictions(model, by="Machine")
+    own = machines.predict({"Machine": ["A", "B", "C"]}, "population", se=True)
+    np.testing.assert_allclose(column(means, "estimate"), own["predicted"], rtol=1e-8)
+    np.testing.assert_allclose(column(means, "std_error"), own["std_error"], rtol=1e-4)
+    wide = me.avg_predictions(model, by="Machine", vcov=4.0 * machines.vcov)
+    np.testing.assert_allclose(column(wide, "std_error"), 2.0 * own["std_error"], rtol=1e-4)
+    test = me.hypotheses(model, "b1 - b2 = 0")
+    L = np.array([0.0, 1.0, -1.0])
+    np.testing.assert_allclose(column(test, "std_error"), np.sqrt(L @ machines.vcov @ L), rtol=1e-4)
+
+
+def test_comparisons_of_a_factor(machines):
+    me = pytest.importorskip("marginaleffects")
+    polars = pytest.importorskip("polars")
+    if int(polars.__version__.split(".")[0]) >= 2 and not hasattr(polars.Series.cat, "get_categories"):
+        pytest.skip("marginaleffects 0.6 compares factors through a method that polars 2 no longer has")
+    out = me.avg_comparisons(mm.adapters.marginaleffects(machines), variables="Machine")
+    np.testing.assert_allclose(column(out, "estimate"), machines.beta[1:], rtol=1e-8)
+    np.testing.assert_allclose(column(out, "std_error"), list(machines.se.values())[1:], rtol=1e-4)
+
+
+def test_a_model_that_cannot_be_adapted(fit):
+    with pytest.raises(mm.DataError, match="pass data="):
+        mm.adapters.marginaleffects(fit.refit(fit.response() + 1.0))
+    term = mm.RandomTerm("g", (), fit.design.terms[0].codes, None, None, "us")
+    matrices = mm.LinearMixedModel.from_matrices(fit.response(), np.ones((180, 1)), [term]).fit()
+    with pytest.raises(mm.OptionError, match="matrices"):
+        mm.adapters.marginaleffects(matrices)

@@ -12,7 +12,6 @@ from mixedmodels.inference.hypotheses import echelon_mixing
 from mixedmodels.inference.tails import f_tail
 from mixedmodels.inference.variances import (
     check_structures,
-    fixed_products,
     parameter_covariance,
     vcov_derivatives,
 )
@@ -121,12 +120,7 @@ def automatic(fit: LMMFit) -> Any:
 def _parts(fit: LMMFit, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Derivatives of Phi, (r + 1, p, p), and the covariance of their parameters."""
     objective = fit.objective
-    both = getattr(objective, "information_and_changes", None)
-    if both is None:
-        information = objective.joint_information(fit.theta, kind)
-        products = fixed_products(fit, objective.directions(fit.theta), second=False)
-    else:
-        information, products = both(fit.theta, kind)
+    information, products = objective.information_and_changes(fit.theta, kind)
     A, _ = parameter_covariance(information)
     J = vcov_derivatives(fit.vcov, products.HDH, fit.sigma**2, objective.sigma_fixed is None)
     return J, A

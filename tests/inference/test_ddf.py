@@ -293,3 +293,36 @@ def test_mistakes_are_named():
         ml.coefficients(level=2)
     with pytest.raises(mm.OptionError, match="one per fixed effect"):
         reference_for(ml, "satterthwaite").df(np.ones((1, 3)))
+
+
+def test_published_figures_of_sas():
+    """SAS PROC MIXED (MixedModelsSmallSample.jl keeps its output, MIT licence).
+
+    For independent slopes SAS gives 18.1562 both for Satterthwaite and for Kenward-Roger, because it takes
+    the covariance of the variances from the observed Hessian in both; pbkrtest takes the expected
+    information, as Kenward & Roger (1997) do and as we do.
+    """
+    data = mm.load_dataset("sleepstudy", backend="pandas")
+    both = mm.lmm("Reaction ~ Days + (Days | Subject)", data)
+    for method in ("satterthwaite", "kr"):
+        table = both.coefficients(method)
+        assert table["std_error"] == pytest.approx([6.82455653206923, 1.54578889629476], rel=1e-6)
+        assert table["df"] == pytest.approx([17.0, 17.0], rel=1e-6)
+        assert table["statistic"] == pytest.approx([36.8383064404417, 6.77148476398423], rel=1e-6)
+    apart = mm.lmm("Reaction ~ Days + (Days || Subject)", data)
+    assert apart.coefficients()["df"] == pytest.approx([18.1562, 18.1562], rel=1e-5)
+    assert apart.coefficients()["std_error"] == pytest.approx([6.88538113552491, 1.55956592087407], rel=1e-6)
+    assert apart.coefficients("kr")["df"] == pytest.approx([18.18747, 18.18747], rel=1e-6)
+
+
+def test_the_covariance_as_a_function_has_the_normal_distribution_only():
+    data = mm.load_dataset("Dyestuff", backend="pandas")
+    fit = mm.lmm("Yield ~ 1 + (1 | Batch)", data)
+    from types import SimpleNamespace
+
+    from mixedmodels.inference.satterthwaite import Satterthwaite, automatic
+
+    other = SimpleNamespace(objective=SimpleNamespace(), vcov=fit.vcov, beta=fit.beta, design=fit.design)
+    assert automatic(other).name == "z" and "normal" in automatic(other).notes[0]
+    with pytest.raises(mm.MixedModelsError, match=r"function of theta.*residual"):
+        Satterthwaite(other)

@@ -125,7 +125,7 @@ def test_markdown(fit):
     assert "| Days | 10.467 | 1.546 | 17.00 | 6.771 | 3.264e-06 |" in markdown
     for block in markdown.split("\n\n"):
         rows = [line for line in block.splitlines() if line.startswith("|")]
-        assert len({line.count("|") for line in rows}) <= 1
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in rows}) <= 1
 
 
 def test_to_frame_holds_numbers(fit):
@@ -148,7 +148,7 @@ def test_correlation_is_shown_on_request(fit):
         r"^\(Intercept\) +33\.12222 +1\.73683 +42\.00 +19\.070 +<2e-16$", str(cake), re.MULTILINE
     )
     assert re.search(
-        r"^temperature\.L +6\.43033 +1\.16822 +210\.00 +5\.504 +1\.08e-07$", str(cake), re.MULTILINE
+        r"^temperature\.L +6\.43033 +1\.16822 +210\.00 +5\.504 +1\.074e-07$", str(cake), re.MULTILINE
     )
 
 

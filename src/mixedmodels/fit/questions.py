@@ -44,7 +44,15 @@ class Questions:
         return anova(self, type, ddf)
 
     def coefficients(self, ddf: str | float = "satterthwaite", level: float = 0.95) -> ResultTable:
-        """The fixed effects with standard errors, degrees of freedom, t tests and confidence intervals."""
+        """The fixed effects with standard errors, degrees of freedom, t tests and confidence intervals.
+
+        Parameters
+        ----------
+        ddf : str or float
+            ``"satterthwaite"``, ``"kr"``, ``"containment"``, ``"residual"``, ``"z"``, a number or ``"auto"``.
+        level : float
+            Confidence level.
+        """
         from mixedmodels.inference.coefficients import coefficients
 
         return coefficients(self, ddf, level)
@@ -66,6 +74,12 @@ class Questions:
         from mixedmodels.inference.contests import test_hypothesis
 
         return test_hypothesis(self, L, rhs, ddf, joint)
+
+    def small_sample(self) -> ResultTable:
+        """Standard errors of fixed and random effects corrected for having estimated the variances."""
+        from mixedmodels.inference.small_sample import small_sample
+
+        return small_sample(self)
 
     def drop1(self, scope: Any = None, test: str = "f", ddf: str | float = "satterthwaite") -> ResultTable:
         """Each droppable term of the fixed part left out in turn.

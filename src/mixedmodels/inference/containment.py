@@ -112,11 +112,11 @@ def _random_effects(fit: LMMFit) -> tuple[list[tuple[np.ndarray, np.ndarray, int
     for term, part, place in zip(design.terms, encoding.bars, encoding.bar_groups, strict=True):
         group = encoding.groups[place]
         names = frozenset(str(expression) for expression in group.expressions)
-        starts = [int(part.intercept), *part.stops[:-1]]
+        starts = [int(part.intercept), *part.stops][: len(part.stops)]
         pieces: list[tuple[slice, frozenset[str]]] = []
         if part.intercept:
             pieces.append((slice(0, 1), names))
-        for members, a, b in zip(part.terms, starts[: len(part.terms)], part.stops, strict=True):
+        for members, a, b in zip(part.terms, starts, part.stops, strict=True):
             pieces.append((slice(a, b), names | _labels(encoding, members)))
         Z = np.ones((design.n, 1)) if term.Z is None else np.asarray(term.Z)
         for columns, holder in pieces:

@@ -158,8 +158,9 @@ def _estimable(
 
 
 def _position(name: Any, names: Sequence[str]) -> int:
-    if name in names:
-        return list(names).index(name)
+    for spelling in (name, f"`{name}`"):
+        if spelling in names:
+            return list(names).index(spelling)
     raise OptionError(f"{name!r} is not a coefficient of the model; these are {', '.join(names)}")
 
 
@@ -268,16 +269,18 @@ class _Reader:
         if head == "-":
             self.at += 1
             return -self._atom()
-        if head == "`":
-            end = self.text.find("`", self.at + 1)
-            name = self.text[self.at + 1 : end]
-            out[_position(name, self.names)] = 1.0
-            self.at = end + 1
-            return out
         found = self._name()
         if found:
             out[self.names.index(found)] = 1.0
             self.at += len(found)
+            return out
+        if head == "`":
+            end = self.text.find("`", self.at + 1)
+            if end < 0:
+                raise self._error("a quoted name is not closed")
+            name = self.text[self.at + 1 : end]
+            out[_position(name, self.names)] = 1.0
+            self.at = end + 1
             return out
         number = _NUMBER.match(self.text, self.at)
         if number and not self._word_goes_on(number.end(), self.text[number.end() - 1]):

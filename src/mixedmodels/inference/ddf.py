@@ -143,12 +143,15 @@ class ConstantDF:
 
     @property
     def vcov(self) -> np.ndarray:
+        """Covariance of beta, as of the fit."""
         return self._fit.vcov
 
     def df(self, L: np.ndarray) -> np.ndarray:
+        """The same number for each row of L."""
         return np.full(len(rows_of(L, self._fit.design.p)), self._df)
 
     def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None, as_given: bool = False) -> FTest:
+        """F test of all rows of L together."""
         rows, values = row_basis(rows_of(L, self._fit.design.p), rhs, self.vcov)
         F, rank = f_statistic(rows, self._fit.beta, self.vcov, values)
         if rank == 0:

@@ -142,7 +142,7 @@ def marginal_hypotheses(encoding: Encoding) -> dict[str, np.ndarray]:
         containing = _zero_outside(G, above)
         if len(containing):
             involved = _row_basis(involved - (involved @ containing.T) @ containing)
-        out[label] = echelon_mixing((involved @ treatment)[:, kept]) @ (involved @ M)[:, kept]
+        out[label] = echelon_mixing(involved @ treatment) @ (involved @ M)[:, kept]
     return out
 
 
@@ -151,7 +151,7 @@ def _without_dropped_terms(encoding: Encoding) -> Encoding:
     fixed, kept = encoding.fixed, encoding.kept
     if kept is None or encoding.null is None:
         return encoding
-    starts = [int(fixed.intercept), *fixed.stops[:-1]]
+    starts = [int(fixed.intercept), *fixed.stops][: len(fixed.stops)]
     inside = np.zeros(len(fixed.names), dtype=bool)
     inside[kept] = True
     alive = [bool(inside[a:b].any()) for a, b in zip(starts, fixed.stops, strict=True)]
@@ -253,7 +253,7 @@ class _Cells(NamedTuple):
 def _cells(encoding: Encoding) -> list[_Cells]:
     fixed, variables = encoding.fixed, encoding.variables
     full = len(fixed.names)
-    starts = [int(fixed.intercept), *fixed.stops[:-1]]
+    starts = [int(fixed.intercept), *fixed.stops][: len(fixed.stops)]
     slices = [slice(a, b) for a, b in zip(starts, fixed.stops, strict=True)]
     out: list[_Cells] = []
     constant = np.zeros((full, 1))

@@ -12,7 +12,6 @@ from mixedmodels.inference.hypotheses import echelon_mixing
 from mixedmodels.inference.tails import f_tail
 from mixedmodels.inference.variances import (
     check_structures,
-    fixed_products,
     parameter_covariance,
     vcov_derivatives,
 )
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Satterthwaite", "automatic", "f_denominator", "row_df"]
 
 # Up to this many random effects the exact Hessian of crossed factors takes a few milliseconds.
-_CHEAP = 400
+_CHEAP = 700
 
 
 class Satterthwaite:
@@ -121,8 +120,8 @@ def automatic(fit: LMMFit) -> Any:
 def _parts(fit: LMMFit, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Derivatives of Phi, (r + 1, p, p), and the covariance of their parameters."""
     objective = fit.objective
-    A, _ = parameter_covariance(objective.joint_information(fit.theta, kind))
-    products = fixed_products(fit, objective.directions(fit.theta), second=False)
+    information, products = objective.information_and_changes(fit.theta, kind)
+    A, _ = parameter_covariance(information)
     J = vcov_derivatives(fit.vcov, products.HDH, fit.sigma**2, objective.sigma_fixed is None)
     return J, A
 

@@ -47,7 +47,14 @@ def parameter_covariance(information: np.ndarray) -> tuple[np.ndarray, int]:
     if not (diagonal > 0.0).all():
         diagonal = np.where(diagonal > 0.0, diagonal, 1.0)
     scale = 1.0 / np.sqrt(diagonal)
-    values, vectors = np.linalg.eigh(information * scale * scale[:, None])
+    scaled = information * scale * scale[:, None]
+    try:
+        pivots = np.linalg.cholesky(scaled).diagonal()
+    except np.linalg.LinAlgError:
+        pivots = np.zeros(1)
+    if pivots.min(initial=1.0) > 1e-2:  # far from singular
+        return 2.0 * np.linalg.inv(scaled) * scale * scale[:, None], 0
+    values, vectors = np.linalg.eigh(scaled)
     kept = values > _IDENTIFIED * max(values[-1], 1.0) if len(values) else values > 0.0
     half = (vectors[:, kept] * np.sqrt(2.0 / values[kept])) * scale[:, None]
     return half @ half.T, int(len(values) - kept.sum())

@@ -36,6 +36,7 @@ from mixedmodels.objective.held import HeldPoint
 from mixedmodels.objective.parameters import lower_factor
 from mixedmodels.solver.base import Breakdown
 from mixedmodels.solver.compiled import CompiledSolver
+from mixedmodels.solver.grouped import GroupedSolver
 
 __all__ = ["HeldVariance"]
 
@@ -182,7 +183,7 @@ class HeldVariance:
         self._evaluator: Any = None
         if isinstance(solver, CompiledSolver):
             self._dS, self._evaluator = solver._dS(self._directions), solver._working_evaluator(reml)
-        self._exact = hasattr(self._evaluator, "trace_products")
+        self._exact = isinstance(solver, GroupedSolver)  # elsewhere the trace costs more than secants
 
     # ------------------------------------------------------------------ coordinates
     def _factors(self, x: np.ndarray, u: float) -> tuple[list[np.ndarray], list[np.ndarray]]:

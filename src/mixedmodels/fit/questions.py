@@ -175,8 +175,9 @@ class Questions:
         seed : int, optional
             The draws depend on it alone, not on `n_jobs`.
         **options
-            ``kind`` ("parametric", "residual", "cluster"), ``statistic``, ``simulator``, ``n_jobs``,
-            ``progress``, ``resume``; see `mixedmodels.inference.bootstrap.bootstrap`.
+            ``kind`` ("parametric", "residual", "cluster"), ``statistic``, ``simulator``, ``new_effects``,
+            ``groups``, ``n_jobs``, ``progress``, ``resume``, ``backend``; see
+            `mixedmodels.inference.bootstrap.bootstrap`.
         """
         from mixedmodels.inference.bootstrap import bootstrap
 

@@ -157,7 +157,8 @@ class Questions:
             Confidence level.
         parameters : str or sequence of str, optional
             Only these; by default all the method can do. ``"Days"``, ``"sd_Days|Subject"``,
-            ``"cor_Days.(Intercept)|Subject"``, ``"sigma"``, or ``"fixed"``, ``"random"``, ``"sd"``, ``"cor"``.
+            ``"cor_Days.(Intercept)|Subject"``, ``"sigma"``; or ``"fixed"``, ``"random"``, ``"sd"``,
+            ``"cor"``.
         """
         from mixedmodels.inference.confint import confint
 

@@ -33,9 +33,11 @@ import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.objective.held import HeldPoint
+from mixedmodels.objective.held_newton import NewtonSystem, Second, secant
 from mixedmodels.objective.parameters import lower_factor
 from mixedmodels.solver.base import Breakdown
 from mixedmodels.solver.compiled import CompiledSolver
+from mixedmodels.solver.grouped import GroupedSolver
 
 __all__ = ["HeldVariance"]
 
@@ -43,7 +45,6 @@ _LOG_2PI = math.log(2.0 * math.pi)
 _DECREMENT = 1e-5  # below it the last Newton step is taken without another evaluation ...
 _DECREMENT_SECANT = 1e-10  # ... and below this if second derivatives are not exact
 _ROUGH = 1e-2  # ... and below this if the point is only a step on the way
-_NEGATIVE = 1e-5  # a scaled eigenvalue below minus this is a way down, not rounding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,13 +54,6 @@ class _State:
     x: np.ndarray
     tangent: np.ndarray
     correction: np.ndarray | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Second:
-    d: float
-    g: np.ndarray
-    H: np.ndarray
 
 
 class _Block:
@@ -182,7 +176,7 @@ class HeldVariance:
         self._evaluator: Any = None
         if isinstance(solver, CompiledSolver):
             self._dS, self._evaluator = solver._dS(self._directions), solver._working_evaluator(reml)
-        self._exact = hasattr(self._evaluator, "trace_products")
+        self._exact = isinstance(solver, GroupedSolver)  # elsewhere the trace costs more than secants
 
     # ------------------------------------------------------------------ coordinates
     def _factors(self, x: np.ndarray, u: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -260,7 +254,7 @@ class HeldVariance:
             )
         return logdets - objective._sum_log_w, pwrss, t, q, wpw, products
 
-    def _evaluate(self, x: np.ndarray, u: float) -> _Second:
+    def _evaluate(self, x: np.ndarray, u: float) -> Second:
         """Criterion, gradient and Hessian in (x, u)."""
         objective = self.objective
         factors, E = self._factors(x, u)
@@ -293,7 +287,7 @@ class HeldVariance:
             H[0] += cross
             H[:, 0] += cross
             H[0, 0] += 4.0 * pwrss * scale
-        return _Second(d, g, 0.5 * (H + H.T))
+        return Second(d, g, 0.5 * (H + H.T))
 
     def _curve(self, H: np.ndarray, MF: np.ndarray, E: np.ndarray, x: np.ndarray, u: float) -> None:
         """Adds ``2 <M F, d2F>``: the held coordinates are not linear in (x, u)."""
@@ -389,7 +383,7 @@ class HeldVariance:
             new, trial = self._moved(x, u, step)
             if trial is not None and trial.d <= point.d + 1e-12 * (1.0 + abs(point.d)):
                 if not self._exact:
-                    correction = _secant(correction, trial, point, new - x)
+                    correction = secant(correction, trial, point, new - x)
                 if trial.d >= point.d and decrement < 1e-6:  # nothing visible is left
                     system = self._system(new, trial, correction)
                     return self._finish(new, u, trial, system, 0.0 * step, 0.0, True)
@@ -417,18 +411,18 @@ class HeldVariance:
         x[self.bounded] = np.maximum(x[self.bounded], 0.0)
         return x
 
-    def _system(self, x: np.ndarray, point: _Second, correction: np.ndarray | None) -> _System:
+    def _system(self, x: np.ndarray, point: Second, correction: np.ndarray | None) -> NewtonSystem:
         H = point.H
         if correction is not None:
             H = H.copy()
             H[:-1, :-1] += correction
-        return _System(H, point.g, self._active(x, point.g), correction)
+        return NewtonSystem(H, point.g, self._active(x, point.g), correction)
 
     def _active(self, x: np.ndarray, g: np.ndarray) -> np.ndarray:
         """Coordinates that are free to move."""
         return ~(self.bounded & (x <= 0.0) & (g[:-1] >= 0.0))
 
-    def _moved(self, x: np.ndarray, u: float, step: np.ndarray) -> tuple[np.ndarray, _Second | None]:
+    def _moved(self, x: np.ndarray, u: float, step: np.ndarray) -> tuple[np.ndarray, Second | None]:
         """x + step with bounds kept, steps cut to a sensible length, and the criterion there."""
         longest = 1.0 + 2.0 * float(np.abs(x).max())
         size = float(np.abs(step).max())
@@ -442,8 +436,8 @@ class HeldVariance:
             return new, None
 
     def _escape(
-        self, x: np.ndarray, u: float, point: _Second, way: np.ndarray
-    ) -> tuple[np.ndarray, _Second] | None:
+        self, x: np.ndarray, u: float, point: Second, way: np.ndarray
+    ) -> tuple[np.ndarray, Second] | None:
         """A point below a saddle, along a direction of negative curvature."""
         for length in (1.0, 0.3, 0.1, 0.03, 0.01):
             for sign in (1.0, -1.0):
@@ -456,8 +450,8 @@ class HeldVariance:
         self,
         x: np.ndarray,
         u: float,
-        point: _Second,
-        system: _System,
+        point: Second,
+        system: NewtonSystem,
         step: np.ndarray,
         decrement: float,
         converged: bool,
@@ -478,58 +472,3 @@ class HeldVariance:
             _State(x, tangent, system.correction),
             converged,
         )
-
-
-class _System:
-    """The Newton equations of the free coordinates, scaled and diagonalised."""
-
-    def __init__(self, H: np.ndarray, g: np.ndarray, free: np.ndarray, correction: np.ndarray | None) -> None:
-        self.H, self.correction, self.size = H, correction, len(free)
-        self.free = None if free.all() else np.flatnonzero(free)
-        A, self._b, self._cross = H[:-1, :-1], g[:-1], H[-1, :-1]
-        if self.free is not None:
-            A, self._b, self._cross = A[np.ix_(self.free, self.free)], self._b[free], self._cross[free]
-        diagonal = np.abs(A.diagonal())
-        floor = 1e-12 * max(float(diagonal.max(initial=0.0)), 1e-300)
-        self._D = 1.0 / np.sqrt(np.maximum(diagonal, floor))
-        if len(A):
-            self.w, self._Q = np.linalg.eigh(A * self._D * self._D[:, None])
-        else:
-            self.w, self._Q = np.zeros(0), np.zeros((0, 0))
-
-    def _whole(self, part: np.ndarray) -> np.ndarray:
-        if self.free is None:
-            return part
-        out = np.zeros(self.size)
-        out[self.free] = part
-        return out
-
-    def newton(self, damping: float) -> tuple[np.ndarray, float]:
-        """Step and predicted decrease; negative curvature counts by its size."""
-        along = self._Q.T @ (self._D * self._b)
-        size = np.maximum(np.abs(self.w), 1e-9) + damping
-        quiet = (np.abs(along) < 1e-7 * np.sqrt(size)) & (np.abs(self.w) < 1e-9)  # nothing happens there
-        along = np.where(quiet, 0.0, along)
-        return self._whole(-self._D * (self._Q @ (along / size))), 0.5 * float(along @ (along / size))
-
-    def downhill(self) -> np.ndarray | None:
-        """A direction of negative curvature, if there is one."""
-        if not len(self.w) or not self.w[0] < -_NEGATIVE:
-            return None
-        return self._whole(self._D * self._Q[:, 0])
-
-    def tangent(self) -> np.ndarray:
-        """Derivative of the minimum to the held coordinate."""
-        w = np.where(np.abs(self.w) < 1e-9, np.inf, self.w)
-        return self._whole(-self._D * (self._Q @ ((self._Q.T @ (self._D * self._cross)) / w)))
-
-
-def _secant(correction: np.ndarray | None, new: _Second, old: _Second, step: np.ndarray) -> np.ndarray | None:
-    """Symmetric rank-one update of the correction of average information."""
-    if correction is None:
-        correction = np.zeros((len(step), len(step)))
-    gap = new.g[:-1] - old.g[:-1] - (new.H[:-1, :-1] + correction) @ step
-    inner = float(gap @ step)
-    if abs(inner) < 1e-8 * float(np.linalg.norm(gap) * np.linalg.norm(step)):
-        return correction
-    return correction + np.outer(gap, gap) / inner

@@ -386,8 +386,10 @@ def test_an_interrupted_run_keeps_what_is_done(sleep):
     for n_jobs in (1, 2):
         seen.clear()
         part = sleep.bootstrap(400, seed=7, progress=stop, n_jobs=n_jobs)
-        assert part.interrupted and 0 < len(part) <= 400
-        assert any("interrupted after" in note for note in part.notes)
+        assert 100 <= len(part) <= 400 and part.interrupted == (len(part) < 400)  # threads may have done more
+        if n_jobs == 1:
+            assert len(part) == 100
+        assert any("interrupted after" in note for note in part.notes) == part.interrupted
         np.testing.assert_array_equal(part.draws, whole.draws[: len(part)])
         assert not sleep.bootstrap(400, resume=part).interrupted
         np.testing.assert_array_equal(sleep.bootstrap(400, resume=part).draws, whole.draws)

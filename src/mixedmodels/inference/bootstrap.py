@@ -167,7 +167,7 @@ def bootstrap(
         singular=singular_rows(fit.design, refits.theta),
         failures=refits.failures,
         requested=int(n),
-        interrupted=interrupted,
+        interrupted=interrupted and refits.sigma.shape[0] < sum(hi - lo for _, lo, hi in chunks),
         _fit=fit,
         _statistic=statistic,
         _simulator=simulator,

@@ -9,11 +9,11 @@ from mixedmodels.inference import mvt
 EQUAL = np.array([[1.0, 0.5, 0.5], [0.5, 1.0, 0.5], [0.5, 0.5, 1.0]])
 
 
-@pytest.mark.parametrize("df", [2.3, 5.0, 15.5, 400.0, np.inf])
+@pytest.mark.parametrize("df", [1.0, 2.3, 5.0, 15.5, 400.0, np.inf])
 @pytest.mark.parametrize("k", [2, 3, 6, 20])
 def test_studentized_range_agrees_with_scipy(k, df):
     for q in (1.0, 3.5, 8.0):
-        assert mvt.range_sf(q, k, df) == pytest.approx(stats.studentized_range.sf(q, k, df), abs=1e-9)
+        assert mvt.range_sf(q, k, df) == pytest.approx(stats.studentized_range.sf(q, k, df), abs=3e-7)
 
 
 def test_range_of_two_is_a_t_test():

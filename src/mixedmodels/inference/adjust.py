@@ -188,8 +188,9 @@ def critical_values(
         )
     else:
         sf, _ = _tail(used, family, side)
-        quantile = {v: mvt.quantile_of(partial(_first, sf, v), alpha) for v in dict.fromkeys(df.tolist())}
-        values = np.array([quantile[v] for v in df.tolist()])
+        keys = [float(f"{v:.10g}") for v in df.tolist()]  # equal but for rounding: one quantile
+        quantile = {v: mvt.quantile_of(partial(_first, sf, v), alpha) for v in dict.fromkeys(keys)}
+        values = np.array([quantile[v] for v in keys])
     name = f"{used} method for {family.compared if used == 'tukey' else m} estimates"
     if used == "scheffe":
         name = f"scheffe method with rank {family.rank}"

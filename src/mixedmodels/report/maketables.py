@@ -24,7 +24,7 @@ _STATS = {
 
 
 def coefficient_table(fit: LMMFit) -> Any:
-    """The fixed effects as a pandas frame, tested as in `summary`: b, se, t, p, df and limits (ci95l, ...)."""
+    """The fixed effects as a pandas frame, tested as in `summary`: b, se, t, p, df, limits ci95l, ..."""
     import numpy as np
     import pandas as pd
 

@@ -405,6 +405,21 @@ def test_alien_species_reml():
 
 
 @needs_shared
+def test_alien_species_wald_intervals():
+    table = ruby(ALIEN, ALIEN_FILE).confint("wald")
+    expected = [
+        (898.3764163, 1134.1970241),
+        (-0.2414699, 0.1108376),
+        (-500.2194685, -499.1679220),
+        (-900.1209556, -899.0176859),
+        (-200.1294926, -199.0484237),
+    ]
+    for row, (low, high) in zip(table.rows(), expected, strict=True):
+        assert row["conf_low"] == pytest.approx(low, abs=2e-4 * (high - low))
+        assert row["conf_high"] == pytest.approx(high, abs=2e-4 * (high - low))
+
+
+@needs_shared
 def test_alien_species_conditional_variances():
     frame = ruby(ALIEN, ALIEN_FILE).ranef(condvar=True)
     for term, expected in {

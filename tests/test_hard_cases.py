@@ -676,3 +676,40 @@ def test_duplicated_rows_are_weight_two_up_to_the_known_constant():
     np.testing.assert_allclose(
         weighted.solution(twice.theta).beta, other.solution(twice.theta).beta, rtol=1e-10
     )
+
+
+def test_01_the_profile_of_a_zero_variance_starts_at_exactly_zero():
+    fit = mm.lmm("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff2"), reml=False)
+    table = fit.confint("profile")
+    row = table.row("sd_(Intercept)|Batch")
+    assert row["conf_low"] == 0.0
+    assert row["conf_high"] == pytest.approx(2.0840435, abs=1e-4)  # lme4; nlme gives [0, Inf]
+    assert row["note"] == "low at bound" and "on which the estimate lies" in table.notes[0]
+
+
+def test_60_profiles_at_a_boundary_are_one_sided_with_the_reason():
+    rng = np.random.default_rng(1)
+    g = np.repeat(np.arange(10), 5)
+    x = rng.normal(size=50)
+    b = rng.normal(size=10)
+    y = 1 + x + b[g] * (1 + x) + rng.normal(size=50)
+    fit = mm.lmm("y ~ x + (x | g)", {"y": y, "x": x, "g": g}, reml=False)
+    row = fit.confint("profile").row("cor_x.(Intercept)|g")
+    assert row["conf_high"] == 1.0 and row["conf_low"] == pytest.approx(0.5207, abs=1e-3)
+    assert "bound" in row["note"]
+    # without variances a correlation is not a parameter at all
+    y = 1 + x + 0.1 * rng.normal(size=50)
+    flat = mm.lmm("y ~ x + (x | g)", {"y": y - 0.3 * np.mean(y), "x": x, "g": g[::-1] % 5}, reml=False)
+    (row,) = flat.confint("profile", parameters="cor").rows()
+    if flat.theta.any():
+        assert -1.0 <= row["conf_low"] < row["conf_high"] <= 1.0
+    else:
+        assert np.isnan(row["conf_low"]) and "not identified" in row["note"]
+
+
+def test_60_the_restricted_likelihood_can_be_profiled(sleep):
+    fit = mm.lmm(SLEEP, sleep)
+    table = fit.confint("profile", criterion="reml", parameters="sd")
+    ml = fit.confint("profile", parameters="sd")
+    assert np.all(table["conf_high"] > ml["conf_high"]) and np.all(table["conf_low"] > ml["conf_low"])
+    assert any("refitted by maximum likelihood" in note for note in ml.notes)

@@ -212,6 +212,20 @@ def test_a_fit_finds_the_parameters_again(plan):
     assert fit.sigma == pytest.approx(0.5, rel=0.05)
 
 
+def test_designs_too_small_to_fit_are_simulated():
+    assert mm.simulate("~ 1 + (1 | a)", {"a": [7]}, beta=[1], sd=2, seed=1).shape == (1,)
+    wide = {"a": [1, 2, 3]}
+    assert np.isfinite(mm.simulate("~ factor(a) + (1 | a)", wide, beta=[1, 2, 3], sd=2, seed=1)).all()
+
+
+def test_nested_terms_are_named_by_their_factors():
+    data = {"a": np.repeat([1, 2], 4), "b": np.tile(np.repeat([1, 2], 2), 2)}
+    draws = mm.simulate("~ 1 + (1 | a/b)", data, beta=[0], sd={"a": 1.0, "b:a": 3.0}, seed=1, n=4000)
+    a, ab = data["a"], data["a"] * 10 + data["b"]
+    V = 1.0 * (a[:, None] == a) + 9.0 * (ab[:, None] == ab) + np.eye(8)
+    within(draws, np.zeros(8), V)
+
+
 def test_missing_rows_are_nan(plan):
     data = plan.assign(x=plan["x"].where(plan.index != 3))
     y = mm.simulate("~ x + (1 | g)", data, beta=[1, 2], sd=1, seed=1)
@@ -251,5 +265,7 @@ def test_impossible_correlations(plan):
 def test_a_wrong_column_is_named(plan):
     with pytest.raises(mm.DataError, match="'xx'"):
         mm.simulate("~ xx + (1 | g)", plan, beta=[1, 2], sd=1)
+    with pytest.raises(mm.FormulaError, match="'~x' has no random-effects term"):
+        mm.simulate("~ x", plan, beta=[1, 2])
     with pytest.raises(mm.OptionError, match="written out"):
         mm.simulate("y ~ . + (1 | g)", plan, beta=[1, 2], sd=1)

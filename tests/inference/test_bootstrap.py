@@ -14,11 +14,11 @@ from scipy import sparse
 import mixedmodels as mm
 from mixedmodels.design import Precision
 from mixedmodels.inference.bootstrap_result import Bootstrap
+from mixedmodels.inference.hdi import shortest_interval
 from mixedmodels.inference.natural import natural_values, singular_rows
 from mixedmodels.inference.parallel import chunk_size
 from mixedmodels.inference.resampling import (
     cluster_design,
-    correlate,
     default_cluster,
     residual_pool,
     simulate_columns,
@@ -219,22 +219,14 @@ def test_effects_can_be_kept(sleep):
     assert any("conditional modes" in note for note in held.notes)
 
 
-def test_levels_with_a_known_precision():
-    rng = np.random.default_rng(0)
-    m = 6
-    root = rng.normal(size=(m, m)) + 3 * np.eye(m)
-    A = root @ root.T
-    precision = Precision(sparse.csc_array(np.linalg.inv(A)), float(np.linalg.slogdet(A)[1]))
-    N = 60000
-    x = correlate(precision, rng.standard_normal((N, m, 1)))[:, :, 0]
-    error = np.sqrt(np.outer(np.diag(A), np.diag(A)) * 2 / N)
-    assert (np.abs(np.cov(x.T) - A) < 5 * error).all()
-    # a sparse one, whose factor is permuted
-    chain = sparse.diags_array([[-1.0] * 5, [2.2, 3.0, 2.5, 2.7, 2.2, 9.0], [-1.0] * 5], offsets=[-1, 0, 1])
-    A = np.linalg.inv(chain.toarray())
-    x = correlate(Precision(chain.tocsc(), 0.0), rng.standard_normal((N, m, 1)))[:, :, 0]
-    error = np.sqrt(np.outer(np.diag(A), np.diag(A)) * 2 / N)
-    assert (np.abs(np.cov(x.T) - A) < 5 * error).all()
+def test_effects_of_some_groups_can_be_kept():
+    fit = mm.lmm("diameter ~ 1 + (1 | plate) + (1 | sample)", mm.load_dataset("Penicillin", backend="dict"))
+    boot = fit.bootstrap(60, seed=1, new_effects=["plate"])
+    assert any("except those of plate" in note for note in boot.notes)
+    # the effects of the six samples, which dominate the mean, stay
+    assert boot["(Intercept)"].std() < 0.4 * fit.se["(Intercept)"]
+    with pytest.raises(mm.OptionError, match="bottle"):
+        fit.bootstrap(5, seed=1, new_effects=["bottle"])
 
 
 def test_singular_fits_are_simulated_from():
@@ -452,8 +444,8 @@ def test_known_precisions_cannot_be_exchanged(sleep):
 def test_published_shortest_intervals_of_sleepstudy(sleep):
     """10 000 replicates in the documentation of MixedModels.jl: shortest 95 % intervals, 311 with rho = 1.
 
-    Two samples of 10 000: the share is compared at four standard errors of the difference, the limits (whose
-    spread between samples of this size was simulated) at a share of the interval's length.
+    Both are samples of 10 000: a difference has sqrt(2) times the standard error of either, which comes from
+    resampling the draws.
     """
     boot = sleep.bootstrap(10_000, seed=42)
     published = {
@@ -462,16 +454,83 @@ def test_published_shortest_intervals_of_sleepstudy(sleep):
         "sigma": (22.657, 28.431),
         "Subject.sd__(Intercept)": (10.508, 33.219),
         "Subject.sd__Days": (3.025, 7.675),
+        "Subject.cor__(Intercept).Days": (-0.404, 1.0),
     }
-    table = boot.hdi(0.95)
-    limits = dict(zip(boot.names, zip(table["conf_low"], table["conf_high"], strict=True), strict=True))
-    for name, (low, high) in published.items():
-        assert limits[name][0] == pytest.approx(low, abs=0.06 * (high - low)), name
-        assert limits[name][1] == pytest.approx(high, abs=0.06 * (high - low)), name
-        length = limits[name][1] - limits[name][0]
-        assert length == pytest.approx(high - low, rel=0.03), name
-    rho = limits["Subject.cor__(Intercept).Days"]
-    assert rho[0] == pytest.approx(-0.404, abs=0.05) and rho[1] == pytest.approx(1.0, abs=1e-6)
+    rng = np.random.default_rng(0)
+    for row, name in zip(boot.hdi(0.95).rows(), boot.names, strict=True):
+        draws = boot[name]
+        again = [shortest_interval(draws[rng.integers(10_000, size=10_000)], 0.95) for _ in range(100)]
+        bound = 4.5 * np.sqrt(2) * np.std(again, axis=0) + 5e-4
+        assert (bound < 0.12 * (row["conf_high"] - row["conf_low"])).all(), name
+        limits = np.array([row["conf_low"], row["conf_high"]])
+        assert (np.abs(limits - published[name]) < bound).all(), (name, limits, bound)
     at_one = int((boot["Subject.cor__(Intercept).Days"] > 1 - 1e-6).sum())
     assert abs(at_one - 311) < 4 * np.sqrt(2 * 311)
     assert boot.failures == ()
+
+
+# ---------------------------------------------------------------------- models without a formula
+def test_a_covariance_that_is_a_function_of_theta():
+    rng = np.random.default_rng(0)
+    g = np.repeat(np.arange(12), 6)
+    y, X = rng.normal(size=12)[g] + rng.normal(size=72), np.ones((72, 1))
+    model = mm.LinearMixedModel.from_matrices(
+        y, X, np.eye(12)[g], covariance=lambda theta: theta[0] * np.eye(12), start=[1.0], lower=[0.0]
+    )
+    own, usual_fit = model.fit(), mm.lmm("y ~ 1 + (1 | g)", {"y": y, "g": g})
+    np.testing.assert_array_equal(own.bootstrap(3, seed=1).extend(3).draws, own.bootstrap(6, seed=1).draws)
+
+    def simulator(fit, rng):
+        return fit.design.y + rng.normal(size=72)
+
+    boot = own.bootstrap(6, seed=1, simulator=simulator)
+    usual = usual_fit.bootstrap(6, seed=1, simulator=simulator)
+    assert boot.names == ("(Intercept)", "sigma", "theta.theta1") and boot.failures == ()
+    # the responses are the same, and so are the fits
+    np.testing.assert_allclose(boot["(Intercept)"], usual["(Intercept)"], rtol=1e-5)
+    np.testing.assert_allclose(boot["sigma"], usual["sigma"], rtol=1e-5)
+    with pytest.raises(mm.OptionError, match="no grouping factor"):
+        model.fit().bootstrap(6, seed=1, kind="cluster")
+    with pytest.raises(mm.OptionError, match="kind='parametric'"):
+        model.fit().bootstrap(6, seed=1, kind="residual")
+
+
+def test_models_from_matrices(sleep):
+    design = sleep.design
+    term = design.terms[0]
+    model = mm.LinearMixedModel.from_matrices(
+        design.y,
+        design.X,
+        [mm.RandomTerm("Subject", ("a", "b"), term.codes, term.levels, term.Z, "us")],
+        reml=False,
+    )
+    fit = model.fit()
+    for kind in ("parametric", "residual", "cluster"):
+        boot, usual = fit.bootstrap(8, seed=1, kind=kind), sleep.bootstrap(8, seed=1, kind=kind)
+        np.testing.assert_allclose(boot.beta, usual.beta, rtol=1e-5)
+        assert len(boot.confint("bca")) == len(boot.names)
+
+
+def test_zero_weights_and_missing_rows():
+    data = weighted()
+    data["w"][[0, 5]] = 0.0
+    data["y"][17] = np.nan
+    fit = mm.lmm("y ~ 1 + (1 | g)", data, weights="w", na_action="exclude")
+    for kind in ("parametric", "residual", "cluster"):
+        boot = fit.bootstrap(10, seed=1, kind=kind, statistic=lambda f: f.nobs)
+        assert np.isfinite(boot.draws).all() and boot.failures == ()
+    assert (fit.bootstrap(10, seed=1, statistic=lambda f: f.nobs)["statistic"] == 117).all()
+
+
+def test_a_rank_deficient_cluster_sample_is_a_counted_failure():
+    """Two levels of f live in few clusters: samples without one of them cannot be fitted."""
+    rng = np.random.default_rng(1)
+    g = np.repeat(np.arange(6), 5)
+    f = np.where(g < 2, "a", "b")
+    y = rng.normal(size=6)[g] + rng.normal(size=30)
+    fit = mm.lmm("y ~ f + (1 | g)", {"y": y, "g": g, "f": f})
+    boot = fit.bootstrap(100, seed=1, kind="cluster")
+    expected = 100 * ((4 / 6) ** 6 + (2 / 6) ** 6)
+    assert abs(len(boot.failures) - expected) < 4 * np.sqrt(expected)
+    assert "combination" in boot.failures[0][1]
+    assert f"{len(boot.failures)} of 100 failed" in str(boot)

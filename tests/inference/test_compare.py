@@ -188,3 +188,14 @@ def test_one_fit_and_no_fit_are_not_a_comparison(by_ml):
         mm.compare(by_ml[0])
     with pytest.raises(mm.OptionError, match="str"):
         mm.compare(by_ml[0], SMALL)
+
+
+def test_offsets_that_the_fixed_part_cannot_make_up_are_not_nested(sleep):
+    small = mm.lmm(SMALL, sleep, reml=False, offset=3.0 * sleep["Days"].to_numpy())
+    large = mm.lmm(LARGE, sleep, reml=False)
+    plain = mm.lmm(SMALL, sleep, reml=False)
+    assert mm.compare(small, large)["p_value"][1] == pytest.approx(
+        mm.compare(plain, large)["p_value"][1], rel=1e-6
+    )
+    other = mm.lmm(SMALL, sleep, reml=False, offset=np.sqrt(np.arange(180.0)))
+    assert np.isnan(mm.compare(other, large)["p_value"][1])

@@ -112,7 +112,7 @@ def test_unusual_rows_and_levels():
     fit = mm.lmm("y ~ x + (1 | g)", df)
     findings = found(fit, "unusual data", "note")
     assert any("row 17" in f.finding for f in findings)
-    assert any("outlying levels of g: 4" in f.finding for f in findings)
+    assert any("outlying level of g: 4" in f.finding for f in findings)
     assert found(mm.lmm("y ~ x + (x | g)", frame()), "unusual data", "ok")
 
 
@@ -166,3 +166,21 @@ def test_condition_number():
     length = np.sqrt((X**2).sum(axis=0))
     assert condition_number(X) == pytest.approx(np.linalg.cond(X / length), rel=1e-6)
     assert condition_number(np.ones((5, 0))) == 1.0
+
+
+def test_the_origin_of_a_slope_is_not_a_weak_component(sleepstudy):
+    data = sleepstudy.assign(year=sleepstudy["Days"] + 2000.0)
+    fit = mm.lmm("Reaction ~ year + (year | Subject)", data)
+    assert not found(fit, "singularity", "note")
+    assert any("centre it" in f.remedy for f in found(fit, "scaling", "note"))
+
+
+def test_far_origins_do_not_spoil_the_numbers(sleepstudy):
+    data = sleepstudy.assign(year=sleepstudy["Days"] + 2000.0, big=1e9 * sleepstudy["Days"])
+    base = mm.lmm("Reaction ~ Days + (Days | Subject)", data)
+    for name in ("year", "big"):
+        other = mm.lmm(f"Reaction ~ {name} + ({name} | Subject)", data)
+        np.testing.assert_allclose(other.leverage(), base.leverage(), rtol=1e-6)
+        for group in (None, "Subject"):
+            a, b = other.influence(group)["cooks_distance"], base.influence(group)["cooks_distance"]
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-8)

@@ -9,6 +9,22 @@ import mixedmodels as mm
 from mixedmodels.inference.grouping import grouping_of
 
 
+def function_fit():
+    rng = np.random.default_rng(1)
+    Z = np.kron(np.eye(8), np.ones((6, 1)))
+    x = rng.normal(size=48)
+    y = 1 + x + Z @ rng.normal(size=8) + rng.normal(size=48)
+    model = mm.LinearMixedModel.from_matrices(
+        y,
+        np.column_stack([np.ones(48), x]),
+        Z,
+        covariance=lambda theta: theta[0] * np.eye(8),
+        start=[1.0],
+        lower=[0.0],
+    )
+    return model.fit()
+
+
 def test_a_factor_of_the_model_a_column_and_an_array(fit, sleepstudy):
     factor = grouping_of(fit, "Subject")
     assert factor.name == "Subject" and len(factor.levels) == 18
@@ -47,3 +63,28 @@ def test_errors(fit, sleepstudy, tmp_path):
     assert len(grouping_of(loaded, "Subject").levels) == 18
     with pytest.raises(mm.OptionError, match="does not hold its data"):
         grouping_of(loaded, "Days")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda fit: fit.leverage(),
+        lambda fit: fit.influence(),
+        lambda fit: fit.icc(),
+        lambda fit: fit.repca(),
+        lambda fit: fit.robust_vcov(),
+        lambda fit: fit.residuals("standardized"),
+    ],
+    ids=["leverage", "influence", "icc", "repca", "robust_vcov", "residuals"],
+)
+def test_a_covariance_without_terms_is_refused_in_one_line(ask):
+    fit = function_fit()
+    with pytest.raises(mm.NotImplementedYetError, match="function of theta has none"):
+        ask(fit)
+
+
+def test_what_needs_no_terms_works_for_a_covariance_function():
+    fit = function_fit()
+    assert fit.diagnose().findings
+    assert len(fit.simulated_residuals(30, seed=1, new_effects=False).tests()) == 4
+    assert fit.allfit(["lbfgsb"])["converged"].all()

@@ -216,3 +216,28 @@ def test_progress_counts_replicates(sleep, capsys):
     assert seen[-1] == (120, 120) and [done for done, _ in seen] == sorted(done for done, _ in seen)
     refit_many(sleep, sleep.simulate(10, seed=1), progress=True)
     assert "10/10" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGALRM")
+def test_a_signal_ends_a_long_compiled_fit():
+    """The loop looks at pending signals ten times a second; Ctrl-C must not become a failed replicate."""
+    import signal
+
+    rng = np.random.default_rng(0)
+    g = rng.integers(0, 400_000, 1_000_000)
+    y = rng.normal(size=400_000)[g] + rng.normal(size=1_000_000)
+    fit = mm.lmm("y ~ 1 + (1 | g)", {"y": y, "g": g})
+    Y = np.repeat(y[:, None] + rng.normal(size=(1_000_000, 1)), 6, axis=1)
+
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            for _ in range(100):
+                refit_many(fit, Y, n_jobs=1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)

@@ -221,3 +221,10 @@ def test_a_covariance_function_has_no_random_terms_to_leave_out(sleepstudy):
     assert fit.test_fixed("x2", "lrt")["statistic"][0] == pytest.approx(
         by_formula.test_fixed("Days", "lrt")["statistic"][0], rel=1e-5
     )
+
+
+def test_a_loaded_fit_is_tested_without_its_data(fit, tmp_path):
+    fit.save(tmp_path / "fit.mm")
+    loaded = mm.load(tmp_path / "fit.mm")
+    np.testing.assert_allclose(loaded.test_random()["statistic"], fit.test_random()["statistic"], rtol=1e-8)
+    assert loaded.drop1(test="lrt").row("Days")["statistic"] == pytest.approx(23.5365374978819, rel=1e-7)

@@ -13,6 +13,7 @@ from mixedmodels.optimize.base import Objective
 from mixedmodels.solver.base import Breakdown
 from mixedmodels.solver.blocked import BlockedSolver
 from mixedmodels.solver.dense import DenseSolver
+from mixedmodels.solver.grouped import GroupedSolver
 from mixedmodels.testing import (
     DESIGN_KINDS,
     SINGLE_FACTOR_KINDS,
@@ -246,6 +247,26 @@ def test_information_of_crossed_factors_from_the_blocked_solver(kind, what):
     for reml in (True, False):
         got = LMMObjective(design, BlockedSolver(design), reml).information(theta, what)
         assert_close(got, dense(design, reml).information(theta, what), 1e-9, what)
+
+
+@pytest.mark.parametrize("kind", DESIGN_KINDS)
+@pytest.mark.parametrize("sigma", [None, 0.8])
+def test_information_and_changes_agree_with_the_dense_solver(kind, sigma):
+    """The compiled path in internal coordinates, on both solvers, against the plain formulae."""
+    design = random_design(1, kind)
+    solvers = [BlockedSolver] + [GroupedSolver] * (kind in SINGLE_FACTOR_KINDS)
+    for theta in (random_theta(design, 1), random_theta(design, 1, singular=True)):
+        for reml in (True, False):
+            oracle = dense(design, reml, sigma)
+            for what in ("observed", "average", "expected"):
+                information, changes = oracle.information_and_changes(theta, what)
+                for solver in solvers:
+                    objective = LMMObjective(design, solver(design), reml, sigma)
+                    got, found = objective.information_and_changes(theta, what)
+                    assert_close(got, information, 1e-10, what)
+                    assert_close(objective.joint_information(theta, what), information, 1e-10, what)
+                    assert_close(found.XVX, changes.XVX, 1e-11, "XVX")
+                    assert_close(found.HDH, changes.HDH, 1e-11, "HDH")
 
 
 # ---------------------------------------------------------------------- bad input

@@ -68,6 +68,15 @@ def test_agrees_with_the_ordinary_objective(kind, reml, dense, sigma):
     diagonal = np.einsum("aiaj->aij", block.reshape(first.m, first.k, first.m, first.k))
     expected = usual.solver.conditional_covariance(usual.factors(theta), 0)
     assert_close(diagonal, expected, 1e-9, "conditional covariance")
+    got = own.fixed_products(theta)
+    wanted = usual.solver.fixed_products(usual.factors(theta), usual.directions(theta))
+    assert_close(got.XVX, wanted.XVX, 1e-11, "XVX")
+    assert_close(got.HDH, wanted.HDH, 1e-7, "HDH")  # the derivatives of Lambda are differences
+    assert_close(got.HDKDH, wanted.HDKDH, 1e-7, "HDKDH")
+    assert own.fixed_products(theta, second=False).HDKDH is None
+    rows = [(t.codes, np.ones((design.n, 1)) if t.Z is None else t.Z) for t in design.terms]
+    variance = usual.solver.predictor_variance(usual.factors(theta), design.X, rows)
+    assert_close(own.predictor_variance(theta, design.X, Z), variance, 1e-10, "predictor variance")
 
 
 def autoregressive(reml=True, sigma=None, jacobian=False):

@@ -145,6 +145,22 @@ def test_nested_rest_stays_sparse():
     assert sizes["nnz_L"] < 8 * 2200
 
 
+@pytest.mark.parametrize("ks", [(1, 1, 1), (2, 1, 3)])
+def test_separate_parts_share_panels(ks):
+    """Sums of products of the blocks of K where centres of different size have no level in common."""
+    rng = np.random.default_rng(5)
+    columns = []
+    for centre, n in enumerate((50, 90, 70)):
+        for size in (12, 7, 2):
+            columns.append(rng.integers(0, size, n) + 100 * centre)
+    codes = [compact(np.concatenate(columns[i::3])) for i in range(3)]
+    n = len(codes[0])
+    terms = tuple(term("abc"[i], codes[i], ks[i], rng) for i in range(3))
+    design = Design(rng.normal(size=n), np.column_stack([np.ones(n), rng.normal(size=n)]), ("1", "x"), terms)
+    for cut in (-1, 0, 1000):
+        check_solver_on(solver_with(cut)(design), design, 5, 1e-9, f"cut {cut}")
+
+
 def test_four_nested_levels_match():
     rng = np.random.default_rng(7)
     inner = np.repeat(np.arange(48), 2)

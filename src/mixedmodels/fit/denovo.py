@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import OptionError
+from mixedmodels.errors import FormulaError, OptionError
 from mixedmodels.fit import values
 from mixedmodels.fit.simulate import check_count, draw_responses, fixed_values, generator
 from mixedmodels.fit.varcorr import unique_keys
@@ -124,11 +124,12 @@ def _frame(formula: Any, data: Any, weights: Any, offset: Any, contrasts: Any, f
         formula = parse(formula if "~" in formula else "~ " + formula)
     elif not hasattr(formula, "bars"):
         raise OptionError(f"formula must be a text or a Formula, got {type(formula).__name__}")
+    if not formula.bars:
+        raise FormulaError(f"'{formula}' has no random-effects term such as (1 | group)")
     if formula.fixed.dot or any(bar.effects.dot for bar in formula.bars):
         raise OptionError("simulate needs the terms written out: '.' could hold the response itself")
     columns = Columns(data)
     columns.put(_RESPONSE, np.arange(columns.n_rows, dtype=float))
-    known = {":".join([str(expression) for expression in bar.group]) for bar in formula.bars}
     return build(
         replace(formula, response=Variable(_RESPONSE)),
         columns,
@@ -136,8 +137,7 @@ def _frame(formula: Any, data: Any, weights: Any, offset: Any, contrasts: Any, f
         offset=offset,
         contrasts=contrasts,
         functions=functions,
-        sigma_fixed=True,
-        known=known,
+        checked=False,
     )
 
 

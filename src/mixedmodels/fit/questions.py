@@ -136,19 +136,30 @@ class Questions:
         ----------
         method : {"wald", "satterthwaite", "kr", "profile", "bootstrap"}
             Normal quantiles; t quantiles; profile likelihood (fixed effects, residual SD, standard deviations
-            and correlations); parametric bootstrap (``n=``, ``seed=``, ``kind=`` one of "percentile",
-            "basic", "normal", "studentized", "bca", "all").
+            and correlations; ``criterion="reml"`` for the restricted likelihood of the latter three);
+            parametric bootstrap (``n=``, ``seed=``, ``kind=`` one of "percentile", "basic", "normal",
+            "studentized", "bca", "all").
         level : float
             Confidence level.
         parameters : str or sequence of str, optional
-            Only these; by default all the method can do.
+            Only these; by default all the method can do. ``"Days"``, ``"sd_Days|Subject"``,
+            ``"cor_Days.(Intercept)|Subject"``, ``"sigma"``, or ``"fixed"``, ``"random"``, ``"sd"``, ``"cor"``.
         """
         from mixedmodels.inference.confint import confint
 
         return confint(self, method, level, parameters, **options)
 
     def profile(self, parameters: Any = None, **options: Any) -> Any:
-        """Profile likelihood of every parameter: a `Profile` with ``confint``, ``to_frame`` and plots."""
+        """Profile likelihood of every parameter: a `Profile` (``confint``, ``zeta``, ``density``, ``pairs``).
+
+        Parameters
+        ----------
+        parameters : str or sequence of str, optional
+            As in `confint`; by default all.
+        **options
+            ``level``, ``threshold``, ``criterion``, ``points``, ``progress``; see
+            `mixedmodels.inference.profile.profile`.
+        """
         from mixedmodels.inference.profile import profile
 
         return profile(self, parameters, **options)
@@ -163,8 +174,9 @@ class Questions:
         seed : int, optional
             The draws depend on it alone, not on `n_jobs`.
         **options
-            ``kind`` ("parametric", "residual", "cluster"), ``statistic``, ``simulator``, ``n_jobs``,
-            ``progress``, ``resume``; see `mixedmodels.inference.bootstrap.bootstrap`.
+            ``kind`` ("parametric", "residual", "cluster"), ``statistic``, ``simulator``, ``new_effects``,
+            ``groups``, ``n_jobs``, ``progress``, ``resume``, ``backend``; see
+            `mixedmodels.inference.bootstrap.bootstrap`.
         """
         from mixedmodels.inference.bootstrap import bootstrap
 

@@ -118,6 +118,7 @@ def build(
     share: Sequence[Sequence[str]] | None = None,
     sigma_fixed: bool = False,
     known: Collection[str] = (),
+    checked: bool = True,
 ) -> ModelFrame:
     r"""Read a model's columns from a data frame.
 
@@ -144,6 +145,8 @@ def build(
     known : collection of str
         Grouping factors with a known covariance between their levels (pedigree, ...): the checks of their
         number of levels do not apply.
+    checked : bool
+        False leaves out the checks that the data can tell the parameters apart: nothing is to be estimated.
 
     Returns
     -------
@@ -209,17 +212,18 @@ def build(
 
     bars, terms = _random_terms(plan, fixed, X, dropped, variables, rows)
     varying = rows.weights is not None and not identify.is_constant(rows.weights)
-    identify.check(
-        y,
-        X.shape[1],
-        plan,
-        terms,
-        rows.groups,
-        messages,
-        free_sigma=not (sigma_fixed or varying),
-        widest=_widest(plan.fixed, fixed) if X.shape[1] >= n else ("", 0),
-        known=known,
-    )
+    if checked:
+        identify.check(
+            y,
+            X.shape[1],
+            plan,
+            terms,
+            rows.groups,
+            messages,
+            free_sigma=not (sigma_fixed or varying),
+            widest=_widest(plan.fixed, fixed) if X.shape[1] >= n else ("", 0),
+            known=known,
+        )
     messages.extend(identify.confounded_groups(plan, [state.kind for state in variables]))
     encoding = Encoding(
         formula,

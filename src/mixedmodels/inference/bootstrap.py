@@ -17,7 +17,7 @@ from mixedmodels.inference.resampling import (
     cluster_design,
     default_cluster,
     residual_pool,
-    simulate_rows,
+    simulate_columns,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def bootstrap(
     kind: str = "parametric",
     statistic: Callable[[Any], Any] | None = None,
     simulator: Callable[[Any, np.random.Generator], Any] | None = None,
-    new_effects: bool = True,
+    new_effects: Any = True,
     groups: str | None = None,
     n_jobs: int | None = None,
     progress: Any = "auto",
@@ -68,8 +68,9 @@ def bootstrap(
         the same shape. Refits are then full fits.
     simulator : callable, optional
         ``simulator(fit, rng)`` returns a response of length nobs; it replaces the parametric simulation.
-    new_effects : bool
-        Parametric only: False keeps the random effects at their conditional modes.
+    new_effects : bool or sequence of str
+        Parametric only: False keeps the random effects at their conditional modes, names of grouping factors
+        draw those anew and keep the others.
     groups : str, optional
         Cluster bootstrap only: the grouping factor whose levels are drawn; by default the one in which all
         others are nested.
@@ -116,6 +117,8 @@ def bootstrap(
     for name, function in (("statistic", statistic), ("simulator", simulator)):
         if function is not None and not callable(function):
             raise OptionError(f"{name} must be a function, got {type(function).__name__}")
+    if not isinstance(new_effects, (bool, str)):
+        new_effects = [str(name) for name in new_effects]
     cluster = cluster_term(fit, groups) if kind == "cluster" else None
     counter = Counter(progress, f"{kind} bootstrap", int(n))
     old = _earlier(resume)
@@ -133,7 +136,7 @@ def bootstrap(
         "kind": kind,
         "entropy": entropy,
         "model": _signature(fit),
-        "new_effects": bool(new_effects),
+        "new_effects": new_effects,
         "groups": None if cluster is None else cluster.group,
         "simulator": simulator is not None,
         "parameters": [parameter.name for parameter in names],
@@ -142,7 +145,7 @@ def bootstrap(
         old.check_resumable(settings)
         if len(old) >= n:
             return old.attached(fit, statistic, simulator)
-    job = _Job(fit, kind, entropy, simulator, statistic, bool(new_effects), cluster, labels)
+    job = _Job(fit, kind, entropy, simulator, statistic, new_effects, cluster, labels)
     chunks = _chunks(0 if old is None else len(old), int(n), chunk_size(fit.design.n))
     counter.add(0 if old is None else len(old))
     parts, interrupted = run_chunks(
@@ -271,7 +274,7 @@ class _Job:
     entropy: int
     simulator: Callable[[Any, np.random.Generator], Any] | None
     statistic: Callable[[Any], Any] | None
-    new_effects: bool
+    new_effects: Any
     cluster: RandomTerm | None
     labels: list[str]
 
@@ -300,10 +303,10 @@ class _Job:
             Y = np.array([self._simulated(rng) for _ in range(hi)])[lo:]
         elif pool is not None:
             Y = pool.rows(fit.design, rng, size)[lo:hi]
-        elif not fit.design.terms:
-            Y = fit.simulate(size, rng, self.new_effects).T[lo:hi]
+        elif not fit.design.terms:  # one at a time, so that the first draws do not depend on their number
+            Y = np.array([fit.simulate(1, rng, self.new_effects)[:, 0] for _ in range(hi)])[lo:]
         else:
-            Y = simulate_rows(fit, rng, size, self.new_effects)[lo:hi]
+            Y = simulate_columns(fit, rng, hi, self.new_effects)[:, lo:].T
         if self.statistic is not None:
             return self._full(lambda j: fit.refit(Y[j]), hi - lo)
         return refit_rows(fit, fitter, np.ascontiguousarray(Y)), np.empty((hi - lo, 0))

@@ -140,8 +140,11 @@ class Bootstrap:
         elif self.kind == "residual":
             what = "refits to resampled effects and residuals"
         out = [f"{N} {what}, seed {self.entropy}"]
-        if self.kind == "parametric" and not self.settings["new_effects"]:
-            out.append("random effects held at their conditional modes")
+        drawn = self.settings["new_effects"]
+        if self.kind == "parametric" and not self.settings["simulator"] and drawn is not True:
+            names = [drawn] if isinstance(drawn, str) else drawn or []
+            others = f" except those of {', '.join(names)}" if names else ""
+            out.append(f"random effects held at their conditional modes{others}")
         if self.failures:
             tally = Tally(reason for _, reason in self.failures)
             reasons = "; ".join(f"{count} x {reason}" for reason, count in tally.most_common(3))

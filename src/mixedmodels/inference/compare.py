@@ -178,7 +178,7 @@ def _comparable(
     if not any(fit.is_reml for fit in fits) or not (why or refit is True):
         return fits, []
     reason = why or "refit=True"
-    notes = [f"note: models were refitted by maximum likelihood because {reason}"]
+    notes = [f"models were refitted by maximum likelihood because {reason}"]
     return tuple(fit.refit_ml() for fit in fits), notes
 
 

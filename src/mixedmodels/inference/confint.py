@@ -38,10 +38,10 @@ def confint(
     r"""Confidence intervals; see `LMMFit.confint`.
 
     * ``"wald"``: :math:`\hat\beta_j \pm z\,\mathrm{se}_j`;
-    * ``"satterthwaite"``, ``"kr"``: :math:`\hat\beta_j \pm t_{\nu_j} \mathrm{se}_j` with the degrees of freedom and
-      the covariance of the method;
-    * ``"profile"``: where the profile likelihood ratio is the quantile of chi-squared (``criterion="reml"`` for
-      the restricted likelihood of variances);
+    * ``"satterthwaite"``, ``"kr"``: :math:`\hat\beta_j \pm t_{\nu_j} \mathrm{se}_j` with the degrees of
+      freedom and the covariance of the method;
+    * ``"profile"``: where the profile likelihood ratio is the quantile of chi-squared (``criterion="reml"``
+      for the restricted likelihood of variances);
     * ``"bootstrap"``: ``n=``, ``seed=``, ``kind=`` and what else `LMMFit.bootstrap` takes.
 
     Raises
@@ -85,7 +85,6 @@ def _of_fixed_effects(fit: LMMFit, method: str, level: float, parameters: Any) -
     ]
     where = np.array([p.where[0] for p in chosen(available, parameters)], dtype=int)
     columns: dict[str, Any] = {"term": [fit.design.x_names[j] for j in where], "estimate": fit.beta[where]}
-    notes: list[str] = []
     if method == "wald":
         se = np.array(list(fit.se.values()))
         quantile: Any = wald.normal_quantile(level)
@@ -101,16 +100,10 @@ def _of_fixed_effects(fit: LMMFit, method: str, level: float, parameters: Any) -
         df = np.asarray(reference.df(np.eye(fit.design.p)), dtype=float)
         columns["df"] = df[where]
         finite = np.where(np.isfinite(df), df, 1.0)
-        quantile = np.where(
-            np.isfinite(df), stdtrit(finite, 0.5 + 0.5 * level), wald.normal_quantile(level)
-        )
+        quantile = np.where(np.isfinite(df), stdtrit(finite, 0.5 + 0.5 * level), wald.normal_quantile(level))
         quantile = np.where(np.isnan(df), np.nan, quantile)[where]
         title = reference.label
     half = quantile * se[where]
     columns["conf_low"] = columns["estimate"] - half
     columns["conf_high"] = columns["estimate"] + half
-    if len(where) < len(available) or parameters is not None:
-        pass
-    return result_table(
-        f"{100.0 * level:.4g}% {title} intervals", columns, notes, fit._native, {"level": level}
-    )
+    return result_table(f"{100.0 * level:.6g}% {title} intervals", columns, (), fit._native, {"level": level})

@@ -21,10 +21,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixedmodels.errors import SolverError
+
 if TYPE_CHECKING:
     from mixedmodels.design import Design
 
-__all__ = ["Deletions", "RowInverse", "compare_fits", "delete_groups", "delete_rows", "row_inverse"]
+__all__ = [
+    "Deletions",
+    "RowInverse",
+    "compare_fits",
+    "delete_groups",
+    "delete_rows",
+    "root_of",
+    "row_inverse",
+]
 
 # Columns of the rest up to which S is inverted as a dense matrix.
 _DENSE_REST = 3000
@@ -199,6 +209,23 @@ class Deletions:
     removed: np.ndarray
 
 
+def root_of(C: np.ndarray) -> np.ndarray:
+    """Lower-triangular root of a covariance matrix.
+
+    Raises
+    ------
+    SolverError
+        It is not positive definite to working precision.
+    """
+    try:
+        return np.linalg.cholesky(C)
+    except np.linalg.LinAlgError:
+        raise SolverError(
+            "the fixed effects are so nearly collinear that their covariance matrix has lost all digits; "
+            "centre the predictors or leave columns out"
+        ) from None
+
+
 def compare_fits(
     full: tuple[np.ndarray, np.ndarray],
     beta: np.ndarray,
@@ -214,7 +241,7 @@ def compare_fits(
         beta (p,) and C (p, p) of the whole fit.
     """
     J, p = beta.shape
-    root = np.linalg.cholesky(full[1])
+    root = root_of(full[1])
     relative = np.linalg.solve(root, np.linalg.solve(root, vcov).transpose(0, 2, 1))
     ok = np.isfinite(relative).all(axis=(1, 2)) & np.isfinite(beta).all(axis=1)
     values, vectors = np.full((J, p), np.nan), np.full((J, p, p), np.nan)
@@ -292,7 +319,7 @@ def _delete_sets(
     beta, vcov = full
     p = beta.shape[0]
     # in coordinates where X'V^{-1}X is the identity: the eigenvalues are the shares of information kept
-    root = np.linalg.cholesky(vcov)
+    root = root_of(vcov)
     values, vectors = np.linalg.eigh(np.eye(p) - root.T @ G @ root)
     values = np.where(values[:, :1] < _ESTIMABLE, np.nan, values)
     half = root @ vectors  # (J, p, p)

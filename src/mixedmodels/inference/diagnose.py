@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import MixedModelsError
 from mixedmodels.fit import checks
 from mixedmodels.inference.collinearity import condition_number, fixed_terms, generalised_vif, vif
-from mixedmodels.inference.repca import group_factor, principal_components
+from mixedmodels.inference.repca import principal_components
 from mixedmodels.inference.table import ResultTable, result_table
+from mixedmodels.inference.unusual import Finding, unusual_data
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -20,17 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Diagnosis", "Finding", "diagnose", "vif"]
 
 _FEW, _VERY_FEW = 10, 5
-_LARGE = 200_000  # rows up to which the leverages are computed for the check of unusual data
-_SIGNIFICANT = 0.01  # after Bonferroni's correction
-
-
-class Finding(NamedTuple):
-    """One line of a diagnosis: what was looked at, "ok", "note", "warning" or "problem", words, remedy."""
-
-    check: str
-    status: str
-    finding: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -98,7 +87,7 @@ def diagnose(fit: LMMFit) -> Diagnosis:
     converged: a further step would lower the criterion by less than 1e-09
     """
     findings: list[Finding] = []
-    for look in (_convergence, _singularity, _scaling, _collinearity, _identifiability, _unusual):
+    for look in (_convergence, _singularity, _scaling, _collinearity, _identifiability, unusual_data):
         findings += look(fit)
     columns = {
         name: [str(getattr(finding, name)) for finding in findings]
@@ -160,18 +149,18 @@ def _singularity(fit: LMMFit) -> Iterator[Finding]:
         note = checks.singular_note(term, factor).removeprefix("singular fit: ")
         finding, _, remedy = note.partition("; ")
         yield Finding("singularity", "warning", finding, remedy)
-    for group in dict.fromkeys(term.group for term in fit.design.terms):
-        factor, _ = group_factor(fit, group)
-        if len(factor) < 2:
+    for position, term in enumerate(fit.design.terms):
+        if term.k < 2 or position in fit._singular:
             continue
-        sd, _ = principal_components(factor, scale=True)
+        # in units of the data: neither the scale nor the origin of the columns matters
+        sd, _ = principal_components(checks.scaled_factor(term, np.array(fit._factors[position])))
         weak = int((sd**2 < 0.01 * float((sd**2).sum())).sum())
-        inside = not any(fit.design.terms[position].group == group for position in fit._singular)
-        if weak and inside:
+        if weak:
             yield Finding(
                 "singularity",
                 "note",
-                f"{group}: {weak} of {len(sd)} principal components of the correlations carry less than 1 %",
+                f"{term.group}: {weak} of {term.k} principal components carry less than 1 % of the variance "
+                "of the random effects",
                 "a simpler random part may do as well: see repca()",
             )
     if not fit._singular:
@@ -344,104 +333,3 @@ def _between_only(fit: LMMFit) -> Iterator[Finding]:
                     "from unequal variances of the intercept",
                     "leave the slope out",
                 )
-
-
-# ---------------------------------------------------------------------- unusual data
-
-
-def _unusual(fit: LMMFit) -> Iterator[Finding]:
-    from mixedmodels.inference.influence import influence
-
-    if getattr(fit.frame, "covariance", None) is not None or not fit.design.terms or not fit.design.p:
-        return
-    if fit.design.n > _LARGE:
-        yield Finding(
-            "unusual data",
-            "note",
-            f"not looked for in {fit.design.n} rows",
-            "see influence() and residuals()",
-        )
-        return
-    found = False
-    rows = _outlying_rows(fit)
-    if rows:
-        found = True
-        yield rows
-    for position in range(len(fit.design.terms)):
-        levels = _outlying_levels(fit, position)
-        if levels:
-            found = True
-            yield levels
-    for group, m in fit.ngroups.items():
-        if m < 2 or m > 2000:
-            continue
-        try:
-            table = influence(fit, group)
-        except MixedModelsError:
-            continue
-        far = np.flatnonzero(table["cooks_distance"] > 1.0)
-        if far.size:
-            found = True
-            order = far[np.argsort(-table["cooks_distance"][far])][:3]
-            shown = ", ".join([f"{table['level'][j]} ({table['cooks_distance'][j]:.2g})" for j in order])
-            yield Finding(
-                "influence",
-                "note",
-                f"{far.size} levels of {group} move the fixed effects by more than a standard error region "
-                f"(Cook's distance > 1): {shown}",
-                f'compare with the fit without them: influence("{group}", refit=True)',
-            )
-    if not found:
-        yield Finding("unusual data", "ok", "no outlying rows or levels, none that decide the estimates")
-
-
-def _outlying_rows(fit: LMMFit) -> Finding | None:
-    from scipy.special import stdtr
-
-    from mixedmodels.inference.influence import studentized
-
-    values = studentized(fit)
-    df = max(fit._nu - 1, 1)
-    p = 2.0 * stdtr(df, -np.abs(np.nan_to_num(values))) * fit.design.n
-    rows = np.flatnonzero(p < _SIGNIFICANT)
-    if not rows.size:
-        return None
-    worst = rows[np.argsort(-np.abs(values[rows]))][:3]
-    kept = fit.frame.kept
-    shown = ", ".join([f"row {j if kept is None else kept[j]} ({values[j]:+.1f})" for j in worst.tolist()])
-    return Finding(
-        "unusual data",
-        "note",
-        f"{rows.size} outlying rows (studentized residual): {shown}{', ...' if rows.size > 3 else ''}",
-        "look at them; a transformed response or heavier tails may describe the data better",
-    )
-
-
-def _outlying_levels(fit: LMMFit, position: int) -> Finding | None:
-    """Levels whose predicted effects are too large: Var(b_hat) = Var(b) - Var(b_hat - b)."""
-    from scipy.special import gammaincc
-
-    term = fit.design.terms[position]
-    if term.precision is not None or term.m > 20_000:
-        return None
-    factors = [np.array(factor) for factor in fit._factors]
-    Sigma = factors[position] @ factors[position].T
-    spread = fit.sigma**2 * (Sigma - fit.solver.random_covariance(factors, position))
-    b = fit._b[position]
-    values, vectors = np.linalg.eigh(0.5 * (spread + spread.transpose(0, 2, 1)))
-    keep = values > 1e-6 * max(fit.sigma**2 * float(np.trace(Sigma)), 1e-300)
-    along = np.einsum("mab,ma->mb", vectors, b)
-    distance = np.where(keep, along**2 / np.where(keep, values, 1.0), 0.0).sum(axis=1)
-    rank = keep.sum(axis=1)
-    p = np.where(rank > 0, gammaincc(0.5 * np.maximum(rank, 1), 0.5 * distance), 1.0) * term.m
-    far = np.flatnonzero(p < _SIGNIFICANT)
-    if not far.size:
-        return None
-    worst = far[np.argsort(p[far])][:3]
-    shown = ", ".join([str(term.levels[j]) for j in worst.tolist()]) + (", ..." if far.size > 3 else "")
-    return Finding(
-        "unusual data",
-        "note",
-        f"{far.size} outlying levels of {term.group}: {shown}",
-        "look at their rows; with heavy tails of the random effects standard errors stay approximately valid",
-    )

@@ -125,7 +125,7 @@ def _by_f(fit: LMMFit, part: FixedPart, labels: list[str], ddf: str | float, not
 
 def _by_refit(fit: LMMFit, part: FixedPart, labels: list[str], tested: bool, notes: list[str]) -> ResultTable:
     if fit.is_reml:
-        notes.insert(0, "note: the model was refitted by maximum likelihood because fixed parts differ")
+        notes.insert(0, "the model was refitted by maximum likelihood because fixed parts differ")
     whole = fit.refit_ml()
     rows: list[tuple[Any, ...]] = [("<none>", math.nan, whole.aic, math.nan, math.nan)]
     for label in labels:

@@ -12,9 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import MixedModelsError, MixedModelsWarning, OptionError
-from mixedmodels.inference.deletion import Deletions, compare_fits, delete_groups, delete_rows
+from mixedmodels.inference.deletion import Deletions, compare_fits, delete_groups, delete_rows, root_of
 from mixedmodels.inference.grouping import Grouping, grouping_of, refuse_function_fit
-from mixedmodels.inference.leverage import leverages, row_pieces
+from mixedmodels.inference.leverage import (
+    inverse_rows,
+    leverages,
+    limited_threads,
+    row_pieces,
+    scaled_columns,
+)
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -84,6 +90,11 @@ def influence(fit: LMMFit, group: Any = None, refit: bool = False, progress: Any
     refuse_function_fit(fit, "influence")
     if fit.design.p == 0:
         raise OptionError("influence looks at the fixed effects, and this model has none")
+    with limited_threads(fit):
+        return _influence(fit, group, bool(refit), progress)
+
+
+def _influence(fit: LMMFit, group: Any, refit: bool, progress: Any) -> ResultTable:
     if group is None:
         return _by_row(fit, refit, progress)
     several = isinstance(group, (list, tuple)) and all(isinstance(name, str) for name in group)
@@ -138,7 +149,7 @@ def _by_row(fit: LMMFit, refit: bool, progress: Any) -> ResultTable:
     if refit:
         measures, notes = _refits(fit, Grouping("row", np.arange(n), tuple(range(n))), progress)
     else:
-        _, diagonal, B, e = row_pieces(fit)
+        diagonal, B, e = row_pieces(fit)
         solution = fit._solution
         deletions = delete_rows(
             diagonal, B, e, fit.beta, np.asarray(solution.vcov_unscaled), float(solution.pwrss)
@@ -259,8 +270,8 @@ def _measures(
 
 def _group_deletions(fit: LMMFit, grouping: Grouping) -> Deletions:
     """Each level left out at fixed theta; very large levels by solving the model without their rows."""
-    inverse, _, B, e = row_pieces(fit)
-    solution = fit._solution
+    inverse, solution = inverse_rows(fit), fit._solution
+    B, e = inverse.times(scaled_columns(fit)), fit._residuals("pearson")
     codes, count = np.asarray(grouping.codes), len(grouping.levels)
     sizes = np.bincount(codes, minlength=count)
     large = np.flatnonzero(sizes > _LARGE)
@@ -357,7 +368,7 @@ def _refits(fit: LMMFit, grouping: Grouping, progress: Any) -> tuple[dict[str, n
 
 def _check_rank(design: Design, vcov: np.ndarray) -> None:
     """Refuse rows that leave the fixed effects undetermined."""
-    root = np.linalg.cholesky(vcov)
+    root = root_of(vcov)
     singular = np.linalg.svd(design.X @ root, compute_uv=False)
     if design.n < design.p or singular[-1] < 1e-9 * singular[0]:
         raise OptionError("the fixed effects cannot all be estimated")

@@ -21,7 +21,7 @@ from mixedmodels.inference.parallel import (
     seed_entropy,
 )
 from mixedmodels.inference.refits import limited_jobs, refit_rows, refit_state
-from mixedmodels.inference.resampling import cluster_design, draw_rows
+from mixedmodels.inference.resampling import cluster_design, draw_columns
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def power(
     r"""Share of data sets drawn from a fit in which a test is significant.
 
     Responses are :math:`X\beta + Zb + e` with the fitted variances and :math:`\beta` the estimates, or what
-    `effect` says; the model is refitted to each. The interval is Clopper and Pearson's for the simulation error.
+    `effect` says; the model is refitted to each. The interval (Clopper and Pearson) is for the simulation
+    error only.
 
     Parameters
     ----------
@@ -67,9 +68,9 @@ def power(
     effect : dict, optional
         Coefficients by name, ``{"Days": 5}``; a sequence of values gives a row for each.
     extend : dict, optional
-        Number of levels of a grouping factor, ``{"Subject": 40}``: levels beyond those of the data are new ones
-        with the rows of the old ones in turn. ``{"rows": 3}`` takes every row three times. Sequences of
-        sizes make a power curve.
+        Number of levels of a grouping factor, ``{"Subject": 40}``: levels beyond those of the data are new
+        ones with the rows of the old ones in turn. ``{"rows": 3}`` takes every row three times. Sequences
+        of sizes make a power curve.
     level : float
         Significance level.
     n_jobs, progress, backend
@@ -279,12 +280,13 @@ class _Job:
         c, count = chunk
         design = self.model.design
         rng = chunk_stream(self.entropy, c)
-        Y = draw_rows(design, self.base, self.sigma, self.factors, rng, chunk_size(design.n))[:count]
+        Y = draw_columns(design, self.base, self.sigma, self.factors, rng, count).T
         if state is None:
             return np.array([self._p_value(y) for y in Y])
         from scipy.special import chdtrc
 
         assert self.columns is not None
+        Y = np.ascontiguousarray(Y)
         full = refit_rows(self.model, state[0], Y, vcov=True)
         if self.null is not None:
             small = refit_rows(self.null, state[1], Y)
@@ -333,7 +335,7 @@ def _job(
         base = base + design.offset
     factors = [np.array(factor) for factor in fit._factors]
     rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(2**31,)))
-    y = draw_rows(design, base, fit.sigma, factors, rng, 1)[0]
+    y = draw_columns(design, base, fit.sigma, factors, rng, 1)[:, 0]
     source = fit.refit_ml() if method == "lrt" and function is None else fit
     model = fit_to_design(source, replace(design, y=y))
     null = None

@@ -65,17 +65,20 @@ class Curve:
         if not len(self.value):
             return np.full(np.shape(x), math.nan)
         to = self.parameter.scale.to
+        x = np.asarray(x, dtype=float)
         inside = (x >= self.value[0]) & (x <= self.value[-1])
         u = to(np.where(inside, x, self.value[0]))
         return np.where(inside, hermite(to(self.value), self.zeta, self.slope, u), math.nan)
 
     def value_at(self, zeta: np.ndarray) -> np.ndarray:
         """The value of the parameter at values of zeta; NaN outside of the curve or if it is not monotone."""
-        if len(self.value) < 2 or np.any(np.diff(self.zeta) <= 0.0):
+        rising = np.concatenate([[True], np.diff(self.zeta) > 1e-6])[: len(self.value)]
+        if rising.sum() < 2 or np.any(np.diff(self.zeta) < -1e-6):
             return np.full(np.shape(zeta), math.nan)
         scale = self.parameter.scale
         with np.errstate(divide="ignore"):
-            u = hermite(self.zeta, scale.to(self.value), 1.0 / self.slope, zeta)
+            rates = 1.0 / self.slope[rising]
+        u = hermite(self.zeta[rising], scale.to(self.value[rising]), rates, zeta)
         return scale.back(u)
 
     def density_at(self, x: np.ndarray) -> np.ndarray:
@@ -96,8 +99,9 @@ class Profile:
     r"""Profile likelihood of a fit.
 
     For a parameter held at x, d(x) is the criterion minimised over all other parameters and
-    :math:`\zeta(x) = \mathrm{sign}(x - \hat x) \sqrt{d(x) - d(\hat x)}`. Where the likelihood is regular, zeta is
-    about standard normal at the true value: :math:`|\zeta(x)| \le z_{(1+level)/2}` is a confidence interval.
+    :math:`\zeta(x) = \mathrm{sign}(x - \hat x) \sqrt{d(x) - d(\hat x)}`. Where the likelihood is regular,
+    zeta is about standard normal at the true value: :math:`|\zeta(x)| \le z_{(1+level)/2}` is a confidence
+    interval.
 
     Attributes
     ----------
@@ -110,8 +114,8 @@ class Profile:
 
     Notes
     -----
-    Bates, Maechler, Bolker & Walker (2015), J. Stat. Softw. 67(1), section 5.1; Bates & Watts (1988), Nonlinear
-    Regression Analysis, chapter 6.
+    Bates, Maechler, Bolker & Walker (2015), J. Stat. Softw. 67(1), section 5.1; Bates & Watts (1988),
+    Nonlinear Regression Analysis, chapter 6.
 
     Examples
     --------
@@ -194,8 +198,8 @@ class Profile:
         if not isinstance(points, int) or points < 2:
             raise OptionError(f"points must be a whole number of at least 2, got {points!r}")
         c = self._curve(parameter)
-        ends = (c.value[0], c.value[-1]) if len(c.value) else (math.nan, math.nan)
-        x = np.linspace(*ends, points)
+        low, high = (float(c.value[0]), float(c.value[-1])) if len(c.value) else (math.nan, math.nan)
+        x = np.linspace(low, high, points)
         return self.fit._native({"value": x, "zeta": c.zeta_at(x), "density": c.density_at(x)})
 
     def pairs(
@@ -215,7 +219,8 @@ class Profile:
         -------
         frame
             Columns x_parameter, y_parameter, kind (``"trace_x"``: x held, y where the criterion is smallest;
-            ``"trace_y"``; ``"contour"``), level, x, y, zeta_x, zeta_y. Contours that leave the curves are NaN.
+            ``"trace_y"``; ``"contour"``), level, x, y, zeta_x, zeta_y. Contours that leave the curves are
+            NaN.
         """
         from mixedmodels.inference.profile_pairs import pair_columns
 
@@ -375,8 +380,6 @@ def _curve_of(
     every_knot = [*knots[:at], middle, *knots[at:]]
     value = parameter.scale.back(np.array([knot.u for knot in every_knot]))
     zeta = np.array([knot.zeta for knot in every_knot])
-    if np.any(np.diff(zeta) <= 0.0) and not notes:
-        notes.append("the profile is not monotone")
     return Curve(
         parameter,
         _readonly(value),
@@ -388,6 +391,13 @@ def _curve_of(
         start,
         tuple(knots),
     )
+
+
+def _code(side: str, note: str) -> str:
+    """A few words for the column `note`; the whole sentence is among the notes."""
+    if note.startswith("the bound"):
+        return f"{side} at bound"
+    return f"no {side} limit" if note.startswith("no limit") else f"{side}: see note"
 
 
 def _readonly(array: np.ndarray) -> np.ndarray:
@@ -403,12 +413,13 @@ def _interval_table(
     notes: Sequence[str],
 ) -> ResultTable:
     z = normal_quantile(level)
-    lows, highs, remarks = [], [], []
+    lows, highs, remarks, codes = [], [], [], []
     for parameter, start, knots, known in asked:
         if math.isnan(parameter.estimate):
             lows.append(math.nan)
             highs.append(math.nan)
             remarks.append(_NOT_IDENTIFIED)
+            codes.append("not identified")
             continue
         held = held_for(fit, parameter)
         start = held.estimate() if start is None else start
@@ -420,10 +431,9 @@ def _interval_table(
         low, high = (float(back(end.u)) if math.isfinite(end.u) else math.nan for end in ends)
         lows.append(low)
         highs.append(high)
-        said = [
-            f"{side}: {end.note}" for side, end in zip(("low", "high"), ends, strict=True) if end.note
-        ]
-        remarks.append("; ".join([*said, *known]))
+        sides = [(side, end.note) for side, end in zip(("low", "high"), ends, strict=True) if end.note]
+        remarks.append("; ".join([*[f"{side}: {note}" for side, note in sides], *known]))
+        codes.append("; ".join(_code(side, note) for side, note in sides))
     parameters = [item[0] for item in asked]
     columns: dict[str, Any] = {
         "term": [p.name for p in parameters],
@@ -434,20 +444,16 @@ def _interval_table(
     }
     told = list(notes)
     if any(remarks):
-        columns["note"] = remarks
+        columns["note"] = codes
         told += [f"{p.name}: {remark}" for p, remark in zip(parameters, remarks, strict=True) if remark]
     kind = "restricted maximum likelihood" if fit.is_reml else "maximum likelihood"
     return result_table(
-        f"{level:.4g} profile intervals ({kind})" if level >= 0.9995 else f"{_percent(level)} profile intervals ({kind})",
+        f"{100.0 * level:.6g}% profile intervals ({kind})",
         columns,
         told,
         fit._native,
         {"level": float(level), "tidy": [(p.group, p.term) for p in parameters]},
     )
-
-
-def _percent(level: float) -> str:
-    return f"{100.0 * level:.4g}%"
 
 
 class _Shown:

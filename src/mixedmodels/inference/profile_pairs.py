@@ -1,8 +1,9 @@
 r"""Traces and contours of two-parameter profiles from one-parameter profiles.
 
 On the scale of the signed roots a contour of level L is nearly :math:`\zeta_x = L \cos(a + \varphi/2)`,
-:math:`\zeta_y = L \cos(a - \varphi/2)`, an ellipse if the phase difference phi is constant. The two traces give phi
-at four points of the contour; a periodic cubic through them in a gives the rest (Bates & Watts 1988, appendix 6).
+:math:`\zeta_y = L \cos(a - \varphi/2)`, an ellipse if the phase difference phi is constant. The two traces
+give phi at four points of the contour; a periodic cubic through them in a gives the rest (Bates & Watts
+1988, appendix 6).
 """
 
 from __future__ import annotations
@@ -91,12 +92,10 @@ def contour(
     at = np.array(angles)
     sort = np.argsort(at)
     at, phi = at[sort], np.array(phases)[sort]
+    grid = np.linspace(-math.pi, math.pi, points)
     if np.any(np.diff(at) < 1e-9):
-        grid, phase = np.linspace(-math.pi, math.pi, points), np.full(points, float(np.mean(phi)))
+        difference = np.full(points, float(np.mean(phi)))
     else:
-        spline = CubicSpline(
-            np.append(at, at[0] + 2.0 * math.pi), np.append(phi, phi[0]), bc_type="periodic"
-        )
-        grid = np.linspace(-math.pi, math.pi, points)
-        phase = spline(at[0] + np.mod(grid - at[0], 2.0 * math.pi))
-    return radius * np.cos(grid + 0.5 * phase), radius * np.cos(grid - 0.5 * phase)
+        spline = CubicSpline(np.append(at, at[0] + 2.0 * math.pi), np.append(phi, phi[0]), bc_type="periodic")
+        difference = spline(at[0] + np.mod(grid - at[0], 2.0 * math.pi))
+    return radius * np.cos(grid + 0.5 * difference), radius * np.cos(grid - 0.5 * difference)

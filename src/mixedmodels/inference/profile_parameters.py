@@ -75,8 +75,7 @@ _SCALES = {
 def parameters_of(fit: LMMFit) -> tuple[Parameter, ...]:
     """Everything that can be profiled: fixed effects, then term by term SDs and correlations, then sigma."""
     out = [
-        Parameter(name, "beta", None, name, value, (j,))
-        for j, (name, value) in enumerate(fit.fixef.items())
+        Parameter(name, "beta", None, name, value, (j,)) for j, (name, value) in enumerate(fit.fixef.items())
     ]
     if not fit.design.terms:
         theta = zip(fit.theta_names, fit.theta.tolist(), strict=True)
@@ -238,7 +237,9 @@ def natural_values(
         sd = np.sqrt(np.maximum(np.diagonal(Sigma), 0.0))
         sds.append(point.sigma * sd)
         product = np.outer(sd, sd)
-        correlations.append(np.divide(Sigma, product, out=np.full(Sigma.shape, math.nan), where=product > 0.0))
+        correlations.append(
+            np.divide(Sigma, product, out=np.full(Sigma.shape, math.nan), where=product > 0.0)
+        )
     out = np.empty(len(parameters))
     for n, other in enumerate(parameters):
         if other == parameter:

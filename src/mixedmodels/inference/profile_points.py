@@ -1,8 +1,9 @@
 r"""Points of a profile and its limits, for one parameter at a time.
 
 The signed root :math:`\zeta(u) = \pm\sqrt{d(u) - d(\hat u)}` is nearly linear, and its derivative
-:math:`d'(u) / (2\zeta)` is exact, because d' at a constrained minimum is a partial derivative of the criterion.
-So a limit, :math:`|\zeta| = z`, takes two to four constrained minima by Newton's method with cubic interpolation.
+:math:`d'(u) / (2\zeta)` is exact, because d' at a constrained minimum is a partial derivative of the
+criterion. So a limit, :math:`|\zeta| = z`, takes two to four constrained minima by Newton's method with
+cubic interpolation.
 """
 
 from __future__ import annotations
@@ -54,9 +55,17 @@ class _Lost(Exception):
     """The constrained minimum could not be found."""
 
 
-def _knot(held: Held, start: HeldPoint, u: float, near: HeldPoint, side: int) -> Knot:
+def _knot(
+    held: Held,
+    start: HeldPoint,
+    u: float,
+    near: HeldPoint,
+    side: int,
+    other: HeldPoint | None = None,
+    rough: bool = False,
+) -> Knot:
     try:
-        point = held.at(u, near)
+        point = held.at(u, near, other, rough)
     except (MixedModelsError, FloatingPointError, np.linalg.LinAlgError) as error:
         raise _Lost(str(error)) from None
     if not math.isfinite(point.criterion):
@@ -103,36 +112,45 @@ def limit(held: Held, start: HeldPoint, z: float, side: int, known: Sequence[Kno
             outer = knot
             break
     if side * (bound - start.u) <= 0.0:
-        return Limit(bound, "the estimate lies on this bound")
+        return Limit(bound, "the bound itself, on which the estimate lies")
     slope0 = _first_step(held, start)
     if known and (outer is not None or inner.point is not start):
         u = _between(inner, outer, side * z, slope0)
     else:
         u = start.u + side * z / slope0
-    widening = 1.0
+    widening, before, rough = 1.0, inner, not known
     for _ in range(60):
         if outer is None and side * (u - bound) >= 0.0:
             u = bound
         elif outer is not None and not side * inner.u < side * u < side * outer.u:
             u = 0.5 * (inner.u + outer.u)
-        near = inner.point if outer is None or abs(u - inner.u) <= abs(u - outer.u) else outer.point
+        near, other = inner.point, (before if outer is None else outer).point
+        if outer is not None and abs(u - inner.u) > abs(u - outer.u):
+            near, other = other, near
         try:
-            knot = _knot(held, start, u, near, side)
+            knot = _knot(held, start, u, near, side, other, rough=rough)
         except _Lost as error:
             if outer is None and abs(u - inner.u) > 1e-6 * (1.0 + abs(u)):
                 u = 0.5 * (u + inner.u)
                 continue
             return Limit(math.nan, f"no limit: {error}", tuple(found))
         found.append(knot)
+        was_rough, rough = rough, False
         away = z - side * knot.zeta
         slope = side * knot.slope * side
-        if abs(away) <= _CLOSE * max(z, 1.0) and slope > 0.0:
+        if abs(away) <= _CLOSE * max(z, 1.0) and slope > 0.0 and not was_rough:
             u = knot.u + side * away / slope
             return Limit(min(max(u, held.lower), held.upper), "", tuple(found))
         if away > 0.0:
             if knot.u == bound:
-                return Limit(bound, f"the profile reaches the bound at |zeta| = {abs(knot.zeta):.3g}", tuple(found))
-            previous, inner = inner, knot
+                if was_rough:
+                    continue
+                return Limit(
+                    bound,
+                    f"the bound itself, which the level does not exclude (|zeta| = {abs(knot.zeta):.3g})",
+                    tuple(found),
+                )
+            previous, inner, before = inner, knot, inner
             if outer is None:
                 grown = 2.0 * (knot.u - previous.u) * widening
                 if not slope > 0.0 or z / slope > 8.0 * abs(knot.u - start.u) + 8.0 * z / slope0:
@@ -192,6 +210,7 @@ def curve(
     for side in (-1, 1):
         knots, bound = sides[side], _bound(held, side)
         near, u, slope = start, start.u, slope0
+        other: HeldPoint | None = None
         zeta = 0.0
         for _ in range(8 * points):
             if side * (bound - u) <= 0.0 or zeta >= zmax:
@@ -206,7 +225,7 @@ def curve(
             if side * (u - bound) >= 0.0 or abs(bound - u) < 0.1 * length:
                 u = bound
             try:
-                knot = _knot(held, start, u, near, side)
+                knot = _knot(held, start, u, near, side, other)
             except _Lost as error:
                 notes.append(f"stopped at |zeta| = {zeta:.3g}: {error}")
                 break
@@ -214,14 +233,14 @@ def curve(
                 notes.append(f"a point at |zeta| = {abs(knot.zeta):.3g} did not converge")
             if knot.point.criterion < start.criterion - _LOWER * (1.0 + abs(start.criterion) * 1e-6):
                 notes.append(
-                    f"the criterion is lower by {start.criterion - knot.point.criterion:.3g} along this profile: "
-                    "the fit is not at the minimum; fit again from another start"
+                    f"the criterion is lower by {start.criterion - knot.point.criterion:.3g} along this "
+                    "profile: the fit is not at the minimum; fit again from another start"
                 )
                 break
             if abs(knot.zeta) < zeta - 1e-6:
-                notes.append("the profile is not monotone")
+                notes.append("the profile is not monotone: its limits are those next to the estimate")
             knots.append(knot)
-            near, zeta = knot.point, abs(knot.zeta)
+            near, other, zeta = knot.point, near, abs(knot.zeta)
             slope = knot.slope if knot.slope == knot.slope else slope0
             if told is not None:
                 told()
@@ -251,11 +270,15 @@ def slope_at_zero(u0: float, knots: Sequence[Knot], guess: float) -> float:
     if not rows:
         return guess
     A = np.array(rows)[:, : len(values)]
-    found = float(np.linalg.lstsq(A / np.abs(A).max(axis=0), np.array(values), rcond=None)[0][0] / np.abs(A[:, 0]).max())
+    found = float(
+        np.linalg.lstsq(A / np.abs(A).max(axis=0), np.array(values), rcond=None)[0][0] / np.abs(A[:, 0]).max()
+    )
     return found if found > 0.0 else guess
 
 
-def hermite(x: np.ndarray, y: np.ndarray, slopes: np.ndarray, at: np.ndarray, derivative: bool = False) -> np.ndarray:
+def hermite(
+    x: np.ndarray, y: np.ndarray, slopes: np.ndarray, at: np.ndarray, derivative: bool = False
+) -> np.ndarray:
     """Piecewise cubic through (x, y) with given slopes, made monotone (Fritsch & Carlson 1980).
 
     Slopes are cut to three times the chords beside them, which is enough for a monotone curve.

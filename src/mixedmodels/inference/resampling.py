@@ -15,29 +15,23 @@ import numpy as np
 from mixedmodels.errors import OptionError
 
 if TYPE_CHECKING:
-    from mixedmodels.design import Design, Precision, RandomTerm
+    from mixedmodels.design import Design, RandomTerm
     from mixedmodels.fit.result import LMMFit
 
 __all__ = [
     "ResidualPool",
     "cluster_design",
     "default_cluster",
-    "draw_rows",
+    "draw_columns",
     "residual_pool",
     "simulate_columns",
-    "simulate_rows",
 ]
 
 
 def simulate_columns(
-    fit: LMMFit,
-    rng: np.random.Generator,
-    N: int,
-    new_effects: bool = True,
-    *,
-    beta: np.ndarray | None = None,
+    fit: LMMFit, rng: np.random.Generator, N: int, new_effects: Any = True, *, beta: Any = None
 ) -> np.ndarray:
-    """N responses drawn from the fitted model, shape (nobs, N).
+    """N responses drawn from the fitted model, shape (nobs, N); a fixed number of draws is the first of more.
 
     ``X beta + offset + Z b + e`` with ``e_i ~ N(0, sigma^2 / w_i)`` and, with `new_effects`,
     ``b ~ N(0, sigma^2 A kron Sigma)``, else b at its conditional modes. Sigma may be singular.
@@ -47,9 +41,9 @@ def simulate_columns(
     fit : LMMFit
     rng : Generator
     N : int
-    new_effects : bool
-        Draw the random effects anew.
-    beta : ndarray, shape (p,), optional
+    new_effects : bool or sequence of str
+        Draw the random effects anew; names: those of these groups.
+    beta : array or dict, optional
         Fixed effects instead of the estimates.
 
     Examples
@@ -61,78 +55,26 @@ def simulate_columns(
     >>> simulate_columns(fit, np.random.default_rng(1), 4).shape
     (30, 4)
     """
-    return simulate_rows(fit, rng, N, new_effects, beta=beta).T
+    options = {} if beta is None else {"beta": beta}
+    return fit.simulate(N, rng, new_effects, **options)
 
 
-def simulate_rows(
-    fit: LMMFit,
-    rng: np.random.Generator,
-    N: int,
-    new_effects: bool = True,
-    *,
-    beta: np.ndarray | None = None,
-) -> np.ndarray:
-    """The draws of `simulate_columns` as rows, shape (N, nobs)."""
-    design = fit.design
-    base = np.array(fit._linear_predictor("population" if new_effects else None))
-    if beta is not None:
-        base += design.X @ (np.asarray(beta, dtype=float) - fit.beta)
-    factors = [np.array(factor) for factor in fit._factors] if new_effects else None
-    return draw_rows(design, base, fit.sigma, factors, rng, N)
-
-
-def draw_rows(
+def draw_columns(
     design: Design,
     base: np.ndarray,
     sigma: float,
-    factors: Sequence[np.ndarray] | None,
+    factors: Sequence[np.ndarray],
     rng: np.random.Generator,
     N: int,
 ) -> np.ndarray:
-    """N Gaussian responses around `base`, shape (N, n).
+    """N responses of any design around `base` with given relative factors, shape (n, N)."""
+    from mixedmodels.fit.simulate import draw_responses, relationship_root
 
-    Parameters
-    ----------
-    design : Design
-    base : ndarray, shape (n,)
-    sigma : float
-        Residual standard deviation of an observation of weight 1.
-    factors : sequence of ndarray (k, k), or None
-        Relative factors of the terms; None draws no random effects.
-    rng : Generator
-    N : int
-    """
-    effects = []
-    for term, factor in zip(design.terms, factors or (), strict=False):
-        u = rng.standard_normal((N, term.m, term.k))
-        if term.precision is not None:
-            u = correlate(term.precision, u)
-        effects.append(sigma * u @ factor.T)
-    noise = rng.standard_normal((N, design.n))
-    noise *= sigma if design.weights is None else sigma / np.sqrt(design.weights)
-    noise += base
-    for term, b in zip(design.terms, effects, strict=False):
-        add_effects(noise, term, b)
-    return noise
-
-
-def correlate(precision: Precision, u: np.ndarray) -> np.ndarray:
-    """Rows with covariance A between levels (axis 1) from independent ones: ``P = L L', x = L'^{-1} u``."""
-    from scipy.sparse.linalg import splu, spsolve_triangular
-
-    N, m, k = u.shape
-    rhs = u.transpose(1, 0, 2).reshape(m, N * k)
-    matrix = precision.matrix.tocsc()
-    lu = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    pivots = lu.U.diagonal()
-    if np.array_equal(lu.perm_r, lu.perm_c) and (pivots > 0.0).all():
-        x = spsolve_triangular(lu.L.T.tocsr(), rhs / np.sqrt(pivots)[:, None], lower=False)
-        x = x[lu.perm_c]
-    else:  # the order of rows was changed: the plain factor of the dense matrix
-        from scipy.linalg import cholesky, solve_triangular
-
-        x = solve_triangular(cholesky(matrix.toarray(), lower=True).T, rhs, lower=False)
-    return x.reshape(m, N, k).transpose(1, 0, 2)
+    terms = [
+        (term.codes, term.Z, term.m, factor, term.precision and relationship_root(term.precision))
+        for term, factor in zip(design.terms, factors, strict=True)
+    ]
+    return draw_responses(base, terms, sigma, design.weights, N, rng)
 
 
 def add_effects(Y: np.ndarray, term: RandomTerm, b: np.ndarray) -> None:
@@ -196,6 +138,11 @@ def residual_pool(fit: LMMFit) -> ResidualPool:
         Levels of a term are correlated (a known precision): they cannot be exchanged for one another.
     """
     design, sigma = fit.design, fit.sigma
+    if not design.terms and len(fit.theta):
+        raise OptionError(
+            "the residual bootstrap exchanges levels, but this covariance is a function of theta; use "
+            "kind='parametric'"
+        )
     effects = []
     for term, u, factor in zip(design.terms, fit._solution.u, fit._factors, strict=True):
         if term.precision is not None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from mixedmodels.errors import IdentifiabilityError, OptionError
 from mixedmodels.inference.grouping import Grouping, grouping_of, refuse_function_fit
+from mixedmodels.inference.leverage import limited_threads
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ def robust_vcov(fit: LMMFit, kind: str = "CR2", cluster: Any = None, level: floa
     J = len(grouping.levels)
     if J < 2:
         raise OptionError(f"cluster {grouping.name!r} has a single level; the covariance needs several")
-    vcov, pieces = _sandwich(fit, grouping, name)
+    with limited_threads(fit):
+        vcov, pieces = _sandwich(fit, grouping, name)
     return RobustCovariance(
         name, grouping.name, vcov, _table(fit, name, grouping, vcov, pieces, level), pieces
     )

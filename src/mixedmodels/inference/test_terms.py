@@ -98,7 +98,7 @@ def test_fixed(fit: LMMFit, variable: Any, method: str = "wald", **options: Any)
         title = f"F test of {label} ({reference.label} degrees of freedom)"
         return result_table(title, cells, notes, fit._native)
     if fit.is_reml:
-        notes.insert(0, "note: the model was refitted by maximum likelihood because fixed parts differ")
+        notes.insert(0, "the model was refitted by maximum likelihood because fixed parts differ")
     large = fit.refit_ml()
     small = fit_design(fit, restricted_design(fit.design, C), reml=False)
     resampling = _resampling(options)

@@ -6,16 +6,15 @@ neighbouring point. What drives them (`mixedmodels.inference.profile_points`) kn
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from mixedmodels.errors import SolverError
 from mixedmodels.optimize import minimize
-from mixedmodels.solver.base import Breakdown
 
 __all__ = ["Held", "HeldCoefficient", "HeldParameter", "HeldPoint", "HeldSigma"]
 
@@ -72,8 +71,12 @@ class Held(Protocol):
         """The unconstrained minimum."""
         ...
 
-    def at(self, u: float, near: HeldPoint) -> HeldPoint:
-        """The minimum with the parameter held at u, started from `near`."""
+    def at(self, u: float, near: HeldPoint, other: HeldPoint | None = None, rough: bool = False) -> HeldPoint:
+        """The minimum with the parameter held at u.
+
+        Started from `near` (and `other`, if two are known); ``rough=True`` allows an error of about 1e-3 in
+        the criterion, for steps on the way.
+        """
         ...
 
 
@@ -90,12 +93,21 @@ def minimised(objective: Any, theta: np.ndarray) -> tuple[np.ndarray, float, boo
     return optimum.theta, float(optimum.value), bool(optimum.converged)
 
 
+def _between(u: float, near: HeldPoint, other: HeldPoint | None, objective: Any) -> np.ndarray:
+    """theta at u on the line through two minima, inside the bounds; diagonals at 0 stay there."""
+    if other is None or other.u == near.u or not -1.0 <= (t := (u - near.u) / (other.u - near.u)) <= 2.0:
+        return near.state
+    theta = near.state + t * (other.state - near.state)
+    inside = (theta > objective.lower) | (near.state <= objective.lower)
+    return np.clip(theta, objective.lower, objective.upper) if inside.all() else near.state
+
+
 class HeldCoefficient:
     r"""A fixed effect held, u = beta_j, by maximum likelihood.
 
-    At given theta the sum of squares is :math:`r^2(\theta) + (u - \hat\beta_j(\theta))^2 / C_{jj}(\theta)` with
-    :math:`C = (X'V^{-1}X)^{-1}`, which gives the slope; theta is found for the model without column j and with
-    the response :math:`y - u x_j`.
+    At given theta the sum of squares is :math:`r^2(\theta) + (u - \hat\beta_j(\theta))^2 / C_{jj}(\theta)`
+    with :math:`C = (X'V^{-1}X)^{-1}`, which gives the slope; theta is found for the model without column j
+    and with the response :math:`y - u x_j`.
 
     Parameters
     ----------
@@ -139,9 +151,11 @@ class HeldCoefficient:
         """The unconstrained minimum."""
         return self._point(None, self.theta, float(self.objective.value(self.theta)), True)
 
-    def at(self, u: float, near: HeldPoint) -> HeldPoint:
+    def at(self, u: float, near: HeldPoint, other: HeldPoint | None = None, rough: bool = False) -> HeldPoint:
         """The minimum with the coefficient held at u."""
-        theta, value, converged = minimised(self.reduced(self.column, u), near.state)
+        theta, value, converged = minimised(
+            self.reduced(self.column, u), _between(u, near, other, self.objective)
+        )
         return self._point(u, theta, value, converged)
 
 
@@ -183,9 +197,9 @@ class HeldSigma:
         """The unconstrained minimum."""
         return self._point(None, self.theta, float(self.objective.value(self.theta)), True)
 
-    def at(self, u: float, near: HeldPoint) -> HeldPoint:
+    def at(self, u: float, near: HeldPoint, other: HeldPoint | None = None, rough: bool = False) -> HeldPoint:
         """The minimum with ``sigma = exp(u)``."""
-        theta, value, converged = minimised(self.fixed(math.exp(u)), near.state)
+        theta, value, converged = minimised(self.fixed(math.exp(u)), _between(u, near, other, self.objective))
         return self._point(u, theta, value, converged)
 
 
@@ -206,10 +220,8 @@ class HeldParameter:
     def _point(self, theta: np.ndarray, converged: bool) -> HeldPoint:
         objective, j = self.objective, self.index
         value, gradient, H = objective.newton(theta)
-        try:
+        with contextlib.suppress(SolverError):
             H = objective.information(theta, "observed")
-        except SolverError:
-            pass
         free = np.arange(len(theta)) != j
         curvature = float(H[j, j])
         if free.any():
@@ -226,7 +238,7 @@ class HeldParameter:
         """The unconstrained minimum."""
         return self._point(self.theta, True)
 
-    def at(self, u: float, near: HeldPoint) -> HeldPoint:
+    def at(self, u: float, near: HeldPoint, other: HeldPoint | None = None, rough: bool = False) -> HeldPoint:
         """The minimum with ``theta[index] = u``."""
         rest = _Rest(self.objective, self.index, u)
         free, _, converged = minimised(rest, np.delete(near.state, self.index))

@@ -20,7 +20,7 @@ from mixedmodels.objective.base import (
 from mixedmodels.objective.parameters import gradient_of, parameter_map
 from mixedmodels.optimize.cone import plain_bounds
 from mixedmodels.solver._kernels.newton import newton_minimize
-from mixedmodels.solver.base import Breakdown, Components, Solution
+from mixedmodels.solver.base import Breakdown, Components, FixedProducts, Solution
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design
@@ -364,6 +364,8 @@ class LMMObjective:
         """
         check_kind(kind)
         theta = self._map.check(theta)
+        if kind != "expected" and self.evaluator is not None:
+            return self._compiled_information(theta, kind, False)[0]
         factors = self._map.factors(theta)
         derivatives = self._map.derivatives(theta)
         directions = self._map.directions(factors, derivatives)
@@ -376,6 +378,50 @@ class LMMObjective:
             products, _ = self.trace_products(factors, directions)
             inner = 2.0 * inner - products + self._map.curvature(self._M(parts), derivatives)
         return self._bordered(inner, scale * _forms(parts, directions))
+
+    def information_and_changes(
+        self, theta: np.ndarray, kind: str = "observed"
+    ) -> tuple[np.ndarray, FixedProducts]:
+        """`joint_information` and, from the same evaluation, how ``X'V^{-1}X`` changes with theta.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (n_theta,)
+        kind : {"observed", "average", "expected"}
+
+        Returns
+        -------
+        information : ndarray, shape (n_theta + 1, n_theta + 1)
+        changes : FixedProducts
+            XVX and HDH, one direction a parameter.
+        """
+        check_kind(kind)
+        theta = self._map.check(theta)
+        if kind != "expected" and self.evaluator is not None:
+            joint, changes = self._compiled_information(theta, kind, True)
+            assert changes is not None
+            return joint, changes
+        changes = self.solver.fixed_products(self.factors(theta), self.directions(theta), second=False)
+        return self.joint_information(theta, kind), changes
+
+    def _compiled_information(
+        self, theta: np.ndarray, kind: str, changes: bool
+    ) -> tuple[np.ndarray, FixedProducts | None]:
+        """`joint_information` by the compiled evaluator, in internal coordinates until the end."""
+        D, solver = self._to_internal, cast("CompiledPath", self.solver)
+        try:
+            lam, dS, inner, curvature, cross = self.evaluator.information_parts(D.dot(theta))
+            HDH, fixed = None, None
+            if kind == "observed":
+                products, HDH = solver.information_products(self.evaluator, lam, dS, changes)
+                inner = 2.0 * inner - products + curvature
+            elif changes:
+                HDH = solver.changes_only(self.evaluator, lam, dS)
+            if HDH is not None and changes:
+                fixed = solver.fixed_changes(self.evaluator, lam, HDH, D)
+        except FloatingPointError as error:
+            raise Breakdown(f"{error}; check the values of theta") from None
+        return self._bordered(D.T.dot(inner).dot(D), D.T.dot(cross)), fixed
 
     def _bordered(self, inner: np.ndarray, cross: np.ndarray) -> np.ndarray:
         """The information of theta with the row and column of log sigma^2, unless sigma is fixed."""

@@ -18,7 +18,7 @@ from mixedmodels.objective.base import (
     gaussian_criterion,
     gaussian_scale,
 )
-from mixedmodels.solver.base import Breakdown, Solution
+from mixedmodels.solver.base import Breakdown, FixedProducts, Solution
 from mixedmodels.solver.dense import PenalizedSolution, fixed_part, penalized_solve
 
 if TYPE_CHECKING:
@@ -216,6 +216,35 @@ class UserFactorObjective:
         point = self._point(theta)
         half = solve_triangular(point.fit.L, _dense(point.Lam).T, lower=True, check_finite=False)
         return half.T @ half
+
+    def fixed_products(self, theta: np.ndarray, second: bool = True) -> FixedProducts:
+        """``X'V^{-1}X`` and its changes with theta; see `FixedProducts`."""
+        point, E = self._point(theta), self._derivatives(theta)
+        R, r = self._fixed.R, self.n_theta
+        root = point.fit.RX.T @ R
+        H = np.asarray(self._Z.T @ point.fit.ViQ) @ R
+        LH = np.asarray(point.Lam.T @ H)
+        images = [np.asarray(e @ LH) + np.asarray(point.Lam @ np.asarray(e.T @ H)) for e in E]
+        HDH = np.array([H.T @ image for image in images]).reshape(r, self.p, self.p)
+        HDKDH = None
+        if second:
+            HDKDH = np.zeros((r, r, self.p, self.p))
+            for j in range(r):
+                KDH = self._K_times(point, images[j], False)
+                for i in range(r):
+                    HDKDH[i, j] = images[i].T @ KDH
+        return FixedProducts(root.T @ root, HDH, HDKDH)
+
+    def predictor_variance(self, theta: np.ndarray, X: np.ndarray, Z: Any) -> np.ndarray:
+        """``Var[x'(beta^ - beta) + z'(b^ - b)] / sigma^2`` for rows X (N, p) and Z (N, q), shape (N,)."""
+        from scipy.linalg import solve_triangular
+
+        point, R = self._point(theta), self._fixed.R
+        half = solve_triangular(point.fit.L, _dense(point.Lam).T, lower=True, check_finite=False)
+        F = half.T @ (half @ np.asarray(self._Z.T @ self._fixed.Q)) @ R
+        left, rest = np.asarray(Z @ half.T), X - np.asarray(Z @ F)
+        rest = rest @ np.linalg.inv(point.fit.RX.T @ R)
+        return np.sum(left * left, axis=1) + np.sum(rest * rest, axis=1)
 
     def sigma(self, theta: np.ndarray) -> float:
         """Residual standard deviation at theta: ``sqrt(pwrss / nu)``, or the fixed one."""

@@ -24,22 +24,18 @@ _STATS = {
 
 
 def coefficient_table(fit: LMMFit) -> Any:
-    """The fixed effects as a pandas frame: b, se, t, p, df, ci95l, ci95u, ci90l, ci90u (Satterthwaite)."""
+    """The fixed effects as a pandas frame, tested as in `summary`: b, se, t, p, df and limits (ci95l, ...)."""
     import numpy as np
     import pandas as pd
-    from scipy.special import stdtr, stdtrit
 
-    from mixedmodels.inference.ddf import reference_for
+    from mixedmodels.inference.coefficients import coefficient_values
+    from mixedmodels.inference.tails import t_quantile
 
-    reference = reference_for(fit, "satterthwaite")
-    b = np.asarray(fit.beta)
-    variance = np.diagonal(reference.vcov)
-    se = np.sqrt(np.where(variance > 0.0, variance, np.nan))
-    df = np.asarray(reference.df(np.eye(b.size)), dtype=float)
-    t = b / se
-    columns = {"b": b, "se": se, "t": t, "p": 2.0 * stdtr(df, -np.abs(t)), "df": df}
+    found = coefficient_values(fit)
+    b, se = np.array(fit.beta), np.array(found.std_error)
+    columns = {"b": b, "se": se, "t": found.statistic, "p": found.p_value, "df": found.df}
     for level in (95, 90):
-        half = stdtrit(df, 0.5 + level / 200) * se
+        half = np.array([t_quantile(level / 100, df) for df in found.df]) * se
         columns[f"ci{level}l"], columns[f"ci{level}u"] = b - half, b + half
     return pd.DataFrame(columns, index=pd.Index(list(fit.design.x_names), name="Coefficient"))
 
@@ -92,4 +88,6 @@ def response_name(fit: LMMFit) -> str:
 
 def vcov_info(fit: LMMFit) -> dict[str, Any]:
     """How standard errors and p-values were made."""
-    return {"vcov_type": "Satterthwaite", "clustervar": None}
+    from mixedmodels.inference.coefficients import coefficient_values
+
+    return {"vcov_type": coefficient_values(fit).label, "clustervar": None}

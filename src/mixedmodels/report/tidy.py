@@ -113,6 +113,7 @@ def tidy_columns(
 
     rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     quantile = normal_quantile(level)
+
     def add(
         effect: str,
         group: str | None,

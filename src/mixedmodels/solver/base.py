@@ -236,3 +236,19 @@ class CompiledPath(Protocol):
     def start_internal(self, sigma: float | None = None) -> np.ndarray:
         """Starting values for theta~."""
         ...
+
+    def information_products(
+        self, evaluator: Any, lam: np.ndarray, dS: np.ndarray, changes: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """``tr(K D_i K D_j)`` at the evaluator's last point and, if asked for, ``H'D_iH``, internally."""
+        ...
+
+    def changes_only(self, evaluator: Any, lam: np.ndarray, dS: np.ndarray) -> np.ndarray:
+        """``H'D_iH``, shape (r, p, p), in internal coordinates."""
+        ...
+
+    def fixed_changes(
+        self, evaluator: Any, lam: np.ndarray, HDH: np.ndarray, theta_map_inverse: np.ndarray
+    ) -> FixedProducts:
+        """`FixedProducts` in theta from ``H'D_iH`` in internal coordinates."""
+        ...

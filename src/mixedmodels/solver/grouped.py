@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mixedmodels.errors import SolverError
 from mixedmodels.solver._kernels.grouped import GroupedEvaluator, GroupedLevels
-from mixedmodels.solver.base import Directions
 from mixedmodels.solver.compiled import CompiledSolver
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design
 
 __all__ = ["GroupedSolver"]
+
+
+# Multiplications above which sums over the levels go through BLAS.
+_WIDE = 3e7
 
 
 class GroupedSolver(CompiledSolver):
@@ -96,14 +98,34 @@ class GroupedSolver(CompiledSolver):
         return evaluator.solution(lam, covariance=True)[4]
 
     # ------------------------------------------------------------------ for inference
-    def trace_products(
-        self, factors: Sequence[np.ndarray], directions: Directions, reml: bool = True
+    def _trace_products(
+        self, evaluator: Any, lam: np.ndarray, dS: np.ndarray, reml: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """``tr(K D_i K D_j)``, shape (r, r), and ``tr(K D_i)``, shape (r,): exact, for second derivatives.
+        if self._wide:
+            return evaluator.trace_products(lam, dS)
+        return evaluator.second_products(lam, dS)[:2]
 
-        K is ``Z'V^{-1}Z`` (ML) or ``Z'PZ`` (REML); D_i acts on every level.
-        """
-        return self._working_evaluator(reml).trace_products(self._lam(factors), self._dS(directions))
+    def _products(
+        self, evaluator: Any, lam: np.ndarray, dS: np.ndarray, second: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        if second or self._wide:
+            return super()._products(evaluator, lam, dS, second)
+        return evaluator.second_products(lam, dS)[2], None
+
+    @property
+    def _wide(self) -> bool:
+        """Whether sums over the levels go through BLAS rather than through one compiled pass."""
+        factor = self.pack.factors[0]
+        return factor.m * (factor.k * max(self.p, factor.k)) ** 2 > _WIDE
+
+    def information_products(
+        self, evaluator: Any, lam: np.ndarray, dS: np.ndarray, changes: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """``tr(K D_i K D_j)`` at the evaluator's last point and, if asked for, ``H'D_iH``, internally."""
+        if self._wide:
+            return super().information_products(evaluator, lam, dS, changes)
+        products, _, HDH = evaluator.second_products(lam, dS, True)
+        return products, HDH if changes else None
 
     def _root(self, evaluator: Any, lam: np.ndarray) -> np.ndarray:
         return evaluator.fixed_root(lam)

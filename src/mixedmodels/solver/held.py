@@ -17,9 +17,9 @@ def hold_coefficient(solver: CompiledSolver, column: int, value: float) -> Compi
 
     With internal coordinates :math:`\beta = \beta_0 + s T_X \tilde\beta` the condition is
     :math:`a'\tilde\beta = h`, a the row of :math:`T_X`, :math:`h = (\text{value} - \beta_{0})/s`. With an
-    orthonormal basis N of the complement of a, the model has the fixed part :math:`\tilde X N` and the response
-    :math:`\tilde y - \tilde X a\, h/|a|^2`, whose cross-products are linear in those of :math:`[\tilde X\ \tilde y]`.
-    Rows of data are not needed.
+    orthonormal basis N of the complement of a, the model has the fixed part :math:`\tilde X N` and the
+    response :math:`\tilde y - \tilde X a\, h/|a|^2`, whose cross-products are linear in those of
+    :math:`[\tilde X\ \tilde y]`. Rows of data are not needed.
 
     It gives the likelihood (not the restricted one) as a function of theta; its estimates of the other
     coefficients are those of another coordinate system and are not meant to be used.
@@ -44,9 +44,7 @@ def hold_coefficient(solver: CompiledSolver, column: int, value: float) -> Compi
     out = copy.copy(solver)
     for name in ("evaluator", "_reference"):
         out.__dict__.pop(name, None)
-    factors = tuple(
-        [replace(f, ZXy=np.ascontiguousarray(f.ZXy @ change)) for f in solver.pack.factors]
-    )
+    factors = tuple([replace(f, ZXy=np.ascontiguousarray(f.ZXy @ change)) for f in solver.pack.factors])
     G = change.T @ solver.pack.G @ change
     out.pack = replace(solver.pack, factors=factors, G=0.5 * (G + G.T))
     out.p = p - 1

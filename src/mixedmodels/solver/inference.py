@@ -132,20 +132,59 @@ class InferenceProducts:
         K is ``Z'V^{-1}Z`` (ML) or ``Z'PZ`` (REML).
         """
         lam, dS = self._lam(factors), self._dS(directions)
-        evaluator = self._working_evaluator(reml)
         try:
-            traces = dS @ evaluator.components_at(lam, None, 1)["T"].reshape(-1)
-            products = self._trace_ml(evaluator, lam, dS)
-            if reml and self.p:
-                HDH, HDKDH = self._products(evaluator, lam, dS, True)
-                assert HDKDH is not None
-                Ri = np.linalg.inv(self._root(evaluator, lam))
-                inside = Ri.T @ HDH @ Ri
-                twice = np.einsum("ijab,ba->ij", HDKDH, Ri @ Ri.T)
-                products = products - twice - twice.T + np.einsum("iab,jba->ij", inside, inside)
+            return self._trace_products(self._working_evaluator(reml), lam, dS, reml)
         except FloatingPointError as error:
             raise not_definite() from error
-        return 0.5 * (products + products.T), traces
+
+    def _trace_products(
+        self, evaluator: Any, lam: np.ndarray, dS: np.ndarray, reml: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`trace_products` in internal coordinates."""
+        traces = dS @ evaluator.components_at(lam, None, 1)["T"].reshape(-1)
+        return self._projected_traces(evaluator, lam, dS, reml)[0], traces
+
+    def _projected_traces(
+        self, evaluator: Any, lam: np.ndarray, dS: np.ndarray, reml: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """``tr(K D_i K D_j)`` and, for REML, ``H'D_iH``."""
+        products = self._trace_ml(evaluator, lam, dS)
+        if not (reml and self.p):
+            return products, None
+        HDH, HDKDH = self._products(evaluator, lam, dS, True)
+        assert HDKDH is not None
+        Ri = np.linalg.inv(self._root(evaluator, lam))
+        inside = Ri.T @ HDH @ Ri
+        twice = np.einsum("ijab,ba->ij", HDKDH, Ri @ Ri.T)
+        products = products - twice - twice.T + np.einsum("iab,jba->ij", inside, inside)
+        return 0.5 * (products + products.T), HDH
+
+    @one_blas_thread()
+    def information_products(
+        self, evaluator: Any, lam: np.ndarray, dS: np.ndarray, changes: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """``tr(K D_i K D_j)`` at the evaluator's last point and, if asked for, ``H'D_iH``, internally.
+
+        What is missing from `Evaluator.information_parts` for the observed information.
+        """
+        products, HDH = self._projected_traces(evaluator, lam, dS, evaluator.reml)
+        if changes and HDH is None:
+            HDH = self._products(evaluator, lam, dS, False)[0]
+        return products, HDH
+
+    @one_blas_thread()
+    def changes_only(self, evaluator: Any, lam: np.ndarray, dS: np.ndarray) -> np.ndarray:
+        """``H'D_iH``, shape (r, p, p), in internal coordinates."""
+        return self._products(evaluator, lam, dS, False)[0]
+
+    def fixed_changes(
+        self, evaluator: Any, lam: np.ndarray, HDH: np.ndarray, theta_map_inverse: np.ndarray
+    ) -> FixedProducts:
+        """`FixedProducts` in theta from ``H'D_iH`` in internal coordinates."""
+        Ti = self._T_X_inverse
+        root = self._root(evaluator, lam).dot(Ti)
+        HDH = Ti.T @ HDH @ Ti
+        return FixedProducts(root.T.dot(root), np.tensordot(theta_map_inverse.T, HDH, 1))
 
     @one_blas_thread()
     def fixed_products(

@@ -221,7 +221,58 @@ typedef struct {
     int64_t size;               /* accumulators of a panel */
     const int64_t *goff;        /* (F x F) offset of the sums of factors f, g; the leaf's F x F sums come last */
     int failed;
+    int *slots;                 /* slots of each factor */
+    int *lev, *start;           /* levels of a factor by slot; where a slot begins (offset bstart + factor) */
 } mm_trace_work;
+
+/* Parts of the model that share no rows have no common block of K: one level of each part can share a column
+ * (a slot), for sums of products of blocks see only their own part.  A slot is a level's rank in its part. */
+static int mm_slots(const mm_model *M, mm_trace_work *w)
+{
+    int nb = M->nb, rc = 1, *root = mm_int(nb), *count = mm_int(nb), *slot = mm_int(nb);
+    if (!root || !count || !slot) goto done;
+    for (int i = 0; i < nb; i++) root[i] = i;
+#define MM_ROOT(x, out) { int r_ = (x); while (root[r_] != r_) { root[r_] = root[root[r_]]; r_ = root[r_]; } out = r_; }
+    for (int l = 0; l < M->m0; l++)
+        for (int64_t q = M->lptr[l] + 1; q < M->lptr[l + 1]; q++) {
+            int a, b;
+            MM_ROOT(M->lblk[q - 1], a);
+            MM_ROOT(M->lblk[q], b);
+            if (a < b) root[b] = a; else root[a] = b;
+        }
+    for (int i = 0; i < nb; i++)
+        for (int64_t q = M->pptr[i]; q < M->pptr[i + 1]; q++) {
+            int a, b;
+            MM_ROOT(i, a);
+            MM_ROOT(M->pblk[q], b);
+            if (a < b) root[b] = a; else root[a] = b;
+        }
+    for (int g = 0; g < M->F; g++) {
+        int m = M->m[g], *lev = w->lev + M->bstart[g], *start = w->start + M->bstart[g] + g, most = 0;
+        if (g == M->leaf) continue;
+        memset(count, 0, nb * sizeof(int));
+        for (int l = 0; l < m; l++) {
+            int part = 0;
+            if (w->anyprec) slot[l] = l;
+            else {
+                MM_ROOT(M->pos[M->bstart[g] + l], part);
+                slot[l] = count[part]++;
+            }
+            if (slot[l] + 1 > most) most = slot[l] + 1;
+        }
+        w->slots[g] = most;
+        memset(start, 0, (m + 1) * sizeof(int));
+        for (int l = 0; l < m; l++) start[slot[l] + 1]++;
+        for (int i = 0; i < most; i++) start[i + 1] += start[i];
+        memcpy(count, start, most * sizeof(int));
+        for (int l = 0; l < m; l++) lev[count[slot[l]]++] = l;
+    }
+#undef MM_ROOT
+    rc = 0;
+done:
+    free(root); free(count); free(slot);
+    return rc;
+}
 
 /* out += P v over the columns of factor g (known precision or identity) */
 static void mm_times_precision(const mm_model *M, int g, const double *v, int nc, double *out)
@@ -238,7 +289,7 @@ static void mm_times_precision(const mm_model *M, int g, const double *v, int nc
     }
 }
 
-/* levels [a, b) of factor g; acc: the panel's sums */
+/* slots [a, b) of factor g; acc: the panel's sums */
 static void mm_trace_panel(mm_model *M, const double *lam, int g, int a, int b, double *acc, mm_trace_work *w,
                            double *space, int thread)
 {
@@ -246,6 +297,7 @@ static void mm_trace_panel(mm_model *M, const double *lam, int g, int a, int b, 
     int64_t mk = (int64_t)M->m0 * k0, nn = (int64_t)n * nc;
     const double *lg = lam + M->koff[g], *inv = w->inv + M->koff[g];
     int scaled = !M->hasprec[g] && !w->sing[g], zero = 1;
+    const int *lev = w->lev + M->bstart[g], *start = w->start + M->bstart[g] + g;
     double *X = space, *Y = X + nn, *E = Y + nn, *T = E + nn, *T2 = T + mk * nc, *U = T2 + mk * nc;
     memset(Y, 0, nn * sizeof(double));
     memset(E, 0, nn * sizeof(double));
@@ -264,15 +316,15 @@ static void mm_trace_panel(mm_model *M, const double *lam, int g, int a, int b, 
         }
         free(rhs);
     } else
-        for (int l = a; l < b; l++) {
-            int cj = M->P.bcol[M->pos[M->bstart[g] + l]];
-            for (int c = 0; c < kg; c++) E[(int64_t)(cj + c) * nc + (l - a) * kg + c] = 1.0;
+        for (int q = a; q < b; q++) for (int l = start[q]; l < start[q + 1]; l++) {
+            int cj = M->P.bcol[M->pos[M->bstart[g] + lev[l]]];
+            for (int c = 0; c < kg; c++) E[(int64_t)(cj + c) * nc + (q - a) * kg + c] = 1.0;
         }
     /* ---- X = D E */
     if (!w->sing[g]) {
-        for (int l = 0; l < M->m[g]; l++) {
-            if (!M->hasprec[g] && (l < a || l >= b)) continue;
-            int cj = M->P.bcol[M->pos[M->bstart[g] + l]];
+        int from = M->hasprec[g] ? 0 : start[a], stop = M->hasprec[g] ? M->m[g] : start[b];
+        for (int l = from; l < stop; l++) {
+            int cj = M->P.bcol[M->pos[M->bstart[g] + lev[l]]];
             for (int r = 0; r < kg; r++) for (int c = 0; c < kg; c++) {
                 double v = inv[r * kg + c], *y = Y + (int64_t)(cj + r) * nc, *e = E + (int64_t)(cj + c) * nc;
                 if (v != 0.0) for (int i = 0; i < nc; i++) y[i] += v * e[i];
@@ -368,10 +420,10 @@ static void mm_trace_panel(mm_model *M, const double *lam, int g, int a, int b, 
     } else {
         memset(E, 0, nn * sizeof(double));
         memset(X, 0, nn * sizeof(double));
-        for (int l = a; l < b; l++) {
-            int cj = M->P.bcol[M->pos[M->bstart[g] + l]];
+        for (int q = a; q < b; q++) for (int l = start[q]; l < start[q + 1]; l++) {
+            int cj = M->P.bcol[M->pos[M->bstart[g] + lev[l]]];
             for (int r = 0; r < kg; r++) for (int c = 0; c < kg; c++)
-                E[(int64_t)(cj + r) * nc + (l - a) * kg + c] = lg[c * kg + r];
+                E[(int64_t)(cj + r) * nc + (q - a) * kg + c] = lg[c * kg + r];
         }
         mm_solve_S(M, E, nc, thread);
         mm_times_Lam(M, lam, 0, E, nc, X);
@@ -379,11 +431,11 @@ static void mm_trace_panel(mm_model *M, const double *lam, int g, int a, int b, 
         mm_B_serial(M, 1.0, X, nc, T);
         mm_leaf_times(M, M->N, T, nc, T2);
     }
-    for (int l = a; l < b; l++) {
-        int j = M->pos[M->bstart[g] + l];
+    for (int p = a; p < b; p++) for (int l = start[p]; l < start[p + 1]; l++) {
+        int j = M->pos[M->bstart[g] + lev[l]];
         for (int64_t s = M->cptr[j]; s < M->cptr[j + 1]; s++) {
             double *o = w->CX + M->lval[M->cent[s]];
-            const double *t = T2 + (int64_t)M->cleaf[s] * k0 * nc + (l - a) * kg;
+            const double *t = T2 + (int64_t)M->cleaf[s] * k0 * nc + (p - a) * kg;
             for (int r = 0; r < k0; r++) for (int c = 0; c < kg; c++) o[r * kg + c] = t[r * nc + c];
         }
     }
@@ -391,8 +443,8 @@ static void mm_trace_panel(mm_model *M, const double *lam, int g, int a, int b, 
         const double *S = w->sym + u * k0 * k0;
         double *O = U + u * nn;
         memset(E, 0, nn * sizeof(double));
-        for (int l = a; l < b; l++) {
-            int j = M->pos[M->bstart[g] + l], at = (l - a) * kg;
+        for (int p = a; p < b; p++) for (int l = start[p]; l < start[p + 1]; l++) {
+            int j = M->pos[M->bstart[g] + lev[l]], at = (p - a) * kg;
             for (int64_t s = M->cptr[j]; s < M->cptr[j + 1]; s++) {
                 int i = M->cleaf[s];
                 const double *N = M->N + (int64_t)i * k0 * k0, *B = M->B + M->lval[M->cent[s]];
@@ -458,15 +510,11 @@ static int mm_trace_sums(mm_model *M, const double *lam, int nsym, const double 
     for (int f = 0; f < F; f++) koff += M->k[f] * M->k[f];
     int sing[F], panel_of[F + 1];
     double inv[koff];
-    mm_trace_work w = {sing, inv, nsym, sym, 0, 1, NULL, size, goff, 0};
-    panel_of[0] = 0;
+    mm_trace_work w = {sing, inv, nsym, sym, 0, 1, NULL, size, goff, 0, NULL, NULL, NULL};
+    double *acc = NULL;
     for (int f = 0; f < F; f++) {
-        int per = MM_BATCH / M->k[f] > 0 ? MM_BATCH / M->k[f] : 1;
         sing[f] = 0;
-        panel_of[f + 1] = nb;
         if (f == M->leaf) continue;
-        nb += (M->m[f] + per - 1) / per;
-        panel_of[f + 1] = nb;
         sing[f] = mm_is_singular(M, lam, f, 1e-6) || mm_inverse(M->k[f], lam + M->koff[f], inv + M->koff[f]);
         if (sing[f] || M->hasprec[f]) w.regular = 0;
         if (M->hasprec[f]) {
@@ -474,7 +522,15 @@ static int mm_trace_sums(mm_model *M, const double *lam, int nsym, const double 
             if (!M->PP[f].n && mm_prec_setup(M, f)) return 1;
         }
     }
-    double *acc = mm_dbl(size * nb);
+    w.slots = mm_int(F); w.lev = mm_int(M->nb + 1); w.start = mm_int(M->nb + 2 * F + 1);
+    if (!w.slots || !w.lev || !w.start || mm_slots(M, &w)) { rc = 1; goto done; }
+    panel_of[0] = 0;
+    for (int f = 0; f < F; f++) {
+        int per = MM_BATCH / M->k[f] > 0 ? MM_BATCH / M->k[f] : 1;
+        if (f != M->leaf) nb += (w.slots[f] + per - 1) / per;
+        panel_of[f + 1] = nb;
+    }
+    acc = mm_dbl(size * nb);
     w.CX = mm_dbl(M->leaf >= 0 && M->n ? M->lval[M->lptr[M->m0]] : 1);
     if (!acc || !w.CX) { rc = 1; goto done; }
     int threads = w.anyprec ? 1 : M->nthreads, width = MM_BATCH > M->kmax ? MM_BATCH : M->kmax;
@@ -487,7 +543,7 @@ static int mm_trace_sums(mm_model *M, const double *lam, int nsym, const double 
         int g = 0;
         while (panel_of[g + 1] <= i) g++;
         int per = MM_BATCH / M->k[g] > 0 ? MM_BATCH / M->k[g] : 1;
-        int a = (i - panel_of[g]) * per, b = a + per < M->m[g] ? a + per : M->m[g];
+        int a = (i - panel_of[g]) * per, b = a + per < w.slots[g] ? a + per : w.slots[g];
         mm_trace_panel(M, lam, g, a, b, acc + i * size, &w, space + room * MM_THREAD, MM_THREAD);
     }
     free(space);
@@ -508,7 +564,7 @@ static int mm_trace_sums(mm_model *M, const double *lam, int nsym, const double 
             }
         }
 done:
-    free(acc); free(w.CX);
+    free(acc); free(w.CX); free(w.slots); free(w.lev); free(w.start);
     return rc;
 }
 #endif

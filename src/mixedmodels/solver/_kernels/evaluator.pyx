@@ -326,6 +326,59 @@ cdef class Evaluator:
             raise FloatingPointError("the penalised cross-product matrix is not positive definite")
         return value, grad, hess
 
+    def information_parts(self, theta):
+        """What the information about `theta` is made of, exact curvature included.
+
+        Returns
+        -------
+        lam : ndarray, shape (kk,)
+            Relative factors.
+        dS : ndarray, shape (r, kk)
+            Directions dSigma of the parameters.
+        wpw : ndarray, shape (r, r)
+            ``(nu/pwrss) y'P V_i P V_j P y``, or that over the fixed residual variance.
+        curvature : ndarray, shape (r, r)
+            ``2 tr(E_i' M E_j)``.
+        q : ndarray, shape (r,)
+            ``(nu/pwrss) y'P V_i P y``.
+        """
+        cdef double[::1] th = np.ascontiguousarray(theta, dtype=np.float64)
+        cdef int bad, i, j, e, e2, f, kf, r = self.n_theta
+        cdef double s, x
+        if th.shape[0] != r:
+            raise ValueError(f"theta has {th.shape[0]} values, the model has {r} parameters")
+        self._set_factors(&th[0] if r else NULL)
+        self._set_directions()
+        with nogil:
+            bad = self.components(2)
+        if bad or not self.pwrss > 0.0:
+            raise FloatingPointError("the penalised cross-product matrix is not positive definite")
+        lam_, dS_, wpw_, curvature_, q_ = (
+            np.empty(self.kk), np.empty((r, self.kk)), np.empty((r, r)), np.zeros((r, r)), np.empty(r))
+        cdef double[::1] lam = lam_, q = q_
+        cdef double[:, ::1] dS = dS_, wpw = wpw_, curvature = curvature_
+        s = self._scale()
+        if self.kk:
+            memcpy(&lam[0], self.lam, self.kk * sizeof(double))
+            for i in range(self.kk):
+                self.M[i] = self.T[i] - s * self.S[i]
+        for i in range(r):
+            x = 0.0
+            for j in range(self.kk):
+                dS[i, j] = self.dS[i * self.kk + j]
+                x += dS[i, j] * self.S[j]
+            q[i] = s * x
+            for j in range(r):
+                wpw[i, j] = s * self.wpw[i * r + j]
+        for e in range(self.n_entries):
+            f = self.e_fac[e]
+            kf = self.k[f]
+            for e2 in range(self.n_entries):
+                if self.e_fac[e2] == f and self.e_col[e2] == self.e_col[e]:
+                    curvature[self.e_theta[e], self.e_theta[e2]] += \
+                        2.0 * self.M[self.koff[f] + self.e_row[e] * kf + self.e_row[e2]]
+        return lam_, dS_, wpw_, curvature_, q_
+
     def components_at(self, lam, directions=None, int order=0):
         """Raw components for factors `lam`, shape (kk,), and directions dSigma, shape (r, kk).
 

@@ -15,6 +15,7 @@ from mixedmodels.solver._kernels.newton cimport NewtonLoop
 
 cdef enum:
     MOST_FACTORS = 64
+    INTERRUPTED = 3                  # as in newton.pyx: a signal arrived
     FAILED = 7                       # the estimates cannot be computed
 
 
@@ -151,6 +152,9 @@ def refit_columns(Evaluator ev, levels, theta0, Y, base, sqrt_weights, double sc
                 with gil:
                     raise ValueError("the evaluator does not take other responses")
             status[j] = loop.run(&t0[0], th, &value)
+            if status[j] == INTERRUPTED:
+                with gil:
+                    raise (loop.watcher[1] or [KeyboardInterrupt()])[0]
             ev._set_factors(th)
             if ev.estimates(b, V) or not value < HUGE_VAL:
                 status[j] = FAILED

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mixedmodels.errors import OptionError
 from mixedmodels.fit.wald import check_level
 from mixedmodels.inference.adjust import check_adjust
 from mixedmodels.inference.linear_source import Show, Source, response_scale, side_of, total_variance
@@ -232,6 +233,10 @@ class MarginalMeans:
 
     def regrid(self, bias_adjust: bool = False, sigma: float | None = None) -> MarginalMeans:
         """The means on the scale of the response, so that contrasts are differences there (delta method)."""
+        if self.kind != "means":
+            raise OptionError(
+                "regrid() needs means: take them to the scale of the response first, then contrast"
+            )
         transform = self.source.transform
         if transform is None:
             return self

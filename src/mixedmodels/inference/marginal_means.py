@@ -11,6 +11,7 @@ import numpy as np
 from mixedmodels.errors import OptionError
 from mixedmodels.fit.wald import check_level
 from mixedmodels.inference.adjust import check_adjust
+from mixedmodels.inference.arguments import one_number
 from mixedmodels.inference.linear_source import Show, Source, response_scale, side_of, total_variance
 from mixedmodels.inference.table import ResultTable
 
@@ -153,7 +154,7 @@ class MarginalMeans:
         if bias_adjust or sigma is not None:
             changes["variance"] = total_variance(self.source.fit, sigma) if bias_adjust else None
         if null is not None:
-            changes["null"] = float(null)
+            changes["null"] = one_number(null, "null")
         if side is not None:
             changes["side"] = side_of(side)
         if tests is not None:
@@ -183,7 +184,7 @@ class MarginalMeans:
         if joint:
             from mixedmodels.inference.joint_tests import joint_test
 
-            return joint_test(self, float(null))
+            return joint_test(self, one_number(null, "null"))
         return self.summary(null=null, side=side, adjust=adjust, tests=True)
 
     def contrast(

@@ -295,7 +295,7 @@ def test_differences_without_a_back_transform_stay_and_say_so():
     fit = mm.lmm("sqrt(y) ~ A + (1 | g)", {**DATA, "y": np.exp(DATA["y"] / 10)})
     pairs = fit.emmeans("A", type="response", ddf="z").pairs()
     assert pairs["estimate"] == pytest.approx(fit.emmeans("A", ddf="z").pairs()["estimate"])
-    assert "differences there have no back-transform" in str(pairs)
+    assert "whose differences have no back-transform" in str(pairs)
     on_response = fit.emmeans("A", ddf="z").regrid()
     m = fit.emmeans("A", type="response", ddf="z")["estimate"]
     assert on_response["estimate"] == pytest.approx(m)
@@ -372,6 +372,18 @@ def test_errors_name_the_variable_and_the_remedy(fit):
         (lambda: fit.emtrends("A", "B"), r"var: 'B' is a factor and has no slope"),
         (lambda: fit.emtrends("A", "w"), r"var: 'w' is not a predictor"),
         (lambda: fit.emtrends("A", ""), r"var must be the name of a numeric variable"),
+        (lambda: fit.emmeans("A").pairs().regrid(), r"regrid\(\) needs means"),
+        (lambda: fit.emtrends("A", "x").regrid(), r"regrid\(\) needs means"),
+        (lambda: fit.emmeans("A", offset="o"), r"offset must be a finite number, got 'o'"),
+        (lambda: fit.emmeans("A", by=5), r"by must be the name of a variable or a list of names, got 5"),
+        (lambda: fit.emmeans("A", at=5), r"at must be a dict of values by variable"),
+        (lambda: fit.emmeans("A", nesting=5), r"nesting must be a dict"),
+        (lambda: fit.emmeans("A", nesting={"A": 3}), r"nesting of 'A' must be the name of a variable"),
+        (lambda: fit.emmeans("A", cov_reduce=lambda x: "q"), r"cov_reduce did not return finite numbers for"),
+        (lambda: fit.emmeans("A").test(null="a"), r"null must be a finite number"),
+        (lambda: fit.emmeans("A").contrast(None), r"a contrast is a method name"),
+        (lambda: fit.emmeans("A").contrast("poly", max_degree="a"), r"max_degree must lie between 1 and 2"),
+        (lambda: fit.joint_tests(by=3), r"by must be the name of a variable"),
         (lambda: fit.joint_tests(by="Q"), r"by: 'Q' is not a predictor"),
     ):
         with pytest.raises(OptionError, match=message):

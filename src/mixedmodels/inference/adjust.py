@@ -146,7 +146,7 @@ def adjust_p_values(
         p = np.array([value for value, _ in errors])
         error = max(e for _, e in errors)
         if simulated:
-            notes.append(f"mvt: quasi-Monte Carlo with fixed seeds, standard error of p at most {error:.1g}")
+            notes.append(f"mvt: shifted lattices with fixed seeds, standard error of p at most {error:.1g}")
     used_size = family.compared if used == "tukey" else m
     what = "comparing a family of" if used == "tukey" else "a family of"
     if used == "scheffe":

@@ -11,6 +11,7 @@ import numpy as np
 from mixedmodels.errors import OptionError
 from mixedmodels.fit.wald import check_level
 from mixedmodels.inference.adjust import check_adjust
+from mixedmodels.inference.arguments import name_list
 from mixedmodels.inference.contrasts import ContrastSet, contrast_set
 from mixedmodels.inference.linear_source import label_rows
 from mixedmodels.inference.marginal_means import MarginalMeans
@@ -108,7 +109,7 @@ def contrast_means(
 
 
 def _names(given: Any, known: Sequence[str], what: str) -> tuple[str, ...]:
-    listed = [given] if isinstance(given, str) else list(given)
+    listed = name_list(given, what)
     for one in listed:
         if one not in known:
             raise OptionError(f"{what}: {one!r} is not a column of these means; they have {', '.join(known)}")

@@ -95,9 +95,11 @@ def _given(method: Any, labels: Sequence[str]) -> ContrastSet:
         try:
             array = np.asarray(method, dtype=float)
         except (TypeError, ValueError):
+            array = np.array(np.nan)
+        if array.ndim == 0:
             raise OptionError(
                 f"a contrast is a method name, a dict of coefficients or an array, got {method!r}"
-            ) from None
+            )
         rows = list(np.atleast_2d(array))
         names = [f"c{i + 1}" for i in range(len(rows))]
     C = np.zeros((len(rows), k))
@@ -229,8 +231,8 @@ def _polynomial_rows(labels: Sequence[str], max_degree: int | None, scores: Any)
     x = np.arange(1.0, k + 1.0) if scores is None else np.asarray(scores, dtype=float)
     if x.shape != (k,) or np.unique(x).size != k:
         raise OptionError(f"scores must be {k} different numbers, one per level, got {scores!r}")
-    highest = min(k - 1, 6) if max_degree is None else int(max_degree)
-    if not 0 <= highest <= k - 1:
+    highest = min(k - 1, 6) if max_degree is None else max_degree
+    if not isinstance(highest, (int, np.integer)) or not 0 <= highest <= k - 1:
         raise OptionError(f"max_degree must lie between 1 and {k - 1} for {k} levels, got {max_degree!r}")
     return orthonormal_polynomials(x, highest)
 

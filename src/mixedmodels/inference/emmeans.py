@@ -16,6 +16,7 @@ from mixedmodels.errors import OptionError
 from mixedmodels.fit.wald import check_level
 from mixedmodels.formula.ast import Variable
 from mixedmodels.inference.adjust import check_adjust
+from mixedmodels.inference.arguments import name_list
 from mixedmodels.inference.back_transform import back_transform
 from mixedmodels.inference.ddf import reference_for
 from mixedmodels.inference.grid import Grid, make_grid, term_variables
@@ -224,8 +225,7 @@ def parse_specs(
                 'specs must be a text such as "A", "A | B" or "pairwise ~ A", or a list of variables, got '
                 f"{specs!r}"
             ) from None
-    if by is not None:
-        by_names += [by] if isinstance(by, str) else list(by)
+    by_names += name_list(by, "by")
     names = [name for name in dict.fromkeys(names) if name not in by_names]
     return method, tuple(names), tuple(dict.fromkeys(by_names))
 

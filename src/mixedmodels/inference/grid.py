@@ -19,6 +19,7 @@ from mixedmodels.frame.labels import level_labels
 from mixedmodels.frame.missing import take_rows
 from mixedmodels.frame.newdata import encode_new
 from mixedmodels.frame.values import FactorColumn
+from mixedmodels.inference.arguments import name_list, one_number
 from mixedmodels.inference.grid_variables import (
     GridVariable,
     data_columns,
@@ -114,7 +115,7 @@ def make_grid(
     L, grid_offset = (rows or full_rows)(fit, values)
     total = np.zeros(r)
     if offset is not None:
-        total += float(offset)
+        total += one_number(offset, "offset")
     elif grid_offset is not None:
         total += grid_offset
     if offset is None and rows is None:
@@ -192,12 +193,14 @@ def _nesting(
     if isinstance(given, Mapping):
         out = {}
         for child, parents in given.items():
-            listed = (parents,) if isinstance(parents, str) else tuple(parents)
+            listed = tuple(name_list(parents, f"nesting of {child!r}"))
             for name in (child, *listed):
                 if name not in names:
                     raise OptionError(f"nesting: {unknown_variable(fit, name, sorted(names))}")
             out[child] = listed
         return out
+    if given is not None and given is not True:
+        raise OptionError(f"nesting must be a dict such as {{'A': 'B'}} or False, got {given!r}")
     terms = [set(raw) for _, raw in term_variables(fit)]
     factors = [v for v in predictors if v.codes is not None and v.size > 1]
     found: dict[str, tuple[str, ...]] = {}

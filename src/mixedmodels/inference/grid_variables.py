@@ -70,6 +70,8 @@ def grid_variables(
     used = sorted({v for term in encoding.fixed.terms for v in term} | set(encoding.offsets))
     expressions = [encoding.variables[v].expression for v in used]
     names = list(dict.fromkeys(name for expression in expressions for name in variables(expression)))
+    if at is not None and not isinstance(at, Mapping):
+        raise OptionError(f"at must be a dict of values by variable, such as {{'x': [0, 5]}}, got {at!r}")
     at = {} if at is None else dict(at)
     for name in at:
         if name not in names:
@@ -159,7 +161,13 @@ def _variable(
             "cov_reduce must be a function of the values, False (all values) or a dict of these by "
             f"variable, got {reduce!r}"
         )
-    return _covariate(name, np.atleast_1d(np.asarray(function(present), dtype=float)), None)
+    try:
+        points = np.atleast_1d(np.asarray(function(present), dtype=float))
+    except (TypeError, ValueError):
+        points = np.array([np.nan])
+    if points.ndim != 1 or not points.size or not np.isfinite(points).all():
+        raise OptionError(f"cov_reduce did not return finite numbers for {name!r}")
+    return _covariate(name, points, None)
 
 
 def _has_few(values: np.ndarray, limit: int) -> bool:

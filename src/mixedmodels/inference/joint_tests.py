@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import OptionError
+from mixedmodels.inference.arguments import name_list
 from mixedmodels.inference.grid import Grid, make_grid, term_variables
 from mixedmodels.inference.grid_variables import unknown_variable
 from mixedmodels.inference.table import ResultTable, result_table
@@ -61,7 +62,7 @@ def joint_tests(
 
     source = make_source(fit, ddf)
     grid = make_grid(fit, at, _around_mean, cov_keep, 0.0, nesting, data)
-    by_names = [] if by is None else ([by] if isinstance(by, str) else list(by))
+    by_names = name_list(by, "by")
     for name in by_names:
         if name not in grid.names:
             raise OptionError(f"by: {unknown_variable(fit, name, grid.names)}")

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from mixedmodels.errors import OptionError
 from mixedmodels.fit.wald import check_level
 from mixedmodels.inference.adjust import check_adjust
+from mixedmodels.inference.arguments import one_number
 from mixedmodels.inference.linear_source import Show, Source, response_scale, side_of, total_variance
 from mixedmodels.inference.table import ResultTable
 
@@ -152,7 +154,7 @@ class MarginalMeans:
         if bias_adjust or sigma is not None:
             changes["variance"] = total_variance(self.source.fit, sigma) if bias_adjust else None
         if null is not None:
-            changes["null"] = float(null)
+            changes["null"] = one_number(null, "null")
         if side is not None:
             changes["side"] = side_of(side)
         if tests is not None:
@@ -182,7 +184,7 @@ class MarginalMeans:
         if joint:
             from mixedmodels.inference.joint_tests import joint_test
 
-            return joint_test(self, float(null))
+            return joint_test(self, one_number(null, "null"))
         return self.summary(null=null, side=side, adjust=adjust, tests=True)
 
     def contrast(
@@ -232,6 +234,10 @@ class MarginalMeans:
 
     def regrid(self, bias_adjust: bool = False, sigma: float | None = None) -> MarginalMeans:
         """The means on the scale of the response, so that contrasts are differences there (delta method)."""
+        if self.kind != "means":
+            raise OptionError(
+                "regrid() needs means: take them to the scale of the response first, then contrast"
+            )
         transform = self.source.transform
         if transform is None:
             return self

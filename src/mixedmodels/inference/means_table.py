@@ -64,6 +64,7 @@ def means_table(means: MarginalMeans) -> ResultTable:
         estimate, se, low, high, labels, facts = _to_response(means, estimate, se, low, high, labels)
     elif source.transform is not None:
         facts.append(f"on the scale of the model: {source.transform.text}")
+    labels = {name: _shown(column) for name, column in labels.items()}
     columns: dict[str, Any] = {**labels, "estimate": estimate, "std_error": se, "df": df}
     if show.tests:
         columns |= {"statistic": statistic, "p_value": p}
@@ -81,6 +82,14 @@ def means_table(means: MarginalMeans) -> ResultTable:
         )
     extra = {"linfct": means.linfct, "vcov": V, "estimable": means.estimable}
     return result_table(means.title, columns, (*notes, *facts), source.fit._native, extra)
+
+
+def _shown(column: np.ndarray) -> np.ndarray:
+    """Whole numbers as integers."""
+    whole = column.dtype.kind == "f" and bool(
+        (column == np.round(column)).all() and (abs(column) < 1e15).all()
+    )
+    return column.astype(np.int64) if whole else column
 
 
 def _to_response(
@@ -107,10 +116,11 @@ def _to_response(
         return value, np.abs(slope) * se, np.fmin(*ends), np.fmax(*ends), labels, notes
     balanced = np.abs(means.offset) < 1e-12
     if transform.log_base is None or not show.ratios or means.kind == "slopes" or not balanced.all():
-        why = (
-            f"on the scale of the model ({transform.text}): differences there have no back-transform; "
-            "regrid() compares on the scale of the response"
-        )
+        why = f"on the scale of the model ({transform.text}), "
+        if means.kind == "slopes":
+            why += "as slopes are"
+        else:
+            why += "whose differences have no back-transform; regrid() compares on the scale of the response"
         return estimate, se, low, high, labels, [why]
     value, slope = transform.ratio(estimate)
     if means.ratio_labels is not None:

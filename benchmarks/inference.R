@@ -19,7 +19,7 @@ if (task == "bootstrap_1000") {
   ask <- function() confint(profile(fit, signames = FALSE))["Days", 1]
 } else if (task == "satterthwaite_insteval") {
   fit <- lme4::lmer(y ~ service + (1 | s) + (1 | d) + (1 | dept:service), InstEval)
-  ask <- function() coef(summary(as(fit, "lmerModLmerTest")))["service1", "df"]
+  ask <- function() coef(summary(as_lmerModLmerTest(fit)))["service1", "df"]
 } else {
   data <- read.csv(args[2])
   for (g in c("g", "h")) data[[g]] <- factor(data[[g]])

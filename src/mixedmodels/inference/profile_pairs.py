@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from mixedmodels.inference.profile import Curve
+    from mixedmodels.inference.profile_curve import Curve
 
 __all__ = ["contour", "pair_columns"]
 

@@ -63,16 +63,54 @@ def test_json(capsys):
     assert result["is_reml"] is False and result["converged"] is True
     days = result["fixed"][1]
     assert days["term"] == "Days"
-    assert days["conf_high"] - days["estimate"] == pytest.approx(1.6448536269514722 * days["std_error"])
+    assert days["df"] == pytest.approx(18.0, abs=0.01) and 0.0 < days["p_value"] < 1e-5
+    limits = result["intervals"][1]
+    assert limits["conf_high"] - limits["estimate"] == pytest.approx(1.6448536269514722 * days["std_error"])
     assert [row["group"] for row in result["random"]] == ["Subject", "Subject", "Subject", "Residual"]
     assert len(result["theta"]) == 3
 
 
 def test_intervals_in_text(capsys):
     _, out, _ = run(capsys, "fit", FORMULA, "sleepstudy", "--ci", "wald")
-    assert "Wald intervals (95 %)" in out
+    assert "95% Wald intervals" in out
     line = next(line for line in out.splitlines() if line.startswith("Days") and "7.438" in line)
-    assert line.split() == ["Days", "7.438", "13.497"]
+    assert line.split() == ["Days", "10.467", "7.438", "13.497"]
+
+
+@pytest.mark.parametrize("method", ["satterthwaite", "kr", "profile", "bootstrap"])
+def test_every_kind_of_interval(capsys, method):
+    status, out, err = run(
+        capsys, "fit", FORMULA, "sleepstudy", "--json", "--ci", method, "--seed", "1", "--level", "0.9"
+    )
+    assert (status, err) == (0, "")
+    limits = {row["term"]: row for row in json.loads(out)["intervals"]}
+    assert 6.9 < limits["Days"]["conf_low"] < 8.5 < 12.5 < limits["Days"]["conf_high"] < 14.0
+
+
+def test_tests_of_terms_and_degrees_of_freedom(capsys):
+    status, out, _ = run(capsys, "fit", FORMULA, "sleepstudy", "--anova", "--ddf", "kr", "--json")
+    result = json.loads(out)
+    assert status == 0
+    assert result["anova"][0]["statistic"] == pytest.approx(45.853, abs=1e-3)
+    assert result["anova"][0]["den_df"] == pytest.approx(17.0, abs=1e-4)
+    _, out, _ = run(capsys, "fit", FORMULA, "sleepstudy", "--anova")
+    assert "45.85" in out
+
+
+def test_compare(capsys):
+    small, large = "Reaction ~ Days + (1 | Subject)", FORMULA
+    status, out, err = run(capsys, "compare", small, large, "sleepstudy", "--ml")
+    assert (status, err) == (0, "")
+    assert "42.14" in out
+    _, out, _ = run(capsys, "compare", small, large, "sleepstudy", "--ml", "--json")
+    assert json.loads(out)["models"][1]["statistic"] == pytest.approx(42.1393, abs=1e-3)
+
+
+def test_report(capsys, tmp_path):
+    path = tmp_path / "report.html"
+    status, _, err = run(capsys, "fit", FORMULA, "sleepstudy", "--report", path, "--quiet")
+    assert (status, err) == (0, "")
+    assert "Fixed effects" in path.read_text(encoding="utf-8")
 
 
 def test_weights_and_offset(capsys, sleepstudy, tmp_path):
@@ -112,9 +150,12 @@ def test_datasets(capsys):
         (("fit", FORMULA, "sleepstudy", "--weights", "w"), "'w'"),
         (("fit", FORMULA, "sleepstudy", "--method", "magic"), "magic"),
         (("fit", FORMULA, "sleepstudy", "--solver", "magic"), "magic"),
-        (("fit", FORMULA, "sleepstudy", "--ci", "profile"), "profile"),
+        (("fit", FORMULA, "sleepstudy", "--ci", "magic"), "available: wald"),
+        (("fit", FORMULA, "sleepstudy", "--ddf", "magic"), "magic"),
+        (("fit", FORMULA, "sleepstudy", "--ml", "--ddf", "kr"), "REML"),
+        (("compare", FORMULA, "sleepstudy"), "two or more formulas"),
         (("fit", FORMULA, "sleepstudy", "--ci", "wald", "--level", "95"), "level"),
-        (("fit", FORMULA, "sleepstudy", "--report", "x.html"), "not in this version"),
+        (("fit", FORMULA, "sleepstudy", "--quiet", "--report", "/no/where/x.html"), "cannot be written"),
         (("fit", FORMULA, "sleepstudy", "--save", "/no/where/fit.mm"), "cannot write"),
         (("fit", FORMULA, "sleepstudy", "--html", "/no/where/fit.html"), "cannot write"),
         (("datasets", "nothing"), "nothing"),

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
     from mixedmodels.fit.save import load
     from mixedmodels.formula import formula_from_lists
-    from mixedmodels.inference.compare import compare
-    from mixedmodels.inference.power import power
+    from mixedmodels.inference.bootstrap.power import power
+    from mixedmodels.inference.likelihood.compare import compare
     from mixedmodels.model import LinearMixedModel
     from mixedmodels.optimize.control import Control
 
@@ -70,8 +70,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "power": "mixedmodels.inference.power",
-    "compare": "mixedmodels.inference.compare",
+    "power": "mixedmodels.inference.bootstrap.power",
+    "compare": "mixedmodels.inference.likelihood.compare",
     "lmm": "mixedmodels.api",
     "LinearMixedModel": "mixedmodels.model",
     "LMMFit": "mixedmodels.fit.result",

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from mixedmodels.errors import OptionError
-from mixedmodels.inference.adjust import (
+from mixedmodels.inference.means.adjust import (
     ADJUSTMENTS,
     Family,
     adjust_p_values,

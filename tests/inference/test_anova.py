@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.inference.anova import term_hypotheses
+from mixedmodels.inference.fixed.anova import term_hypotheses
 from mixedmodels.testing.reference_data import read_reference_table
 
 HERE = Path(__file__).parents[1] / "references"

@@ -5,7 +5,7 @@ import pytest
 
 from mixedmodels.formula import parse
 from mixedmodels.frame.expressions import learn
-from mixedmodels.inference.back_transform import back_transform
+from mixedmodels.inference.means.back_transform import back_transform
 
 INVERTIBLE = [
     "log(y)", "log2(y)", "log10(y)", "log(y, base = 3)", "log1p(y)", "log(y + 1)", "log(2 * y)", "sqrt(y)",

@@ -13,16 +13,16 @@ from scipy import sparse
 
 import mixedmodels as mm
 from mixedmodels.design import Precision
-from mixedmodels.inference.bootstrap_result import Bootstrap
-from mixedmodels.inference.hdi import shortest_interval
-from mixedmodels.inference.natural import natural_values, singular_rows
-from mixedmodels.inference.parallel import chunk_size
-from mixedmodels.inference.resampling import (
+from mixedmodels.inference.bootstrap.hdi import shortest_interval
+from mixedmodels.inference.bootstrap.natural import natural_values, singular_rows
+from mixedmodels.inference.bootstrap.parallel import chunk_size
+from mixedmodels.inference.bootstrap.resampling import (
     cluster_design,
     default_cluster,
     residual_pool,
     simulate_columns,
 )
+from mixedmodels.inference.bootstrap.result import Bootstrap
 from mixedmodels.testing import random_design
 
 SLEEP = "Reaction ~ Days + (Days | Subject)"
@@ -305,7 +305,7 @@ def test_cluster_bootstrap_of_an_intercept_is_the_bootstrap_of_level_means():
     fit = mm.lmm("y ~ 1 + (1 | g)", {"y": y, "g": g})
     boot = fit.bootstrap(200, seed=3, kind="cluster")
     levels = []
-    from mixedmodels.inference.parallel import chunk_stream
+    from mixedmodels.inference.bootstrap.parallel import chunk_stream
 
     size = chunk_size(120)
     for c in range((200 + size - 1) // size):

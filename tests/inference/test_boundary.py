@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.inference.boundary import chi_squared_tail, mixture_tail, one_boundary_variance
+from mixedmodels.inference.likelihood.boundary import chi_squared_tail, mixture_tail, one_boundary_variance
 
 
 @pytest.mark.parametrize(("df", "critical"), [(1, 2.705543), (2, 5.138), (3, 7.045), (4, 8.761)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.inference.cld import letters
+from mixedmodels.inference.means.cld import letters
 
 
 def matrix(k, pairs):

@@ -28,7 +28,7 @@ def test_mixedmodels_jl_wald_limits(fit_ml):
 
 @pytest.mark.parametrize("method", ["satterthwaite", "kr"])
 def test_t_intervals_use_the_reference_distribution(fit, method):
-    from mixedmodels.inference.ddf import reference_for
+    from mixedmodels.inference.ddf.reference import reference_for
 
     reference = reference_for(fit, method)
     df = reference.df(np.eye(2))

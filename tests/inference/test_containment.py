@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.inference.containment import rank_contributions
+from mixedmodels.inference.ddf.containment import rank_contributions
 
 
 def df_of(formula, name):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.inference.contests import contrast_rows
+from mixedmodels.inference.fixed.contests import contrast_rows
 
 
 @pytest.fixture(scope="module")

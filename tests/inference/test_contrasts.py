@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mixedmodels.errors import OptionError
-from mixedmodels.inference.contrasts import (
+from mixedmodels.inference.means.contrasts import (
     CONTRASTS,
     contrast_set,
     integer_polynomials,

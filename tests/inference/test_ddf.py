@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.inference.ddf import reference_for
+from mixedmodels.inference.ddf.reference import reference_for
 from mixedmodels.testing.reference_data import read_reference_table
 
 HERE = Path(__file__).parents[1] / "references"
@@ -255,7 +255,7 @@ def test_f_does_not_depend_on_the_basis_of_the_rows(method):
 
 def test_average_information_is_close_in_a_large_sample():
     fit = fitted("penicillin_reml")
-    from mixedmodels.inference.satterthwaite import Satterthwaite
+    from mixedmodels.inference.ddf.satterthwaite import Satterthwaite
 
     average = Satterthwaite(fit, "average")
     assert average.df(np.eye(1)) == pytest.approx(reference_for(fit, "satterthwaite").df(np.eye(1)), rel=0.05)
@@ -320,7 +320,7 @@ def test_the_covariance_as_a_function_has_the_normal_distribution_only():
     fit = mm.lmm("Yield ~ 1 + (1 | Batch)", data)
     from types import SimpleNamespace
 
-    from mixedmodels.inference.satterthwaite import Satterthwaite, automatic
+    from mixedmodels.inference.ddf.satterthwaite import Satterthwaite, automatic
 
     other = SimpleNamespace(objective=SimpleNamespace(), vcov=fit.vcov, beta=fit.beta, design=fit.design)
     assert automatic(other).name == "z" and "normal" in automatic(other).notes[0]

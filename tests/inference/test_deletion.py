@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mixedmodels.inference import deletion
+from mixedmodels.inference.checks import deletion
 from mixedmodels.solver.dense import random_matrix
 from mixedmodels.testing import random_design
 from mixedmodels.testing.designs import DESIGN_KINDS, random_factors

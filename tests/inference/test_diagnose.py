@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.inference.collinearity import condition_number, generalised_vif
+from mixedmodels.inference.checks.collinearity import condition_number, generalised_vif
 
 from .diagnostic_references import fit_of, values
 

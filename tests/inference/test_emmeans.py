@@ -5,7 +5,7 @@ import pytest
 
 import mixedmodels as mm
 from mixedmodels.errors import OptionError
-from mixedmodels.inference.emmeans import parse_specs
+from mixedmodels.inference.means.emmeans import parse_specs
 
 
 def simulated(n=240, seed=4):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.inference.grouping import grouping_of
+from mixedmodels.inference.checks.grouping import grouping_of
 
 
 def function_fit():

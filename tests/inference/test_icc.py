@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.inference.variance_parts import mean_variance, parts_of
+from mixedmodels.inference.checks.variance_parts import mean_variance, parts_of
 from mixedmodels.testing import random_design
 
 # R package performance 0.10.2 (insight 0.19.0): icc(), r2_nakagawa()

@@ -90,7 +90,7 @@ def test_deletion_at_fixed_theta(crossed, group):
 def test_large_levels_are_left_out_by_solving(crossed, monkeypatch):
     fit = mm.lmm("y ~ x + (1 | g) + (1 | h)", crossed)
     direct = fit.influence("part")
-    monkeypatch.setattr("mixedmodels.inference.influence._LARGE", 60)
+    monkeypatch.setattr("mixedmodels.inference.checks.influence._LARGE", 60)
     mixed = fit.influence("part")
     for name in direct.columns:
         if name not in ("group", "level"):
@@ -178,7 +178,7 @@ def test_crossed_data_of_realistic_size():
     table = fit.influence("d")
     j = 17
     codes = fit.design.terms[1].codes
-    from mixedmodels.inference.influence import _solve_without
+    from mixedmodels.inference.checks.influence import _solve_without
 
     beta, _, _ = _solve_without(fit, codes == j)
     np.testing.assert_allclose(fit.beta - changes(table, fit)[j], beta, rtol=1e-8, atol=1e-10)

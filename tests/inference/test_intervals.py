@@ -10,7 +10,8 @@ import pytest
 from scipy.special import ndtri
 
 import mixedmodels as mm
-from mixedmodels.inference.bootstrap_intervals import (
+from mixedmodels.inference.bootstrap.hdi import shortest_interval
+from mixedmodels.inference.bootstrap.intervals import (
     basic,
     bca,
     bootstrap_confint,
@@ -19,7 +20,6 @@ from mixedmodels.inference.bootstrap_intervals import (
     percentile,
     studentized,
 )
-from mixedmodels.inference.hdi import shortest_interval
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "references/bootstrap/boot_ci.json").read_text())
 PLACES = (np.arange(1, 1000) - 0.5) / 999

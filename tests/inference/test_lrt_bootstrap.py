@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.inference import lrt_bootstrap
-from mixedmodels.inference.lrt_bootstrap import bootstrap_lrt
-from mixedmodels.inference.reduced import fit_design
+from mixedmodels.inference.likelihood import lrt_bootstrap
+from mixedmodels.inference.likelihood.lrt_bootstrap import bootstrap_lrt
+from mixedmodels.inference.likelihood.reduced import fit_design
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.inference.nesting import nested_random, span_of
+from mixedmodels.inference.likelihood.nesting import nested_random, span_of
 
 SLEEP = mm.load_dataset("sleepstudy", backend="pandas").assign(
     shifted=lambda d: 3 * d["Days"] - 7, half=lambda d: (d["Days"] > 4).map({True: "late", False: "early"})

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import mixedmodels as mm
-from mixedmodels.inference.power import binomial_interval, extended_design, power
+from mixedmodels.inference.bootstrap.power import binomial_interval, extended_design, power
 
 SLEEP = "Reaction ~ Days + (Days | Subject)"
 

@@ -15,8 +15,8 @@ import pytest
 
 import mixedmodels as mm
 from mixedmodels.errors import OptionError
-from mixedmodels.inference.profile_pairs import contour
-from mixedmodels.inference.profile_points import hermite
+from mixedmodels.inference.profile.pairs import contour
+from mixedmodels.inference.profile.points import hermite
 from mixedmodels.testing.reference_data import read_reference_table
 
 HERE = Path(__file__).parent.parent / "references"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.inference.refits import refit_many
+from mixedmodels.inference.bootstrap.refits import refit_many
 from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.optimize import minimize
 from mixedmodels.solver.choose import choose_solver

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.inference.repca import principal_components
+from mixedmodels.inference.checks.repca import principal_components
 
 
 def test_components_rebuild_the_covariance(fit):

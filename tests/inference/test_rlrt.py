@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.inference.boundary import mixture_tail
-from mixedmodels.inference.rlrt import Spectrum, simulate_statistics, spectrum_of
+from mixedmodels.inference.likelihood.boundary import mixture_tail
+from mixedmodels.inference.likelihood.rlrt import Spectrum, simulate_statistics, spectrum_of
 from mixedmodels.testing.reference_data import read_reference_table
 
 REFERENCES = Path(__file__).parents[1] / "references"

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.inference.robust import KINDS
+from mixedmodels.inference.checks.robust import KINDS
 from mixedmodels.solver.dense import random_matrix
 
 from .diagnostic_references import fit_of, values

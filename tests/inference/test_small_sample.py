@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.inference.small_sample import _derivatives
-from mixedmodels.inference.variances import parameter_covariance
+from mixedmodels.inference.ddf.small_sample import _derivatives
+from mixedmodels.inference.ddf.variances import parameter_covariance
 from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.testing import random_design
 

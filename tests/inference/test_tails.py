@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from mixedmodels.inference.tails import beta_tail, chi2_tail, f_tail, t_quantile, t_tail
+from mixedmodels.inference.ddf.tails import beta_tail, chi2_tail, f_tail, t_quantile, t_tail
 
 DF = (0.3, 1.0, 2.0, 3.7, 17.0, 99.5, 1234.0, 7e4, 1e7)
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.inference.lod import lod
-from mixedmodels.inference.reduced import LeastSquares
+from mixedmodels.inference.likelihood.lod import lod
+from mixedmodels.inference.likelihood.reduced import LeastSquares
 from mixedmodels.testing.reference_data import read_reference_table
 
 REFERENCES = Path(__file__).parents[1] / "references"

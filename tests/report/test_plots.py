@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import norm
 
 import mixedmodels as mm
-from mixedmodels.inference import plot_data
+from mixedmodels.inference.checks import plot_data
 
 SINGLE = ("residuals", "qq", "scale_location")
 PANELS = ("caterpillar", "ranef_qq", "shrinkage")

@@ -66,7 +66,7 @@ def marginaleffects(fit: LMMFit, re_form: Any = "population", data: Any = None, 
             "this adapter needs the package marginaleffects: pip install marginaleffects"
         ) from None
     from mixedmodels.fit.predict import new_rows, predict_design, select_columns
-    from mixedmodels.inference.ddf import reference_for
+    from mixedmodels.inference.ddf.reference import reference_for
 
     selection = select_columns(fit, re_form)
 

@@ -39,7 +39,7 @@ class Questions:
         ddf : str or float
             ``"satterthwaite"``, ``"kr"``, ``"containment"``, ``"residual"``, ``"z"`` or a number.
         """
-        from mixedmodels.inference.anova import anova
+        from mixedmodels.inference.fixed.anova import anova
 
         return anova(self, type, ddf)
 
@@ -53,7 +53,7 @@ class Questions:
         level : float
             Confidence level.
         """
-        from mixedmodels.inference.coefficients import coefficients
+        from mixedmodels.inference.fixed.coefficients import coefficients
 
         return coefficients(self, ddf, level)
 
@@ -71,13 +71,13 @@ class Questions:
         L : array, dict from coefficient names to numbers, sequence of them, or text
             Rows of contrasts, ``{"Days": 1}``, or texts such as ``"fB - fC = 0"``.
         """
-        from mixedmodels.inference.contests import test_hypothesis
+        from mixedmodels.inference.fixed.contests import test_hypothesis
 
         return test_hypothesis(self, L, rhs, ddf, joint)
 
     def small_sample(self) -> ResultTable:
         """Standard errors of fixed and random effects corrected for having estimated the variances."""
-        from mixedmodels.inference.small_sample import small_sample
+        from mixedmodels.inference.ddf.small_sample import small_sample
 
         return small_sample(self)
 
@@ -91,7 +91,7 @@ class Questions:
         test : {"f", "lrt", "none"}
             F test at the fitted variances, likelihood ratio of refits by ML, or AIC only.
         """
-        from mixedmodels.inference.drop1 import drop1
+        from mixedmodels.inference.fixed.drop1 import drop1
 
         return drop1(self, scope, test, ddf)
 
@@ -107,7 +107,7 @@ class Questions:
             F test (``ddf=``), likelihood-ratio test, or its parametric bootstrap (``n=``, ``seed=``,
             ``n_jobs=``, ``progress=``).
         """
-        from mixedmodels.inference.test_terms import test_fixed
+        from mixedmodels.inference.likelihood.term_tests import test_fixed
 
         return test_fixed(self, variable, method, **options)
 
@@ -123,7 +123,7 @@ class Questions:
             Chi-squared (conservative at the boundary), its boundary mixture, the exact restricted
             likelihood-ratio distribution by simulation (one variance), or parametric bootstrap.
         """
-        from mixedmodels.inference.test_terms import test_random
+        from mixedmodels.inference.likelihood.term_tests import test_random
 
         return test_random(self, term, method, **options)
 
@@ -135,7 +135,7 @@ class Questions:
         variable : str
             As in `test_fixed`.
         """
-        from mixedmodels.inference.lod import lod
+        from mixedmodels.inference.likelihood.lod import lod
 
         return lod(self, variable)
 
@@ -173,9 +173,9 @@ class Questions:
             As in `confint`; by default all.
         **options
             ``level``, ``threshold``, ``criterion``, ``points``, ``progress``; see
-            `mixedmodels.inference.profile.profile`.
+            `mixedmodels.inference.profile.run.profile`.
         """
-        from mixedmodels.inference.profile import profile
+        from mixedmodels.inference.profile.run import profile
 
         return profile(self, parameters, **options)
 
@@ -191,9 +191,9 @@ class Questions:
         **options
             ``kind`` ("parametric", "residual", "cluster"), ``statistic``, ``simulator``, ``new_effects``,
             ``groups``, ``n_jobs``, ``progress``, ``resume``, ``backend``; see
-            `mixedmodels.inference.bootstrap.bootstrap`.
+            `mixedmodels.inference.bootstrap.run.bootstrap`.
         """
-        from mixedmodels.inference.bootstrap import bootstrap
+        from mixedmodels.inference.bootstrap.run import bootstrap
 
         return bootstrap(self, n, seed, **options)
 
@@ -313,20 +313,20 @@ class Questions:
     # ------------------------------------------------------------------ means and contrasts
 
     def emmeans(self, specs: Any, **options: Any) -> Any:
-        """Estimated marginal means: see `mixedmodels.inference.emmeans.emmeans`."""
-        from mixedmodels.inference.emmeans import emmeans
+        """Estimated marginal means: see `mixedmodels.inference.means.emmeans.emmeans`."""
+        from mixedmodels.inference.means.emmeans import emmeans
 
         return emmeans(self, specs, **options)
 
     def emtrends(self, specs: Any, var: str, **options: Any) -> Any:
-        """Estimated marginal slopes of `var`: see `mixedmodels.inference.emmeans.emtrends`."""
-        from mixedmodels.inference.emmeans import emtrends
+        """Estimated marginal slopes of `var`: see `mixedmodels.inference.means.emmeans.emtrends`."""
+        from mixedmodels.inference.means.emmeans import emtrends
 
         return emtrends(self, specs, var, **options)
 
     def contrast(self, specs: Any, method: Any = "pairwise", **options: Any) -> Any:
         """Contrasts of estimated marginal means: ``fit.emmeans(specs).contrast(method)``."""
-        from mixedmodels.inference.emmeans import emmeans
+        from mixedmodels.inference.means.emmeans import emmeans
 
         keys = (
             "adjust", "level", "by", "interaction", "simple", "name", "ratios",
@@ -336,8 +336,8 @@ class Questions:
         return emmeans(self, specs, **options).contrast(method, **own)
 
     def joint_tests(self, by: Any = None, **options: Any) -> ResultTable:
-        """F tests of all terms from the reference grid: see `mixedmodels.inference.emmeans.joint_tests`."""
-        from mixedmodels.inference.emmeans import joint_tests
+        """F tests of all terms: see `mixedmodels.inference.means.emmeans.joint_tests`."""
+        from mixedmodels.inference.means.emmeans import joint_tests
 
         return joint_tests(self, by, **options)
 
@@ -345,7 +345,7 @@ class Questions:
 
     def diagnose(self) -> Any:
         """Convergence, singularity, scaling, collinearity and identifiability, in words and numbers."""
-        from mixedmodels.inference.diagnose import diagnose
+        from mixedmodels.inference.checks.diagnose import diagnose
 
         return diagnose(self)
 
@@ -364,42 +364,42 @@ class Questions:
         progress : "auto", True, False or callable
             Of the refits.
         """
-        from mixedmodels.inference.influence import influence
+        from mixedmodels.inference.checks.influence import influence
 
         return influence(self, group, refit, progress)
 
     def leverage(self) -> np.ndarray:
         """Diagonal of the hat matrix of the conditional fit; its sum is the effective degrees of freedom."""
-        from mixedmodels.inference.leverage import leverage
+        from mixedmodels.inference.checks.leverage import leverage
 
         return leverage(self)
 
     def cooks_distance(self, group: Any = None) -> np.ndarray:
         """Cook's distances: of rows on all fitted values, or of levels of `group` on the fixed effects."""
-        from mixedmodels.inference.influence import cooks_distance
+        from mixedmodels.inference.checks.influence import cooks_distance
 
         return cooks_distance(self, group)
 
     def _leverage_residuals(self, kind: str) -> np.ndarray:
-        from mixedmodels.inference.influence import standardized, studentized
+        from mixedmodels.inference.checks.influence import standardized, studentized
 
         return standardized(self) if kind == "standardized" else studentized(self)
 
     def icc(self) -> ResultTable:
         """Intraclass correlations: adjusted, unadjusted and per group."""
-        from mixedmodels.inference.icc import icc
+        from mixedmodels.inference.checks.icc import icc
 
         return icc(self)
 
     def r2(self) -> ResultTable:
         """Marginal and conditional R-squared (Nakagawa) with the variances they are made of."""
-        from mixedmodels.inference.icc import r2
+        from mixedmodels.inference.checks.icc import r2
 
         return r2(self)
 
     def variance_parts(self) -> ResultTable:
         """The variance of the response in parts: fixed effects, each random term, residual, and shares."""
-        from mixedmodels.inference.variance_parts import variance_parts
+        from mixedmodels.inference.checks.variance_parts import variance_parts
 
         return variance_parts(self)
 
@@ -411,13 +411,13 @@ class Questions:
         scale : bool
             Components of the correlations instead of the covariances.
         """
-        from mixedmodels.inference.repca import repca
+        from mixedmodels.inference.checks.repca import repca
 
         return repca(self, scale)
 
     def vif(self) -> ResultTable:
         """Generalised variance inflation factors of the terms of the fixed part."""
-        from mixedmodels.inference.diagnose import vif
+        from mixedmodels.inference.checks.diagnose import vif
 
         return vif(self)
 
@@ -431,9 +431,9 @@ class Questions:
         seed : int, optional
         **options
             ``new_effects``, ``integer``, ``simulations``; see
-            `mixedmodels.inference.simulated_residuals.simulated_residuals`.
+            `mixedmodels.inference.checks.simulated_residuals.simulated_residuals`.
         """
-        from mixedmodels.inference.simulated_residuals import simulated_residuals
+        from mixedmodels.inference.checks.simulated_residuals import simulated_residuals
 
         return simulated_residuals(self, n, seed, **options)
 
@@ -445,7 +445,7 @@ class Questions:
         methods : str or sequence of str, optional
             Some of `mixedmodels.optimize.METHODS`; by default all.
         """
-        from mixedmodels.inference.allfit import allfit
+        from mixedmodels.inference.checks.allfit import allfit
 
         return allfit(self, methods)
 
@@ -460,7 +460,7 @@ class Questions:
         level : float
             Of the confidence intervals.
         """
-        from mixedmodels.inference.robust import robust_vcov
+        from mixedmodels.inference.checks.robust import robust_vcov
 
         return robust_vcov(self, kind, cluster, level)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.fit import wald
-from mixedmodels.inference.profile_parameters import Parameter, chosen
+from mixedmodels.inference.profile.parameters import Parameter, chosen
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -68,11 +68,11 @@ def confint(
                 known = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
                 raise OptionError(f"confint(method={name!r}) has no option {option!r}; {known}")
     if name == "profile":
-        from mixedmodels.inference.profile import profile_intervals
+        from mixedmodels.inference.profile.run import profile_intervals
 
         return profile_intervals(fit, level, parameters, **options)
     if name == "bootstrap":
-        from mixedmodels.inference.bootstrap_intervals import bootstrap_confint
+        from mixedmodels.inference.bootstrap.intervals import bootstrap_confint
 
         return bootstrap_confint(fit, level, parameters, **options)
     return _of_fixed_effects(fit, name, level, parameters)
@@ -92,7 +92,7 @@ def _of_fixed_effects(fit: LMMFit, method: str, level: float, parameters: Any) -
     else:
         from scipy.special import stdtrit
 
-        from mixedmodels.inference.ddf import reference_for
+        from mixedmodels.inference.ddf.reference import reference_for
 
         reference = reference_for(fit, method)
         with np.errstate(invalid="ignore"):

@@ -199,7 +199,7 @@ class _Quantiles:
                 f"ddf={ddf!r} is for confidence intervals at the population level (re_form='population'); "
                 "use 'z' or a number of degrees of freedom here"
             )
-        from mixedmodels.inference.ddf import reference_for
+        from mixedmodels.inference.ddf.reference import reference_for
 
         self.reference = reference_for(fit, ddf)
 

@@ -1,7 +1,7 @@
 """Criteria with one parameter held at a value, minimised over all the others: the points of a profile.
 
 Each class holds one kind of parameter on a coordinate u of its own and answers `at`, warm-started from a
-neighbouring point. What drives them (`mixedmodels.inference.profile_points`) knows nothing of the model.
+neighbouring point. What drives them (`mixedmodels.inference.profile.points`) knows nothing of the model.
 """
 
 from __future__ import annotations

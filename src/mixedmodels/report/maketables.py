@@ -28,8 +28,8 @@ def coefficient_table(fit: LMMFit) -> Any:
     import numpy as np
     import pandas as pd
 
-    from mixedmodels.inference.coefficients import coefficient_values
-    from mixedmodels.inference.tails import t_quantile
+    from mixedmodels.inference.ddf.tails import t_quantile
+    from mixedmodels.inference.fixed.coefficients import coefficient_values
 
     found = coefficient_values(fit)
     b, se = np.array(fit.beta), np.array(found.std_error)
@@ -88,6 +88,6 @@ def response_name(fit: LMMFit) -> str:
 
 def vcov_info(fit: LMMFit) -> dict[str, Any]:
     """How standard errors and p-values were made."""
-    from mixedmodels.inference.coefficients import coefficient_values
+    from mixedmodels.inference.fixed.coefficients import coefficient_values
 
     return {"vcov_type": coefficient_values(fit).label, "clustervar": None}

@@ -14,7 +14,7 @@ from mixedmodels.report.variances import random_table
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
-    from mixedmodels.inference.coefficients import Coefficients
+    from mixedmodels.inference.fixed.coefficients import Coefficients
 
 __all__ = ["Summary", "abbreviate", "coefficient_table", "correlation_table", "summarize"]
 
@@ -83,9 +83,9 @@ def summarize(fit: LMMFit, correlation: bool | None = None, ddf: str | float = "
     correlation : bool, optional
         Whether to show the correlations of the fixed effects; None shows them for 2 to 12 coefficients.
     ddf : str or float
-        Degrees of freedom of the t tests, as in `mixedmodels.inference.ddf.reference_for`.
+        Degrees of freedom of the t tests, as in `mixedmodels.inference.ddf.reference.reference_for`.
     """
-    from mixedmodels.inference.coefficients import coefficient_values
+    from mixedmodels.inference.fixed.coefficients import coefficient_values
 
     estimates = fit.beta.tolist()
     tests = coefficient_values(fit, ddf)

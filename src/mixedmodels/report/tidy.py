@@ -128,8 +128,8 @@ def tidy_columns(
 
     for effect in _effects(effects):
         if effect == "fixed":
-            from mixedmodels.inference.coefficients import coefficient_values
-            from mixedmodels.inference.tails import t_quantile
+            from mixedmodels.inference.ddf.tails import t_quantile
+            from mixedmodels.inference.fixed.coefficients import coefficient_values
 
             tests = coefficient_values(fit, ddf)
             columns = (tests.std_error, tests.statistic, tests.df, tests.p_value)

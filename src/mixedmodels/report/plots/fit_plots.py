@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixedmodels.errors import OptionError
 from mixedmodels.fit.wald import check_level
-from mixedmodels.inference import plot_data
+from mixedmodels.inference.checks import plot_data
 from mixedmodels.report.plots import draws, effects, influential, profiles, residuals
 from mixedmodels.report.plots import means as mean_plots
 

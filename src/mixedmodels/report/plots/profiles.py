@@ -12,7 +12,7 @@ from mixedmodels.errors import OptionError
 from mixedmodels.report.plots.style import BAND, LINE, POINT, SMOOTH, clean, grid_of_axes, pyplot
 
 if TYPE_CHECKING:
-    from mixedmodels.inference.profile import Curve, Profile
+    from mixedmodels.inference.profile.run import Curve, Profile
 
 __all__ = ["plot_profile", "plot_profile_density", "plot_profile_pairs"]
 
@@ -95,8 +95,8 @@ def plot_profile_pairs(
         if grid.size != k * k:
             raise OptionError(f"a pairs plot of {k} parameters needs {k * k} axes, got {grid.size}")
         grid = grid.reshape(k, k)
-    from mixedmodels.inference.profile_pairs import pair_columns
-    from mixedmodels.inference.profile_parameters import parameters_of
+    from mixedmodels.inference.profile.pairs import pair_columns
+    from mixedmodels.inference.profile.parameters import parameters_of
 
     order = [parameter.name for parameter in parameters_of(profile.fit)]
     columns = {key: np.asarray(value) for key, value in pair_columns(curves, order, levels, 121).items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mixedmodels.inference.plot_data import smooth
+from mixedmodels.inference.checks.plot_data import smooth
 from mixedmodels.report.plots.style import BAND, LINE, SMOOTH, clean, dots, new_axes
 
 __all__ = ["plot_qq", "plot_residuals", "plot_scale_location"]

@@ -1,0 +1,1 @@
+"""Refits of many responses: bootstrap, intervals, power."""

@@ -1,0 +1,253 @@
+r"""Confidence intervals from bootstrap draws: percentile, basic, normal, studentized and BCa.
+
+With estimate t, draws :math:`t^*` and :math:`q_a` the (N + 1) a-th smallest of them:
+
+.. math::
+    \text{percentile}\quad & (q_\alpha,\ q_{1-\alpha}) \\
+    \text{basic}\quad & (2t - q_{1-\alpha},\ 2t - q_\alpha) \\
+    \text{normal}\quad & t - \mathrm{bias} \pm z_{1-\alpha}\,\mathrm{sd}(t^*) \\
+    \text{studentized}\quad & (t - z^*_{1-\alpha}\,\mathrm{se},\ t - z^*_\alpha\,\mathrm{se}),
+        \qquad z^* = (t^* - t)/\mathrm{se}^* \\
+    \text{BCa}\quad & \text{percentile at } \Phi\Bigl(z_0 + \frac{z_0 + z_\alpha}{1 - a(z_0 + z_\alpha)}\Bigr)
+
+(Davison & Hinkley 1997, chapter 5; Efron 1987, JASA 82:171-185).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.errors import MixedModelsError, OptionError
+from mixedmodels.inference.bootstrap.hdi import check_level
+from mixedmodels.inference.table import ResultTable, result_table
+
+if TYPE_CHECKING:
+    from mixedmodels.fit.result import LMMFit
+    from mixedmodels.inference.bootstrap.result import Bootstrap
+
+__all__ = [
+    "basic",
+    "bca",
+    "bootstrap_confint",
+    "intervals",
+    "jackknife_acceleration",
+    "normal",
+    "percentile",
+    "studentized",
+]
+
+KINDS = ("normal", "basic", "studentized", "percentile", "bca")
+_FEWEST = 40  # draws below which no quantile of a tail exists
+_MOST_REFITS = 200  # refits a jackknife makes; with more levels it leaves out blocks of them
+
+
+def bootstrap_confint(
+    fit: LMMFit,
+    level: float = 0.95,
+    parameters: Any = None,
+    *,
+    n: int = 1000,
+    seed: Any = None,
+    kind: str = "percentile",
+    resampling: str = "parametric",
+    **options: Any,
+) -> ResultTable:
+    """Bootstrap a fit and return its intervals: what ``fit.confint("bootstrap", ...)`` does.
+
+    Parameters
+    ----------
+    fit : LMMFit
+    level : float
+    parameters : str or sequence of str, optional
+    n, seed : int
+    kind : str
+        Of interval; see `Bootstrap.confint`.
+    resampling : {"parametric", "residual", "cluster"}
+    **options
+        Of `mixedmodels.inference.bootstrap.run.bootstrap`.
+    """
+    from mixedmodels.inference.bootstrap.run import bootstrap
+
+    check_kind(kind)
+    check_level(level)
+    boot = bootstrap(fit, n, seed, kind=resampling, **options)
+    return boot.confint(kind, level, parameters, options.get("groups"))
+
+
+def check_kind(kind: str) -> tuple[str, ...]:
+    """The kinds that a word stands for.
+
+    Raises
+    ------
+    OptionError
+    """
+    if kind == "all":
+        return KINDS
+    if kind == "studentised":
+        kind = "studentized"
+    if kind not in KINDS:
+        raise OptionError(f"interval kind {kind!r} is unknown; available: {', '.join(KINDS)}, all")
+    return (kind,)
+
+
+def intervals(
+    boot: Bootstrap, kind: str = "percentile", level: float = 0.95, parameters: Any = None, groups: Any = None
+) -> ResultTable:
+    """Confidence intervals of a bootstrap; see `Bootstrap.confint`.
+
+    Returns
+    -------
+    ResultTable
+        term, group, [kind,] estimate, conf_low, conf_high; with ``"all"`` one row per parameter and kind, all
+        from the same draws.
+    """
+    kinds, level = check_kind(kind), check_level(level)
+    positions = boot.positions(parameters)
+    if not positions:
+        raise OptionError("parameters is empty; leave it out for all of them")
+    p = boot.se.shape[1]
+    notes = list(boot.notes)
+    acceleration: np.ndarray | None = None
+    if "bca" in kinds:
+        acceleration, how = jackknife_acceleration(boot, groups)
+        notes.append(how)
+    rows: list[tuple[int, str, float, float]] = []
+    for i in positions:
+        good = np.isfinite(boot.draws[:, i])
+        draws, estimate = boot.draws[good, i], float(boot.estimates[i])
+        for name in kinds:
+            if draws.size < 2 or not math.isfinite(estimate):
+                low = high = math.nan
+            elif name == "studentized":
+                low = high = math.nan
+                if i < p:
+                    low, high = studentized(draws, boot.se[good, i], estimate, float(boot.fit_se[i]), level)
+            elif name == "bca":
+                assert acceleration is not None
+                low, high = bca(draws, estimate, float(acceleration[i]), level)
+            else:
+                low, high = {"percentile": percentile, "basic": basic, "normal": normal}[name](
+                    draws, estimate, level
+                )
+            rows.append((i, name, low, high))
+    if "studentized" in kinds and any(i >= p for i in positions):
+        notes.append("studentized intervals exist for fixed effects only: the others have no standard error")
+    undefined = [i for i in positions if np.isnan(boot.draws[:, i]).sum() > len(boot.failures)]
+    for i in undefined:
+        count = int(np.isnan(boot.draws[:, i]).sum()) - len(boot.failures)
+        notes.append(f"{boot.names[i]} is not defined in {count} of {len(boot)} replicates, left out for it")
+    if len(boot) < _FEWEST / (1.0 - level) * 0.05:
+        notes.append(f"{len(boot)} replicates are few for a level of {level:g}; the limits are rough")
+    columns: dict[str, Any] = {
+        "term": [boot.parameters[i].term for i, *_ in rows],
+        "group": [boot.parameters[i].group for i, *_ in rows],
+    }
+    if len(kinds) > 1:
+        columns["kind"] = [name for _, name, *_ in rows]
+    columns["estimate"] = [boot.estimates[i] for i, *_ in rows]
+    columns["conf_low"] = [low for *_, low, _ in rows]
+    columns["conf_high"] = [high for *_, high in rows]
+    what = "bootstrap intervals" if len(kinds) > 1 else f"{kinds[0]} intervals"
+    title = f"{level:.4g} {what}, {boot.kind} bootstrap" if len(kinds) == 1 else f"{level:.4g} {what}"
+    return result_table(title, columns, notes, boot._native)
+
+
+# ---------------------------------------------------------------------- one parameter
+def _quantiles(draws: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    """The (N + 1) a-th smallest draw, interpolated; the extreme one where there is none."""
+    a, b = np.quantile(draws, [low, high], method="weibull")
+    return float(a), float(b)
+
+
+def percentile(draws: np.ndarray, estimate: float, level: float) -> tuple[float, float]:
+    """Quantiles of the draws."""
+    alpha = 0.5 * (1.0 - level)
+    return _quantiles(draws, alpha, 1.0 - alpha)
+
+
+def basic(draws: np.ndarray, estimate: float, level: float) -> tuple[float, float]:
+    """Percentile limits reflected in the estimate."""
+    low, high = percentile(draws, estimate, level)
+    return 2.0 * estimate - high, 2.0 * estimate - low
+
+
+def normal(draws: np.ndarray, estimate: float, level: float) -> tuple[float, float]:
+    """Estimate minus bias, plus and minus normal quantiles of the draws' standard deviation."""
+    from scipy.special import ndtri
+
+    centre, half = 2.0 * estimate - draws.mean(), ndtri(0.5 + 0.5 * level) * draws.std(ddof=1)
+    return float(centre - half), float(centre + half)
+
+
+def studentized(
+    draws: np.ndarray, ses: np.ndarray, estimate: float, se: float, level: float
+) -> tuple[float, float]:
+    """Quantiles of ``(draw - estimate) / (the draw's own standard error)`` times the estimate's."""
+    good = ses > 0.0
+    if good.sum() < 2:
+        return math.nan, math.nan
+    low, high = percentile((draws[good] - estimate) / ses[good], 0.0, level)
+    return estimate - high * se, estimate - low * se
+
+
+def bca(draws: np.ndarray, estimate: float, acceleration: float, level: float) -> tuple[float, float]:
+    """Bias-corrected and accelerated percentile limits; NaN where all draws lie on one side."""
+    from scipy.special import ndtr, ndtri
+
+    share = (np.mean(draws < estimate) + np.mean(draws <= estimate)) / 2.0  # ties count half
+    if not 0.0 < share < 1.0 or not math.isfinite(acceleration):
+        return math.nan, math.nan
+    z0 = ndtri(share)
+    places = []
+    for z in (ndtri(0.5 - 0.5 * level), ndtri(0.5 + 0.5 * level)):
+        below = 1.0 - acceleration * (z0 + z)
+        if not below > 0.0:
+            return math.nan, math.nan
+        places.append(float(ndtr(z0 + (z0 + z) / below)))
+    return _quantiles(draws, *places)
+
+
+# ---------------------------------------------------------------------- acceleration
+def jackknife_acceleration(boot: Bootstrap, groups: Any = None) -> tuple[np.ndarray, str]:
+    r"""Acceleration of each parameter from leaving out levels of a grouping factor, and how it was found.
+
+    .. math:: a = \frac{\sum_l d_l^3}{6 (\sum_l d_l^2)^{3/2}}, \qquad d_l = \bar t_{(\cdot)} - t_{(l)}.
+
+    With more than 200 levels, 200 blocks of levels (every 200th level) are left out in turn. A parameter
+    that is not finite without some level, or does not change at all, has acceleration 0 or NaN.
+    """
+    from mixedmodels.inference.bootstrap.resampling import cluster_design, default_cluster
+    from mixedmodels.inference.bootstrap.run import cluster_term, fit_to_design, jackknife_values
+
+    fit = boot.fit
+    if groups is None:
+        groups = boot.settings["groups"] or default_cluster(fit.design)
+        if groups is None and fit.design.terms:
+            groups = max(fit.design.terms, key=lambda term: term.m).group
+    term = cluster_term(fit, groups)
+    blocks = min(term.m, _MOST_REFITS)
+    if blocks < 3:
+        raise OptionError(f"BCa intervals need at least three levels of {term.group!r} to leave out")
+    values, failed = [], 0
+    levels = np.arange(term.m)
+    for block in range(blocks):
+        design, _ = cluster_design(fit.design, term, levels[levels % blocks != block])
+        try:
+            values.append(jackknife_values(fit_to_design(fit, design), boot))
+        except MixedModelsError:
+            failed += 1
+    if len(values) < 3:
+        raise OptionError(
+            f"BCa: the model cannot be fitted without levels of {term.group!r}; use another kind"
+        )
+    T = np.array(values)
+    d = T.mean(axis=0) - T
+    squares = (d**2).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        a = np.where(squares > 0.0, (d**3).sum(axis=0) / (6.0 * squares**1.5), 0.0)
+    what = f"levels of {term.group}" if blocks == term.m else f"{blocks} blocks of levels of {term.group}"
+    how = f"BCa: acceleration from leaving out {what}"
+    return a, how + (f" ({failed} could not be left out)" if failed else "")

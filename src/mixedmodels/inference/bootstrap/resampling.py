@@ -1,0 +1,229 @@
+r"""Responses and designs drawn from a fit: parametric, from its residuals, and by resampling clusters.
+
+All draws are independent of what the data frame looked like: they need the design, the estimates and a stream
+of random numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.errors import OptionError
+
+if TYPE_CHECKING:
+    from mixedmodels.design import Design, RandomTerm
+    from mixedmodels.fit.result import LMMFit
+
+__all__ = [
+    "ResidualPool",
+    "cluster_design",
+    "default_cluster",
+    "draw_columns",
+    "residual_pool",
+    "simulate_columns",
+]
+
+
+def simulate_columns(
+    fit: LMMFit, rng: np.random.Generator, N: int, new_effects: Any = True, *, beta: Any = None
+) -> np.ndarray:
+    """N responses drawn from the fitted model, shape (nobs, N); a fixed number of draws is the first of more.
+
+    ``X beta + offset + Z b + e`` with ``e_i ~ N(0, sigma^2 / w_i)`` and, with `new_effects`,
+    ``b ~ N(0, sigma^2 A kron Sigma)``, else b at its conditional modes. Sigma may be singular.
+
+    Parameters
+    ----------
+    fit : LMMFit
+    rng : Generator
+    N : int
+    new_effects : bool or sequence of str
+        Draw the random effects anew; names: those of these groups.
+    beta : array or dict, optional
+        Fixed effects instead of the estimates.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mixedmodels as mm
+    >>> from mixedmodels.inference.bootstrap.resampling import simulate_columns
+    >>> fit = mm.lmm("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff", backend="dict"))
+    >>> simulate_columns(fit, np.random.default_rng(1), 4).shape
+    (30, 4)
+    """
+    options = {} if beta is None else {"beta": beta}
+    return fit.simulate(N, rng, new_effects, **options)
+
+
+def draw_columns(
+    design: Design,
+    base: np.ndarray,
+    sigma: float,
+    factors: Sequence[np.ndarray],
+    rng: np.random.Generator,
+    N: int,
+) -> np.ndarray:
+    """N responses of any design around `base` with given relative factors, shape (n, N)."""
+    from mixedmodels.fit.simulate import draw_responses, relationship_root
+
+    terms = [
+        (term.codes, term.Z, term.m, factor, term.precision and relationship_root(term.precision))
+        for term, factor in zip(design.terms, factors, strict=True)
+    ]
+    return draw_responses(base, terms, sigma, design.weights, N, rng)
+
+
+def add_effects(Y: np.ndarray, term: RandomTerm, b: np.ndarray) -> None:
+    """``Y[j] += Z b[j]`` in place, Y (N, n) and b (N, m, k)."""
+    for j in range(term.k):
+        part = b[:, :, j].take(term.codes, axis=1)
+        if term.Z is not None:
+            part *= term.Z[:, j]
+        Y += part
+
+
+# ---------------------------------------------------------------------- residual bootstrap
+@dataclass(frozen=True, slots=True, eq=False)
+class ResidualPool:
+    r"""What the residual bootstrap draws from: effects and residuals rescaled to the estimated variances.
+
+    Attributes
+    ----------
+    base : ndarray, shape (n,)
+        ``X beta + offset``.
+    effects : tuple of ndarray, one (m, k) per term
+        Random effects whose mean is 0 and whose covariance is the estimate.
+    noise : ndarray, shape (n,)
+        ``sqrt(w) e``, mean 0 and standard deviation sigma.
+    root_weights : ndarray, shape (n,), or None
+    """
+
+    base: np.ndarray
+    effects: tuple[np.ndarray, ...]
+    noise: np.ndarray
+    root_weights: np.ndarray | None
+
+    def rows(self, design: Design, rng: np.random.Generator, N: int) -> np.ndarray:
+        """N responses, shape (N, n): levels of each grouping factor and residuals drawn with replacement."""
+        drawn: dict[str, np.ndarray] = {}
+        parts = []
+        for term, pool in zip(design.terms, self.effects, strict=True):
+            if term.group not in drawn or drawn[term.group].shape[1] != term.m:
+                drawn[term.group] = rng.integers(term.m, size=(N, term.m))
+            parts.append(pool[drawn[term.group]])
+        Y = self.noise[rng.integers(self.noise.shape[0], size=(N, self.noise.shape[0]))]
+        if self.root_weights is not None:
+            Y /= self.root_weights
+        Y += self.base
+        for term, b in zip(design.terms, parts, strict=True):
+            add_effects(Y, term, b)
+        return Y
+
+
+def residual_pool(fit: LMMFit) -> ResidualPool:
+    r"""Random effects and residuals of a fit, rescaled to its estimated variances.
+
+    Conditional modes are shrunken, so that they vary less than the estimate says. The spherical effects u of
+    a term are centred and multiplied by :math:`\hat\sigma S^{-1/2}`, S their empirical covariance; what the
+    estimate holds at zero stays zero. Residuals are centred and scaled likewise (Carpenter, Goldstein &
+    Rasbash 2003, Appl. Stat. 52:431-443).
+
+    Raises
+    ------
+    OptionError
+        Levels of a term are correlated (a known precision): they cannot be exchanged for one another.
+    """
+    design, sigma = fit.design, fit.sigma
+    if not design.terms and len(fit.theta):
+        raise OptionError(
+            "the residual bootstrap exchanges levels, but this covariance is a function of theta; use "
+            "kind='parametric'"
+        )
+    effects = []
+    for term, u, factor in zip(design.terms, fit._solution.u, fit._factors, strict=True):
+        if term.precision is not None:
+            raise OptionError(
+                f"the residual bootstrap exchanges levels, but those of {term.group!r} are correlated by a "
+                "known precision; use kind='parametric'"
+            )
+        effects.append(rescaled(np.asarray(u), sigma) @ np.array(factor).T)
+    root = None if design.weights is None else np.sqrt(design.weights)
+    noise = np.array(fit._residuals("pearson"))
+    noise -= noise.mean()
+    noise *= sigma / np.sqrt(np.mean(noise**2))
+    return ResidualPool(np.array(fit._linear_predictor("population")), tuple(effects), noise, root)
+
+
+def rescaled(u: np.ndarray, sigma: float) -> np.ndarray:
+    """u (m, k) centred, its covariance made ``sigma^2 I`` on the directions in which it varies."""
+    u = u - u.mean(axis=0)
+    values, vectors = np.linalg.eigh(u.T @ u / u.shape[0])
+    varies = values > 1e-10 * max(values[-1], 1e-300)
+    scale = np.where(varies, sigma / np.sqrt(np.where(varies, values, 1.0)), 0.0)
+    return (u @ vectors) * scale @ vectors.T
+
+
+# ---------------------------------------------------------------------- clusters
+def default_cluster(design: Design) -> str | None:
+    """The grouping factor in whose levels all other factors are nested; None if there is none."""
+    for term in sorted(design.terms, key=lambda term: term.m):
+        if all(_is_nested(other.codes, other.m, term.codes) for other in design.terms):
+            return term.group
+    return None
+
+
+def _is_nested(inner: np.ndarray, m: int, outer: np.ndarray) -> bool:
+    """Whether each level of `inner` (0 .. m-1) lies in one level of `outer`."""
+    first = np.zeros(m, dtype=np.intp)
+    first[inner] = outer  # any row's value per level
+    return bool(np.array_equal(first[inner], outer))
+
+
+def cluster_design(design: Design, cluster: RandomTerm, chosen: np.ndarray) -> tuple[Design, np.ndarray]:
+    """The design of chosen levels of a grouping factor, and its rows in the old one.
+
+    A level chosen twice becomes two levels, and so do the levels of factors nested in it; levels of crossed
+    factors keep their identity, and those that no chosen row has are dropped.
+
+    Parameters
+    ----------
+    design : Design
+    cluster : RandomTerm
+        A term on the grouping factor.
+    chosen : ndarray of int, shape (levels,)
+        Levels, with repetitions.
+    """
+    order = np.argsort(cluster.codes, kind="stable")
+    ends = np.searchsorted(cluster.codes[order], np.arange(cluster.m + 1))
+    counts = np.diff(ends)[chosen]
+    # rows of the chosen levels, one level after another
+    start = np.repeat(ends[:-1][chosen] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
+    rows = order[start + np.arange(counts.sum())]
+    copy = np.repeat(np.arange(chosen.shape[0]), counts)
+    terms: list[Any] = []
+    made: dict[int, tuple[np.ndarray, range]] = {}  # terms on one factor share their codes
+    for term in design.terms:
+        key = id(term.codes)
+        if key not in made:
+            old = term.codes[rows].astype(np.int64)
+            if _is_nested(term.codes, term.m, cluster.codes):
+                old += copy * term.m
+            seen, codes = np.unique(old, return_inverse=True)
+            made[key] = codes.astype(np.int32), range(seen.shape[0])
+        codes, levels = made[key]
+        Z = None if term.Z is None else np.ascontiguousarray(term.Z[rows])
+        terms.append(replace(term, codes=codes, levels=levels, Z=Z))
+    pick = [None if a is None else a[rows] for a in (design.offset, design.weights)]
+    new = replace(
+        design,
+        y=design.y[rows],
+        X=np.ascontiguousarray(design.X[rows]),
+        terms=tuple(terms),
+        offset=pick[0],
+        weights=pick[1],
+    )
+    return new, rows

@@ -1,0 +1,1 @@
+"""Whether a fit can be trusted: diagnosis, influence, residuals, variance explained, robust covariances."""

@@ -1,0 +1,160 @@
+"""The variance of the response in parts: fixed effects, each random term, residual."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixedmodels.inference.checks.grouping import refuse_function_fit
+from mixedmodels.inference.table import ResultTable, result_table
+
+if TYPE_CHECKING:
+    from mixedmodels.design import Precision, RandomTerm
+    from mixedmodels.fit.result import LMMFit
+
+__all__ = ["Parts", "mean_variance", "parts_of", "variance_parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Variances on the scale of the response.
+
+    Attributes
+    ----------
+    fixed : float
+        Variance of ``X beta`` over the rows.
+    terms : tuple of (str, str, float)
+        Grouping factor, columns, and mean over the rows of the variance of ``z'b``, per term.
+    residual : float
+        Mean over the rows of the residual variance. The one place that says the response is Gaussian.
+    notes : tuple of str
+    """
+
+    fixed: float
+    terms: tuple[tuple[str, str, float], ...]
+    residual: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def random(self) -> float:
+        """Sum over the terms."""
+        return sum(value for *_, value in self.terms)
+
+    @property
+    def groups(self) -> dict[str, float]:
+        """Sum over the terms of each grouping factor."""
+        out: dict[str, float] = {}
+        for group, _, value in self.terms:
+            out[group] = out.get(group, 0.0) + value
+        return out
+
+
+def parts_of(fit: LMMFit) -> Parts:
+    """`Parts` of a fit, kept by it."""
+    return fit._once("variance_parts", lambda: _parts(fit))
+
+
+def _parts(fit: LMMFit) -> Parts:
+    refuse_function_fit(fit, "a decomposition of the variance")
+    design = fit.design
+    eta = design.X @ fit.beta
+    fixed = float(np.var(eta - eta[0], ddof=1)) if design.p and design.n > 1 else 0.0
+    terms = []
+    notes = []
+    for term, factor in zip(design.terms, fit._factors, strict=True):
+        relative = np.array(factor)
+        value = fit.sigma**2 * mean_variance(term, relative @ relative.T)
+        terms.append((term.group, " + ".join(term.names), value))
+    if any(term.Z is not None for term in design.terms):
+        notes.append("terms with slopes: the mean over the rows of the variance of z'b (Johnson 2014)")
+    residual = fit.sigma**2
+    if design.weights is not None:
+        residual *= float(np.mean(1.0 / design.weights))
+        notes.append("residual: the mean over the rows of sigma^2 / weight")
+    if fit.is_singular:
+        zero = [f"{columns} | {group}" for group, columns, value in terms if value == 0.0]
+        if zero:
+            notes.append(f"variance estimated as zero: {', '.join(zero)}")
+    return Parts(fixed, tuple(terms), residual, tuple(notes))
+
+
+def mean_variance(term: RandomTerm, Sigma: np.ndarray) -> float:
+    """Mean over the rows of ``A_ll z'Sigma z``, the variance of a row's random effect.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mixedmodels.testing import random_design
+    >>> mean_variance(random_design(0, "one_scalar").terms[0], np.array([[4.0]]))
+    4.0
+    """
+    if term.precision is None:
+        if term.Z is None:
+            return float(Sigma[0, 0])
+        return float(np.sum(Sigma * (term.Z.T @ term.Z))) / term.Z.shape[0]
+    rows = np.full(len(term.codes), float(Sigma[0, 0])) if term.Z is None else _forms(term.Z, Sigma)
+    return float(np.mean(rows * _own_variances(term.precision)[term.codes]))
+
+
+def _forms(Z: np.ndarray, Sigma: np.ndarray) -> np.ndarray:
+    return np.einsum("ni,ij,nj->n", Z, Sigma, Z)
+
+
+def _own_variances(precision: Precision) -> np.ndarray:
+    """Diagonal of the covariance matrix between levels whose inverse is known, in panels of columns."""
+    from scipy import sparse
+    from scipy.sparse.linalg import splu
+
+    matrix = sparse.csc_array(precision.matrix)
+    m = matrix.shape[0]
+    lu = splu(matrix)
+    out = np.empty(m)
+    for start in range(0, m, 256):
+        stop = min(start + 256, m)
+        unit = np.zeros((m, stop - start))
+        unit[np.arange(start, stop), np.arange(stop - start)] = 1.0
+        out[start:stop] = lu.solve(unit)[np.arange(start, stop), np.arange(stop - start)]
+    return out
+
+
+def variance_parts(fit: LMMFit) -> ResultTable:
+    r"""Variance of the response in parts, with their shares.
+
+    .. math:: \mathrm{var}(X\hat\beta) + \sum_b \frac1n\sum_i z_{ib}'\hat\Sigma_b z_{ib} + \hat\sigma^2
+
+    Parameters
+    ----------
+    fit : LMMFit
+
+    Returns
+    -------
+    ResultTable
+        Columns component, group, variance, share, sd; extra["total"].
+
+    Notes
+    -----
+    Nakagawa & Schielzeth (2013), Methods Ecol. Evol. 4:133-142; Johnson (2014), ibid. 5:944-946.
+
+    Examples
+    --------
+    >>> import mixedmodels as mm
+    >>> fit = mm.lmm("Reaction ~ Days + (Days | Subject)", mm.load_dataset("sleepstudy", backend="dict"))
+    >>> variance_parts(fit)["share"].round(3).tolist()
+    [0.279, 0.521, 0.201]
+    """
+    parts = parts_of(fit)
+    rows = [("fixed effects", "", parts.fixed)]
+    rows += [(columns, group, value) for group, columns, value in parts.terms]
+    rows.append(("residual", "", parts.residual))
+    variance = np.array([value for *_, value in rows])
+    total = float(variance.sum())
+    columns = {
+        "component": [row[0] for row in rows],
+        "group": [row[1] for row in rows],
+        "variance": variance,
+        "share": variance / total,
+        "sd": np.sqrt(variance),
+    }
+    return result_table("Variance of the response", columns, parts.notes, fit._native, {"total": total})

@@ -1,0 +1,165 @@
+"""Satterthwaite's degrees of freedom of contrasts of the fixed effects, from closed-form derivatives."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.inference.ddf.reference import ConstantDF, FTest, f_statistic, row_basis, rows_of
+from mixedmodels.inference.ddf.tails import f_tail
+from mixedmodels.inference.ddf.variances import (
+    check_structures,
+    parameter_covariance,
+    vcov_derivatives,
+)
+from mixedmodels.inference.fixed.hypotheses import echelon_mixing
+
+if TYPE_CHECKING:
+    from mixedmodels.fit.result import LMMFit
+
+__all__ = ["Satterthwaite", "automatic", "f_denominator", "row_df"]
+
+# Up to this many random effects the exact Hessian of crossed factors takes a few milliseconds.
+_CHEAP = 700
+
+
+class Satterthwaite:
+    r"""Degrees of freedom from the first two moments of the estimated variance of a contrast.
+
+    With :math:`\Phi = \mathrm{Var}(\hat\beta)` and A the covariance matrix of the variance parameters
+    :math:`v = (\theta, \log\sigma^2)`, twice the inverse Hessian of the criterion that was optimised,
+
+    .. math:: \nu = \frac{2 (l'\Phi l)^2}{g'Ag}, \qquad g_i = l' \frac{\partial\Phi}{\partial v_i} l .
+
+    The number does not depend on the parametrisation inside the parameter space, as the gradient is zero
+    there. On its boundary (a zero variance, a correlation of one) it is that of the model without the
+    direction that vanished: :math:`\partial\Sigma/\partial\theta` is zero along it.
+
+    Parameters
+    ----------
+    fit : LMMFit
+        By REML or ML.
+    kind : {"observed", "average"}
+        Which Hessian: the exact one, or the average information, which costs nothing extra in large models.
+
+    Notes
+    -----
+    Satterthwaite (1946), Biometrics Bulletin 2:110-114; Giesbrecht & Burns (1985), Biometrics 41:477-486;
+    several rows: Fai & Cornelius (1996), J. Stat. Comput. Simul. 54:363-378.
+    """
+
+    name = "satterthwaite"
+
+    def __init__(self, fit: LMMFit, kind: str = "observed") -> None:
+        check_structures(fit, self.name)
+        self._fit = fit
+        self.kind = kind
+        self.label = "Satterthwaite"
+        self.notes: tuple[str, ...] = ()
+        if kind == "average":
+            self.notes = (
+                "degrees of freedom by Satterthwaite from the average information; "
+                'ddf="satterthwaite" takes the exact Hessian, which costs more for this model',
+            )
+
+    @property
+    def vcov(self) -> np.ndarray:
+        """Covariance of beta, as of the fit."""
+        return self._fit.vcov
+
+    @property
+    def _parts(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._fit._once(f"satterthwaite_{self.kind}", lambda: _parts(self._fit, self.kind))
+
+    def df(self, L: np.ndarray) -> np.ndarray:
+        """Degrees of freedom of each row of L, shape (r,)."""
+        return row_df(rows_of(L, self._fit.design.p), self.vcov, *self._parts)
+
+    def coefficient_df(self) -> np.ndarray:
+        """Degrees of freedom of each coefficient, shape (p,)."""
+        J, A = self._parts
+        g = J.diagonal(0, 1, 2)
+        return _df(self.vcov.diagonal(), g, A)
+
+    def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None, as_given: bool = False) -> FTest:
+        """F test of all rows of L together.
+
+        The denominator degrees of freedom of Fai and Cornelius depend on the basis of the rows: on their
+        reduced row echelon form, so that equal hypotheses get equal answers, or on the rows `as_given`.
+        """
+        rows, values = row_basis(rows_of(L, self._fit.design.p), rhs, self.vcov)
+        F, rank = f_statistic(rows, self._fit.beta, self.vcov, values)
+        if rank == 0:
+            return FTest(math.nan, 0, math.nan, math.nan)
+        if not as_given and rank > 1:
+            rows = echelon_mixing(rows, np.sqrt(self.vcov.diagonal())) @ rows
+        _, vectors = np.linalg.eigh(rows @ self.vcov @ rows.T)
+        den_df = f_denominator(row_df(vectors.T @ rows, self.vcov, *self._parts))
+        return FTest(F, rank, den_df, f_tail(F, rank, den_df))
+
+
+def automatic(fit: LMMFit) -> Any:
+    """Satterthwaite, from the average information where the exact Hessian would take more than a moment.
+
+    For a covariance given as a function of theta there is only the normal distribution, which a note says.
+    """
+    objective = fit.objective
+    if not hasattr(objective, "joint_information"):
+        reference = ConstantDF(fit, "z", "normal distribution", math.inf)
+        reference.notes = (
+            "normal reference distribution: degrees of freedom are not available for a covariance given as a "
+            "function of theta",
+        )
+        return reference
+    cheap = objective.solver.name == "grouped" or fit.design.q <= _CHEAP
+    return Satterthwaite(fit, "observed" if cheap else "average")
+
+
+def _parts(fit: LMMFit, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Derivatives of Phi, (r + 1, p, p), and the covariance of their parameters."""
+    objective = fit.objective
+    information, products = objective.information_and_changes(fit.theta, kind)
+    A, _ = parameter_covariance(information)
+    J = vcov_derivatives(fit.vcov, products.HDH, fit.sigma**2, objective.sigma_fixed is None)
+    return J, A
+
+
+def row_df(L: np.ndarray, vcov: np.ndarray, J: np.ndarray, A: np.ndarray) -> np.ndarray:
+    """``2 (l'Phi l)^2 / (g'Ag)`` for each row l of L; infinite where the variance is known.
+
+    Parameters
+    ----------
+    L : ndarray, shape (r, p)
+    vcov : ndarray, shape (p, p)
+    J : ndarray, shape (s, p, p)
+        Derivatives of vcov in the variance parameters.
+    A : ndarray, shape (s, s)
+        Covariance of the variance parameters.
+    """
+    g = ((L @ J) * L).sum(axis=2)  # (s, r)
+    return _df(((L @ vcov) * L).sum(axis=1), g, A)
+
+
+def _df(variances: np.ndarray, g: np.ndarray, A: np.ndarray) -> np.ndarray:
+    """``2 v^2 / (g'Ag)`` for each variance, columns of g."""
+    spread = (g * (A @ g)).sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 2.0 * variances**2 / spread
+
+
+def f_denominator(df: Any) -> float:
+    r"""Denominator degrees of freedom of an F made of independent squared t's with `df` each.
+
+    :math:`E = \sum \nu_m/(\nu_m - 2)` is the mean of the sum of the t's squares; that of q F(q, d) is
+    q d/(d - 2), so d = 2E/(E - q). Equal df give their mean, and 2 if any df is not above 2.
+    """
+    df = np.asarray(df, dtype=float)
+    q = len(df)
+    if q == 1 or np.all(df == df[0]) or np.ptp(df) <= 1e-8 * df.max():
+        return float(df.mean())
+    if (df <= 2.0).any():
+        return 2.0
+    excess = float((2.0 / (df - 2.0)).sum())  # E - q
+    return 2.0 * (excess + q) / excess

@@ -1,0 +1,1 @@
+"""Marginal means, slopes, contrasts and what is asked of them."""

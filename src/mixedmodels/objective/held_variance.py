@@ -45,6 +45,7 @@ __all__ = ["HeldVariance"]
 _LOG_2PI = math.log(2.0 * math.pi)
 _DECREMENT = 1e-5  # below it the last Newton step is taken without another evaluation ...
 _DECREMENT_SECANT = 1e-10  # ... and below this if second derivatives are not exact
+_NEAR = 1e-4  # ... and below this if it is only compared with others
 _LOWER = 1e-6  # a criterion lower by this is on another branch, not rounding
 _ROUGH = 1e-2  # ... and below this if the point is only a step on the way
 
@@ -380,7 +381,7 @@ class HeldVariance:
                 held[t] = True
                 x = np.where(held, 0.0, near.state.x)
                 with contextlib.suppress(Breakdown):
-                    self._zeros.append((held, self._search(x, near.u, None, _DECREMENT_SECANT, held)))
+                    self._zeros.append((held, self._search(x, near.u, None, _NEAR, held)))
         return self._zeros
 
     def _search(

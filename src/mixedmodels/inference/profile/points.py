@@ -292,9 +292,8 @@ def slope_at_zero(u0: float, knots: Sequence[Knot], guess: float) -> float:
     if not rows:
         return guess
     A = np.array(rows)[:, : len(values)]
-    found = float(
-        np.linalg.lstsq(A / np.abs(A).max(axis=0), np.array(values), rcond=None)[0][0] / np.abs(A[:, 0]).max()
-    )
+    scale = np.abs(A).max(axis=0)
+    found = float(np.linalg.solve(A / scale, np.array(values))[0] / scale[0])
     return found if found > 0.0 else guess
 
 

@@ -1,4 +1,4 @@
-"""Coverage of intervals by simulation, against what exact distributions imply; all of it is in docs/coverage.md.
+"""Coverage of intervals by simulation, against what exact distributions imply; see docs/coverage.md.
 
 In the balanced designs of tools/coverage.py the t statistic of a fixed effect has Student's distribution with
 m - 1 or m - 2 degrees of freedom, so that the coverage of each method is known (`theory`): 0.95 for

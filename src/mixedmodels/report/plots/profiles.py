@@ -21,14 +21,10 @@ _LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 def _curves(profile: Profile, parameters: Any) -> list[Curve]:
     """The curves asked for; those without a curve (not identified) are left out."""
-    names = profile.parameters if parameters is None else parameters
-    names = [names] if isinstance(names, str) else list(names)
-    for name in names:
-        if name not in profile.parameters:
-            raise OptionError(
-                f"the profile has no parameter {name!r}; it has {', '.join(profile.parameters)}"
-            )
-    curves = [curve for curve in profile.curves if curve.parameter.name in names and len(curve.value) > 1]
+    from mixedmodels.inference.profile.parameters import chosen
+
+    wanted = chosen([curve.parameter for curve in profile.curves], parameters)
+    curves = [curve for curve in profile.curves if curve.parameter in wanted and len(curve.value) > 1]
     if not curves:
         raise OptionError("none of these parameters has a profile to draw")
     return curves

@@ -20,7 +20,7 @@ from mixedmodels.inference.profile.parameters import (
     parameters_of,
 )
 from mixedmodels.inference.profile.points import Knot, curve, limit, slope_at_zero
-from mixedmodels.inference.table import ResultTable, result_table
+from mixedmodels.inference.table import Drawn, ResultTable, result_table
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -33,7 +33,7 @@ _NOT_IDENTIFIED = "not identified: one of its standard deviations is estimated a
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Profile:
+class Profile(Drawn):
     r"""Profile likelihood of a fit.
 
     For a parameter held at x, d(x) is the criterion minimised over all other parameters and

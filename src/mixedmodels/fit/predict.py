@@ -134,6 +134,7 @@ def new_rows(
     new_levels: str,
     offset: Any = None,
     columns_of: Sequence[int] = (),
+    tell_apart: bool = False,
 ) -> Any:
     """Columns of the model for new data (`NewDesign`).
 
@@ -147,6 +148,9 @@ def new_rows(
     offset : array or str, optional
     columns_of : sequence of int
         Positions of the terms of which only the columns are wanted; their grouping factors are not needed.
+    tell_apart : bool
+        With ``new_levels="population"`` number new levels after those of the fit (each missing one is a level
+        of its own) instead of -1 for all.
     """
     _check_new_levels(new_levels)
     if fit.formula is None:
@@ -156,7 +160,7 @@ def new_rows(
         newdata,
         re_form=[labels[position] for position, _ in selection],
         need_groups=bool(selection),
-        new_levels=new_levels,
+        new_levels="append" if tell_apart and new_levels == "population" else new_levels,
         offset=offset,
         columns_of=[labels[position] for position in columns_of],
     )

@@ -1,7 +1,8 @@
 """Figures published with earlier systems: lme4 slides, Schafer's lmm, statsmodels, the Ruby gem mixed_models.
 
 The data of the gem's main example are in references/earlier. Data that are not in this repository are read
-from the folder named by ``MIXEDMODELS_SHARED``; without it those tests are skipped. Tolerances follow the digits printed and how flat the optimum is.
+from the folder named by ``MIXEDMODELS_SHARED``; without it those tests are skipped.
+Tolerances follow the digits printed and how flat the optimum is.
 """
 
 from __future__ import annotations

@@ -13,7 +13,15 @@ from mixedmodels.fit import values
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["Selection", "new_rows", "not_estimable", "predict", "predict_design", "select_columns"]
+__all__ = [
+    "Selection",
+    "check_new_levels",
+    "new_rows",
+    "not_estimable",
+    "predict",
+    "predict_design",
+    "select_columns",
+]
 
 _NONE_WORDS = {"population", "na", "~0", "~1", "none", "fixed"}
 _NEW_LEVELS = ("error", "population", "missing")
@@ -117,12 +125,13 @@ def predict(fit: LMMFit, newdata: Any, re_form: Any, new_levels: str, offset: An
     """Point predictions; see `LMMFit.predict`."""
     selection = select_columns(fit, re_form)
     if newdata is None:
-        _check_new_levels(new_levels)
+        check_new_levels(new_levels)
         return fit.fitted(re_form)
     return predict_design(fit, new_rows(fit, newdata, selection, new_levels, offset), selection)
 
 
-def _check_new_levels(new_levels: Any) -> None:
+def check_new_levels(new_levels: Any) -> None:
+    """Refuse an unknown word."""
     if new_levels not in _NEW_LEVELS:
         raise OptionError(f"new_levels must be one of {', '.join(_NEW_LEVELS)}, got {new_levels!r}")
 
@@ -152,7 +161,7 @@ def new_rows(
         With ``new_levels="population"`` number new levels after those of the fit (each missing one is a level
         of its own) instead of -1 for all.
     """
-    _check_new_levels(new_levels)
+    check_new_levels(new_levels)
     if fit.formula is None:
         fit.frame.new_data(newdata)
     labels = fit.frame.encoding.bar_labels

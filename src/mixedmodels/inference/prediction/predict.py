@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import NotImplementedYetError, OptionError
-from mixedmodels.fit.predict import Selection, new_rows, select_columns
+from mixedmodels.fit.predict import Selection, check_new_levels, new_rows, select_columns
 from mixedmodels.fit.predict import predict as predict_points
 from mixedmodels.fit.simulate import check_count, positive_weights
 from mixedmodels.inference.prediction.rows import Parts, own_rows, parts_of
@@ -68,6 +68,7 @@ def predict(
         from mixedmodels.inference.prediction.analytic import Analytic
 
         answer = Analytic(fit, parts, quantile, quantile.reference)
+    check_new_levels(new_levels)
     if newdata is None:
         columns, new = _of_own_rows(fit, answer, weights, offset), 0
     else:

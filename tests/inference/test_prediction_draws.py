@@ -272,3 +272,22 @@ def test_term_variance():
     Z, factors = rng.standard_normal((4, 2)), rng.standard_normal((3, 2, 2))
     expected = np.einsum("ia,rab,rcb,ic->ir", Z, factors, factors, Z)
     np.testing.assert_allclose(term_variance(Z, factors), expected, rtol=1e-12)
+
+
+def test_origins_of_the_data_do_not_matter(data):
+    moved = data.assign(x=data["x"] + 1e5, y=data["y"] + 1e6)
+    options = {"interval": "prediction", "method": "simulation", "n": 50, "seed": 1}
+    here = mm.lmm("y ~ x + (1 | g) + (1 | h)", data).predict(data, **options)
+    there = mm.lmm("y ~ x + (1 | g) + (1 | h)", moved).predict(moved, **options)
+    np.testing.assert_allclose(there["std_error"], here["std_error"], rtol=1e-5)
+    np.testing.assert_allclose(there["conf_low"] - 1e6, here["conf_low"], atol=1e-5)
+
+
+def test_solvers_agree(data):
+    options = {"interval": "prediction", "method": "simulation", "n": 50, "seed": 1}
+    limits = [
+        mm.lmm("y ~ x + (x | g)", data, solver=solver).predict(data.head(9), **options)["conf_low"]
+        for solver in ("dense", "grouped", "blocked")
+    ]
+    np.testing.assert_allclose(limits[1], limits[0], atol=1e-5)
+    np.testing.assert_allclose(limits[2], limits[0], atol=1e-5)

@@ -9,11 +9,7 @@ import numpy as np
 
 from mixedmodels.inference.ddf.reference import ConstantDF, FTest, f_statistic, row_basis, rows_of
 from mixedmodels.inference.ddf.tails import f_tail
-from mixedmodels.inference.ddf.variances import (
-    check_structures,
-    parameter_covariance,
-    vcov_derivatives,
-)
+from mixedmodels.inference.ddf.variances import check_structures, parameter_covariance
 from mixedmodels.inference.fixed.hypotheses import echelon_mixing
 
 if TYPE_CHECKING:
@@ -118,12 +114,16 @@ def automatic(fit: LMMFit) -> Any:
 
 
 def _parts(fit: LMMFit, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Derivatives of Phi, (r + 1, p, p), and the covariance of their parameters."""
+    r"""Derivatives of Phi, (r + 1, p, p), and the covariance of their parameters.
+
+    The last derivative, in log sigma^2, is Phi itself; it is left out where sigma is held fixed.
+    """
     objective = fit.objective
-    information, products = objective.information_and_changes(fit.theta, kind)
-    A, _ = parameter_covariance(information)
-    J = vcov_derivatives(fit.vcov, products.HDH, fit.sigma**2, objective.sigma_fixed is None)
-    return J, A
+    information, changes = objective.information_and_changes(fit.theta, kind)
+    J = np.empty((len(information), *changes.shape[1:]))
+    np.multiply(changes, fit.sigma**2, out=J[: len(changes)])
+    J[len(changes) :] = fit.vcov
+    return J, parameter_covariance(information)[0]
 
 
 def row_df(L: np.ndarray, vcov: np.ndarray, J: np.ndarray, A: np.ndarray) -> np.ndarray:
@@ -145,8 +145,10 @@ def row_df(L: np.ndarray, vcov: np.ndarray, J: np.ndarray, A: np.ndarray) -> np.
 def _df(variances: np.ndarray, g: np.ndarray, A: np.ndarray) -> np.ndarray:
     """``2 v^2 / (g'Ag)`` for each variance, columns of g."""
     spread = (g * (A @ g)).sum(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    if spread.all():
         return 2.0 * variances**2 / spread
+    known = np.where(variances > 0.0, math.inf, math.nan)
+    return np.where(spread != 0.0, 2.0 * variances**2 / np.where(spread != 0.0, spread, 1.0), known)
 
 
 def f_denominator(df: Any) -> float:

@@ -18,7 +18,7 @@ import os
 
 import numpy as np
 
-cdef extern from "blocked_inference.h" nogil:
+cdef extern from "blocked_second.h" nogil:
     int MM_BATCH
     ctypedef struct mm_blas:
         void* dgemm
@@ -65,12 +65,17 @@ cdef extern from "blocked_inference.h" nogil:
         double* N
     ctypedef struct mm_scalars:
         double logdet_L2, logdet_RX2, pwrss
+    ctypedef struct mm_second_part:
+        int exact
+        double* products
+        double* changes
     int mm_setup(mm_model* M, int F, const int* k, const int* koff, const int* m, int leaf, int p1, int rcap,
                  int npairs, const mm_pair* pairs, const mm_prec* prec, const double** A,
                  const double** ZX, const double* XX, int nthreads, int cut)
     void mm_model_free(mm_model* M)
     int mm_components(mm_model* M, const double* lam, int order, int reml, const double* dS, int ndir, int kk,
-                      mm_scalars* sc, double* T, double* S, double* wpw)
+                      mm_scalars* sc, double* T, double* S, double* wpw, const mm_second_part* second)
+    int mm_second_fits(const mm_model* M, int r)
     int mm_forward(mm_model* M, const double* lam, mm_scalars* sc)
     void mm_back(mm_model* M, const double* lam, int nc)
     int mm_conditional(mm_model* M, const double* lam, int f, double* out)
@@ -350,11 +355,23 @@ cdef class BlockedEvaluator(Evaluator):
         self.first = NULL
 
     cdef int components(self, int order) noexcept nogil:
+        return self._evaluate(order, NULL)
+
+    cdef int second(self, int exact, double* products, double* changes) noexcept nogil:
+        cdef mm_second_part part
+        if not mm_second_fits(self.model, self.n_dir):
+            return 3
+        part.exact = exact
+        part.products = products
+        part.changes = changes
+        return self._evaluate(2, &part)
+
+    cdef int _evaluate(self, int order, const mm_second_part* part) noexcept nogil:
         cdef mm_scalars sc
         cdef int bad
         mm_quiet(&self.model.bl, 1)
         bad = mm_components(self.model, self.lam, order, self.reml, self.dS, self.n_dir, self.kk, &sc,
-                            self.T, self.S, self.wpw)
+                            self.T, self.S, self.wpw, part)
         mm_quiet(&self.model.bl, 0)
         if bad:
             return 1

@@ -220,6 +220,11 @@ class CompiledPath(Protocol):
     """What a solver with compiled kernels adds, for structures linear in theta."""
 
     @property
+    def trace_work(self) -> float:
+        """About how many multiplications the traces of the observed information take."""
+        ...
+
+    @property
     def theta_map(self) -> np.ndarray:
         """The constant matrix C of ``theta = C theta~``, shape (n_theta, n_theta)."""
         ...

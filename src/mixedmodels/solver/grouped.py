@@ -63,6 +63,12 @@ class GroupedSolver(CompiledSolver):
         factor = self.pack.factors[0]
         self.levels = GroupedLevels(factor.A, factor.ZXy, self.pack.G)
 
+    @property
+    def trace_work(self) -> float:
+        """About how many multiplications the traces of the observed information take."""
+        factor = self.pack.factors[0]
+        return float(factor.m) * (factor.k * (factor.k + self.p)) ** 2
+
     def _own_responses(self) -> None:
         factor = self.pack.factors[0]
         self.levels = GroupedLevels(factor.A, factor.ZXy, self.pack.G, responses=True)

@@ -53,6 +53,8 @@ cdef extern from "blocked_second.h" nogil:
         int* pos
         double density
         int64_t point, points
+        int64_t* lptr
+        int64_t* lval
         double* U
         double* tl
         double* Mx
@@ -84,6 +86,7 @@ cdef extern from "blocked_second.h" nogil:
                      double* covR, double* k0_, double* kR)
     int mm_selected(mm_model* M, const double* lam, double* Q)
     int mm_rest_block(const mm_model* M, int i, int j, double* out)
+    int64_t mm_trace_columns(const mm_model* M)
     void mm_pairs(const mm_model* M, int f, int g, int64_t count, const int* lf, const int* lg, double* out,
                   char* found)
     int mm_trace_sums(mm_model* M, const double* lam, int nsym, const double* sym, const int64_t* goff,
@@ -302,6 +305,22 @@ cdef class BlockedStructure:
         return {"leaf": self.leaf, "rest_columns": M.n, "head_columns": M.P.t0, "tail_columns": M.P.nt,
                 "supernodes": M.P.ns, "nnz_L": int(M.P.nnz), "density": M.density,
                 "dense_coupling": bool(M.dense)}
+
+    @property
+    def trace_work(self):
+        """About how many multiplications `BlockedEvaluator.trace_products` takes with every direction.
+
+        Per column of the rest (levels of parts that share no rows stand in one column): solves with L, forward
+        and back, products with the coupling, and the leaf's blocks; again for each element of the leaf's factor.
+        """
+        cdef mm_model* M = self.model
+        cdef double columns = <double>mm_trace_columns(M), coupling = 0.0
+        cdef int k0 = self.k[self.leaf] if self.leaf >= 0 else 0, own = k0 * (k0 + 1) // 2
+        if columns < 0.0:
+            raise MemoryError("not enough memory for the columns of the rest")
+        if self.leaf >= 0 and M.n:
+            coupling = <double>M.m0 * k0 * M.n if M.dense else <double>M.lval[M.lptr[M.m0]]
+        return columns * ((1 + own) * 2.0 * M.P.nnz + (3 + 3 * own) * coupling + (2 + own) * <double>M.m0 * k0 * k0)
 
     cdef _first_columns(self):
         """First column, in the order of elimination, of each block of the rest, shape (nb,)."""

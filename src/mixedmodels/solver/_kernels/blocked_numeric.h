@@ -143,10 +143,11 @@ static int mm_components(mm_model *M, const double *lam, int order, int reml, co
 {
     int F = M->F, p = M->p1 - 1, nc, ncr, anysing = 0, anyprec = 0, f, j, n = M->n;
     char sing[F > 0 ? F : 1];
+    double size[F > 0 ? F : 1];
     if (mm_forward(M, lam, sc)) return 1;
     if (order < 1) return 0;
     for (f = 0; f < F; f++) {
-        sing[f] = f != M->leaf && mm_is_singular(M, lam, f, 1e-6);
+        sing[f] = f != M->leaf && mm_is_singular(M, lam, f, 1e-6, size + f);
         anysing |= sing[f];
         anyprec |= M->hasprec[f];
     }
@@ -212,6 +213,15 @@ static int mm_components(mm_model *M, const double *lam, int order, int reml, co
                     }
                 }
         }
+        if (!M->hasprec[f] && !sing[f] && size[f] > MM_STEEP)       /* c = lam^-T u, where the difference cancels */
+            for (int l = 0; l < M->m[f]; l++) {
+                int cj = M->P.bcol[M->pos[M->bstart[f] + l]];
+                for (int a = 0; a < k; a++) for (int c = 0; c < ncr; c++) {
+                    double s = 0.0;
+                    for (int b = 0; b < k; b++) s += inv[b * k + a] * M->U[(int64_t)(cj + b) * nc + c];
+                    M->cr[(int64_t)(cj + a) * ncr + c] = s;
+                }
+            }
         double uu[k * k];
         memset(uu, 0, sizeof(uu));
         for (int l = 0; l < M->m[f]; l++) {

@@ -1120,9 +1120,10 @@ cdef class GroupedEvaluator(Evaluator):
                 H = H.reshape(stop - start, k * p)
                 WW += H.T @ H
         # sum_l tr(K_l D_i K'_l D_j) from sum K[a, b] K'[c, d]:  K_ab Di_bc K'_cd Dj_da
-        products = np.einsum("abcd,ibc,jda->ij", KK.reshape(k, k, k, k), D, D, optimize=True)
+        flat = D.reshape(-1, k * k)
+        products = flat @ KK.reshape(k, k, k, k).transpose(1, 2, 3, 0).reshape(k * k, k * k) @ flat.T
         if self.reml and p:
-            cross = np.einsum("abcd,ibc,jda->ij", KW.reshape(k, k, k, k), D, D, optimize=True)
+            cross = flat @ KW.reshape(k, k, k, k).transpose(1, 2, 3, 0).reshape(k * k, k * k) @ flat.T
             inside = np.einsum("axby,iab->ixy", WW.reshape(k, p, k, p), D)
             products = products - cross - cross.T + np.einsum("ixy,jyx->ij", inside, inside)
         return 0.5 * (products + products.T), D.reshape(-1, k * k) @ total

@@ -125,8 +125,8 @@ def compare(
         tests.append(test)
         if test is None:
             notes.append(
-                f"{names[i - 1]} and {names[i]} have equally many parameters, so there is no test between them; "
-                "compare AIC or BIC"
+                f"{names[i - 1]} and {names[i]} have equally many parameters, so there is no test between "
+                "them; compare AIC or BIC"
             )
         else:
             notes += test.notes

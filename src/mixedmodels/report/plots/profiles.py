@@ -12,7 +12,8 @@ from mixedmodels.errors import OptionError
 from mixedmodels.report.plots.style import BAND, LINE, POINT, SMOOTH, clean, grid_of_axes, pyplot
 
 if TYPE_CHECKING:
-    from mixedmodels.inference.profile.run import Curve, Profile
+    from mixedmodels.inference.profile.curve import Curve
+    from mixedmodels.inference.profile.result import Profile
 
 __all__ = ["plot_profile", "plot_profile_density", "plot_profile_pairs"]
 
@@ -21,10 +22,7 @@ _LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 def _curves(profile: Profile, parameters: Any) -> list[Curve]:
     """The curves asked for; those without a curve (not identified) are left out."""
-    from mixedmodels.inference.profile.parameters import chosen
-
-    wanted = chosen([curve.parameter for curve in profile.curves], parameters)
-    curves = [curve for curve in profile.curves if curve.parameter in wanted and len(curve.value) > 1]
+    curves = [curve for curve in profile.chosen(parameters) if len(curve.value) > 1]
     if not curves:
         raise OptionError("none of these parameters has a profile to draw")
     return curves
@@ -91,8 +89,8 @@ def plot_profile_pairs(
         if grid.size != k * k:
             raise OptionError(f"a pairs plot of {k} parameters needs {k * k} axes, got {grid.size}")
         grid = grid.reshape(k, k)
+    from mixedmodels.inference.parameters import parameters_of
     from mixedmodels.inference.profile.pairs import pair_columns
-    from mixedmodels.inference.profile.parameters import parameters_of
 
     order = [parameter.name for parameter in parameters_of(profile.fit)]
     columns = {key: np.asarray(value) for key, value in pair_columns(curves, order, levels, 121).items()}

@@ -94,7 +94,8 @@ def compare(
     if refit not in ("auto", True, False):
         raise OptionError(f"refit must be 'auto', True or False, got {refit!r}")
     if len(fits) < 2:
-        raise OptionError("compare() needs two or more fits")
+        listed = "; write compare(*fits) for a list" if fits and isinstance(fits[0], (list, tuple)) else ""
+        raise OptionError(f"compare() needs two or more fits{listed}")
     for fit in fits:
         if not hasattr(fit, "refit_ml"):
             raise OptionError(f"compare() takes fits, got {type(fit).__name__}")

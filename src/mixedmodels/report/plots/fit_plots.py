@@ -150,6 +150,7 @@ class FitPlots:
         bootstrap : Bootstrap
             ``fit.bootstrap(n, seed)``.
         """
+        _check(bootstrap, "Bootstrap", "bootstrap", "fit.bootstrap(n, seed)")
         columns = {name: bootstrap[name] for name in bootstrap.names}
         estimates = dict(zip(bootstrap.names, bootstrap.estimates.tolist(), strict=True))
         return draws.plot_draws(columns, estimates, check_level(level), parameters, axes)
@@ -185,13 +186,23 @@ class FitPlots:
         """
         if residuals is None:
             residuals = self._fit.simulated_residuals(**options)
+        _check(residuals, "SimulatedResiduals", "residuals", "fit.simulated_residuals()")
         return influential.plot_simulated_residuals(residuals.residuals, residuals.fitted, axes)
 
     def _profile(self, profile: Any, parameters: Any) -> Any:
-        return self._fit.profile(parameters) if profile is None else profile
+        if profile is None:
+            return self._fit.profile(parameters)
+        _check(profile, "Profile", "profile", "fit.profile()")
+        return profile
 
     def _group(self, group: Any) -> str:
         return self._fit.design.terms[plot_data.find_term(self._fit, group)].group
+
+
+def _check(value: Any, kind: str, name: str, source: str) -> None:
+    """Refuse another object than the one to be drawn."""
+    if type(value).__name__ != kind:
+        raise OptionError(f"{name} must be what {source} returns, got {type(value).__name__}")
 
 
 _SOURCES = {"residuals": "residual"}

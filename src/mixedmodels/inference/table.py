@@ -9,7 +9,34 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ResultTable", "result_table"]
+__all__ = ["Drawn", "ResultTable", "result_table"]
+
+
+class Drawn:
+    """What can be drawn: gives an answer its method `plot`."""
+
+    __slots__ = ()
+
+    def plot(self, ax: Any = None, **options: Any) -> Any:
+        """Draw this on matplotlib axes and return them; without `ax` in a new figure.
+
+        Parameters
+        ----------
+        ax : axes, or several of them
+            A plot with several panels takes as many axes and returns a list of them.
+        **options
+            Of the plot of this kind: ``kind=`` ("zeta", "density" or "pairs") and ``parameters=`` of a
+            profile; ``parameters=`` and ``level=`` of a bootstrap; ``title=``, ``xlabel=``, ``ylabel=`` of
+            means.
+
+        Raises
+        ------
+        OptionError
+            matplotlib is not installed, or an option is unknown.
+        """
+        from mixedmodels.report.plots.results import plot_result
+
+        return plot_result(self, ax, options)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

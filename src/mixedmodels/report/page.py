@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mixedmodels.errors import MixedModelsError, OptionError
 from mixedmodels.report import words
 from mixedmodels.report.page_style import STYLE
+from mixedmodels.report.plots.style import pictures
 from mixedmodels.report.results import text_table
 
 if TYPE_CHECKING:
@@ -322,21 +323,21 @@ def _gallery(figures: Iterable[str]) -> str:
 
 def _figure(draw: Callable[[], Any], caption: str) -> str:
     """A plot as an inline picture with a caption; the reason in words where it cannot be drawn."""
-    import matplotlib
-
-    from mixedmodels.report.plots.style import pyplot
-
-    plt = pyplot()
     try:
-        with matplotlib.rc_context({"svg.fonttype": "path", "font.size": 10, "svg.hashsalt": "mixedmodels"}):
-            ax = draw()
-            figure = ax.figure
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-            width = round(88 * figure.get_figwidth())
-            plt.close(figure)
-    except MixedModelsError as error:
-        return f'<p class="small">Not drawn: {escape(str(error))}</p>'
+        import matplotlib
+    except ImportError:
+        return ""
+    with (
+        pictures(),
+        matplotlib.rc_context({"svg.fonttype": "path", "font.size": 10, "svg.hashsalt": "mixedmodels"}),
+    ):
+        try:
+            figure = draw().figure
+        except MixedModelsError as error:
+            return f'<p class="small">Not drawn: {escape(str(error))}</p>'
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    width = round(88 * figure.get_figwidth())
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     text = escape(caption)
     source = f"data:image/svg+xml;base64,{data}"

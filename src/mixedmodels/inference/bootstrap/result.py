@@ -14,7 +14,7 @@ import numpy as np
 from mixedmodels.errors import DataError, OptionError
 from mixedmodels.fit.varcorr import unique_keys
 from mixedmodels.inference.parameters import Parameter, chosen, chosen_one
-from mixedmodels.inference.table import ResultTable, result_table
+from mixedmodels.inference.table import Drawn, ResultTable, result_table
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -26,7 +26,7 @@ _ARRAYS = ("estimates", "fit_se", "draws", "se", "theta", "criterion", "converge
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Bootstrap:
+class Bootstrap(Drawn):
     """Draws of a bootstrap; see `mixedmodels.inference.bootstrap.run.bootstrap`.
 
     Attributes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +14,14 @@ from mixedmodels.fit.wald import check_level, normal_quantile
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
+    from mixedmodels.inference.profile.curve import Curve
+    from mixedmodels.inference.profile.result import Profile
 
 __all__ = [
     "caterpillar_data",
     "find_term",
+    "profile_curves",
+    "profile_data",
     "qq_data",
     "ranef_qq_data",
     "residual_data",
@@ -143,6 +148,25 @@ def ranef_qq_data(fit: LMMFit, group: Any = None, level: float = 0.95) -> dict[s
     out: dict[str, Any] = {"term": [name for name in term.names for _ in range(term.m)]}
     out.update({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
     return out
+
+
+def profile_curves(profile: Profile, parameters: Any = None) -> list[Curve]:
+    """The curves of the parameters asked for; those without one (not identified) are left out."""
+    curves = [curve for curve in profile.chosen(parameters) if len(curve.value) > 1]
+    if not curves:
+        raise OptionError("none of these parameters has a profile to draw")
+    return curves
+
+
+def profile_data(curves: Sequence[Curve], points: int = 201) -> dict[str, Any]:
+    """Columns parameter, value, zeta, density: the curves at equally spaced values."""
+    grids = [np.linspace(curve.value[0], curve.value[-1], points) for curve in curves]
+    return {
+        "parameter": [curve.parameter.name for curve in curves for _ in range(points)],
+        "value": np.concatenate(grids),
+        "zeta": np.concatenate([curve.zeta_at(x) for curve, x in zip(curves, grids, strict=True)]),
+        "density": np.concatenate([curve.density_at(x) for curve, x in zip(curves, grids, strict=True)]),
+    }
 
 
 def shrinkage_data(fit: LMMFit, group: Any = None) -> dict[str, Any]:

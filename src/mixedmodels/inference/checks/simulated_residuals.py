@@ -9,7 +9,7 @@ import numpy as np
 
 from mixedmodels.errors import DataError, OptionError
 from mixedmodels.inference.checks.grouping import grouping_of
-from mixedmodels.inference.table import ResultTable, result_table
+from mixedmodels.inference.table import Drawn, ResultTable, result_table
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -21,7 +21,7 @@ _CHUNK = 1 << 21  # numbers ranked at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class SimulatedResiduals:
+class SimulatedResiduals(Drawn):
     """Scaled residuals, uniform on (0, 1) if the model holds, and tests of it.
 
     Every test compares a statistic of the data with the same statistic of each simulated response, ranked

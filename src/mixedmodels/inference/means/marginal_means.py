@@ -13,13 +13,13 @@ from mixedmodels.fit.wald import check_level
 from mixedmodels.inference.arguments import one_number
 from mixedmodels.inference.means.adjust import check_adjust
 from mixedmodels.inference.means.linear_source import Show, Source, response_scale, side_of, total_variance
-from mixedmodels.inference.table import ResultTable
+from mixedmodels.inference.table import Drawn, ResultTable
 
 __all__ = ["MarginalMeans"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class MarginalMeans:
+class MarginalMeans(Drawn):
     """Estimated marginal means, contrasts or slopes: rows of ``L beta + offset``.
 
     Prints as a table; ``to_frame()``, ``columns`` and ``extra`` are those of `ResultTable`.

@@ -14,7 +14,7 @@ from mixedmodels.fit.wald import check_level
 from mixedmodels.inference.parameters import chosen, chosen_one, parameters_of
 from mixedmodels.inference.profile.curve import Curve
 from mixedmodels.inference.profile.intervals import interval_table
-from mixedmodels.inference.table import ResultTable
+from mixedmodels.inference.table import Drawn, ResultTable
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -23,7 +23,7 @@ __all__ = ["Profile"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Profile:
+class Profile(Drawn):
     r"""Profile likelihood of a fit.
 
     For a parameter held at x, d(x) is the criterion minimised over all other parameters and

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from mixedmodels.errors import OptionError
 from mixedmodels.report.plots.style import BAND, LINE, POINT, SMOOTH, clean, grid_of_axes
 
 __all__ = ["plot_draws"]
@@ -17,15 +16,10 @@ def plot_draws(
     draws: Mapping[str, np.ndarray],
     estimates: Mapping[str, float] | None = None,
     level: float = 0.95,
-    parameters: Any = None,
     axes: Any = None,
 ) -> Any:
     """Histogram of the draws of each parameter, with the estimate and the percentile interval."""
-    names = list(draws) if parameters is None else parameters
-    names = [names] if isinstance(names, str) else list(names)
-    for name in names:
-        if name not in draws:
-            raise OptionError(f"there are no draws of {name!r}; available: {', '.join(draws)}")
+    names = list(draws)
     axes = grid_of_axes(len(names), axes)
     tail = 0.5 * (1.0 - level)
     for ax, name in zip(axes, names, strict=True):

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mixedmodels.errors import OptionError
-from mixedmodels.fit.wald import check_level
 from mixedmodels.inference.checks import plot_data
-from mixedmodels.report.plots import draws, effects, influential, profiles, residuals
-from mixedmodels.report.plots import means as mean_plots
+from mixedmodels.report.plots import influential, profiles, random_effects, residuals, results
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -28,16 +26,9 @@ KINDS = (
     "profile_pairs",
     "bootstrap",
     "means",
+    "effects",
     "simulated_residuals",
 )
-_FROM_RESULTS = {
-    "profile": "profile().to_frame()",
-    "profile_density": "profile().density(parameter)",
-    "profile_pairs": "profile().pairs()",
-    "bootstrap": "bootstrap(...).to_frame()",
-    "means": "emmeans(...).to_frame()",
-    "simulated_residuals": "simulated_residuals(...).to_frame()",
-}
 
 
 class FitPlots:
@@ -59,21 +50,49 @@ class FitPlots:
     def __repr__(self) -> str:
         return f"plots of a fit: {', '.join(KINDS)}; data(kind) gives the numbers"
 
-    def data(self, plot: str, /, **options: Any) -> Any:
+    def data(self, plot: str, /, *answer: Any, **options: Any) -> Any:
         """The numbers behind a plot, in the data-frame library of the fit's data.
 
         Parameters
         ----------
         plot : str
             The name of a plot method.
+        *answer
+            What the method takes first: a profile, a bootstrap, means, a predictor, simulated residuals.
         **options
             As the method's, such as ``group=`` or ``level=``.
         """
         if plot not in KINDS:
             raise OptionError(f"there is no plot {plot!r}; available: {', '.join(KINDS)}")
-        if plot in _FROM_RESULTS:
-            raise OptionError(f"the numbers of the {plot} plot are fit.{_FROM_RESULTS[plot]}")
+        if plot in _ANSWERS:
+            return self._answer_frame(plot, *answer, **options)
+        if answer:
+            raise OptionError(f"data({plot!r}) takes its options by name, such as group= or level=")
         return self._fit._native(self._columns(plot, **options))
+
+    def _answer_frame(
+        self, plot: str, answer: Any = None, parameters: Any = None, profile: Any = None, **options: Any
+    ) -> Any:
+        """The numbers behind the plot of an answer, which is computed if it is not given."""
+        if plot in ("profile", "profile_density", "profile_pairs"):
+            found = self._profile(profile if answer is None else answer, parameters)
+            if plot == "profile_pairs":
+                return found.pairs(parameters, **options)
+            curves = plot_data.profile_curves(found, parameters)
+            return self._fit._native(plot_data.profile_data(curves, **options))
+        if plot == "bootstrap":
+            if answer is None:
+                raise OptionError("the numbers of the bootstrap plot: data('bootstrap', fit.bootstrap(...))")
+            return answer.to_frame(**options)
+        if plot == "effects":
+            if answer is None:
+                raise OptionError("the numbers of an effects plot: data('effects', 'x') with a predictor")
+            return self._effects(answer, **options).to_frame()
+        if plot == "means":
+            if answer is None:
+                raise OptionError("the numbers of a plot of means: data('means', 'f') with a predictor")
+            return self._means(answer, options).to_frame()
+        return (self._fit.simulated_residuals(**options) if answer is None else answer).to_frame()
 
     def _columns(self, name: str, /, **options: Any) -> dict[str, Any]:
         fit = self._fit
@@ -100,16 +119,18 @@ class FitPlots:
     def caterpillar(self, group: Any = None, axes: Any = None, level: float = 0.95, sort: bool = True) -> Any:
         """Conditional modes of a group's effects with intervals, one panel per effect."""
         columns = self._columns("caterpillar", group=group, level=level)
-        return effects.plot_caterpillar(columns, axes, self._group(group), sort)
+        return random_effects.plot_caterpillar(columns, axes, self._group(group), sort)
 
     def ranef_qq(self, group: Any = None, axes: Any = None, level: float = 0.95) -> Any:
         """Normal quantile plots of the conditional modes, one panel per effect."""
         columns = self._columns("ranef_qq", group=group, level=level)
-        return effects.plot_ranef_qq(columns, axes, self._group(group))
+        return random_effects.plot_ranef_qq(columns, axes, self._group(group))
 
     def shrinkage(self, group: Any = None, axes: Any = None) -> Any:
         """From the least-squares effects within each level to the conditional modes."""
-        return effects.plot_shrinkage(self._columns("shrinkage", group=group), axes, self._group(group))
+        return random_effects.plot_shrinkage(
+            self._columns("shrinkage", group=group), axes, self._group(group)
+        )
 
     def influence(self, group: Any = None, ax: Any = None, named: int = 5, **options: Any) -> Any:
         """Cook's distances of rows, or of the levels of `group`, for the fixed effects.
@@ -151,9 +172,7 @@ class FitPlots:
             ``fit.bootstrap(n, seed)``.
         """
         _check(bootstrap, "Bootstrap", "bootstrap", "fit.bootstrap(n, seed)")
-        columns = {name: bootstrap[name] for name in bootstrap.names}
-        estimates = dict(zip(bootstrap.names, bootstrap.estimates.tolist(), strict=True))
-        return draws.plot_draws(columns, estimates, check_level(level), parameters, axes)
+        return results.draw_bootstrap(bootstrap, axes, parameters, level)
 
     def means(self, means: Any, ax: Any = None, **options: Any) -> Any:
         """Marginal means, contrasts or slopes with intervals.
@@ -164,17 +183,31 @@ class FitPlots:
         **options
             Options of `LMMFit.emmeans` if `means` is not one yet.
         """
-        if not hasattr(means, "labels"):
-            means = self._fit.emmeans(means, **options)
-        elif options:
-            raise OptionError(f"these means are already computed; {', '.join(options)} would have no effect")
-        columns = {name: means.table[name] for name in means.table.columns}
-        contrasts = means.kind not in ("means", "slopes")
-        formula = self._fit.formula
-        ylabel = "difference" if contrasts else "slope" if means.kind == "slopes" else str(formula.response)
-        return mean_plots.plot_means(
-            columns, list(means.labels), ax=ax, title=means.title, ylabel=ylabel, zero=contrasts
-        )
+        return results.draw_means(self._means(means, options), ax)
+
+    def effects(
+        self, x: Any, by: Any = None, ax: Any = None, at: Any = None, level: float = 0.95, **options: Any
+    ) -> Any:
+        """What the model expects along a predictor: a curve with a band, or the levels of a factor.
+
+        Other covariates are at their means, other factors averaged over their levels.
+
+        Parameters
+        ----------
+        x : str
+            A predictor, or ``"x:f"``: `x` along the axis, a curve for each level of `f`.
+        by : str or sequence of str, optional
+            Predictors told apart by colour; by default those that interact with `x`, ``[]`` for none.
+        at : mapping, optional
+            Values of predictors: ``{"x": [0, 5, 10], "age": [40]}``.
+        level : float
+        **options
+            ``ddf``, ``type``, ``weights``, ...; see `mixedmodels.inference.means.effects.effects`.
+        """
+        means = self._effects(x, by=by, at=at, level=level, **options)
+        names = list(means.labels)
+        title = f"Effect of {names[0]}" + (f" by {', '.join(names[1:])}" if names[1:] else "")
+        return results.draw_means(means, ax, title=title)
 
     def simulated_residuals(self, residuals: Any = None, axes: Any = None, **options: Any) -> Any:
         """Scaled simulation residuals: uniform quantiles, and against ranks of fitted values.
@@ -187,7 +220,19 @@ class FitPlots:
         if residuals is None:
             residuals = self._fit.simulated_residuals(**options)
         _check(residuals, "SimulatedResiduals", "residuals", "fit.simulated_residuals()")
-        return influential.plot_simulated_residuals(residuals.residuals, residuals.fitted, axes)
+        return results.draw_simulated_residuals(residuals, axes)
+
+    def _effects(self, x: Any, **options: Any) -> Any:
+        from mixedmodels.inference.means.effects import effects
+
+        return effects(self._fit, x, **options)
+
+    def _means(self, means: Any, options: dict[str, Any]) -> Any:
+        if not hasattr(means, "labels"):
+            return self._fit.emmeans(means, **options)
+        if options:
+            raise OptionError(f"these means are already computed; {', '.join(options)} would have no effect")
+        return means
 
     def _profile(self, profile: Any, parameters: Any) -> Any:
         if profile is None:
@@ -205,4 +250,13 @@ def _check(value: Any, kind: str, name: str, source: str) -> None:
         raise OptionError(f"{name} must be what {source} returns, got {type(value).__name__}")
 
 
+_ANSWERS = (
+    "profile",
+    "profile_density",
+    "profile_pairs",
+    "bootstrap",
+    "means",
+    "effects",
+    "simulated_residuals",
+)
 _SOURCES = {"residuals": "residual"}

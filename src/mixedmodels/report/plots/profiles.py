@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import OptionError
-from mixedmodels.report.plots.style import BAND, LINE, POINT, SMOOTH, clean, grid_of_axes, pyplot
+from mixedmodels.inference.checks.plot_data import profile_curves, profile_data
+from mixedmodels.report.plots.style import BAND, LIMIT, LINE, POINT, SMOOTH, clean, grid_of_axes, subplots
 
 if TYPE_CHECKING:
-    from mixedmodels.inference.profile.curve import Curve
     from mixedmodels.inference.profile.result import Profile
 
 __all__ = ["plot_profile", "plot_profile_density", "plot_profile_pairs"]
@@ -20,24 +20,16 @@ __all__ = ["plot_profile", "plot_profile_density", "plot_profile_pairs"]
 _LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 
-def _curves(profile: Profile, parameters: Any) -> list[Curve]:
-    """The curves asked for; those without a curve (not identified) are left out."""
-    curves = [curve for curve in profile.chosen(parameters) if len(curve.value) > 1]
-    if not curves:
-        raise OptionError("none of these parameters has a profile to draw")
-    return curves
-
-
 def plot_profile(profile: Profile, parameters: Any = None, axes: Any = None, absolute: bool = False) -> Any:
     """Zeta against each parameter: a straight line means that Wald intervals are good enough.
 
     Vertical lines mark intervals of 50, 80, 90, 95 and 99 %.
     """
-    curves = _curves(profile, parameters)
+    curves = profile_curves(profile, parameters)
     axes = grid_of_axes(len(curves), axes)
     for ax, curve in zip(axes, curves, strict=True):
-        x = np.linspace(curve.value[0], curve.value[-1], 201)
-        zeta = curve.zeta_at(x)
+        columns = profile_data([curve])
+        x, zeta = columns["value"], columns["zeta"]
         ax.axhline(0.0, color=LINE, linewidth=0.8)
         for level in _LEVELS:
             z = NormalDist().inv_cdf(0.5 + 0.5 * level)
@@ -45,7 +37,7 @@ def plot_profile(profile: Profile, parameters: Any = None, axes: Any = None, abs
             for limit, height in zip(limits, (-z, z), strict=True):
                 if math.isfinite(limit):
                     top = abs(height) if absolute else height
-                    ax.plot([limit, limit], [0.0, top], color=BAND, linewidth=1.4, zorder=1)
+                    ax.plot([limit, limit], [0.0, top], color=LIMIT, linewidth=1.2, zorder=1)
         ax.plot(x, np.abs(zeta) if absolute else zeta, color=POINT, linewidth=1.6)
         clean(ax, curve.parameter.name, "", r"$|\zeta|$" if absolute else r"$\zeta$")
     return axes
@@ -53,11 +45,11 @@ def plot_profile(profile: Profile, parameters: Any = None, axes: Any = None, abs
 
 def plot_profile_density(profile: Profile, parameters: Any = None, axes: Any = None) -> Any:
     """The density each parameter would have if zeta were standard normal."""
-    curves = _curves(profile, parameters)
+    curves = profile_curves(profile, parameters)
     axes = grid_of_axes(len(curves), axes)
     for ax, curve in zip(axes, curves, strict=True):
-        x = np.linspace(curve.value[0], curve.value[-1], 201)
-        density = curve.density_at(x)
+        columns = profile_data([curve])
+        x, density = columns["value"], columns["density"]
         ax.fill_between(x, 0.0, density, color=BAND, linewidth=0)
         ax.plot(x, density, color=POINT, linewidth=1.6)
         ax.set_ylim(bottom=0.0)
@@ -77,13 +69,11 @@ def plot_profile_pairs(
     -------
     ndarray of axes, shape (k, k)
     """
-    curves = _curves(profile, parameters)
+    curves = profile_curves(profile, parameters)
     names = [curve.parameter.name for curve in curves]
     k = len(curves)
     if axes is None:
-        _, grid = pyplot().subplots(
-            k, k, figsize=(1.0 + 2.0 * k, 0.8 + 1.9 * k), layout="constrained", squeeze=False
-        )
+        grid = subplots(k, k, (1.0 + 2.0 * k, 0.8 + 1.9 * k))
     else:
         grid = np.asarray(axes, dtype=object)
         if grid.size != k * k:

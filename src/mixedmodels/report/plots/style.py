@@ -3,28 +3,62 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from mixedmodels.errors import OptionError
 
-__all__ = ["BAND", "LINE", "POINT", "SMOOTH", "clean", "dots", "grid_of_axes", "new_axes", "pyplot"]
+__all__ = [
+    "BAND",
+    "LINE",
+    "POINT",
+    "SMOOTH",
+    "clean",
+    "dots",
+    "grid_of_axes",
+    "new_axes",
+    "pictures",
+    "subplots",
+]
 
 POINT = "#2f5d8a"
 LINE = "#8a8a8a"
 SMOOTH = "#c0504d"
 BAND = "#d9e3ee"
+LIMIT = "#a9bfd6"
 
 
-def pyplot() -> Any:
-    """``matplotlib.pyplot``, or one clear error where matplotlib is missing."""
+_pictures: ContextVar[bool] = ContextVar("pictures", default=False)
+
+
+@contextmanager
+def pictures() -> Iterator[None]:
+    """Within it new figures are pictures only: no window, no backend, nothing that pyplot remembers."""
+    token = _pictures.set(True)
     try:
-        import matplotlib.pyplot as plt
+        yield
+    finally:
+        _pictures.reset(token)
+
+
+def subplots(rows: int, columns: int, size: tuple[float, float]) -> Any:
+    """An array of axes in a new figure, or one clear error where matplotlib is missing."""
+    try:
+        if _pictures.get():
+            from matplotlib.figure import Figure
+
+            figure = Figure(figsize=size, layout="constrained")
+        else:
+            import matplotlib.pyplot as plt
+
+            figure = plt.figure(figsize=size, layout="constrained")
     except ImportError:
         raise OptionError(
             "plots need matplotlib: python -m pip install 'mixedmodels[plots]' (or matplotlib)"
         ) from None
-    return plt
+    return figure.subplots(rows, columns, squeeze=False)
 
 
 def new_axes(ax: Any = None, size: tuple[float, float] = (5.2, 3.9)) -> Any:
@@ -33,8 +67,7 @@ def new_axes(ax: Any = None, size: tuple[float, float] = (5.2, 3.9)) -> Any:
         if not hasattr(ax, "plot") or not hasattr(ax, "figure"):
             raise OptionError(f"ax must be matplotlib axes, got {type(ax).__name__}")
         return ax
-    _, ax = pyplot().subplots(figsize=size, layout="constrained")
-    return ax
+    return subplots(1, 1, size)[0, 0]
 
 
 def grid_of_axes(count: int, axes: Any = None, size: tuple[float, float] = (2.9, 2.5), most: int = 4) -> Any:
@@ -47,12 +80,9 @@ def grid_of_axes(count: int, axes: Any = None, size: tuple[float, float] = (2.9,
         return given[:count]
     columns = min(count, most)
     rows = math.ceil(count / columns)
-    figure, grid = pyplot().subplots(
-        rows, columns, figsize=(size[0] * columns, size[1] * rows), layout="constrained", squeeze=False
-    )
-    cells = list(grid.ravel())
+    cells = list(subplots(rows, columns, (size[0] * columns, size[1] * rows)).ravel())
     for ax in cells[count:]:
-        figure.delaxes(ax)
+        ax.remove()
     return cells[:count]
 
 

@@ -26,7 +26,7 @@ def plot_caterpillar(columns: Mapping[str, Any], axes: Any = None, group: str = 
     panels = _panels(columns)
     first = panels[0][1]
     m = first.size
-    height = 0.9 + min(m, 60) * 0.13
+    height = 0.9 + 0.13 * m if m <= _LABELS else 4.8
     axes = grid_of_axes(len(panels), axes, (3.6, max(2.4, height)))
     estimate = np.asarray(columns["estimate"])
     order = np.argsort(estimate[first], kind="stable") if sort else np.arange(m)[::-1]
@@ -40,10 +40,18 @@ def plot_caterpillar(columns: Mapping[str, Any], axes: Any = None, group: str = 
             np.asarray(columns["conf_low"])[chosen],
             np.asarray(columns["conf_high"])[chosen],
             color=POINT,
-            linewidth=1.0 if m < 300 else 0.3,
-            alpha=0.8 if m < 300 else 0.35,
+            linewidth=1.0 if m < 300 else 0.5,
+            rasterized=m > 1000,
+            alpha=0.8 if m < 300 else 0.4,
         )
-        ax.plot(estimate[chosen], places, "o", color=POINT, markersize=3.5 if m < 100 else 1.2)
+        ax.plot(
+            estimate[chosen],
+            places,
+            "o",
+            color=POINT,
+            markersize=3.5 if m < 100 else 1.2,
+            rasterized=m > 1000,
+        )
         clean(ax, name, "conditional mode")
         ax.set_ylim(-0.7, m - 0.3)
         if m <= _LABELS and ax is axes[0]:

@@ -199,6 +199,11 @@ def _parameter_draws(fit: LMMFit, parameters: Any, n: int) -> tuple[np.ndarray |
     theta, sigma = getattr(parameters, "theta", None), getattr(parameters, "sigma", None)
     if theta is None or sigma is None or np.ndim(theta) != 2 or np.shape(theta)[1] != len(fit.theta):
         raise OptionError("parameters must be a Bootstrap of this fit (fit.bootstrap(...))")
+    origin = getattr(parameters, "settings", {}).get("model", [fit.formula_text, fit.nobs])[:2]
+    if origin != [fit.formula_text, fit.nobs]:
+        raise OptionError(
+            f"parameters is a Bootstrap of another fit ({origin[0]}, {origin[1]} rows); use this fit's own"
+        )
     theta, sigma = np.asarray(theta, dtype=float), np.asarray(sigma, dtype=float).reshape(-1)
     good = np.isfinite(theta).all(axis=1) & np.isfinite(sigma) & (sigma > 0.0)
     if not good.any():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixedmodels.errors import MixedModelsError, OptionError
 from mixedmodels.report import words
+from mixedmodels.report.effect_words import effect_words, interval_words
 from mixedmodels.report.page_style import STYLE
 from mixedmodels.report.plots.style import pictures
 from mixedmodels.report.results import text_table
@@ -61,7 +62,7 @@ def report_html(fit: LMMFit, title: str | None = None, level: float = 0.95, ddf:
         ("model", "The model", page.model),
         ("effects", "Fixed effects: what holds on average", page.effects),
         ("groups", "Random effects: how groups differ", page.groups),
-        ("means", "Estimated means", page.means),
+        ("means", "What the model expects", page.means),
         ("explained", "How much is explained", page.explained),
         ("checks", "Can the numbers be trusted?", page.checks),
         ("plots", "Plots to look at", page.plots),
@@ -93,11 +94,15 @@ def _formula(fit: LMMFit) -> str:
     return f"<p><code>{escape(fit.formula_text)}</code></p>\n" if fit.formula_text else ""
 
 
-def _paragraph(sentences: Iterable[str]) -> str:
-    return f"<p>{escape(' '.join(sentences))}</p>\n"
+def _paragraph(sentences: Iterable[str], style: str = "") -> str:
+    kind = f' class="{style}"' if style else ""
+    return f"<p{kind}>{escape(' '.join(sentences))}</p>\n"
 
 
 def _list(sentences: Iterable[str]) -> str:
+    sentences = list(sentences)
+    if not sentences:
+        return ""
     return "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ul>\n"
 
 
@@ -109,11 +114,16 @@ def _table(table: ResultTable, caption: str = "", rename: dict[str, str] | None 
     head = "".join(
         f'<th scope="col"{side}>{escape(name)}</th>' for name, side in zip(names, sides, strict=True)
     )
+    tests = [name in ("p_value", "p_adjusted") for name in cells.header]
+    rows = [
+        [_rough_p(cell) if test else cell.strip() for cell, test in zip(row, tests, strict=True)]
+        for row in cells.rows
+    ]
     body = "\n".join(
         "<tr>"
-        + "".join(f"<td{side}>{escape(cell.strip())}</td>" for cell, side in zip(row, sides, strict=True))
+        + "".join(f"<td{side}>{escape(cell)}</td>" for cell, side in zip(row, sides, strict=True))
         + "</tr>"
-        for row in cells.rows
+        for row in rows
     )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     notes = "".join(f'<p class="small">{escape(note)}</p>' for note in table.notes)
@@ -123,6 +133,26 @@ def _table(table: ResultTable, caption: str = "", rename: dict[str, str] | None 
     )
 
 
+def _rough_p(cell: str) -> str:
+    """A p-value to three decimals."""
+    try:
+        return "< 0.001" if float(cell.lstrip("<")) < 0.001 else f"{float(cell):.3f}"
+    except ValueError:
+        return cell
+
+
+_MOST_FIGURES = 6
+_READING = (
+    '<details class="small"><summary>How to read these tables</summary><ul>'
+    "<li>estimate: the best guess of the effect; std. error: how far such a guess is typically from the "
+    "truth by chance alone.</li>"
+    "<li>statistic: the estimate in units of its standard error (t), or for whole terms the variation "
+    "explained by the term against that expected by chance (F).</li>"
+    "<li>df: degrees of freedom, the amount of independent information behind the standard error; num. df: "
+    "how many coefficients a term has; den. df: degrees of freedom of what it is compared with.</li>"
+    "<li>p: how often chance alone would give a statistic at least this large if there were no effect.</li>"
+    "<li>lower, upper: ends of the confidence interval.</li></ul></details>\n"
+)
 _HEADS = {
     "std_error": "std. error",
     "p_value": "p",
@@ -151,12 +181,8 @@ class _Page:
         """What was modelled, the main numbers, and the messages of the fit."""
         fit = self.fit
         facts = [("observations", f"{fit.nobs:,}")]
-        facts += [(group, f"{count:,} levels") for group, count in fit.ngroups.items()]
-        facts += [
-            ("residual SD", words.number(fit.sigma)),
-            ("log-likelihood" + (" (REML)" if fit.is_reml else ""), f"{fit.loglik:,.2f}"),
-            ("AIC", f"{fit.aic:,.1f}"),
-        ]
+        facts += [(group, f"{count:,} groups") for group, count in fit.ngroups.items()]
+        facts.append(("unexplained spread (SD)", words.number(fit.sigma)))
         items = "".join(f"<li>{escape(name)}<b>{escape(value)}</b></li>" for name, value in facts)
         good = '<p class="note good">' if fit.converged else '<p class="note">'
         notes = "".join(f'<p class="note">{escape(note)}</p>' for note in fit.messages)
@@ -171,17 +197,23 @@ class _Page:
         if not fit.fixef:
             return ""
         table = fit.coefficients(ddf=self.ddf, level=self.level)
-        rows = table.rows()
-        out = ""
-        if len(rows) <= 15:
-            out += _list(words.effect_words(rows, fit, self.level))
-        out += _table(table, f"Coefficients with {self.level:.0%} confidence intervals")
-        if len(fit.fixef) > 1:
-            ddf = "satterthwaite" if self.ddf == "auto" else self.ddf
-            out += _guarded(
-                lambda: _table(fit.anova(ddf=ddf), "Tests of whole terms (each after all others, type III)")
-            )
-        return out
+        out = _table(table, f"Coefficients with {self.level:.0%} confidence intervals")
+        tests: dict[str, float] = {}
+        if len(fit.fixef) > 1 and fit.formula is not None:
+            try:
+                terms = fit.anova(ddf=self.ddf)
+            except MixedModelsError as error:
+                out += f'<p class="small">No tests of whole terms: {escape(str(error))}</p>'
+            else:
+                tests = {row["term"]: row["p_value"] for row in terms.rows()}
+                out += _table(terms, "Tests of whole terms (each after all others, type III)")
+        sentences = effect_words(table.rows(), tests, fit)
+        return (
+            _list(sentences)
+            + _paragraph([interval_words(self.level, bool(fit.fixef.keys() - {"(Intercept)"}))], "small")
+            + out
+            + _READING
+        )
 
     def groups(self) -> str:
         """Variances in words and as a table, with plots of the conditional modes."""
@@ -204,9 +236,9 @@ class _Page:
             if term.m <= 2000 and len(figures) < 4:
                 figures.append(
                     _figure(
-                        partial(_first_axes, fit.plot.caterpillar, position),
-                        f"Differences between levels of {term.group} with {self.level:.0%} intervals: levels "
-                        "whose interval leaves out zero differ from the average.",
+                        partial(_first_axes, fit.plot.caterpillar, position, level=self.level),
+                        f"How each group of {term.group} differs from the average (conditional modes), with "
+                        f"{self.level:.0%} intervals: groups whose interval leaves out zero stand out.",
                     )
                 )
         return out + _gallery(figures)
@@ -216,21 +248,31 @@ class _Page:
         fit = self.fit
         if fit.formula is None:
             return ""
-        factors = [v.label for v in fit.frame.encoding.variables if v.kind == "factor"]
-        used = set(fit.frame.encoding.assign)
-        out = ""
-        for factor in factors[:4]:
-            if not any(factor in label.split(":") for label in used):
-                continue
-            means = fit.emmeans(factor, level=self.level)
-            figure = _figure(partial(fit.plot.means, means), f"Estimated means of {factor} with intervals.")
-            out += f"<h3>{escape(factor)}</h3>" + _table(means.table) + _gallery([figure])
-        if out:
-            out = (
-                "<p>What the model expects for each level of a factor, averaged evenly over the levels of "
-                "the other factors, with numeric predictors at their means.</p>" + out
+        from mixedmodels.inference.means.grid import term_variables
+
+        names = list(dict.fromkeys(name for _, raw in term_variables(fit) for name in raw))
+        options = {"level": self.level, "ddf": self.ddf}
+        figures = [
+            _figure(
+                partial(fit.plot.effects, name, **options),
+                f"Expected {fit.formula.response} along {name} with {self.level:.0%} confidence intervals.",
             )
-        return out
+            for name in names[:_MOST_FIGURES]
+        ]
+        factors = {v.label: v for v in fit.frame.encoding.variables if v.kind == "factor"}
+        tables = ""
+        for name in names:
+            if name in factors and len(factors[name].levels) <= 30 and len(tables) < 30_000:
+                means = fit.emmeans(name, level=self.level, ddf=self.ddf)
+                tables += _table(means.table, f"Estimated means of {name}")
+        if not (tables or any(figures)):
+            return ""
+        return (
+            "<p>What the model expects for an average group. Numeric predictors that are not shown are at "
+            "their means; factors that are not shown are averaged evenly over their levels.</p>"
+            + _gallery(figures)
+            + tables
+        )
 
     def explained(self) -> str:
         """R-squared and intraclass correlations."""
@@ -239,8 +281,10 @@ class _Page:
         marginal, conditional = r2.row("marginal")["estimate"], r2.row("conditional")["estimate"]
         return (
             _paragraph([words.explained_words(marginal, conditional)])
-            + _table(r2, "R-squared (Nakagawa)")
+            + _table(r2, "R-squared (marginal: fixed effects; conditional: with the groups)")
             + _table(icc, "Intraclass correlations: how alike observations of one group are")
+            + '<p class="small">Adjusted: the share of the groups in what the fixed effects leave '
+            "unexplained; unadjusted: in all variation.</p>"
         )
 
     def checks(self) -> str:
@@ -249,6 +293,11 @@ class _Page:
 
     def plots(self) -> str:
         """Residual plots with what to look for."""
+        if not _can_draw():
+            return (
+                '<p class="note">This page has no plots because matplotlib is not installed; '
+                "<code>python -m pip install matplotlib</code> and write it again.</p>"
+            )
         plot = self.fit.plot
         figures = [
             _figure(
@@ -279,6 +328,8 @@ class _Page:
         lines = [
             f"mixedmodels {sys.modules['mixedmodels'].__version__}",
             f"formula: {fit.formula_text}" if fit.formula_text else "model made from matrices",
+            f"log-likelihood{' (REML)' if fit.is_reml else ''}: {fit.loglik:.4f}, AIC {fit.aic:.2f}, "
+            f"BIC {fit.bic:.2f}",
             f"criterion ({'REML' if fit.is_reml else 'ML'}): {fit.criterion:.6f}",
             f"covariance parameters: {theta}",
             f"solver: {fit.solver.describe()}",
@@ -288,9 +339,9 @@ class _Page:
         return "<ul>" + "".join(f"<li><code>{escape(line)}</code></li>" for line in lines) + "</ul>"
 
 
-def _first_axes(draw: Callable[..., Any], *arguments: Any) -> Any:
+def _first_axes(draw: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """The first panel of a plot with several."""
-    return draw(*arguments)[0]
+    return draw(*arguments, **options)[0]
 
 
 def _findings(diagnosis: Any) -> str:
@@ -321,12 +372,21 @@ def _gallery(figures: Iterable[str]) -> str:
     return f'<div class="plots">{inside}</div>\n' if inside else ""
 
 
+def _can_draw() -> bool:
+    """Whether matplotlib is there."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def _figure(draw: Callable[[], Any], caption: str) -> str:
     """A plot as an inline picture with a caption; the reason in words where it cannot be drawn."""
-    try:
-        import matplotlib
-    except ImportError:
+    if not _can_draw():
         return ""
+    import matplotlib
+
     with (
         pictures(),
         matplotlib.rc_context({"svg.fonttype": "path", "font.size": 10, "svg.hashsalt": "mixedmodels"}),

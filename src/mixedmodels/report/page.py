@@ -11,7 +11,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mixedmodels.errors import MixedModelsError, OptionError
+from mixedmodels.fit.wald import check_level
+from mixedmodels.inference.ddf.reference import reference_for
 from mixedmodels.report import words
 from mixedmodels.report.effect_words import effect_words, interval_words
 from mixedmodels.report.page_style import STYLE
@@ -36,9 +40,12 @@ def write_report(fit: LMMFit, path: Any, **options: Any) -> None:
     **options
         As `report_html`.
     """
-    text = report_html(fit, **options)
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        file = Path(path)
+        if file.is_dir() or not file.parent.is_dir():
+            what = "it is a folder" if file.is_dir() else f"there is no folder {str(file.parent)!r}"
+            raise OSError(what)
+        file.write_text(report_html(fit, **options), encoding="utf-8")
     except (OSError, TypeError) as error:
         raise OptionError(f"the report cannot be written to {path!r}: {error}") from None
 
@@ -126,7 +133,8 @@ def _table(table: ResultTable, caption: str = "", rename: dict[str, str] | None 
         for row in rows
     )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    notes = "".join(f'<p class="small">{escape(note)}</p>' for note in table.notes)
+    told = "; ".join(note for note in table.notes if not note.startswith("degrees of freedom:"))
+    notes = f'<p class="small">{escape(_sentence(told))}</p>' if told else ""
     return (
         f'<div class="scroll"><table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
         f"{notes}\n"
@@ -170,7 +178,9 @@ class _Page:
     """The sections of one page."""
 
     def __init__(self, fit: LMMFit, level: float, ddf: str | float) -> None:
-        self.fit, self.level, self.ddf = fit, level, ddf
+        self.fit, self.level, self.ddf = fit, check_level(level), ddf
+        if fit.fixef:
+            reference_for(fit, ddf)  # a wrong option is an error, not a missing section
 
     def heading(self) -> str:
         """The heading where none is given."""
@@ -233,7 +243,7 @@ class _Page:
         out = _list(words.random_words(fit)) + _table(table, "Variances", {"sd": "standard deviation"})
         figures: list[str] = []
         for position, term in enumerate(fit.design.terms):
-            if term.m <= 2000 and len(figures) < 4:
+            if term.m <= 2000 and len(figures) < 4 and np.any(fit._b[position]):
                 figures.append(
                     _figure(
                         partial(_first_axes, fit.plot.caterpillar, position, level=self.level),
@@ -311,7 +321,7 @@ class _Page:
             ),
             _figure(plot.scale_location, "A flat curve means that the spread does not depend on the level."),
         ]
-        if self.fit.ngroups:
+        if self.fit.ngroups and np.any(self.fit._b[0]):
             figures.append(
                 _figure(
                     partial(_first_axes, plot.ranef_qq),

@@ -99,11 +99,14 @@ def random_words(fit: LMMFit) -> list[str]:
                     f"Groups of {part.group} differ {what}: their spread (standard deviation) is "
                     f"{number(sd)}, so that about two thirds of them lie within {number(sd)} of the average."
                 )
+        short = [
+            f"the effect of {n}" if n != "(Intercept)" else f"the level of {response}" for n in part.names
+        ]
         for i, row in enumerate(part.correlations()):
             for j, value in enumerate(row):
                 if value == value:
                     out.append(
-                        f"Within {part.group}, the correlation of {part.names[j]} and {part.names[i]} is "
+                        f"Over the groups of {part.group}, the correlation of {short[j]} and {short[i]} is "
                         f"{number(value, 2)}: {_correlation_words(value)}."
                     )
     out.append(

@@ -49,7 +49,7 @@ def subplots(rows: int, columns: int, size: tuple[float, float]) -> Any:
         if _pictures.get():
             from matplotlib.figure import Figure
 
-            figure = Figure(figsize=size, layout="constrained")
+            figure = Figure(figsize=size, layout="tight")  # half the time of "constrained"
         else:
             import matplotlib.pyplot as plt
 

@@ -21,6 +21,7 @@ from mixedmodels.report.effect_words import effect_words, interval_words
 from mixedmodels.report.page_style import STYLE
 from mixedmodels.report.plots.style import pictures
 from mixedmodels.report.results import text_table
+from mixedmodels.report.table import Table
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -115,7 +116,7 @@ def _list(sentences: Iterable[str]) -> str:
 
 def _table(table: ResultTable, caption: str = "", rename: dict[str, str] | None = None) -> str:
     """A result table with readable column heads, in a box that scrolls sideways on a narrow screen."""
-    cells = text_table(table)
+    cells = _arranged(text_table(table))
     names = [(rename or {}).get(name, _HEADS.get(name, name.replace("_", " "))) for name in cells.header]
     sides = ["" if letter == "l" else ' class="r"' for letter in cells.align]
     head = "".join(
@@ -132,12 +133,27 @@ def _table(table: ResultTable, caption: str = "", rename: dict[str, str] | None 
         + "</tr>"
         for row in rows
     )
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    title = f'<p class="head">{escape(caption)}</p>' if caption else ""
+    label = f' aria-label="{escape(caption)}"' if caption else ""
     told = "; ".join(note for note in table.notes if not note.startswith("degrees of freedom:"))
     notes = f'<p class="small">{escape(_sentence(told))}</p>' if told else ""
     return (
-        f'<div class="scroll"><table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'{title}<div class="scroll"><table{label}><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
         f"{notes}\n"
+    )
+
+
+def _arranged(table: Table) -> Table:
+    """Limits next to their estimate, where a narrow screen shows them; without sums of squares."""
+    order = [j for j, name in enumerate(table.header) if name not in ("conf_low", "conf_high", *_LEFT_OUT)]
+    if "estimate" in table.header and "conf_low" in table.header:
+        place = order.index(table.header.index("estimate")) + 1
+        order[place:place] = [table.header.index("conf_low"), table.header.index("conf_high")]
+    return table._replace(
+        header=tuple(table.header[j] for j in order),
+        rows=tuple(tuple(row[j] for j in order) for row in table.rows),
+        align="".join(table.align[j] for j in order),
     )
 
 
@@ -150,6 +166,7 @@ def _rough_p(cell: str) -> str:
 
 
 _MOST_FIGURES = 6
+_LEFT_OUT = ("sum_sq", "mean_sq")
 _READING = (
     '<details class="small"><summary>How to read these tables</summary><ul>'
     "<li>estimate: the best guess of the effect; std. error: how far such a guess is typically from the "
@@ -169,8 +186,6 @@ _HEADS = {
     "conf_high": "upper",
     "num_df": "num. df",
     "den_df": "den. df",
-    "sum_sq": "sum of squares",
-    "mean_sq": "mean square",
 }
 
 
@@ -195,7 +210,7 @@ class _Page:
         facts.append(("unexplained spread (SD)", words.number(fit.sigma)))
         items = "".join(f"<li>{escape(name)}<b>{escape(value)}</b></li>" for name, value in facts)
         good = '<p class="note good">' if fit.converged else '<p class="note">'
-        notes = "".join(f'<p class="note">{escape(note)}</p>' for note in fit.messages)
+        notes = "".join(f'<p class="note">{escape(_sentence(note))}</p>' for note in fit.messages)
         return (
             _paragraph(words.model_words(fit))
             + f'<ul class="facts">{items}</ul>\n{good}{escape(words.convergence_words(fit))}</p>{notes}'
@@ -240,7 +255,7 @@ class _Page:
         for key, value in zip(rows, ("Residual", "", fit.sigma**2, fit.sigma), strict=True):
             rows[key].append(value)
         table = result_table("", rows)
-        out = _list(words.random_words(fit)) + _table(table, "Variances", {"sd": "standard deviation"})
+        out = _list(words.random_words(fit)) + _table(table, "Variances", {"sd": "std. deviation"})
         figures: list[str] = []
         for position, term in enumerate(fit.design.terms):
             if term.m <= 2000 and len(figures) < 4 and np.any(fit._b[position]):

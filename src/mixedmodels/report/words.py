@@ -20,6 +20,9 @@ __all__ = [
 ]
 
 
+NBSP = "\N{NO-BREAK SPACE}"
+
+
 def number(value: float, digits: int = 3) -> str:
     """A number with `digits` significant digits, without an exponent where that is readable."""
     if not math.isfinite(value):
@@ -45,7 +48,7 @@ def evidence(p: float, what: str = "effect") -> str:
         strength = f"The evidence for this {what} is weak"
     else:
         strength = f"The data are compatible with no {what} at all, which does not prove that there is none"
-    return f"{strength} ({shown})."
+    return f"{strength} ({shown.replace(' ', NBSP)})."
 
 
 def model_words(fit: LMMFit) -> list[str]:

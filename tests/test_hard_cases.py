@@ -1,8 +1,7 @@
 """Hard cases: inputs on which mixed-model software goes wrong, each by its number in docs/hard_cases.md.
 
 The last column of that table says what is expected here; where another package does otherwise, the
-test says so. Cases about generalised models, profile intervals and small-sample tests belong to the rooms
-that fit them.
+test says so. Cases about generalised models belong to the rooms that fit them.
 """
 
 from __future__ import annotations
@@ -209,6 +208,16 @@ def test_11_empty_cell_is_not_estimable():
     empty = ((cells["A"] == "a2") & (cells["B"] == "b3")).to_numpy()
     assert np.isnan(values[empty]).all()
     assert np.isfinite(values[~empty]).all()
+    # the same for marginal means, what is averaged over the empty cell, and contrasts with it
+    means = fit.emmeans("A * B")
+    assert [row["A"] + row["B"] for row in means.rows() if np.isnan(row["estimate"])] == ["a2b3"]
+    assert "1 of 6 rows not estimable" in str(means) and "Aa2:Bb3" in str(means)
+    assert np.isnan(fit.emmeans("A").estimate).tolist() == [False, True]
+    pairs = means.contrast("pairwise")
+    for row in pairs.rows():
+        assert np.isnan(row["estimate"]) == ("a2 b3" in row["contrast"])
+    # five estimable means, not six, make the family of the adjustment
+    assert "family of 5 estimates" in str(pairs)
 
 
 @pytest.mark.skip(reason="12: separation needs the generalised models")
@@ -334,12 +343,26 @@ def test_22_transforms_keep_what_they_learnt(sleep, call):
     for row in (0, 57, 179):
         single = np.asarray(fit.predict(sleep.iloc[[row]]))
         assert single[0] == pytest.approx(whole[row], rel=1e-12)
+    grid = fit.emmeans("Days", at={"Days": [2.0, 8.0]}).estimate
+    population = fit.predict({"Days": [2.0, 8.0]}, re_form="population")
+    np.testing.assert_allclose(grid, population, rtol=1e-12)
 
 
 def test_23_transformed_response_says_its_scale(sleep):
     fit = mm.lmm("log(Reaction) ~ Days + (1 | Subject)", sleep)
     assert "log(reaction)" in notes(fit)
     assert np.asarray(fit.predict(sleep)).max() < 10
+    at = {"Days": [0.0, 9.0]}
+    plain = fit.emmeans("Days", at=at)
+    assert "log(Reaction)" in str(plain)
+    back = fit.emmeans("Days", at=at, type="response")
+    np.testing.assert_allclose(back.columns["estimate"], np.exp(plain.estimate), rtol=1e-12)
+    # second-order bias adjustment: exp(m) (1 + s^2 / 2), s^2 the whole variance of log(Reaction)
+    total = fit.sigma**2 * (1.0 + fit.theta[0] ** 2)
+    adjusted = fit.emmeans("Days", at=at, type="response", bias_adjust=True)
+    np.testing.assert_allclose(
+        adjusted.columns["estimate"], np.exp(plain.estimate) * (1.0 + 0.5 * total), rtol=1e-10
+    )
 
 
 # ------------------------------------------------------------------------------------ offset, weights
@@ -484,6 +507,10 @@ def test_42_dates_are_days(sleep):
     base = mm.lmm(SLEEP, sleep)
     assert fit.criterion == pytest.approx(base.criterion, rel=1e-8)
     assert fit.fixef["day"] == pytest.approx(base.fixef["Days"], rel=1e-6)
+    # nor do degrees of freedom and the test of the slope depend on the origin
+    mine, theirs = fit.coefficients().row("day"), base.coefficients().row("Days")
+    assert mine["df"] == pytest.approx(theirs["df"], rel=1e-4)
+    assert mine["statistic"] == pytest.approx(theirs["statistic"], rel=1e-6)
 
 
 # ----------------------------------------------------------------------------------------------- other
@@ -550,6 +577,46 @@ def test_55_one_huge_group_and_many_small_ones():
     sd = fit.varcorr.to_frame()["sdcor"]
     assert float(np.asarray(sd)[0]) == pytest.approx(0.7, abs=0.02)
     assert fit.sigma == pytest.approx(1.0, abs=0.005)
+
+
+def test_46_degrees_of_freedom_with_a_variance_of_zero():
+    dyestuff2 = mm.load_dataset("Dyestuff2")
+    fit = mm.lmm("Yield ~ 1 + (1 | Batch)", dyestuff2)
+    # Satterthwaite: those of the model without the variance, 30 - 1; Kenward-Roger keeps the design, 6 - 1
+    assert fit.coefficients()["df"][0] == pytest.approx(29.0, rel=1e-10)
+    assert fit.coefficients("kr")["df"][0] == pytest.approx(5.0, rel=1e-6)
+    assert fit.coefficients("containment")["df"][0] == 5.0
+    for ddf in ("satterthwaite", "kr"):  # the standard error is that of the plain mean in both
+        assert fit.coefficients(ddf)["std_error"][0] == pytest.approx(fit.se["(Intercept)"], rel=1e-6)
+    # one variance of two at zero: the degrees of freedom of the model without it
+    df = simulated(4)
+    df["h"] = np.arange(len(df)) % 5
+    both = mm.lmm("y ~ x + (1 | g) + (1 | h)", df)
+    one = mm.lmm("y ~ x + (1 | g)", df)
+    assert both.is_singular
+    np.testing.assert_allclose(both.coefficients()["df"], one.coefficients()["df"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda fit: fit.coefficients("kr"),
+        lambda fit: fit.confint("kr"),
+        lambda fit: fit.anova(ddf="kr"),
+        lambda fit: fit.test({"Days": 1}, ddf="kr"),
+        lambda fit: fit.test_fixed("Days", ddf="kr"),
+        lambda fit: fit.drop1(ddf="kr"),
+        lambda fit: fit.emmeans("Days", ddf="kr"),
+        lambda fit: fit.joint_tests(ddf="kr"),
+        lambda fit: fit.summary(ddf="kr"),
+        lambda fit: fit.tidy(ddf="kr"),
+        lambda fit: fit.predict({"Days": [1]}, re_form="population", interval="confidence", ddf="kr"),
+    ],
+)
+def test_47_kenward_roger_needs_reml(sleep, ask):
+    # pbkrtest computes its adjusted covariance for ML fits too
+    with pytest.raises(mm.OptionError, match=r"by REML.*fit\.update\(reml=True\)"):
+        ask(mm.lmm(SLEEP, sleep, reml=False))
 
 
 def test_48_hat_values_add_up_to_the_effective_degrees_of_freedom(sleep):

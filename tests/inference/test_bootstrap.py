@@ -14,8 +14,8 @@ from scipy import sparse
 import mixedmodels as mm
 from mixedmodels.design import Precision
 from mixedmodels.inference.bootstrap.hdi import shortest_interval
-from mixedmodels.inference.bootstrap.natural import natural_values, singular_rows
 from mixedmodels.inference.bootstrap.parallel import chunk_size
+from mixedmodels.inference.bootstrap.refits import singular_rows
 from mixedmodels.inference.bootstrap.resampling import (
     cluster_design,
     default_cluster,
@@ -23,6 +23,7 @@ from mixedmodels.inference.bootstrap.resampling import (
     simulate_columns,
 )
 from mixedmodels.inference.bootstrap.result import Bootstrap
+from mixedmodels.inference.parameters import natural_values, parameters_of
 from mixedmodels.testing import random_design
 
 SLEEP = "Reaction ~ Days + (Days | Subject)"
@@ -52,14 +53,16 @@ def test_draws_are_those_of_refits_to_simulated_responses(sleep, boot):
     assert boot.names == (
         "(Intercept)",
         "Days",
+        "sd_(Intercept)|Subject",
+        "sd_Days|Subject",
+        "cor_Days.(Intercept)|Subject",
         "sigma",
-        "Subject.sd__(Intercept)",
-        "Subject.sd__Days",
-        "Subject.cor__(Intercept).Days",
     )
     np.testing.assert_allclose(boot.estimates[:2], sleep.beta)
     part = sleep.varcorr.terms[0]
-    np.testing.assert_allclose(boot.estimates[3:], [*part.sds, part.correlations()[1][0]], rtol=1e-12)
+    np.testing.assert_allclose(boot.estimates[2:5], [*part.sds, part.correlations()[1][0]], rtol=1e-12)
+    np.testing.assert_allclose(boot.estimates, [q.estimate for q in boot.parameters], rtol=1e-12)
+    np.testing.assert_array_equal(boot.sigma, boot["sigma"])
     mean, sd = boot.beta.mean(axis=0), boot.beta.std(axis=0)
     # the truth is known: beta* ~ N(beta, Var(beta)) to first order
     assert (np.abs(mean - sleep.beta) < 4 * sd / np.sqrt(400)).all()
@@ -71,13 +74,14 @@ def test_natural_parameters_are_those_of_the_fits(sleep):
     fits = [sleep.refit(y) for y in Y.T]
     values = natural_values(
         sleep.design,
+        parameters_of(sleep),
         np.array([f.beta for f in fits]),
         np.array([f.sigma for f in fits]),
         np.array([f.theta for f in fits]),
     )
     for row, fit in zip(values, fits, strict=True):
         part = fit.varcorr.terms[0]
-        np.testing.assert_allclose(row, [*fit.beta, fit.sigma, *part.sds, part.correlations()[1][0]])
+        np.testing.assert_allclose(row, [*fit.beta, *part.sds, part.correlations()[1][0], fit.sigma])
     theta = np.array([f.theta for f in fits])
     assert singular_rows(sleep.design, theta).tolist() == [f.is_singular for f in fits]
     assert singular_rows(sleep.design, np.array([[1.0, 0.5, 0.0], [0.0, 0.0, 1.0]])).tolist() == [True, True]
@@ -163,8 +167,9 @@ def _arrays():
 def test_frames_and_tables(sleep, boot):
     wide, long = boot.to_frame(), boot.to_frame(long=True)
     assert list(wide.columns) == ["replicate", *boot.names] and len(wide) == 400
-    assert len(long) == 2400 and set(long["term"]) == {q.term for q in boot.parameters}
-    np.testing.assert_array_equal(long.loc[(long.term == "Days") & (long.group == ""), "value"], wide["Days"])
+    assert len(long) == 2400 and set(long["term"]) == set(boot.names)
+    np.testing.assert_array_equal(long.loc[long.term == "Days", "value"], wide["Days"])
+    assert set(long.loc[long.group.isna(), "term"]) == {"(Intercept)", "Days"}
     table = boot.summary()
     assert table.row("Days")["bias"] == pytest.approx(wide["Days"].mean() - sleep.fixef["Days"])
     assert table.row("Days")["sd"] == pytest.approx(wide["Days"].std())
@@ -173,6 +178,8 @@ def test_frames_and_tables(sleep, boot):
     np.testing.assert_array_equal(boot["Days"], wide["Days"])
     with pytest.raises(mm.OptionError, match="no parameter"):
         boot["Weeks"]
+    with pytest.raises(mm.OptionError, match="'sd' means several parameters"):
+        boot["sd"]
     with pytest.raises(ValueError, match="read-only"):
         boot.draws[0, 0] = 1.0
 
@@ -238,7 +245,7 @@ def test_singular_fits_are_simulated_from():
     # without variance between batches about half of the estimates are zero
     assert 0.4 < boot.singular.mean() < 0.75
     assert any("singular" in note for note in boot.notes)
-    assert 0.0 in boot["Batch.sd__(Intercept)"]
+    assert 0.0 in boot["sd_(Intercept)|Batch"]
 
 
 def test_residual_pool_has_the_estimated_variances(sleep):
@@ -332,7 +339,7 @@ def test_statistics_of_every_shape(sleep):
     boot = sleep.bootstrap(12, seed=1, statistic=both)
     assert boot.names[-2:] == ("ratio", "days")
     np.testing.assert_array_equal(boot["days"], boot["Days"])
-    np.testing.assert_allclose(boot["ratio"], boot["sigma"] / boot["Subject.sd__(Intercept)"])
+    np.testing.assert_allclose(boot["ratio"], boot["sigma"] / boot["sd_(Intercept)|Subject"])
     # the native refits agree with full fits
     np.testing.assert_allclose(boot["Days"], sleep.bootstrap(12, seed=1)["Days"], rtol=1e-9)
     assert sleep.bootstrap(2, seed=1, statistic=lambda fit: fit.sigma).names[-1] == "statistic"
@@ -454,9 +461,9 @@ def test_published_shortest_intervals_of_sleepstudy(sleep):
         "(Intercept)": (238.58, 263.89),
         "Days": (7.540, 13.368),
         "sigma": (22.657, 28.431),
-        "Subject.sd__(Intercept)": (10.508, 33.219),
-        "Subject.sd__Days": (3.025, 7.675),
-        "Subject.cor__(Intercept).Days": (-0.404, 1.0),
+        "sd_(Intercept)|Subject": (10.508, 33.219),
+        "sd_Days|Subject": (3.025, 7.675),
+        "cor_Days.(Intercept)|Subject": (-0.404, 1.0),
     }
     rng = np.random.default_rng(0)
     for row, name in zip(boot.hdi(0.95).rows(), boot.names, strict=True):
@@ -466,7 +473,7 @@ def test_published_shortest_intervals_of_sleepstudy(sleep):
         assert (bound < 0.12 * (row["conf_high"] - row["conf_low"])).all(), name
         limits = np.array([row["conf_low"], row["conf_high"]])
         assert (np.abs(limits - published[name]) < bound).all(), (name, limits, bound)
-    at_one = int((boot["Subject.cor__(Intercept).Days"] > 1 - 1e-6).sum())
+    at_one = int((boot["cor_Days.(Intercept)|Subject"] > 1 - 1e-6).sum())
     assert abs(at_one - 311) < 4 * np.sqrt(2 * 311)
     assert boot.failures == ()
 
@@ -487,7 +494,7 @@ def test_a_covariance_that_is_a_function_of_theta():
 
     boot = own.bootstrap(6, seed=1, simulator=simulator)
     usual = usual_fit.bootstrap(6, seed=1, simulator=simulator)
-    assert boot.names == ("(Intercept)", "sigma", "theta.theta1") and boot.failures == ()
+    assert boot.names == ("(Intercept)", "theta_theta1", "sigma") and boot.failures == ()
     # the responses are the same, and so are the fits
     np.testing.assert_allclose(boot["(Intercept)"], usual["(Intercept)"], rtol=1e-5)
     np.testing.assert_allclose(boot["sigma"], usual["sigma"], rtol=1e-5)

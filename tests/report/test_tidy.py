@@ -211,13 +211,13 @@ def test_limits_methods_and_options_are_checked(fit):
 def test_limits_by_bootstrap_are_those_of_confint(fit, monkeypatch):
     from mixedmodels.inference.table import result_table
 
-    names = [("Subject", "sd__Days"), ("Residual", "sd__Observation"), ("", "Days")]
+    names = [("Subject", "sd__Days"), ("Residual", "sd__Observation"), (None, "Days")]
 
     def confint(self, method, level, **options):
         assert (method, level, options) == ("bootstrap", 0.9, {"n": 50, "seed": 1})
         groups, terms = zip(*names, strict=True)
         limits = {"conf_low": [1.0, 2.0, 3.0], "conf_high": [4.0, 5.0, 6.0]}
-        return result_table("", {"term": terms, "group": groups, **limits})
+        return result_table("", {"term": terms, "group": groups, **limits}, extra={"tidy": names})
 
     monkeypatch.setattr(type(fit), "confint", confint)
     frame = fit.tidy(conf_int=True, conf_method="bootstrap", level=0.9, n=50, seed=1).set_index("term")

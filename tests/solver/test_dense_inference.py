@@ -81,6 +81,18 @@ def test_definitions(kind, singular):
     x = rng.normal(size=(N, design.p))
     expected = np.diag(x @ Phi @ x.T + 2.0 * x @ cross.T @ z.T + z @ joint @ z.T)
     np.testing.assert_allclose(solver.predictor_variance(factors, x, rows), expected, rtol=1e-7, atol=1e-9)
+    # other responses: generalised least squares and conditional means
+    R = rng.normal(size=(design.n, 4))
+    beta, effects = solver.responses_at(factors)(R)
+    w = np.ones(design.n) if design.weights is None else design.weights
+    R = np.sqrt(w)[:, None] * R
+    np.testing.assert_allclose(beta, Phi @ X.T @ Vi @ R, atol=1e-8)
+    modes = G @ Z.T @ P @ R
+    for b, term in enumerate(design.terms):
+        own = slice(at, at + term.m * term.k)
+        at += term.m * term.k
+        np.testing.assert_allclose(effects[b].reshape(term.m * term.k, 4), modes[own], atol=1e-8)
+    at = 0
     crosses = solver.fixed_random_covariance(factors)
     for b, term in enumerate(design.terms):
         own = slice(at, at + term.m * term.k)

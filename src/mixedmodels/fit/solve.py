@@ -278,6 +278,8 @@ def refit(fit: LMMFit, new: Any) -> LMMFit:
     if frame.zero_weight_rows is not None:  # the rows that fitted() and residuals() return
         shown = np.sort(np.concatenate([frame.kept, frame.zero_weight_rows]))
         lengths.setdefault(shown.shape[0], np.searchsorted(shown, frame.kept))
+    if y.ndim == 2 and y.shape[1] == 1:  # one column, as simulate(1) returns it
+        y = y[:, 0]
     if y.ndim != 1 or y.shape[0] not in lengths:
         rows = " or ".join([str(length) for length in sorted(lengths)])
         raise DataError(f"the new response has shape {y.shape}; it needs {rows} values")

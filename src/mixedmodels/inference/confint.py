@@ -8,7 +8,7 @@ import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.fit import wald
-from mixedmodels.inference.profile.parameters import Parameter, chosen
+from mixedmodels.inference.parameters import chosen, fixed_effects
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -80,10 +80,7 @@ def confint(
 
 def _of_fixed_effects(fit: LMMFit, method: str, level: float, parameters: Any) -> ResultTable:
     """``estimate -/+ quantile * standard error``."""
-    available = [
-        Parameter(name, "beta", None, name, value, (j,)) for j, (name, value) in enumerate(fit.fixef.items())
-    ]
-    where = np.array([p.where[0] for p in chosen(available, parameters)], dtype=int)
+    where = np.array([p.where[0] for p in chosen(fixed_effects(fit), parameters)], dtype=int)
     columns: dict[str, Any] = {"term": [fit.design.x_names[j] for j in where], "estimate": fit.beta[where]}
     if method == "wald":
         se = np.array(list(fit.se.values()))

@@ -9,7 +9,6 @@ from mixedmodels.errors import OptionError
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
-    from mixedmodels.inference.table import ResultTable
 
 __all__ = ["CONF_METHODS", "check_conf_method", "put_limits"]
 
@@ -32,33 +31,11 @@ def put_limits(
     wanted = [i for i, effect in enumerate(rows["effect"]) if effect in ("fixed", "ran_pars")]
     if not wanted:
         return
-    found = _limits(fit.confint(method=method, level=level, **options))
+    if options.get("kind") == "all":
+        raise OptionError("tidy() has room for one kind of interval: kind='percentile', 'bca', ...")
+    table = fit.confint(method=method, level=level, **options)
+    limits = zip(table["conf_low"].tolist(), table["conf_high"].tolist(), strict=True)
+    found = dict(zip(table.extra["tidy"], limits, strict=True))
     for i in wanted:
-        names = _names(rows["group"][i], rows["term"][i])
-        low, high = next((found[name] for name in names if name in found), (math.nan, math.nan))
-        rows["conf_low"][i], rows["conf_high"][i] = low, high
-
-
-def _names(group: str | None, term: str) -> list[tuple[str | None, str]]:
-    """What a parameter may be called in a table of limits: (group, term)."""
-    if not group:
-        return [(None, term)]
-    if group == "Residual":
-        return [(group, term), (None, "sigma"), (group, "sigma")]
-    kind, _, name = term.partition("__")
-    if kind == "cor":
-        first, _, second = name.partition(".")
-        swapped = f"cor_{second}.{first}|{group}"
-    else:
-        swapped = f"sd_{name}|{group}"
-    return [(group, term), (group, swapped), (None, swapped), (None, f"{group}.{term}")]
-
-
-def _limits(table: ResultTable) -> dict[tuple[str | None, str], tuple[float, float]]:
-    columns = table.columns
-    groups = columns.get("group", [None] * len(table))
-    pairs = zip(columns["conf_low"].tolist(), columns["conf_high"].tolist(), strict=True)
-    return {
-        (str(group) if group else None, str(term)): pair
-        for group, term, pair in zip(groups, columns["term"], pairs, strict=True)
-    }
+        key = (rows["group"][i], rows["term"][i])
+        rows["conf_low"][i], rows["conf_high"][i] = found.get(key, (math.nan, math.nan))

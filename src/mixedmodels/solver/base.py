@@ -10,7 +10,7 @@ generalised least squares with V = I + W^(1/2) Z Lambda P^{-1} Lambda' Z' W^(1/2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -204,6 +204,15 @@ class Solver(Protocol):
             In the user's coordinates, weights not applied.
         rows : sequence over the terms
             None, or ``(codes, Z)``: levels, shape (N,), -1 where the term adds nothing, and values (N, k).
+        """
+        ...
+
+    def responses_at(
+        self, factors: Sequence[np.ndarray]
+    ) -> Callable[[np.ndarray], tuple[np.ndarray, tuple[np.ndarray, ...]]]:
+        """A function of responses R, shape (n, N), without offset: their estimates at these factors.
+
+        It returns beta^, shape (p, N), and b^ per term, shape (m, k, N). Valid until the solver's next use.
         """
         ...
 

@@ -11,7 +11,7 @@ nothing:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -453,6 +453,12 @@ class DenseSolver:
     ) -> np.ndarray:
         """``Var[x'(beta^ - beta) + sum_b z_b'(b^_b - b_b)] / sigma^2`` for N rows, shape (N,)."""
         return dense_inference.predictor_variance(self, factors, X, rows)
+
+    def responses_at(
+        self, factors: Sequence[np.ndarray]
+    ) -> Callable[[np.ndarray], tuple[np.ndarray, tuple[np.ndarray, ...]]]:
+        """A function of responses (n, N) that gives their beta^ (p, N) and b^ per term (m, k, N)."""
+        return dense_inference.responses_at(self, factors)
 
     def fixed_random_covariance(self, factors: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """``Cov(b^ - b, beta^) / sigma^2`` per term, shape (m, k, p)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "fixed_random_covariance",
     "predictor_variance",
     "random_covariance",
+    "responses_at",
 ]
 
 
@@ -117,3 +118,23 @@ def random_covariance(solver: DenseSolver, factors: Sequence[np.ndarray], term: 
     blocks = half[:, rows].reshape(solver.q, info.m, info.k)
     own = F[rows].reshape(info.m, info.k, solver.p)
     return np.einsum("qai,qaj->aij", blocks, blocks) + own @ Phi @ own.transpose(0, 2, 1)
+
+
+def responses_at(
+    solver: DenseSolver, factors: Sequence[np.ndarray]
+) -> Callable[[np.ndarray], tuple[np.ndarray, tuple[np.ndarray, ...]]]:
+    """`Solver.responses_at`, from all of ``Lambda M^{-1} Lambda'``."""
+    _, half, F, Phi = _pieces(solver, factors)
+    X, weights = solver._fixed.Q @ solver._fixed.R, solver._fixed.sqrt_w
+
+    def estimates(R: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        r = R if weights is None else R * weights[:, None]
+        zy = solver._Z.T @ r
+        beta = Phi @ (X.T @ r - F.T @ zy)
+        b = half.T @ (half @ zy) - F @ beta
+        return beta, tuple(
+            b[rows].reshape(term.m, term.k, -1)
+            for term, rows in zip(solver._terms, solver._slices, strict=True)
+        )
+
+    return estimates

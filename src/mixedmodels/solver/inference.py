@@ -234,6 +234,15 @@ class InferenceProducts:
         return blocks if T is None else T @ blocks @ T.T
 
     @one_blas_thread()
+    def responses_at(
+        self, factors: Sequence[np.ndarray]
+    ) -> Callable[[np.ndarray], tuple[np.ndarray, tuple[np.ndarray, ...]]]:
+        """A function of responses (n, N) that gives their beta^ (p, N) and b^ per term (m, k, N)."""
+        from mixedmodels.solver.given_factors import CompiledResponses
+
+        return CompiledResponses(self, factors)
+
+    @one_blas_thread()
     def predictor_variance(
         self, factors: Sequence[np.ndarray], X: np.ndarray, rows: PredictorRows
     ) -> np.ndarray:

@@ -263,6 +263,12 @@ def _check_inference(
             rtol,
             f"{spot}: random_covariance of term {b}",
         )
+    R = rng.normal(size=(design.n, 3))
+    got_beta, got_b = solver.responses_at(factors)(R)
+    want_beta, want_b = oracle.responses_at(factors)(R)
+    assert_close(got_beta, want_beta, rtol, f"{spot}: beta of responses_at")
+    for b, (one, wanted) in enumerate(zip(got_b, want_b, strict=True)):
+        assert_close(one, wanted, rtol, f"{spot}: responses_at of term {b}")
 
 
 def check_objective(objective: Any, theta: np.ndarray, tol: float = 1e-6, observed: bool = True) -> None:

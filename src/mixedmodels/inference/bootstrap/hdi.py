@@ -66,7 +66,7 @@ def hdi_table(boot: Bootstrap, level: float = 0.95, parameters: Any = None) -> R
     positions = boot.positions(parameters)
     limits = [shortest_interval(boot.draws[:, i], level) for i in positions]
     columns: dict[str, Any] = {
-        "term": [boot.parameters[i].term for i in positions],
+        "term": [boot.parameters[i].name for i in positions],
         "group": [boot.parameters[i].group for i in positions],
         "estimate": boot.estimates[positions],
         "conf_low": [low for low, _ in limits],

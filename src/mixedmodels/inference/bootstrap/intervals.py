@@ -106,8 +106,6 @@ def intervals(
     """
     kinds, level = check_kind(kind), check_level(level)
     positions = boot.positions(parameters)
-    if not positions:
-        raise OptionError("parameters is empty; leave it out for all of them")
     p = boot.se.shape[1]
     notes = list(boot.notes)
     acceleration: np.ndarray | None = None
@@ -142,7 +140,7 @@ def intervals(
     if len(boot) < _FEWEST / (1.0 - level) * 0.05:
         notes.append(f"{len(boot)} replicates are few for a level of {level:g}; the limits are rough")
     columns: dict[str, Any] = {
-        "term": [boot.parameters[i].term for i, *_ in rows],
+        "term": [boot.parameters[i].name for i, *_ in rows],
         "group": [boot.parameters[i].group for i, *_ in rows],
     }
     if len(kinds) > 1:
@@ -152,7 +150,12 @@ def intervals(
     columns["conf_high"] = [high for *_, high in rows]
     what = "bootstrap intervals" if len(kinds) > 1 else f"{kinds[0]} intervals"
     title = f"{level:.4g} {what}, {boot.kind} bootstrap" if len(kinds) == 1 else f"{level:.4g} {what}"
-    return result_table(title, columns, notes, boot._native)
+    extra = {
+        "level": level,
+        "tidy": [(boot.parameters[i].group, boot.parameters[i].term) for i, *_ in rows],
+        "kind": kind,
+    }
+    return result_table(title, columns, notes, boot._native, extra)
 
 
 # ---------------------------------------------------------------------- one parameter

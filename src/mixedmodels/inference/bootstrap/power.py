@@ -151,6 +151,10 @@ def tested_columns(fit: LMMFit, test: Any) -> list[int]:
         Neither a coefficient nor a term has this name.
     """
     names = fit.design.x_names
+    if not names:
+        raise OptionError(
+            "the model has no fixed effects; test= takes a function of a fit that returns a p-value"
+        )
     if test in names:
         return [names.index(test)]
     assign = getattr(getattr(fit.frame, "encoding", None), "assign", None) or {}

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import MixedModelsError, OptionError
+from mixedmodels.fit import checks
 from mixedmodels.inference.bootstrap.parallel import Counter, chunk_size, run_chunks
+from mixedmodels.inference.parameters import relative_factors
 
 if TYPE_CHECKING:
+    from mixedmodels.design import Design
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["Refits", "join_refits", "refit_many", "refit_rows", "refit_state"]
+__all__ = ["Refits", "join_refits", "refit_many", "refit_rows", "refit_state", "singular_rows"]
 
 _PERFECT = 1e-10  # residual over response standard deviation below which a fit is perfect
 _WORK = 2**30  # bytes of work space that all workers together may take
@@ -203,3 +206,14 @@ def join_refits(parts: Sequence[Refits], fit: LMMFit, vcov: bool = False) -> Ref
         failures=tuple(failures),
         vcov=joined("vcov", p, p) if vcov else None,
     )
+
+
+def singular_rows(design: Design, theta: np.ndarray) -> np.ndarray:
+    """Which of N fits are singular, by the same rule as ``fit.is_singular``; shape (N,)."""
+    out = np.zeros(theta.shape[0], dtype=bool)
+    for term, factors in zip(design.terms, relative_factors(design, theta), strict=True):
+        scaled = checks.scaled_factor(term, np.eye(term.k)) @ factors
+        finite = np.isfinite(scaled).all(axis=(1, 2))
+        values = np.linalg.svd(np.where(finite[:, None, None], scaled, 1.0), compute_uv=False)
+        out |= finite & (values[:, -1] ** 2 < checks.SINGULAR_TOLERANCE)
+    return out

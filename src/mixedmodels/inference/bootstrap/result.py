@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import DataError, OptionError
-from mixedmodels.inference.bootstrap.natural import Parameter
+from mixedmodels.fit.varcorr import unique_keys
+from mixedmodels.inference.parameters import Parameter, chosen, chosen_one
 from mixedmodels.inference.table import Drawn, ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bootstrap"]
 
-_FORMAT = 1
+_FORMAT = 2
 _ARRAYS = ("estimates", "fit_se", "draws", "se", "theta", "criterion", "converged", "singular")
 
 
@@ -33,7 +34,7 @@ class Bootstrap(Drawn):
     settings : dict
         What the draws depend on: kind, entropy (the seed), the model and how responses were made.
     parameters : tuple of Parameter
-        Fixed effects, sigma, standard deviations and correlations of each term, then the statistic.
+        Fixed effects, standard deviations and correlations term by term, sigma, then the statistic.
     estimates : ndarray, shape (q,)
         Of the fit.
     fit_se : ndarray, shape (p,)
@@ -103,32 +104,25 @@ class Bootstrap(Drawn):
     @property
     def sigma(self) -> np.ndarray:
         """Draws of the residual standard deviation, shape (N,)."""
-        return self.draws[:, self.se.shape[1]]
+        for i, parameter in enumerate(self.parameters):
+            if parameter.kind == "sigma":
+                return self.draws[:, i]
+        return np.where(np.isfinite(self.criterion), self.settings["sigma"], np.nan)
 
     def __getitem__(self, name: str) -> np.ndarray:
         """The draws of one parameter."""
-        return self.draws[:, self.positions(name)[0]]
+        return self.draws[:, self.parameters.index(chosen_one(self.parameters, name))]
 
     def positions(self, parameters: Any = None) -> list[int]:
-        """Columns of parameters given by name, by term (``"sd__Days"``) or by kind (``"fixed"``).
+        """Columns of parameters given by name, by term (``"sd__Days"``) or by kind (``"fixed"``), in order.
 
         Raises
         ------
         OptionError
             There is no such parameter.
         """
-        if parameters is None:
-            return list(range(len(self.parameters)))
-        wanted = [parameters] if isinstance(parameters, str) else list(parameters)
-        out: list[int] = []
-        for name in wanted:
-            own = [i for i, parameter in enumerate(self.parameters) if parameter.name == name]
-            if not own:
-                own = [i for i, q in enumerate(self.parameters) if name in (q.term, q.kind)]
-            if not own:
-                raise OptionError(f"no parameter {name!r}; there are {', '.join(self.names)}")
-            out += [i for i in own if i not in out]
-        return out
+        wanted = chosen(self.parameters, parameters)
+        return [i for i, parameter in enumerate(self.parameters) if parameter in wanted]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -179,12 +173,12 @@ class Bootstrap(Drawn):
             columns = {
                 "replicate": np.repeat(np.arange(N), q),
                 "group": [parameter.group for parameter in self.parameters] * N,
-                "term": [parameter.term for parameter in self.parameters] * N,
+                "term": [parameter.name for parameter in self.parameters] * N,
                 "value": self.draws.ravel().copy(),
             }
         else:
             columns = {"replicate": np.arange(N)}
-            for i, name in enumerate(self.names):
+            for i, name in enumerate(unique_keys(["replicate", *self.names])[1:]):
                 columns[name] = self.draws[:, i].copy()
         return columns if self._native is None else self._native(columns)
 
@@ -196,7 +190,7 @@ class Bootstrap(Drawn):
             mean = x.mean() if x.size else np.nan
             rows.append((mean - self.estimates[i], x.std(ddof=1) if x.size > 1 else np.nan, x.size))
         columns: dict[str, Any] = {
-            "term": [parameter.term for parameter in self.parameters],
+            "term": [parameter.name for parameter in self.parameters],
             "group": [parameter.group for parameter in self.parameters],
             "estimate": self.estimates,
             "bias": [row[0] for row in rows],
@@ -215,7 +209,7 @@ class Bootstrap(Drawn):
         kind : {"percentile", "basic", "normal", "studentized", "bca", "all"}
         level : float
         parameters : str or sequence of str, optional
-            Names, terms or kinds ("fixed", "sd", "cor", "sigma", "statistic").
+            Names, terms of ``tidy()`` or kinds ("fixed", "sd", "cor", "random", "statistic").
         groups : str, optional
             BCa: the grouping factor whose levels the jackknife leaves out.
         """
@@ -236,7 +230,8 @@ class Bootstrap(Drawn):
         except ImportError:
             raise OptionError("to_arviz needs the package arviz; install it, or use to_frame()") from None
         good = np.isfinite(self.criterion)
-        posterior = {name: self.draws[good, i][None] for i, name in enumerate(self.names)}
+        names = unique_keys(list(self.names))
+        posterior = {name: self.draws[good, i][None] for i, name in enumerate(names)}
         return arviz.from_dict(posterior=posterior)
 
     # ------------------------------------------------------------------ more draws
@@ -320,7 +315,7 @@ class Bootstrap(Drawn):
         meta = {
             "format": _FORMAT,
             "settings": self.settings,
-            "parameters": [[q.name, q.term, q.group, q.kind] for q in self.parameters],
+            "parameters": [[q.name, q.kind, q.group, q.term, q.where] for q in self.parameters],
             "failures": [list(failure) for failure in self.failures],
             "requested": self.requested,
             "interrupted": self.interrupted,
@@ -351,7 +346,12 @@ class Bootstrap(Drawn):
             raise DataError(f"{str(path)!r} was written by another version of this package")
         return cls(
             settings=meta["settings"],
-            parameters=tuple(Parameter(*names) for names in meta["parameters"]),
+            parameters=tuple(
+                Parameter(name, kind, group, term, tuple(where), float(estimate))
+                for (name, kind, group, term, where), estimate in zip(
+                    meta["parameters"], arrays["estimates"], strict=True
+                )
+            ),
             failures=tuple((int(j), str(reason)) for j, reason in meta["failures"]),
             requested=int(meta["requested"]),
             interrupted=bool(meta["interrupted"]),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mixedmodels.errors import MixedModelsError, OptionError
-from mixedmodels.inference.bootstrap.natural import Parameter, natural_names, natural_values, singular_rows
 from mixedmodels.inference.bootstrap.parallel import (
     Counter,
     chunk_size,
@@ -17,7 +16,14 @@ from mixedmodels.inference.bootstrap.parallel import (
     run_chunks,
     seed_entropy,
 )
-from mixedmodels.inference.bootstrap.refits import Refits, join_refits, limited_jobs, refit_rows, refit_state
+from mixedmodels.inference.bootstrap.refits import (
+    Refits,
+    join_refits,
+    limited_jobs,
+    refit_rows,
+    refit_state,
+    singular_rows,
+)
 from mixedmodels.inference.bootstrap.resampling import (
     cluster_design,
     default_cluster,
@@ -25,6 +31,7 @@ from mixedmodels.inference.bootstrap.resampling import (
     simulate_columns,
 )
 from mixedmodels.inference.bootstrap.result import Bootstrap
+from mixedmodels.inference.parameters import Parameter, natural_values, parameters_of
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
@@ -132,11 +139,12 @@ def bootstrap(
         entropy = old.entropy
     else:
         entropy = seed_entropy(seed)
-    names, estimates = natural_names_of(fit), natural_values_of(fit, _own_estimates(fit))[0]
+    own = parameters_of(fit)
+    names, estimates = list(own), _values_of(fit, own, _own_estimates(fit))[0]
     labels: list[str] = []
     if statistic is not None:
         first, labels = _as_vector(statistic(fit))
-        names = [*names, *(Parameter(label, label, "", "statistic") for label in labels)]
+        names = [*names, *[Parameter(label, "statistic", None, label) for label in labels]]
         estimates = np.concatenate([estimates, first])
     settings = {
         "kind": kind,
@@ -146,6 +154,7 @@ def bootstrap(
         "groups": None if cluster is None else cluster.group,
         "simulator": simulator is not None,
         "parameters": [parameter.name for parameter in names],
+        "sigma": fit._options.sigma,
     }
     if old is not None:
         old.check_resumable(settings)
@@ -159,7 +168,7 @@ def bootstrap(
     )
     refits = join_refits([part[0] for part in parts], fit)
     extra = np.concatenate([np.empty((0, job.n_extra)), *(part[1] for part in parts)])
-    natural = natural_values_of(fit, refits)
+    natural = _values_of(fit, own, refits)
     new = Bootstrap(
         settings=settings,
         parameters=tuple(names),
@@ -234,18 +243,9 @@ def _own_estimates(fit: LMMFit) -> Refits:
     )
 
 
-def natural_names_of(fit: LMMFit) -> list[Parameter]:
-    """`natural_names`, or the entries of theta for a covariance that is the user's function of them."""
-    names = natural_names(fit.design)
-    if not fit.design.terms:
-        names += [Parameter(f"theta.{name}", name, "theta", "sd") for name in fit.theta_names]
-    return names
-
-
-def natural_values_of(fit: LMMFit, refits: Refits) -> np.ndarray:
-    """Values of `natural_names_of`, shape (N, parameters)."""
-    out = natural_values(fit.design, refits.beta, refits.sigma, refits.theta)
-    return out if fit.design.terms else np.concatenate([out, refits.theta], axis=1)
+def _values_of(fit: LMMFit, parameters: Sequence[Parameter], refits: Refits) -> np.ndarray:
+    """Values of the parameters of refits of a fit, shape (N, parameters)."""
+    return natural_values(fit.design, parameters, refits.beta, refits.sigma, refits.theta)
 
 
 def _as_vector(value: Any) -> tuple[np.ndarray, list[str]]:
@@ -377,7 +377,8 @@ def fit_to_design(fit: LMMFit, design: Design) -> LMMFit:
 
 def jackknife_values(new: LMMFit, boot: Bootstrap) -> np.ndarray:
     """The parameters of a bootstrap at another fit of its model, shape (q,)."""
-    values = natural_values_of(new, _own_estimates(new))[0]
+    own = [parameter for parameter in boot.parameters if parameter.kind != "statistic"]
+    values = _values_of(new, own, _own_estimates(new))[0]
     if boot._statistic is None:
         return np.concatenate([values, np.full(len(boot.parameters) - values.shape[0], np.nan)])
     return np.concatenate([values, _as_vector(boot._statistic(new))[0]])

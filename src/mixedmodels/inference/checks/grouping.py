@@ -82,7 +82,8 @@ def refuse_function_fit(fit: LMMFit, what: str) -> None:
     """
     if getattr(fit.frame, "covariance", None) is not None:
         raise NotImplementedYetError(
-            f"{what} needs random-effects terms; a covariance given as a function of theta has none"
+            f"{what}: not in this version for a covariance given as a function of theta; write the random part "
+            "as terms, (1 | g)"
         )
 
 

@@ -15,7 +15,7 @@ from mixedmodels.fit.wald import normal_quantile
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
     from mixedmodels.inference.profile.curve import Curve
-    from mixedmodels.inference.profile.run import Profile
+    from mixedmodels.inference.profile.result import Profile
 
 __all__ = [
     "caterpillar_data",
@@ -152,10 +152,7 @@ def ranef_qq_data(fit: LMMFit, group: Any = None, level: float = 0.95) -> dict[s
 
 def profile_curves(profile: Profile, parameters: Any = None) -> list[Curve]:
     """The curves of the parameters asked for; those without one (not identified) are left out."""
-    from mixedmodels.inference.profile.parameters import chosen
-
-    wanted = chosen([curve.parameter for curve in profile.curves], parameters)
-    curves = [curve for curve in profile.curves if curve.parameter in wanted and len(curve.value) > 1]
+    curves = [curve for curve in profile.chosen(parameters) if len(curve.value) > 1]
     if not curves:
         raise OptionError("none of these parameters has a profile to draw")
     return curves

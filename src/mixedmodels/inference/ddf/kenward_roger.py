@@ -122,10 +122,14 @@ def adjusted_covariance(C: np.ndarray, P: np.ndarray, Q: np.ndarray, W: np.ndarr
 
 
 def row_df(L: np.ndarray, vcov: np.ndarray, J: np.ndarray, W: np.ndarray) -> np.ndarray:
-    """``2 / A_1`` for each row: what `f_moments` comes to for q = 1, where A_1 = A_2 and the scale is 1."""
+    """``2 / A_1`` for each row: what `f_moments` comes to for q = 1, where A_1 = A_2 and the scale is 1.
+
+    NaN for a row of zeros, infinite where the variance is known.
+    """
     variances = ((L @ vcov) * L).sum(axis=1)
-    t = ((L @ J) * L).sum(axis=2) / variances
-    return 2.0 / (t * (W @ t)).sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = ((L @ J) * L).sum(axis=2) / variances
+        return 2.0 / (t * (W @ t)).sum(axis=0)
 
 
 def f_moments(L: np.ndarray, vcov: np.ndarray, J: np.ndarray, W: np.ndarray) -> tuple[float, float]:

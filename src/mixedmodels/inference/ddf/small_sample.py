@@ -53,7 +53,7 @@ def small_sample(fit: LMMFit) -> ResultTable:
     >>> bool((table["std_error"][1:] > table["conditional"][1:]).all())
     True
     """
-    check_structures(fit, "small_sample")
+    check_structures(fit, "satterthwaite")
     objective, sigma2 = fit.objective, fit.sigma**2
     factors = [np.array(factor) for factor in fit._factors]
     information = objective.joint_information(fit.theta, "observed")

@@ -123,7 +123,13 @@ def compare(
             resampling,
         )
         tests.append(test)
-        notes += [] if test is None else test.notes
+        if test is None:
+            notes.append(
+                f"{names[i - 1]} and {names[i]} have equally many parameters, so there is no test between them; "
+                "compare AIC or BIC"
+            )
+        else:
+            notes += test.notes
     criteria = [fit.criterion + shift for fit, shift in zip(fits, shifts, strict=True)]
     columns: dict[str, list[Any]] = {
         "model": names,

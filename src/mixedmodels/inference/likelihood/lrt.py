@@ -88,6 +88,12 @@ def likelihood_ratio(
         result = bootstrap_lrt(small, large, options.n, options.seed, options.n_jobs, options.progress, shift)
         notes += [f"{what}: {note}" for note in result.notes()]
         return LikelihoodRatio(statistic, df, result.p_value, tuple(notes), result.draws)
+    if df <= 0:
+        notes.append(
+            f"{what}: the smaller model has as many parameters as the larger one, so it is not a special case "
+            'of it (parameters are shared) and there is no chi-squared test; method="bootstrap" simulates it'
+        )
+        return LikelihoodRatio(statistic, df, math.nan, tuple(notes))
     if method == "mixture" and boundary is None:
         notes.append(
             f"{what}: the models could not be shown to be nested, so the boundary mixture is not known; "

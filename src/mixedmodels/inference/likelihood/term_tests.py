@@ -120,6 +120,8 @@ def test_fixed(fit: LMMFit, variable: Any, method: str = "wald", **options: Any)
 
 def _chosen(part: FixedPart, fit: LMMFit, variable: Any) -> tuple[str, list[int], list[str]]:
     """Label, columns of the full matrix, and whole terms that a request names."""
+    if not part.names:
+        raise OptionError("the model has no fixed effects to test")
     wanted = variable if isinstance(variable, list) else [variable]
     columns: list[int] = []
     labels: list[str] = []

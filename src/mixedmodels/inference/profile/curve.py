@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixedmodels.inference.profile.held import scale_of
 from mixedmodels.inference.profile.points import Knot, hermite
 
 if TYPE_CHECKING:
-    from mixedmodels.inference.profile.parameters import Parameter
+    from mixedmodels.inference.parameters import Parameter
     from mixedmodels.objective.held import HeldPoint
 
 __all__ = ["Curve"]
@@ -29,7 +30,7 @@ class Curve:
     zeta : ndarray, shape (m,)
         Signed square root of the rise of the criterion.
     slope : ndarray, shape (m,)
-        d zeta / du on the coordinate u that the curve is interpolated on (`Parameter.scale`).
+        d zeta / du on the coordinate u that the curve is interpolated on (`scale_of`).
     others : ndarray, shape (m, number of parameters of the model)
         All parameters where the criterion is smallest.
     criterion : ndarray, shape (m,)
@@ -50,7 +51,7 @@ class Curve:
         """Zeta at values of the parameter; NaN outside of the curve."""
         if not len(self.value):
             return np.full(np.shape(x), math.nan)
-        to = self.parameter.scale.to
+        to = scale_of(self.parameter).to
         x = np.asarray(x, dtype=float)
         inside = (x >= self.value[0]) & (x <= self.value[-1])
         u = to(np.where(inside, x, self.value[0]))
@@ -61,7 +62,7 @@ class Curve:
         rising = np.concatenate([[True], np.diff(self.zeta) > 1e-6])[: len(self.value)]
         if rising.sum() < 2 or np.any(np.diff(self.zeta) < -1e-6):
             return np.full(np.shape(zeta), math.nan)
-        scale = self.parameter.scale
+        scale = scale_of(self.parameter)
         with np.errstate(divide="ignore"):
             rates = 1.0 / self.slope[rising]
         u = hermite(self.zeta[rising], scale.to(self.value[rising]), rates, zeta)
@@ -71,7 +72,7 @@ class Curve:
         """``phi(zeta) d zeta / dx``."""
         if not len(self.value):
             return np.full(np.shape(x), math.nan)
-        scale = self.parameter.scale
+        scale = scale_of(self.parameter)
         inside = (x >= self.value[0]) & (x <= self.value[-1])
         x = np.where(inside, x, self.value[0])
         knots = scale.to(self.value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,11 +44,14 @@ class Limit:
     note : str
         Why it is not an ordinary limit; empty if it is.
     points : tuple of Knot
+    warnings : tuple of str
+        What makes the limit doubtful: a point that did not converge, a criterion below the estimate's.
     """
 
     u: float
     note: str = ""
     points: tuple[Knot, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class _Lost(Exception):
@@ -101,6 +104,26 @@ def limit(held: Held, start: HeldPoint, z: float, side: int, known: Sequence[Kno
     known : sequence of Knot
         Points of the curve on this side, if there are any.
     """
+    found = _limit(held, start, z, side, known)
+    warnings = [text for knot in found.points if (text := _lower_minimum(start, knot))]
+    if found.points and math.isfinite(found.u) and not found.points[-1].point.converged:
+        warnings.append(f"the point at |zeta| = {abs(found.points[-1].zeta):.3g} did not converge")
+    return replace(found, warnings=tuple(dict.fromkeys(warnings)))
+
+
+def _lower_minimum(start: HeldPoint, knot: Knot) -> str:
+    """What to say if the criterion at a point is below that of the estimate; empty if it is not."""
+    fall = start.criterion - knot.point.criterion
+    if not fall > _LOWER * (1.0 + abs(start.criterion) * 1e-6):
+        return ""
+    return (
+        f"the criterion is lower by {fall:.3g} along this profile: the fit is not at the minimum; "
+        "fit again from another start"
+    )
+
+
+def _limit(held: Held, start: HeldPoint, z: float, side: int, known: Sequence[Knot]) -> Limit:
+    """The search of `limit`."""
     bound = _bound(held, side)
     inner = Knot(start.u, 0.0, math.nan, start)
     outer: Knot | None = None
@@ -231,11 +254,8 @@ def curve(
                 break
             if not knot.point.converged:
                 notes.append(f"a point at |zeta| = {abs(knot.zeta):.3g} did not converge")
-            if knot.point.criterion < start.criterion - _LOWER * (1.0 + abs(start.criterion) * 1e-6):
-                notes.append(
-                    f"the criterion is lower by {start.criterion - knot.point.criterion:.3g} along this "
-                    "profile: the fit is not at the minimum; fit again from another start"
-                )
+            if lower := _lower_minimum(start, knot):
+                notes.append(lower)
                 break
             if abs(knot.zeta) < zeta - 1e-6:
                 notes.append("the profile is not monotone: its limits are those next to the estimate")

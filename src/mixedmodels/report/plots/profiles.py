@@ -13,7 +13,7 @@ from mixedmodels.inference.checks.plot_data import profile_curves, profile_data
 from mixedmodels.report.plots.style import BAND, LIMIT, LINE, POINT, SMOOTH, clean, grid_of_axes, subplots
 
 if TYPE_CHECKING:
-    from mixedmodels.inference.profile.run import Profile
+    from mixedmodels.inference.profile.result import Profile
 
 __all__ = ["plot_profile", "plot_profile_density", "plot_profile_pairs"]
 
@@ -79,8 +79,8 @@ def plot_profile_pairs(
         if grid.size != k * k:
             raise OptionError(f"a pairs plot of {k} parameters needs {k * k} axes, got {grid.size}")
         grid = grid.reshape(k, k)
+    from mixedmodels.inference.parameters import parameters_of
     from mixedmodels.inference.profile.pairs import pair_columns
-    from mixedmodels.inference.profile.parameters import parameters_of
 
     order = [parameter.name for parameter in parameters_of(profile.fit)]
     columns = {key: np.asarray(value) for key, value in pair_columns(curves, order, levels, 121).items()}

@@ -72,7 +72,7 @@ static void mm_apply_G(mm_model *M, const double *X, int nc, double *dst, double
     mm_times_B(M, 1.0, X, nc, leafbuf);
     for (int l = 0; l < M->m0; l++) {
         double t[k0 * nc], *v = leafbuf + (int64_t)l * k0 * nc;
-        const double *H = M->H + (int64_t)l * k0 * k0;
+        const double *H = M->Hs + (int64_t)l * k0 * k0;
         for (int a = 0; a < k0; a++) for (int i = 0; i < nc; i++) {
             double s = 0.0;
             for (int b = 0; b < k0; b++) s += H[a * k0 + b] * v[b * nc + i];
@@ -300,7 +300,7 @@ static void mm_direction_range(mm_model *M, const double *lam, int a, int b, int
 {
     int r = *(const int *)arg, k0 = M->k0;
     for (int l = a; l < b; l++) {
-        const double *A = M->A0 + (int64_t)l * k0 * k0, *H = M->H + (int64_t)l * k0 * k0, *N = M->N + (int64_t)l * k0 * k0;
+        const double *A = M->A0 + (int64_t)l * k0 * k0, *H = M->Hs + (int64_t)l * k0 * k0, *N = M->N + (int64_t)l * k0 * k0;
         double *bb = M->bleaf + (int64_t)l * k0 * r, *ww = M->wleaf + (int64_t)l * k0 * r;
         double *g = M->Yd + (int64_t)l * k0 * r;
         if (k0 == 1) {

@@ -80,7 +80,7 @@ static int mm_condition(mm_model *M, const double *lam, int nc, const double *s0
 {
     int n = M->n;
     int64_t mk = (int64_t)M->m0 * M->k0;
-    if (M->leaf >= 0) mm_leaf_times(M, M->H, s0, nc, cov0);
+    if (M->leaf >= 0) mm_leaf_times(M, M->Hs, s0, nc, cov0);
     if (n) {
         double *g = mm_dbl((int64_t)n * nc), *h = mm_dbl((int64_t)n * nc);
         if (!g || !h) { free(g); free(h); return 1; }
@@ -98,13 +98,14 @@ static int mm_condition(mm_model *M, const double *lam, int nc, const double *s0
         mm_B_serial(M, -1.0, covR, nc, t);
         mm_leaf_times(M, M->H, t, nc, cov0);
         if (k0_) mm_leaf_times(M, M->N, t, nc, k0_);
+        if (n && kR) {
+            memcpy(kR, sR, (size_t)n * nc * sizeof(double));
+            mm_leaf_times(M, M->Hs, t, nc, t);
+            mm_Bt_serial(M, -1.0, t, nc, kR);
+        }
         free(t);
-    }
-    if (n && kR) {
-        memcpy(kR, sR, (size_t)n * nc * sizeof(double));
-        mm_Bt_serial(M, -1.0, cov0, nc, kR);
-        mm_times_AR(M, -1.0, covR, nc, kR);
-    }
+    } else if (n && kR) memcpy(kR, sR, (size_t)n * nc * sizeof(double));
+    if (n && kR) mm_times_AR(M, -1.0, covR, nc, kR);
     return 0;
 }
 
@@ -344,7 +345,7 @@ static void mm_trace_panel(mm_model *M, const double *lam, int g, int a, int b, 
         memset(T, 0, mk * nc * sizeof(double));
         mm_times_AR(M, 1.0, E, nc, X);
         mm_B_serial(M, 1.0, E, nc, T);
-        if (leaf >= 0) mm_leaf_times(M, M->H, T, nc, T);
+        if (leaf >= 0) mm_leaf_times(M, M->Hs, T, nc, T);
         mm_Bt_serial(M, -1.0, T, nc, X);
         mm_times_Lam(M, lam, 1, X, nc, Y);
         mm_solve_S(M, Y, nc, thread);
@@ -379,7 +380,7 @@ static void mm_trace_panel(mm_model *M, const double *lam, int g, int a, int b, 
                 T3 = mm_dbl(mk * nc);
                 if (!T3) { w->failed = 1; return; }
             }
-            mm_leaf_times(M, M->H, T, nc, T3);
+            mm_leaf_times(M, M->Hs, T, nc, T3);
             mm_Bt_serial(M, -1.0, T3, nc, Y);
             if (T3 != T) free(T3);
         }

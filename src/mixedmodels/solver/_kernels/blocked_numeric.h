@@ -73,7 +73,7 @@ static void mm_leaf_c_range(mm_model *M, const double *lam, int a, int b, int th
 {
     int nc = *(const int *)arg, k0 = M->k0;
     for (int l = a; l < b; l++) {
-        const double *t = M->tl + (int64_t)l * k0 * nc, *H = M->H + (int64_t)l * k0 * k0, *N = M->N + (int64_t)l * k0 * k0;
+        const double *t = M->tl + (int64_t)l * k0 * nc, *H = M->Hs + (int64_t)l * k0 * k0, *N = M->N + (int64_t)l * k0 * k0;
         double *g = M->gl + (int64_t)l * k0 * nc, *c = M->cl + (int64_t)l * k0 * nc;
         if (k0 == 1) {
             for (int i = 0; i < nc; i++) { g[i] = H[0] * t[i]; c[i] = N[0] * t[i]; }

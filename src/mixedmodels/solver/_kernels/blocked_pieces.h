@@ -96,6 +96,107 @@ static void mm_par(mm_model *M, const double *lam, mm_range fn, int n, int piece
 }
 
 /* ------------------------------------------------------------------ leaf levels */
+/* R'R = I + V'V for k x k V, by rotating its rows into R = I; Y = R^-T V' if given.  Row-major. */
+static void mm_stack(int k, const double *V, double *R, double *Y)
+{
+    double v[k], e[k];
+    memset(R, 0, k * k * sizeof(double));
+    if (Y) memset(Y, 0, k * k * sizeof(double));
+    for (int i = 0; i < k; i++) R[i * (k + 1)] = 1.0;
+    for (int i = 0; i < k; i++) {
+        for (int j = 0; j < k; j++) { v[j] = V[i * k + j]; e[j] = j == i; }
+        for (int c = 0; c < k; c++) {
+            if (v[c] == 0.0) continue;
+            double a = R[c * (k + 1)], r = sqrt(a * a + v[c] * v[c]), co = a / r, si = v[c] / r;
+            for (int j = c; j < k; j++) {
+                double t = R[c * k + j];
+                R[c * k + j] = co * t + si * v[j];
+                v[j] = co * v[j] - si * t;
+            }
+            for (int j = 0; Y && j < k; j++) {
+                double t = Y[c * k + j];
+                Y[c * k + j] = co * t + si * e[j];
+                e[j] = co * e[j] - si * t;
+            }
+        }
+    }
+}
+
+/* Q (lower) with Q Q' = A, and a left inverse of it; columns and rows of dependent pivots are zero.  Row-major. */
+static void mm_semi_root(int k, const double *A, double *Q, double *Qi)
+{
+    memset(Q, 0, k * k * sizeof(double));
+    memset(Qi, 0, k * k * sizeof(double));
+    for (int j = 0; j < k; j++) {
+        double s = A[j * (k + 1)];
+        for (int l = 0; l < j; l++) s -= Q[j * k + l] * Q[j * k + l];
+        if (!(s > 4e-16 * A[j * (k + 1)])) continue;
+        Q[j * (k + 1)] = s = sqrt(s);
+        for (int i = j + 1; i < k; i++) {
+            double t = A[i * k + j];
+            for (int l = 0; l < j; l++) t -= Q[i * k + l] * Q[j * k + l];
+            Q[i * k + j] = t / s;
+        }
+        for (int i = 0; i <= j; i++) {
+            double t = i == j;
+            for (int l = i; l < j; l++) t -= Q[j * k + l] * Qi[l * k + i];
+            Qi[j * k + i] = t / s;
+        }
+    }
+}
+
+/* A level whose lam'A lam is large, where I - A H and what is left of G after B'HB cancel.  With A = Q Q',
+ * U = lam'Q, D = I + UU' = L L' and E = I + U'U, both by rotations instead of products:
+ *     N = Q E^-1 Q^-,   H = |L^-1 lam'|^2,   Hs = |L^-1 U Q^-|^2, equal to H between columns of A.
+ * Returns log|D|; Li = L^-1 U Q^-. */
+static double mm_steep_level(int k, const double *A, const double *l0, double *H, double *Hs, double *N, double *Li)
+{
+    double Q[k * k], Qi[k * k], U[k * k], V[k * k], R[k * k], Y[k * k], J[k * k], logdet = 0.0;
+    mm_semi_root(k, A, Q, Qi);
+    for (int i = 0; i < k; i++) for (int j = 0; j < k; j++) {
+        double s = 0.0;
+        for (int r = 0; r < k; r++) s += l0[r * k + i] * Q[r * k + j];
+        U[i * k + j] = V[j * k + i] = s;
+    }
+    mm_stack(k, V, R, Y);                                  /* R' = L, Y = L^-1 U */
+    for (int i = 0; i < k; i++) logdet += 2.0 * log(R[i * (k + 1)]);
+    for (int j = 0; j < k; j++) for (int i = 0; i < k; i++) {   /* V = L^-1 lam' */
+        double s = l0[j * k + i];
+        for (int r = 0; r < i; r++) s -= R[r * k + i] * V[r * k + j];
+        V[i * k + j] = s / R[i * (k + 1)];
+    }
+    for (int i = 0; i < k; i++) for (int j = 0; j < k; j++) {
+        double s = 0.0;
+        for (int r = j; r < k; r++) s += Y[i * k + r] * Qi[r * k + j];
+        Li[i * k + j] = s;
+    }
+    for (int i = 0; i < k; i++) for (int j = 0; j <= i; j++) {
+        double s = 0.0, t = 0.0;
+        for (int r = 0; r < k; r++) { s += V[r * k + i] * V[r * k + j]; t += Li[r * k + i] * Li[r * k + j]; }
+        H[i * k + j] = H[j * k + i] = s;
+        Hs[i * k + j] = Hs[j * k + i] = t;
+    }
+    mm_stack(k, U, R, NULL);                               /* R'R = E */
+    for (int i = 0; i < k; i++) for (int j = 0; j < k; j++) {   /* J = Q R^-1 */
+        double s = Q[i * k + j];
+        for (int r = 0; r < j; r++) s -= J[i * k + r] * R[r * k + j];
+        J[i * k + j] = s / R[j * (k + 1)];
+    }
+    for (int i = 0; i < k; i++) for (int j = k - 1; j >= 0; j--) {   /* Y = J R^-T */
+        double s = J[i * k + j];
+        for (int r = j + 1; r < k; r++) s -= Y[i * k + r] * R[j * k + r];
+        Y[i * k + j] = s / R[j * (k + 1)];
+    }
+    for (int i = 0; i < k; i++) for (int j = 0; j < k; j++) {
+        double s = 0.0;
+        for (int r = j; r < k; r++) s += Y[i * k + r] * Qi[r * k + j];
+        N[i * k + j] = s;
+    }
+    return logdet;
+}
+
+#define MM_STEEP 1e3                 /* diagonal of D from which a level of several columns is worked out by rotations */
+
 static void mm_leaf_range(mm_model *M, const double *lam, int c0, int c1, int thread, const void *arg)
 {
     int k0 = M->k0, p1 = M->p1, nch = *(const int *)arg, m0 = M->m0;
@@ -134,6 +235,11 @@ static void mm_leaf_range(mm_model *M, const double *lam, int c0, int c1, int th
                     for (int r = 0; r < k0; r++) s += l0[r * k0 + i] * T[r * k0 + j];
                     D[i + j * k0] = s;
                 }
+                double steep = 0.0;
+                for (int i = 0; i < k0; i++) if (!(D[i * (k0 + 1)] <= steep)) steep = D[i * (k0 + 1)];
+                double *Hs = M->Hs + (int64_t)l * k0 * k0;
+                if (steep > MM_STEEP && isfinite(steep)) logdet += mm_steep_level(k0, A, l0, H, Hs, N, Li);
+                else {
                 if (mm_potrf_small(k0, D, k0)) { out[0] = NAN; return; }
                 for (int i = 0; i < k0; i++) {
                     prod *= D[i * (k0 + 1)];
@@ -150,18 +256,20 @@ static void mm_leaf_range(mm_model *M, const double *lam, int c0, int c1, int th
                     for (int r = 0; r < k0; r++) s += Li[r * k0 + i] * Li[r * k0 + j];
                     H[i * k0 + j] = H[j * k0 + i] = s;
                 }
-                if (M->dense) memcpy(M->lraw + (int64_t)l * k0 * k0, Li, k0 * k0 * sizeof(double));
                 for (int i = 0; i < k0; i++) for (int j = 0; j < k0; j++) {
                     double s = i == j;
                     for (int r = 0; r < k0; r++) s -= A[i * k0 + r] * H[r * k0 + j];
                     N[i * k0 + j] = s;
                 }
+                memcpy(Hs, H, k0 * k0 * sizeof(double));
+                }
+                if (M->dense) memcpy(M->lraw + (int64_t)l * k0 * k0, Li, k0 * k0 * sizeof(double));
                 const double *r0 = M->R0 + (int64_t)l * k0 * p1;
                 double *hr = M->HR + (int64_t)l * k0 * p1;
                 for (int i = 0; i < k0; i++) {
                     for (int j = 0; j < p1; j++) hr[i * p1 + j] = 0.0;
                     for (int r = 0; r < k0; r++) {
-                        double h = H[i * k0 + r];
+                        double h = Hs[i * k0 + r];
                         for (int j = 0; j < p1; j++) hr[i * p1 + j] += h * r0[r * p1 + j];
                     }
                     if (p1 <= 8)
@@ -203,7 +311,7 @@ static void mm_column_G(const mm_model *M, int j, double *w, int full)
     for (int64_t s = M->cptr[j]; s < M->cptr[j + 1]; s++) {
         int l = M->cleaf[s];
         int64_t e = M->cent[s], end = M->lptr[l + 1];
-        const double *H = M->H + (int64_t)l * k0 * k0, *Bj = M->B + M->lval[e];
+        const double *H = M->Hs + (int64_t)l * k0 * k0, *Bj = M->B + M->lval[e];
         for (int a = 0; a < k0; a++) for (int c = 0; c < kj; c++) {
             double v = 0.0;
             for (int b = 0; b < k0; b++) v += H[a * k0 + b] * Bj[b * kj + c];

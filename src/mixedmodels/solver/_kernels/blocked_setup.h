@@ -52,7 +52,7 @@ typedef struct {
     double **Px;
     mm_cholwork *PW;
     /* work */
-    double *x, *H, *Li, *N, *HR, *ls, *R, *C, *Mx, *U, *LU, *tl, *gl, *cl, *cr, *chat, *bleaf, *wleaf, *brest,
+    double *x, *H, *Hs, *N, *HR, *ls, *R, *C, *Mx, *U, *LU, *tl, *gl, *cl, *cr, *chat, *bleaf, *wleaf, *brest,
         *wrest, *Xw, *colacc, *chunk, *batch, *Wd, *Zd, *Yd, *lraw;
     double **w;                     /* per thread (n, kmax) */
     int nbatch;
@@ -75,7 +75,8 @@ static void mm_model_free(mm_model *M) {
         free(M->Px[f]);
     }
     free(M->PP); free(M->Px); free(M->PW); free(M->hasprec); free(M->preclog);
-    free(M->x); free(M->H); free(M->Li); free(M->N); free(M->HR); free(M->ls); free(M->R); free(M->C); free(M->Mx);
+    free(M->x); if (M->Hs != M->H) free(M->Hs);
+    free(M->H); free(M->N); free(M->HR); free(M->ls); free(M->R); free(M->C); free(M->Mx);
     free(M->U); free(M->LU); free(M->tl); free(M->gl); free(M->cl); free(M->cr); free(M->chat); free(M->bleaf);
     free(M->wleaf); free(M->brest); free(M->wrest); free(M->Xw); free(M->colacc); free(M->chunk); free(M->batch);
     free(M->Wd); free(M->Zd); free(M->Yd); free(M->lraw);
@@ -364,7 +365,7 @@ static int mm_setup(mm_model *M, int F, const int *k, const int *koff, const int
         int kmax = M->kmax;
         int64_t big = n * (p1 > rcap ? p1 : rcap);
         M->x = mm_dbl(M->P.nx);
-        M->H = mm_dbl(mk * M->k0); M->N = mm_dbl(mk * M->k0); M->HR = mm_dbl(mk * p1);
+        M->H = mm_dbl(mk * M->k0); M->Hs = M->k0 > 1 ? mm_dbl(mk * M->k0) : M->H; M->N = mm_dbl(mk * M->k0); M->HR = mm_dbl(mk * p1);
         M->ls = mm_dbl(n); M->R = mm_dbl(n * p1); M->C = mm_dbl(p1 * p1); M->Mx = mm_dbl(p1 * p1);
         M->U = mm_dbl(n * p1); M->LU = mm_dbl(big); M->tl = mm_dbl(mk * p1); M->gl = mm_dbl(mk * p1);
         M->cl = mm_dbl(mk * p1); M->cr = mm_dbl(n * p1); M->chat = mm_dbl(n * p1);
@@ -378,7 +379,7 @@ static int mm_setup(mm_model *M, int F, const int *k, const int *koff, const int
             if (!M->Wd || !M->Zd) goto done;
         }
         M->w = calloc(nthreads, sizeof(double *));
-        if (!M->x || !M->H || !M->N || !M->HR || !M->ls || !M->R || !M->C || !M->Mx || !M->U || !M->LU || !M->tl
+        if (!M->x || !M->H || !M->Hs || !M->N || !M->HR || !M->ls || !M->R || !M->C || !M->Mx || !M->U || !M->LU || !M->tl
             || !M->gl || !M->cl || !M->cr || !M->chat || !M->bleaf || !M->wleaf || !M->brest || !M->wrest || !M->Xw || !M->Yd
             || !M->colacc || !M->chunk || !M->w || !M->lraw) goto done;
         for (i = 0; i < nthreads; i++) { M->w[i] = mm_dbl(n * kmax); if (!M->w[i]) goto done; }

@@ -1,0 +1,228 @@
+"""The parameters of a fit on their natural scales: one set of names, in one order, for every answer.
+
+Fixed effects come first, then the standard deviations and correlations term by term, then sigma. Profiles,
+bootstraps, intervals and plots all name and select parameters here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.errors import OptionError
+
+if TYPE_CHECKING:
+    from mixedmodels.design import Design
+    from mixedmodels.fit.result import LMMFit
+
+__all__ = [
+    "KINDS",
+    "Parameter",
+    "chosen",
+    "chosen_one",
+    "fixed_effects",
+    "natural_values",
+    "parameters_of",
+    "relative_factors",
+]
+
+KINDS = ("fixed", "sd", "cor", "theta", "sigma", "statistic")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter on its natural scale.
+
+    Attributes
+    ----------
+    name : str
+        ``"Days"``, ``"sd_Days|Subject"``, ``"cor_Days.(Intercept)|Subject"``, ``"sigma"``.
+    kind : str
+        ``"fixed"``, ``"sd"``, ``"cor"``, ``"sigma"``, ``"theta"`` (a covariance given as a function) or
+        ``"statistic"`` (of a bootstrap).
+    group : str or None
+        Grouping factor; ``"Residual"`` for sigma, None for fixed effects.
+    term : str
+        As in ``tidy()``: ``"Days"``, ``"sd__Days"``, ``"cor__(Intercept).Days"``, ``"sd__Observation"``.
+    where : tuple of int
+        Column of X; or term, column and second column of a random term; or entry of theta.
+    estimate : float
+        NaN for a correlation with a standard deviation of zero.
+    """
+
+    name: str
+    kind: str
+    group: str | None
+    term: str
+    where: tuple[int, ...] = ()
+    estimate: float = field(default=float("nan"), compare=False)
+
+
+def fixed_effects(fit: LMMFit) -> tuple[Parameter, ...]:
+    """The fixed effects of a fit."""
+    values = enumerate(fit.fixef.items())
+    return tuple([Parameter(name, "fixed", None, name, (j,), value) for j, (name, value) in values])
+
+
+def parameters_of(fit: LMMFit) -> tuple[Parameter, ...]:
+    """Fixed effects, then term by term standard deviations and correlations, then sigma unless it is known.
+
+    Examples
+    --------
+    >>> import mixedmodels as mm
+    >>> from mixedmodels.inference.parameters import parameters_of
+    >>> fit = mm.lmm("Reaction ~ Days + (Days | Subject)", mm.load_dataset("sleepstudy", backend="dict"))
+    >>> [parameter.name for parameter in parameters_of(fit)][2:]
+    ['sd_(Intercept)|Subject', 'sd_Days|Subject', 'cor_Days.(Intercept)|Subject', 'sigma']
+    """
+    out = list(fixed_effects(fit))
+    if not fit.design.terms:  # the covariance is a function of theta
+        theta = enumerate(zip(fit.theta_names, fit.theta.tolist(), strict=True))
+        out += [Parameter(f"theta_{n}", "theta", "Z", n, (j,), value) for j, (n, value) in theta]
+    for t, part in enumerate(fit.varcorr.terms if fit.design.terms else ()):
+        group = part.group
+        for i, (name, sd) in enumerate(zip(part.names, part.sds, strict=True)):
+            out.append(Parameter(f"sd_{name}|{group}", "sd", group, f"sd__{name}", (t, i), sd))
+        for i, row in enumerate(part.correlations()):
+            for j, value in enumerate(row):
+                first, second = part.names[j], part.names[i]
+                name, term = f"cor_{second}.{first}|{group}", f"cor__{first}.{second}"
+                out.append(Parameter(name, "cor", group, term, (t, j, i), value))
+    if fit._options.sigma is None:
+        out.append(Parameter("sigma", "sigma", "Residual", "sd__Observation", (), fit.sigma))
+    return tuple(out)
+
+
+# ---------------------------------------------------------------------- selection
+_RANDOM = ("sd", "cor", "theta", "sigma")
+_GROUPS = {
+    "fixed": ("fixed",),
+    "beta": ("fixed",),
+    "beta_": ("fixed",),
+    "sd": ("sd",),
+    "cor": ("cor",),
+    "random": _RANDOM,
+    "ran_pars": _RANDOM,
+    "theta": ("sd", "cor", "theta"),
+    "theta_": _RANDOM,
+    "statistic": ("statistic",),
+}
+
+
+def chosen(available: Sequence[Parameter], names: Any) -> tuple[Parameter, ...]:
+    """The parameters that `names` means, in the order of `available`.
+
+    Parameters
+    ----------
+    available : sequence of Parameter
+    names : None, str or sequence of str
+        Names of parameters, their terms in ``tidy()``, or ``"fixed"``, ``"random"``, ``"sd"``, ``"cor"``,
+        ``"statistic"``.
+
+    Raises
+    ------
+    OptionError
+        A name that means nothing here.
+    """
+    if names is None:
+        return tuple(available)
+    wanted = [names] if isinstance(names, str) else names
+    try:
+        wanted = list(wanted)
+    except TypeError:
+        raise OptionError(f"parameters must be a name or a list of names, got {names!r}") from None
+    if not wanted:
+        raise OptionError("parameters is an empty list; leave it out for all parameters")
+    taken: set[Parameter] = set()
+    for name in wanted:
+        if not isinstance(name, str):
+            raise OptionError(f"parameters must be names, got {name!r}")
+        found = [p for p in available if name in (p.name, p.term)]
+        if not found and name in _GROUPS:
+            found = [p for p in available if p.kind in _GROUPS[name]]
+        if not found:
+            raise OptionError(
+                f"there is no parameter {name!r} to ask for here; available: "
+                f"{', '.join([p.name for p in available])}"
+            )
+        taken.update(found)
+    return tuple(p for p in available if p in taken)
+
+
+def chosen_one(available: Sequence[Parameter], name: Any) -> Parameter:
+    """The one parameter that `name` means.
+
+    Raises
+    ------
+    OptionError
+        It means none or several.
+    """
+    found = chosen(available, name)
+    if len(found) > 1:
+        names = ", ".join([p.name for p in found])
+        raise OptionError(f"{name!r} means several parameters; name one: {names}")
+    return found[0]
+
+
+# ---------------------------------------------------------------------- values
+def natural_values(
+    design: Design, parameters: Sequence[Parameter], beta: np.ndarray, sigma: np.ndarray, theta: np.ndarray
+) -> np.ndarray:
+    """The parameters of N fits of one model, shape (N, parameters).
+
+    A correlation with a standard deviation of zero is not defined and NaN.
+
+    Parameters
+    ----------
+    design : Design
+    parameters : sequence of Parameter
+        Of `parameters_of`.
+    beta : ndarray, shape (N, p)
+    sigma : ndarray, shape (N,)
+    theta : ndarray, shape (N, n_theta)
+    """
+    factors = relative_factors(design, theta)
+    lengths = [np.sqrt(np.einsum("nij,nij->ni", factor, factor)) for factor in factors]
+    out = np.empty((len(sigma), len(parameters)))
+    for column, parameter in zip(out.T, parameters, strict=True):
+        where = parameter.where
+        if parameter.kind == "fixed":
+            column[:] = beta[:, where[0]]
+        elif parameter.kind == "sigma":
+            column[:] = sigma
+        elif parameter.kind == "theta":
+            column[:] = theta[:, where[0]]
+        elif parameter.kind == "sd":
+            column[:] = sigma * lengths[where[0]][:, where[1]]
+        else:
+            t, j, i = where
+            product = lengths[t][:, i] * lengths[t][:, j]
+            inner = np.einsum("nc,nc->n", factors[t][:, i], factors[t][:, j])
+            with np.errstate(invalid="ignore", divide="ignore"):
+                value = np.where(product > 0.0, inner / np.where(product > 0.0, product, 1.0), np.nan)
+            column[:] = np.clip(value, -1.0, 1.0)
+    return out
+
+
+def relative_factors(design: Design, theta: np.ndarray) -> list[np.ndarray]:
+    """Relative factors of N parameter vectors, one (N, k, k) array per term."""
+    out, position = [], 0
+    for term in design.terms:
+        count = term.covariance.n_theta
+        own: slice | np.ndarray = slice(position, position + count)
+        if design.theta_index is not None:
+            own = np.asarray(design.theta_index)[own]
+        position += count
+        part, entries = theta[:, own], term.covariance.entries
+        if entries is None:
+            factors = np.array([term.covariance.factor(row) for row in part])
+            out.append(factors.reshape(theta.shape[0], term.k, term.k))
+            continue
+        factors = np.zeros((theta.shape[0], term.k, term.k))
+        rows, cols, index = np.asarray(entries).T
+        factors[:, rows, cols] = part[:, index]
+        out.append(factors)
+    return out

@@ -1,0 +1,147 @@
+"""The criterion of a fit with one parameter held, the coordinate it is held on, and the others there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.inference.parameters import Parameter
+from mixedmodels.objective.held import Held, HeldCoefficient, HeldParameter, HeldPoint, HeldSigma
+
+if TYPE_CHECKING:
+    from mixedmodels.fit.result import LMMFit
+
+__all__ = ["Scale", "held_for", "scale_of", "values_at"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A coordinate u of a parameter x: functions there and back, and du/dx."""
+
+    to: Callable[[Any], Any]
+    back: Callable[[Any], Any]
+    rate: Callable[[Any], Any]
+
+
+def _arcsine_rate(x: Any) -> Any:
+    return 1.0 / np.sqrt(np.maximum(1.0 - np.square(x), 1e-300))
+
+
+_NATURAL = Scale(lambda x: x, lambda u: u, np.ones_like)
+_SCALES = {
+    "sigma": Scale(np.log, np.exp, lambda x: 1.0 / x),
+    "cor": Scale(np.arcsin, np.sin, _arcsine_rate),
+}
+
+
+def scale_of(parameter: Parameter) -> Scale:
+    """Between the natural scale of a parameter and the coordinate that its curve is smooth in."""
+    return _SCALES.get(parameter.kind, _NATURAL)
+
+
+def held_for(fit: LMMFit, parameter: Parameter) -> Held:
+    """The criterion of the fit with one parameter held."""
+    objective, theta, where = fit.objective, fit.theta, parameter.where
+    if parameter.kind == "fixed":
+        return HeldCoefficient(objective, theta, where[0], _Reduced(fit))
+    if parameter.kind == "sigma":
+        return HeldSigma(objective, theta, _Fixed(fit))
+    if parameter.kind == "theta":
+        return HeldParameter(objective, theta, where[0])
+    from mixedmodels.objective.held_variance import HeldVariance
+
+    return HeldVariance(objective, theta, *where)
+
+
+class _Reduced:
+    """Objectives of the fit's model with one fixed effect held."""
+
+    def __init__(self, fit: LMMFit) -> None:
+        self.fit = fit
+
+    def __call__(self, column: int, value: float) -> Any:
+        from mixedmodels.fit.solve import make_objective
+        from mixedmodels.objective.lmm import LMMObjective
+        from mixedmodels.solver.compiled import CompiledSolver
+        from mixedmodels.solver.held import hold_coefficient
+
+        objective, fit = self.fit.objective, self.fit
+        solver = getattr(objective, "solver", None)
+        if isinstance(solver, CompiledSolver):
+            reduced = hold_coefficient(solver, column, value)
+            return LMMObjective(fit.design, reduced, False, sigma=objective.sigma_fixed)
+        design = fit.design
+        kept = [j for j in range(design.p) if j != column]
+        smaller = replace(
+            design,
+            y=design.y - value * design.X[:, column],
+            X=np.ascontiguousarray(design.X[:, kept]),
+            x_names=tuple(design.x_names[j] for j in kept),
+        )
+        return make_objective(replace(fit.frame, design=smaller), replace(fit._options, start=None))
+
+
+class _Fixed:
+    """Objectives of the fit's model with sigma held."""
+
+    def __init__(self, fit: LMMFit) -> None:
+        self.fit = fit
+
+    def __call__(self, sigma: float) -> Any:
+        from mixedmodels.fit.solve import make_objective
+        from mixedmodels.objective.lmm import LMMObjective
+
+        objective, fit = self.fit.objective, self.fit
+        if isinstance(objective, LMMObjective):
+            return LMMObjective(fit.design, objective.solver, objective.reml, sigma=sigma)
+        return make_objective(fit.frame, replace(fit._options, sigma=sigma, start=None))
+
+
+def values_at(
+    fit: LMMFit, parameters: Sequence[Parameter], parameter: Parameter, point: HeldPoint
+) -> np.ndarray:
+    """All parameters at a point of the profile of one of them, on their natural scales.
+
+    Parameters
+    ----------
+    fit : LMMFit
+    parameters : sequence of Parameter
+        Those of the fit; the result is in their order.
+    parameter : Parameter
+        The one held.
+    point : HeldPoint
+    """
+    beta = point.extra.get("beta")
+    if beta is None:
+        beta = fit.objective.solver.solution(list(point.factors), fit.objective.reml).beta
+    theta = point.extra.get("theta")
+    sds, correlations = [], []
+    for factor in point.factors:
+        factor = np.asarray(factor)
+        Sigma = factor @ factor.T
+        sd = np.sqrt(np.maximum(np.diagonal(Sigma), 0.0))
+        sds.append(point.sigma * sd)
+        product = np.outer(sd, sd)
+        correlations.append(
+            np.divide(Sigma, product, out=np.full(Sigma.shape, math.nan), where=product > 0.0)
+        )
+    out = np.empty(len(parameters))
+    for n, other in enumerate(parameters):
+        if other == parameter:
+            out[n] = scale_of(parameter).back(point.u)
+        elif other.kind == "fixed":
+            out[n] = beta[other.where[0]]
+        elif other.kind == "sigma":
+            out[n] = point.sigma
+        elif other.kind == "theta":
+            out[n] = math.nan if theta is None else theta[other.where[0]]
+        elif other.kind == "sd":
+            out[n] = sds[other.where[0]][other.where[1]]
+        else:
+            t, j, i = other.where
+            out[n] = min(max(correlations[t][i, j], -1.0), 1.0)
+    return out

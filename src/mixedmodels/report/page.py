@@ -11,11 +11,17 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mixedmodels.errors import MixedModelsError, OptionError
+from mixedmodels.fit.wald import check_level
+from mixedmodels.inference.ddf.reference import reference_for
 from mixedmodels.report import words
+from mixedmodels.report.effect_words import effect_words, interval_words
 from mixedmodels.report.page_style import STYLE
 from mixedmodels.report.plots.style import pictures
 from mixedmodels.report.results import text_table
+from mixedmodels.report.table import Table
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -35,9 +41,12 @@ def write_report(fit: LMMFit, path: Any, **options: Any) -> None:
     **options
         As `report_html`.
     """
-    text = report_html(fit, **options)
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        file = Path(path)
+        if file.is_dir() or not file.parent.is_dir():
+            what = "it is a folder" if file.is_dir() else f"there is no folder {str(file.parent)!r}"
+            raise OSError(what)
+        file.write_text(report_html(fit, **options), encoding="utf-8")
     except (OSError, TypeError) as error:
         raise OptionError(f"the report cannot be written to {path!r}: {error}") from None
 
@@ -61,7 +70,7 @@ def report_html(fit: LMMFit, title: str | None = None, level: float = 0.95, ddf:
         ("model", "The model", page.model),
         ("effects", "Fixed effects: what holds on average", page.effects),
         ("groups", "Random effects: how groups differ", page.groups),
-        ("means", "Estimated means", page.means),
+        ("means", "What the model expects", page.means),
         ("explained", "How much is explained", page.explained),
         ("checks", "Can the numbers be trusted?", page.checks),
         ("plots", "Plots to look at", page.plots),
@@ -93,36 +102,82 @@ def _formula(fit: LMMFit) -> str:
     return f"<p><code>{escape(fit.formula_text)}</code></p>\n" if fit.formula_text else ""
 
 
-def _paragraph(sentences: Iterable[str]) -> str:
-    return f"<p>{escape(' '.join(sentences))}</p>\n"
+def _paragraph(sentences: Iterable[str], style: str = "") -> str:
+    kind = f' class="{style}"' if style else ""
+    return f"<p{kind}>{escape(' '.join(sentences))}</p>\n"
 
 
 def _list(sentences: Iterable[str]) -> str:
+    sentences = list(sentences)
+    if not sentences:
+        return ""
     return "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ul>\n"
 
 
 def _table(table: ResultTable, caption: str = "", rename: dict[str, str] | None = None) -> str:
     """A result table with readable column heads, in a box that scrolls sideways on a narrow screen."""
-    cells = text_table(table)
+    cells = _arranged(text_table(table))
     names = [(rename or {}).get(name, _HEADS.get(name, name.replace("_", " "))) for name in cells.header]
     sides = ["" if letter == "l" else ' class="r"' for letter in cells.align]
     head = "".join(
         f'<th scope="col"{side}>{escape(name)}</th>' for name, side in zip(names, sides, strict=True)
     )
+    tests = [name in ("p_value", "p_adjusted") for name in cells.header]
+    rows = [
+        [_rough_p(cell) if test else cell.strip() for cell, test in zip(row, tests, strict=True)]
+        for row in cells.rows
+    ]
     body = "\n".join(
         "<tr>"
-        + "".join(f"<td{side}>{escape(cell.strip())}</td>" for cell, side in zip(row, sides, strict=True))
+        + "".join(f"<td{side}>{escape(cell)}</td>" for cell, side in zip(row, sides, strict=True))
         + "</tr>"
-        for row in cells.rows
+        for row in rows
     )
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    notes = "".join(f'<p class="small">{escape(note)}</p>' for note in table.notes)
+    title = f'<p class="head">{escape(caption)}</p>' if caption else ""
+    label = f' aria-label="{escape(caption)}"' if caption else ""
+    told = "; ".join(note for note in table.notes if not note.startswith("degrees of freedom:"))
+    notes = f'<p class="small">{escape(_sentence(told))}</p>' if told else ""
     return (
-        f'<div class="scroll"><table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'{title}<div class="scroll"><table{label}><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
         f"{notes}\n"
     )
 
 
+def _arranged(table: Table) -> Table:
+    """Limits next to their estimate, where a narrow screen shows them; without sums of squares."""
+    order = [j for j, name in enumerate(table.header) if name not in ("conf_low", "conf_high", *_LEFT_OUT)]
+    if "estimate" in table.header and "conf_low" in table.header:
+        place = order.index(table.header.index("estimate")) + 1
+        order[place:place] = [table.header.index("conf_low"), table.header.index("conf_high")]
+    return table._replace(
+        header=tuple(table.header[j] for j in order),
+        rows=tuple(tuple(row[j] for j in order) for row in table.rows),
+        align="".join(table.align[j] for j in order),
+    )
+
+
+def _rough_p(cell: str) -> str:
+    """A p-value to three decimals."""
+    try:
+        return "< 0.001" if float(cell.lstrip("<")) < 0.001 else f"{float(cell):.3f}"
+    except ValueError:
+        return cell
+
+
+_MOST_FIGURES = 6
+_LEFT_OUT = ("sum_sq", "mean_sq")
+_READING = (
+    '<details class="small"><summary>How to read these tables</summary><ul>'
+    "<li>estimate: the best guess of the effect; std. error: how far such a guess is typically from the "
+    "truth by chance alone.</li>"
+    "<li>statistic: the estimate in units of its standard error (t), or for whole terms the variation "
+    "explained by the term against that expected by chance (F).</li>"
+    "<li>df: degrees of freedom, the amount of independent information behind the standard error; num. df: "
+    "how many coefficients a term has; den. df: degrees of freedom of what it is compared with.</li>"
+    "<li>p: how often chance alone would give a statistic at least this large if there were no effect.</li>"
+    "<li>lower, upper: ends of the confidence interval.</li></ul></details>\n"
+)
 _HEADS = {
     "std_error": "std. error",
     "p_value": "p",
@@ -131,8 +186,6 @@ _HEADS = {
     "conf_high": "upper",
     "num_df": "num. df",
     "den_df": "den. df",
-    "sum_sq": "sum of squares",
-    "mean_sq": "mean square",
 }
 
 
@@ -140,7 +193,9 @@ class _Page:
     """The sections of one page."""
 
     def __init__(self, fit: LMMFit, level: float, ddf: str | float) -> None:
-        self.fit, self.level, self.ddf = fit, level, ddf
+        self.fit, self.level, self.ddf = fit, check_level(level), ddf
+        if fit.fixef:
+            reference_for(fit, ddf)  # a wrong option is an error, not a missing section
 
     def heading(self) -> str:
         """The heading where none is given."""
@@ -151,15 +206,11 @@ class _Page:
         """What was modelled, the main numbers, and the messages of the fit."""
         fit = self.fit
         facts = [("observations", f"{fit.nobs:,}")]
-        facts += [(group, f"{count:,} levels") for group, count in fit.ngroups.items()]
-        facts += [
-            ("residual SD", words.number(fit.sigma)),
-            ("log-likelihood" + (" (REML)" if fit.is_reml else ""), f"{fit.loglik:,.2f}"),
-            ("AIC", f"{fit.aic:,.1f}"),
-        ]
+        facts += [(group, f"{count:,} groups") for group, count in fit.ngroups.items()]
+        facts.append(("unexplained spread (SD)", words.number(fit.sigma)))
         items = "".join(f"<li>{escape(name)}<b>{escape(value)}</b></li>" for name, value in facts)
         good = '<p class="note good">' if fit.converged else '<p class="note">'
-        notes = "".join(f'<p class="note">{escape(note)}</p>' for note in fit.messages)
+        notes = "".join(f'<p class="note">{escape(_sentence(note))}</p>' for note in fit.messages)
         return (
             _paragraph(words.model_words(fit))
             + f'<ul class="facts">{items}</ul>\n{good}{escape(words.convergence_words(fit))}</p>{notes}'
@@ -171,17 +222,23 @@ class _Page:
         if not fit.fixef:
             return ""
         table = fit.coefficients(ddf=self.ddf, level=self.level)
-        rows = table.rows()
-        out = ""
-        if len(rows) <= 15:
-            out += _list(words.effect_words(rows, fit, self.level))
-        out += _table(table, f"Coefficients with {self.level:.0%} confidence intervals")
-        if len(fit.fixef) > 1:
-            ddf = "satterthwaite" if self.ddf == "auto" else self.ddf
-            out += _guarded(
-                lambda: _table(fit.anova(ddf=ddf), "Tests of whole terms (each after all others, type III)")
-            )
-        return out
+        out = _table(table, f"Coefficients with {self.level:.0%} confidence intervals")
+        tests: dict[str, float] = {}
+        if len(fit.fixef) > 1 and fit.formula is not None:
+            try:
+                terms = fit.anova(ddf=self.ddf)
+            except MixedModelsError as error:
+                out += f'<p class="small">No tests of whole terms: {escape(str(error))}</p>'
+            else:
+                tests = {row["term"]: row["p_value"] for row in terms.rows()}
+                out += _table(terms, "Tests of whole terms (each after all others, type III)")
+        sentences = effect_words(table.rows(), tests, fit)
+        return (
+            _list(sentences)
+            + _paragraph([interval_words(self.level, bool(fit.fixef.keys() - {"(Intercept)"}))], "small")
+            + out
+            + _READING
+        )
 
     def groups(self) -> str:
         """Variances in words and as a table, with plots of the conditional modes."""
@@ -198,15 +255,15 @@ class _Page:
         for key, value in zip(rows, ("Residual", "", fit.sigma**2, fit.sigma), strict=True):
             rows[key].append(value)
         table = result_table("", rows)
-        out = _list(words.random_words(fit)) + _table(table, "Variances", {"sd": "standard deviation"})
+        out = _list(words.random_words(fit)) + _table(table, "Variances", {"sd": "std. deviation"})
         figures: list[str] = []
         for position, term in enumerate(fit.design.terms):
-            if term.m <= 2000 and len(figures) < 4:
+            if term.m <= 2000 and len(figures) < 4 and np.any(fit._b[position]):
                 figures.append(
                     _figure(
-                        partial(_first_axes, fit.plot.caterpillar, position),
-                        f"Differences between levels of {term.group} with {self.level:.0%} intervals: levels "
-                        "whose interval leaves out zero differ from the average.",
+                        partial(_first_axes, fit.plot.caterpillar, position, level=self.level),
+                        f"How each group of {term.group} differs from the average (conditional modes), with "
+                        f"{self.level:.0%} intervals: groups whose interval leaves out zero stand out.",
                     )
                 )
         return out + _gallery(figures)
@@ -216,21 +273,31 @@ class _Page:
         fit = self.fit
         if fit.formula is None:
             return ""
-        factors = [v.label for v in fit.frame.encoding.variables if v.kind == "factor"]
-        used = set(fit.frame.encoding.assign)
-        out = ""
-        for factor in factors[:4]:
-            if not any(factor in label.split(":") for label in used):
-                continue
-            means = fit.emmeans(factor, level=self.level)
-            figure = _figure(partial(fit.plot.means, means), f"Estimated means of {factor} with intervals.")
-            out += f"<h3>{escape(factor)}</h3>" + _table(means.table) + _gallery([figure])
-        if out:
-            out = (
-                "<p>What the model expects for each level of a factor, averaged evenly over the levels of "
-                "the other factors, with numeric predictors at their means.</p>" + out
+        from mixedmodels.inference.means.grid import term_variables
+
+        names = list(dict.fromkeys(name for _, raw in term_variables(fit) for name in raw))
+        options = {"level": self.level, "ddf": self.ddf}
+        figures = [
+            _figure(
+                partial(fit.plot.effects, name, **options),
+                f"Expected {fit.formula.response} along {name} with {self.level:.0%} confidence intervals.",
             )
-        return out
+            for name in names[:_MOST_FIGURES]
+        ]
+        factors = {v.label: v for v in fit.frame.encoding.variables if v.kind == "factor"}
+        tables = ""
+        for name in names:
+            if name in factors and len(factors[name].levels) <= 30 and len(tables) < 30_000:
+                means = fit.emmeans(name, level=self.level, ddf=self.ddf)
+                tables += _table(means.table, f"Estimated means of {name}")
+        if not (tables or any(figures)):
+            return ""
+        return (
+            "<p>What the model expects for an average group. Numeric predictors that are not shown are at "
+            "their means; factors that are not shown are averaged evenly over their levels.</p>"
+            + _gallery(figures)
+            + tables
+        )
 
     def explained(self) -> str:
         """R-squared and intraclass correlations."""
@@ -239,8 +306,10 @@ class _Page:
         marginal, conditional = r2.row("marginal")["estimate"], r2.row("conditional")["estimate"]
         return (
             _paragraph([words.explained_words(marginal, conditional)])
-            + _table(r2, "R-squared (Nakagawa)")
+            + _table(r2, "R-squared (marginal: fixed effects; conditional: with the groups)")
             + _table(icc, "Intraclass correlations: how alike observations of one group are")
+            + '<p class="small">Adjusted: the share of the groups in what the fixed effects leave '
+            "unexplained; unadjusted: in all variation.</p>"
         )
 
     def checks(self) -> str:
@@ -249,6 +318,11 @@ class _Page:
 
     def plots(self) -> str:
         """Residual plots with what to look for."""
+        if not _can_draw():
+            return (
+                '<p class="note">This page has no plots because matplotlib is not installed; '
+                "<code>python -m pip install matplotlib</code> and write it again.</p>"
+            )
         plot = self.fit.plot
         figures = [
             _figure(
@@ -262,7 +336,7 @@ class _Page:
             ),
             _figure(plot.scale_location, "A flat curve means that the spread does not depend on the level."),
         ]
-        if self.fit.ngroups:
+        if self.fit.ngroups and np.any(self.fit._b[0]):
             figures.append(
                 _figure(
                     partial(_first_axes, plot.ranef_qq),
@@ -279,6 +353,8 @@ class _Page:
         lines = [
             f"mixedmodels {sys.modules['mixedmodels'].__version__}",
             f"formula: {fit.formula_text}" if fit.formula_text else "model made from matrices",
+            f"log-likelihood{' (REML)' if fit.is_reml else ''}: {fit.loglik:.4f}, AIC {fit.aic:.2f}, "
+            f"BIC {fit.bic:.2f}",
             f"criterion ({'REML' if fit.is_reml else 'ML'}): {fit.criterion:.6f}",
             f"covariance parameters: {theta}",
             f"solver: {fit.solver.describe()}",
@@ -288,9 +364,9 @@ class _Page:
         return "<ul>" + "".join(f"<li><code>{escape(line)}</code></li>" for line in lines) + "</ul>"
 
 
-def _first_axes(draw: Callable[..., Any], *arguments: Any) -> Any:
+def _first_axes(draw: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """The first panel of a plot with several."""
-    return draw(*arguments)[0]
+    return draw(*arguments, **options)[0]
 
 
 def _findings(diagnosis: Any) -> str:
@@ -321,12 +397,21 @@ def _gallery(figures: Iterable[str]) -> str:
     return f'<div class="plots">{inside}</div>\n' if inside else ""
 
 
+def _can_draw() -> bool:
+    """Whether matplotlib is there."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def _figure(draw: Callable[[], Any], caption: str) -> str:
     """A plot as an inline picture with a caption; the reason in words where it cannot be drawn."""
-    try:
-        import matplotlib
-    except ImportError:
+    if not _can_draw():
         return ""
+    import matplotlib
+
     with (
         pictures(),
         matplotlib.rc_context({"svg.fonttype": "path", "font.size": 10, "svg.hashsalt": "mixedmodels"}),

@@ -19,7 +19,7 @@ nav { font-size: .92rem; margin: .8rem 0; }
 nav a { margin-right: 1rem; color: #2f5d8a; white-space: nowrap; }
 .scroll { overflow-x: auto; margin: .6rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .93rem; }
-caption { text-align: left; font-weight: 600; padding-bottom: .3rem; white-space: nowrap; }
+.head { font-weight: 600; margin: 1rem 0 -.2rem; }
 summary { cursor: pointer; }
 th, td { padding: .28rem .8rem .28rem 0; border-bottom: 1px solid #e4eaf0; text-align: left;
   white-space: nowrap; }
@@ -36,5 +36,11 @@ figure { margin: 0; max-width: 100%; }
 figure img { max-width: 100%; height: auto; display: block; }
 figcaption { font-size: .9rem; color: #4a5866; max-width: 27rem; }
 .small { font-size: .9rem; color: #4a5866; }
+@media (max-width: 32rem) {
+  body { padding: .8rem .9rem 3rem; }
+  ul { padding-left: 1.1rem; }
+  table { font-size: .86rem; }
+  th, td { padding-right: .55rem; }
+}
 @media print { nav { display: none; } h2 { break-after: avoid; } figure, table { break-inside: avoid; } }
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ _ESTIMATES = (
 )  # fmt: skip
 _P = ("p_value", "p_adjusted")
 _TWO = ("df", "ddf", "den_df")
+_MOST = 200  # longer tables are shown by their first and last rows
+_FIRST, _LAST = 30, 10
 _CRITERIA = ("aic", "bic", "loglik")
 
 
@@ -59,18 +62,42 @@ def text_table(result: ResultTable, digits: int = 4) -> Table:
 
 
 def render_result(result: ResultTable, form: str) -> str:
-    """Title, table and notes in one of the forms text, html, latex, markdown."""
+    """Title, table and notes in one of the forms text, html, latex, markdown.
+
+    Text and HTML are for looking: of more than 200 rows they show the first and the last; text shows the rows
+    of each combination of the `by` columns under a heading.
+    """
+    total = len(result)
+    short = total > _MOST and form in ("text", "html")
+    if short:
+        kept = np.r_[:_FIRST, total - _LAST : total]
+        result = replace(result, columns={name: column[kept] for name, column in result.columns.items()})
     table = text_table(result)
+    more = (
+        f"... {total:,} rows in all, the first {_FIRST} and the last {_LAST} shown; to_frame() has them all"
+    )
     if form == "text":
         from mixedmodels.report.text import render_table
 
-        return "\n".join([*filter(None, [result.title]), render_table(table), *result.notes])
+        by = [name for name in result.extra.get("by", ()) if name in result.columns]
+        if by and not short:
+            lines = [_blocks(table, by), *[""][: len(result.notes)]]
+        else:
+            lines = render_table(table).split("\n")
+            if short:
+                lines[1 + _FIRST : 1 + _FIRST] = [more]
+        return "\n".join([*filter(None, [result.title]), *lines, *result.notes])
     if form == "html":
         from mixedmodels.report.html import render_table as html
 
+        if short:
+            gap = ("...", *[""] * (len(table.header) - 1))
+            rows = (*table.rows[:_FIRST], gap, *table.rows[_FIRST:])
+            table = table._replace(rows=rows, after=more)
         notes = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
+        title = f"<p><b>{escape(result.title)}</b></p>" if result.title else ""
         return (
-            f'<div class="mixedmodels-result"><p><b>{escape(result.title)}</b></p>{html(table)}'
+            f'<div class="mixedmodels-result">{title}{html(table)}'
             + (f"<ul>{notes}</ul>" if notes else "")
             + "</div>"
         )
@@ -81,6 +108,25 @@ def render_result(result: ResultTable, form: str) -> str:
     from mixedmodels.report.markdown import render_table as markdown
 
     return "\n\n".join([f"**{result.title}**", markdown(table), *result.notes])
+
+
+def _blocks(table: Table, by: Sequence[str]) -> str:
+    """The rows of each combination of the `by` columns under a heading, all blocks aligned alike."""
+    from mixedmodels.report.text import render_table
+
+    places = [table.header.index(name) for name in by]
+    rest = [j for j in range(len(table.header)) if j not in places]
+    narrow = table._replace(
+        header=tuple(table.header[j] for j in rest),
+        rows=tuple(tuple(row[j] for j in rest) for row in table.rows),
+        align="".join(table.align[j] for j in rest),
+    )
+    head, *lines = render_table(narrow).split("\n")
+    blocks: dict[str, list[str]] = {}
+    for row, line in zip(table.rows, lines, strict=True):
+        name = ", ".join(f"{table.header[j]} = {row[j].strip()}" for j in places)
+        blocks.setdefault(name, [f"{name}:", head]).append(line)
+    return "\n\n".join("\n".join(block) for block in blocks.values())
 
 
 def _floats(column: np.ndarray) -> list[float]:

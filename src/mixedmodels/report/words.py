@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
 
 __all__ = [
     "convergence_words",
-    "effect_words",
     "evidence",
     "explained_words",
+    "joined",
     "model_words",
     "number",
     "random_words",
 ]
+
+
+NBSP = "\N{NO-BREAK SPACE}"
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -32,20 +35,20 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.{max(0, digits - 1 - size)}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def evidence(p: float) -> str:
-    """How surprising the estimate would be if there were no effect."""
+def evidence(p: float, what: str = "effect") -> str:
+    """How surprising the estimate would be if there were no effect (or difference)."""
     if p != p:
         return "No test is available."
     shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
     if p < 0.001:
-        strength = "Data like these would be very unlikely without such an effect"
+        strength = f"Data like these would be very unlikely if there were no {what}"
     elif p < 0.05:
-        strength = "Data like these would be unlikely without such an effect"
+        strength = f"Data like these would be unlikely if there were no {what}"
     elif p < 0.1:
-        strength = "The evidence for an effect is weak"
+        strength = f"The evidence for this {what} is weak"
     else:
-        strength = "The data are compatible with no effect at all"
-    return f"{strength} ({shown})."
+        strength = f"The data are compatible with no {what} at all, which does not prove that there is none"
+    return f"{strength} ({shown.replace(' ', NBSP)})."
 
 
 def model_words(fit: LMMFit) -> list[str]:
@@ -62,10 +65,10 @@ def model_words(fit: LMMFit) -> list[str]:
             "weights of zero."
         )
     if groups:
-        parts = [f"{count:,} levels of {group}" for group, count in groups.items()]
+        parts = [f"{group} ({count:,} groups)" for group, count in groups.items()]
         sentences.append(
-            f"Observations are grouped: {_join(parts)}. Observations of one group resemble each other; the "
-            "model takes this into account instead of treating all rows as independent."
+            f"The observations are grouped by {joined(parts)}. Those of one group resemble each other; "
+            "the model takes this into account instead of treating all rows as independent."
         )
     method = (
         "restricted maximum likelihood (REML), the usual choice for reporting variances"
@@ -76,75 +79,53 @@ def model_words(fit: LMMFit) -> list[str]:
     return sentences
 
 
-def effect_words(rows: Sequence[Mapping[str, Any]], fit: LMMFit, level: float) -> list[str]:
-    """One sentence or two for each fixed effect."""
-    response = str(fit.formula.response) if fit.formula is not None else "the response"
-    out = []
-    for row in rows:
-        term, estimate = row["term"], row["estimate"]
-        interval = (
-            f"(between {number(row['conf_low'])} and {number(row['conf_high'])} with {level:.0%} confidence)"
-        )
-        if term == "(Intercept)":
-            out.append(
-                f"The expected {response} where all other terms are zero (for factors: at their first level, "
-                f"unless coded otherwise) is {number(estimate)} {interval}."
-            )
-            continue
-        if ":" in term:
-            out.append(
-                f"{term} (an interaction: how much one effect changes with the other) is estimated as "
-                f"{number(estimate)} {interval}. {evidence(row['p_value'])}"
-            )
-        elif _is_numeric(fit, term):
-            direction = "higher" if estimate > 0 else "lower"
-            out.append(
-                f"Each additional unit of {term} goes with a {response} that is {number(abs(estimate))} "
-                f"{direction} on average; the coefficient is {number(estimate)} {interval}. "
-                f"{evidence(row['p_value'])}"
-            )
-        else:
-            out.append(
-                f"The coefficient of {term} is {number(estimate)} {interval}. {evidence(row['p_value'])}"
-            )
-    return out
-
-
 def random_words(fit: LMMFit) -> list[str]:
     """How much the groups differ, in the units of the response."""
     out = []
+    response = str(fit.formula.response) if fit.formula is not None else "the response"
     for part in fit.varcorr.terms:
+        numbers = [name for name in part.names if name != "(Intercept)"]
         for name, sd in zip(part.names, part.sds, strict=True):
-            what = "overall level" if name == "(Intercept)" else f"effect of {name}"
+            if name != "(Intercept)":
+                what = f"in the effect of {name}"
+            elif numbers:
+                what = f"in {response} where {joined(numbers)} {'is' if len(numbers) == 1 else 'are'} zero"
+            else:
+                what = f"in their average {response}"
             if sd == 0.0:
                 out.append(
-                    f"No differences between levels of {part.group} in their {what} could be told from "
-                    "noise: the standard deviation is estimated as zero."
+                    f"No differences between groups of {part.group} {what} could be told from chance: their "
+                    "spread (standard deviation) is estimated as zero."
                 )
             else:
                 out.append(
-                    f"Levels of {part.group} differ in their {what} with a standard deviation of "
-                    f"{number(sd)}: about two thirds of them lie within {number(sd)} of the average."
+                    f"Groups of {part.group} differ {what}: their spread (standard deviation) is "
+                    f"{number(sd)}, so that about two thirds of them lie within {number(sd)} of the average."
                 )
+        short = [
+            f"the effect of {n}" if n != "(Intercept)" else f"the level of {response}" for n in part.names
+        ]
         for i, row in enumerate(part.correlations()):
             for j, value in enumerate(row):
                 if value == value:
                     out.append(
-                        f"Between {part.names[j]} and {part.names[i]} of {part.group} the correlation is "
-                        f"{number(value, 2)}{_correlation_words(value)}."
+                        f"Over the groups of {part.group}, the correlation of {short[j]} and {short[i]} is "
+                        f"{number(value, 2)}: {_correlation_words(value)}."
                     )
     out.append(
-        f"What remains unexplained, from observation to observation, has a standard deviation of "
-        f"{number(fit.sigma)}."
+        f"Beyond that, single observations scatter with a standard deviation of {number(fit.sigma)}, which "
+        "the model does not explain."
     )
+    if response.endswith(")"):
+        out.append(f"All these numbers are on the scale of {response}.")
     return out
 
 
 def explained_words(marginal: float, conditional: float) -> str:
     """The two R-squared values in one sentence."""
     return (
-        f"The fixed effects explain about {marginal:.0%} of the variance; fixed effects and groups together "
-        f"explain about {conditional:.0%}."
+        f"The fixed effects account for about {marginal:.0%} of the variation of the response; together "
+        f"with the differences between groups it is about {conditional:.0%}."
     )
 
 
@@ -159,25 +140,16 @@ def convergence_words(fit: LMMFit) -> str:
 
 
 def _correlation_words(value: float) -> str:
-    if abs(value) > 0.9999:
-        return ": one is a linear function of the other as far as these data can tell"
-    if abs(value) < 0.1:
-        return " (practically unrelated)"
-    return (
-        " (levels with a higher one tend to have a higher other)"
-        if value > 0
-        else " (levels with a higher one tend to have a lower other)"
-    )
+    size = abs(value)
+    if size > 0.9999:
+        return "as far as these data can tell, one follows exactly from the other"
+    if size < 0.1:
+        return "the two are practically unrelated"
+    how = "" if size >= 0.5 else " (a weak tendency)"
+    other = "above" if value > 0 else "below"
+    return f"groups above average in one tend to be {other} average in the other{how}"
 
 
-def _is_numeric(fit: LMMFit, term: str) -> bool:
-    """Whether a coefficient is the slope of one numeric column of the data."""
-    if fit.formula is None:
-        return True
-    return any(
-        variable.label == term and variable.kind == "numeric" for variable in fit.frame.encoding.variables
-    )
-
-
-def _join(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+def joined(parts: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return "".join(parts) if len(parts) < 2 else f"{', '.join(parts[:-1])} and {parts[-1]}"

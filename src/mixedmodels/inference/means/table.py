@@ -80,7 +80,7 @@ def means_table(means: MarginalMeans) -> ResultTable:
             f"{lost} of {r} rows not estimable (NaN): they need coefficients that the data could not "
             f"determine ({', '.join(source.fit.dropped_columns)})"
         )
-    extra = {"linfct": means.linfct, "vcov": V, "estimable": means.estimable}
+    extra = {"linfct": means.linfct, "vcov": V, "estimable": means.estimable, "by": means.by}
     return result_table(means.title, columns, (*notes, *facts), source.fit._native, extra)
 
 

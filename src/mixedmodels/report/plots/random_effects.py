@@ -41,7 +41,7 @@ def plot_caterpillar(columns: Mapping[str, Any], axes: Any = None, group: str = 
             np.asarray(columns["conf_high"])[chosen],
             color=POINT,
             linewidth=1.0 if m < 300 else 0.5,
-            rasterized=m > 1000,
+            rasterized=m > 400,
             alpha=0.8 if m < 300 else 0.4,
         )
         ax.plot(
@@ -50,7 +50,7 @@ def plot_caterpillar(columns: Mapping[str, Any], axes: Any = None, group: str = 
             "o",
             color=POINT,
             markersize=3.5 if m < 100 else 1.2,
-            rasterized=m > 1000,
+            rasterized=m > 400,
         )
         clean(ax, name, "conditional mode")
         ax.set_ylim(-0.7, m - 0.3)

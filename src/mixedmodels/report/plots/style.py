@@ -49,7 +49,7 @@ def subplots(rows: int, columns: int, size: tuple[float, float]) -> Any:
         if _pictures.get():
             from matplotlib.figure import Figure
 
-            figure = Figure(figsize=size, layout="constrained")
+            figure = Figure(figsize=size, layout="tight")  # half the time of "constrained"
         else:
             import matplotlib.pyplot as plt
 
@@ -106,7 +106,7 @@ def dots(ax: Any, x: Any, y: Any, **options: Any) -> Any:
         "s": 16 if n < 500 else 7 if n < 10_000 else 2,
         "alpha": 0.75 if n < 500 else 0.4 if n < 10_000 else 0.12,
         "linewidths": 0,
-        "rasterized": n > 3000,
+        "rasterized": n > 1000,
         **options,
     }
     return ax.scatter(x, y, **options)

@@ -163,6 +163,22 @@ FITS = {
     "polars": lambda: fit("y ~ x + f + (1 | g)", pl.from_pandas(rows())),
     "pyarrow": lambda: fit("y ~ x + f + (1 | g)", pa.Table.from_pandas(rows())),
     "dict": lambda: fit("y ~ x + f + (1 | g)", plain(rows())),
+    "two-groups": lambda: fit("y ~ x + (1 | g)", rows()[rows().g.isin(["g0", "g1"])]),
+    "few-rows": lambda: fit("y ~ x + z + (1 | g)", rows()[rows().g.isin(["g0", "g1"])][:12:2]),
+    "perfect": lambda: fit("y ~ x + (1 | g)", rows().assign(y=lambda d: 2 * d.x + d.g.str[1:].astype(float))),
+    "odd-names": lambda: fit(
+        "`my y` ~ `a b` + f + (`a b` | `größe 1`)",
+        rows().rename(columns={"y": "my y", "x": "a b", "g": "größe 1"}),
+    ),
+    "far-from-0": lambda: fit("y ~ x + f + (x | g)", rows().assign(x=rows().x + 1e5)),
+    "large-numbers": lambda: fit("y ~ x + f + (x | g)", rows().assign(y=rows().y * 1e9, x=rows().x * 1e-8)),
+    "fixed-group": lambda: fit("y ~ x + g + (1 | g)", reml=False),
+    "three-way": lambda: fit("y ~ f * s * x + (1 | g)"),
+    "no-intercept": lambda: fit("y ~ 0 + f + x + (1 | g)"),
+    "share-slopes": lambda: fit("y ~ x + (z | g) + (z | k)", share=[["g", "k"]]),
+    "weights-exclude": lambda: fit(
+        "y ~ xm + f + offset(o) + (1 | g)", weights="w0", na_action="exclude"
+    ),
     "dense": lambda: fit("y ~ x + f + (1 | g)", solver="dense"),
 }  # fmt: skip
 KINDS = [*FITS, "loaded"]
@@ -335,7 +351,7 @@ def remark(kind, m, answer):
         if answer.dtype.kind == "O":  # axes
             return None
         bad = ~np.isfinite(answer)
-        allowed = kind in ("missing-exclude", "zero-weights") or m.dropped_columns
+        allowed = kind in ("missing-exclude", "weights-exclude", "zero-weights") or m.dropped_columns
         return None if allowed or not bad.any() else f"{bad.sum()} values are not finite"
     for text in (str(answer), answer._repr_html_() if hasattr(answer, "_repr_html_") else ""):
         if "Traceback" in text or "object at 0x" in text:

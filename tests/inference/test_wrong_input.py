@@ -271,7 +271,7 @@ MISTAKES = [
     ),
     (
         lambda m: m.fit.predict(interval="prediction", weights=-1),
-        "weights must be positive: Var(e_i) = sigma^2 / w_i",
+        "weights must be positive and finite: Var(e_i)",
     ),
     (
         lambda m: m.fit.predict(interval="prediction", weights=[1, 2]),

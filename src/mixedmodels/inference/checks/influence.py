@@ -207,6 +207,12 @@ def _by_group(
     lost = np.flatnonzero(np.isnan(measures["cooks_distance"]))
     if lost.size:
         notes.append(_lost(lost.size, f"levels of {grouping.name}", [grouping.levels[j] for j in lost[:3]]))
+    perfect = int((measures["sigma"] == 0.0).sum())
+    if perfect:
+        notes.append(
+            f"not finite: {perfect} levels of {grouping.name} without which the model fits the rest "
+            "perfectly (residual SD 0)"
+        )
     columns = {
         "group": [grouping.name] * count,
         "level": list(grouping.levels),
@@ -250,18 +256,20 @@ def _measures(
             sigma = np.sqrt(np.maximum(deletions.rss, 0.0) / nu)
     ratio = (sigma / fit.sigma) ** 2
     d = fit.beta - deletions.beta
+    se = np.sqrt(deletions.variances) * sigma[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):  # sigma is 0 where the rest fits perfectly
+        mdffits, dfbetas = deletions.mdffits / sigma**2, d / se
     columns = {
         "cooks_distance": deletions.cook / fit.sigma**2,
-        "mdffits": deletions.mdffits / sigma**2,
+        "mdffits": mdffits,
         "covratio": deletions.determinant * ratio**p,
         "covtrace": np.abs(deletions.trace * ratio - p),
         "sigma": sigma,
     }
-    se = np.sqrt(deletions.variances) * sigma[:, None]
     for j, name in enumerate(fit.design.x_names):
         columns[f"dfbeta[{name}]"] = d[:, j]
     for j, name in enumerate(fit.design.x_names):
-        columns[f"dfbetas[{name}]"] = d[:, j] / se[:, j]
+        columns[f"dfbetas[{name}]"] = dfbetas[:, j]
     if theta is not None:
         for j, name in enumerate(fit.theta_names):
             columns[f"theta[{name}]"] = theta[:, j]

@@ -239,13 +239,5 @@ class FitPlots:
         return self._fit.design.terms[plot_data.find_term(self._fit, group)].group
 
 
-_ANSWERS = (
-    "profile",
-    "profile_density",
-    "profile_pairs",
-    "bootstrap",
-    "means",
-    "effects",
-    "simulated_residuals",
-)
+_ANSWERS = KINDS[KINDS.index("profile") :]
 _SOURCES = {"residuals": "residual"}

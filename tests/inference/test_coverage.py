@@ -90,7 +90,7 @@ def test_the_page_keeps_its_words(tool):
 @pytest.mark.parametrize("groups", [12, 18])
 @pytest.mark.parametrize("name", ["slopes", "treatment"])
 def test_coverage_is_that_of_the_theory(tool, name, groups):
-    d, n = design(tool, name), 2000
+    d, n = design(tool, name), 1000
     counts = tool.coverage(d, groups, n, seed=7, methods=("wald", "satterthwaite", "kr"))
     exact = tool.theory(d, groups)
     for method in ("wald", "satterthwaite", "kr"):
@@ -105,7 +105,7 @@ def test_coverage_is_that_of_the_theory(tool, name, groups):
 
 @pytest.mark.slow
 def test_coverage_of_profiles_with_18_groups(tool):
-    d, n = design(tool, "slopes"), 150
+    d, n = design(tool, "slopes"), 120
     counts = tool.coverage(d, 18, n, seed=7, methods=("profile",))["profile"]
     exact = tool.theory(d, 18)["profile"]
     for term in ("(Intercept)", "x", "sigma"):

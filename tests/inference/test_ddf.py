@@ -326,3 +326,19 @@ def test_the_covariance_as_a_function_has_the_normal_distribution_only():
     assert automatic(other).name == "z" and "normal" in automatic(other).notes[0]
     with pytest.raises(mm.MixedModelsError, match=r"function of theta.*residual"):
         Satterthwaite(other)
+
+
+def test_automatic_choice_follows_the_work_not_the_number_of_random_effects():
+    """Nested and single factors are exact at any size; many crossed levels take the average information."""
+    rng = np.random.default_rng(3)
+    n = 4000
+    outer = rng.integers(0, 300, n)
+    data = {"a": outer, "b": outer * 4 + rng.integers(0, 4, n), "c": rng.integers(0, 400, n)}
+    y = rng.normal(size=n) + rng.normal(size=300)[outer] + rng.normal(size=1200)[data["b"]]
+    data["y"] = y + rng.normal(size=400)[data["c"]]
+    nested = mm.lmm("y ~ 1 + (1 | a) + (1 | b)", data)
+    crossed = mm.lmm("y ~ 1 + (1 | a) + (1 | c)", data)
+    assert nested.design.q > 2 * crossed.design.q
+    assert reference_for(nested, "auto").notes == ()
+    assert "average information" in reference_for(crossed, "auto").notes[0]
+    assert nested.solver.trace_work < 1e6 < 2e7 < crossed.solver.trace_work

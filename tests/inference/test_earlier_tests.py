@@ -30,7 +30,10 @@ CATEGORICAL = ("categorical_data.csv", "y ~ x + (x | g)")
 
 @functools.cache
 def ruby(file, formula, reml=False):
-    return mm.lmm(formula, pd.read_csv(Path(SHARED, "cases", "ruby", file)), reml=reml)
+    own = Path(__file__).parents[1] / "references" / "earlier" / file
+    return mm.lmm(
+        formula, pd.read_csv(own if own.exists() else Path(SHARED, "cases", "ruby", file)), reml=reml
+    )
 
 
 @needs_shared
@@ -73,7 +76,6 @@ def test_a_random_effect_left_out(model, term, statistic, df, p_value):
     assert row["p_value"] == pytest.approx(p_value, rel=2e-2)
 
 
-@needs_shared
 def test_the_p_values_of_alien_species_to_all_their_digits():
     full = ruby(*ALIEN)
     intercept = full.test_random("(Intercept) in (Age | Location)")

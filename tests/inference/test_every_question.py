@@ -90,6 +90,10 @@ def matrices(precision=False):
     return mm.LinearMixedModel.from_matrices(data.y, X, [term], names=["one", "x"]).fit(progress=False)
 
 
+def scaled_identity(theta):
+    return theta[0] * np.eye(9)
+
+
 def function_fit():
     data = rows()
     Z = (data.g.to_numpy()[:, None] == np.unique(data.g)).astype(float)
@@ -98,7 +102,7 @@ def function_fit():
         data.y,
         X,
         Z,
-        covariance=lambda theta: theta[0] * np.eye(9),
+        covariance=scaled_identity,
         start=[1.0],
         lower=[0.0],
         names=["one", "x"],
@@ -317,14 +321,10 @@ PLOTS = {
     "means": lambda m: m.plot.means(m.emmeans(factor(m))),
     "simulated-residuals": lambda m: m.plot.simulated_residuals(n=20, seed=1),
 }
-LIBRARIES = {
-    "polars": "polars",
-    "pyarrow": "pyarrow",
-    "dict": "builtins",
-    "matrices": "",
-    "function": "",
-    "precision": "",
-}
+LIBRARIES = {"polars": "polars", "pyarrow": "pyarrow", "dict": "builtins"}
+WITHOUT_FRAME = ("matrices", "precision", "function")
+# the first row of these tables is the model the others are compared with
+COMPARISONS = ("Random terms left out", "Likelihood-ratio tests", "Single term deletions")
 
 
 def remark(kind, m, answer):
@@ -345,15 +345,10 @@ def remark(kind, m, answer):
     if hasattr(answer, "to_frame"):
         frame = answer.to_frame()
         library = LIBRARIES.get(kind, "pandas")
-        if library and type(frame).__module__.split(".")[0] != library:
+        if kind not in WITHOUT_FRAME and type(frame).__module__.split(".")[0] != library:
             return f"a frame of {type(frame).__module__}"
     if isinstance(answer, ResultTable) and not answer.notes:
-        # the first row of comparisons is the model the others are compared with
-        start = int(
-            answer.title.startswith(
-                ("Random terms left out", "Likelihood-ratio tests", "Single term deletions")
-            )
-        )
+        start = int(answer.title.startswith(COMPARISONS))
         for name, column in answer.columns.items():
             if column.dtype.kind == "f" and np.isnan(column[start:]).any():
                 return f"NaN in {name} without a note: {column.tolist()[:6]}"

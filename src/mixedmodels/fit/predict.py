@@ -13,7 +13,15 @@ from mixedmodels.fit import values
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["Selection", "new_rows", "not_estimable", "predict", "predict_design", "select_columns"]
+__all__ = [
+    "Selection",
+    "check_new_levels",
+    "new_rows",
+    "not_estimable",
+    "predict",
+    "predict_design",
+    "select_columns",
+]
 
 _NONE_WORDS = {"population", "na", "~0", "~1", "none", "fixed"}
 _NEW_LEVELS = ("error", "population", "missing")
@@ -117,12 +125,13 @@ def predict(fit: LMMFit, newdata: Any, re_form: Any, new_levels: str, offset: An
     """Point predictions; see `LMMFit.predict`."""
     selection = select_columns(fit, re_form)
     if newdata is None:
-        _check_new_levels(new_levels)
+        check_new_levels(new_levels)
         return fit.fitted(re_form)
     return predict_design(fit, new_rows(fit, newdata, selection, new_levels, offset), selection)
 
 
-def _check_new_levels(new_levels: Any) -> None:
+def check_new_levels(new_levels: Any) -> None:
+    """Refuse an unknown word."""
     if new_levels not in _NEW_LEVELS:
         raise OptionError(f"new_levels must be one of {', '.join(_NEW_LEVELS)}, got {new_levels!r}")
 
@@ -134,6 +143,7 @@ def new_rows(
     new_levels: str,
     offset: Any = None,
     columns_of: Sequence[int] = (),
+    tell_apart: bool = False,
 ) -> Any:
     """Columns of the model for new data (`NewDesign`).
 
@@ -147,8 +157,11 @@ def new_rows(
     offset : array or str, optional
     columns_of : sequence of int
         Positions of the terms of which only the columns are wanted; their grouping factors are not needed.
+    tell_apart : bool
+        With ``new_levels="population"`` number new levels after those of the fit (each missing one is a level
+        of its own) instead of -1 for all.
     """
-    _check_new_levels(new_levels)
+    check_new_levels(new_levels)
     if fit.formula is None:
         fit.frame.new_data(newdata)
     labels = fit.frame.encoding.bar_labels
@@ -156,7 +169,7 @@ def new_rows(
         newdata,
         re_form=[labels[position] for position, _ in selection],
         need_groups=bool(selection),
-        new_levels=new_levels,
+        new_levels="append" if tell_apart and new_levels == "population" else new_levels,
         offset=offset,
         columns_of=[labels[position] for position in columns_of],
     )

@@ -216,6 +216,7 @@ class Questions:
         n: int = 1000,
         seed: Any = None,
         parameters: Any = None,
+        draws: bool = False,
     ) -> Any:
         r"""Predicted response of new rows, with standard errors and intervals if asked for.
 
@@ -224,9 +225,16 @@ class Questions:
         over the random terms S that `re_form` names. Standard errors and ``interval="confidence"`` are about
         :math:`\eta_i`, with the joint error of :math:`\hat\beta` and :math:`\hat b` (Henderson); an effect of
         a new level is predicted by its mean 0 and adds its whole variance :math:`\sigma^2 z'\Sigma z`.
-        ``interval="prediction"`` is about a new observation: it adds :math:`\sigma^2 / w_i` and, for random
-        effects that `re_form` leaves out, :math:`\sigma^2 z'\Sigma z` (an observation on a new level).
-        The variance parameters count as known, unless `parameters` is given.
+
+        ``interval="prediction"`` is about a new observation :math:`y_i`: its limits are
+        :math:`\hat\eta_i \mp q` times the root of :math:`E(y_i - \hat\eta_i)^2`, which adds
+        :math:`\sigma^2 / w_i` and the random effects that `re_form` leaves out. Where all terms of a grouping
+        factor are left out, the observation is on a level that the fit has not seen and independent of the
+        rest: :math:`\sigma^2 z'\Sigma z`. Where only some of its terms or columns are, it is on the level of
+        the mean, and the covariance between the effects left out and the errors of those kept counts too.
+
+        The quantile q is normal unless `ddf` says otherwise. The variance parameters count as known, unless
+        `parameters` is given: with few levels the limits are somewhat too narrow.
 
         Parameters
         ----------
@@ -252,16 +260,22 @@ class Questions:
             Precision weights of the rows in prediction intervals; by default 1 for new rows and those of the
             fit for its own.
         ddf : str or float
-            Quantiles: ``"z"`` normal; a number of degrees of freedom; ``"satterthwaite"``, ``"kr"``,
-            ``"residual"``, ``"containment"`` for confidence intervals at the population level.
+            Quantiles: ``"z"``, the default, normal; a number of degrees of freedom; ``"satterthwaite"``,
+            ``"kr"`` (with its covariance), ``"residual"``, ``"containment"`` for confidence intervals at the
+            population level.
         method : {"analytic", "simulation"}
             Standard errors and limits by the formulae, or from `n` joint draws of
-            :math:`(\beta, b)` given the data (flat prior on :math:`\beta`; variance parameters known).
+            :math:`(\beta, b)` given the data (flat prior on :math:`\beta`; variance parameters known):
+            their standard deviations and quantiles about the same predicted values.
         n, seed : int
             Draws of ``method="simulation"``.
         parameters : Bootstrap, optional
             For ``method="simulation"``: draw r takes theta and sigma from replicate r, so that the limits
             include the uncertainty of the variance parameters.
+        draws : bool
+            With ``method="simulation"``: keep the draws, shape (rows, n), of the mean or (prediction
+            intervals) of new observations in ``.extra["draws"]`` of the table. Rows on one new level share
+            its effect within a draw; effects of grouping factors left out are drawn row by row.
 
         Returns
         -------
@@ -290,7 +304,7 @@ class Questions:
         >>> table["conf_low"].round(1).tolist(), table["conf_high"].round(1).tolist()
         ([238.0, 316.9], [264.8, 374.3])
         """
-        from mixedmodels.inference.prediction import predict
+        from mixedmodels.inference.prediction.predict import predict
 
         return predict(
             self,
@@ -308,6 +322,7 @@ class Questions:
             n=n,
             seed=seed,
             parameters=parameters,
+            draws=draws,
         )
 
     # ------------------------------------------------------------------ means and contrasts

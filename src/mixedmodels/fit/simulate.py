@@ -96,8 +96,8 @@ def positive_weights(weights: Any, data: Any, n: int) -> np.ndarray | None:
         array = np.asarray(numeric_column(weights, Columns(data, names), "weights"), dtype=float)
     if array.shape != (n,):
         raise DataError(f"weights has shape {array.shape}; the rows are {n}")
-    if not (array[~np.isnan(array)] > 0.0).all():
-        raise DataError("weights must be positive: Var(e_i) = sigma^2 / w_i")
+    if not (array[~np.isnan(array)] > 0.0).all() or np.isinf(array).any():
+        raise DataError("weights must be positive and finite: Var(e_i) = sigma^2 / w_i")
     return array
 
 

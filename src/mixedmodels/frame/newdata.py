@@ -13,7 +13,7 @@ from mixedmodels.formula.ast import Variable
 from mixedmodels.frame.columns import Columns, numeric_column
 from mixedmodels.frame.encode import fill_columns
 from mixedmodels.frame.factors import InteractionLevels, code_column, match_interaction, match_levels
-from mixedmodels.frame.missing import missing_rows, take_rows
+from mixedmodels.frame.missing import check_finite, missing_rows, take_rows
 from mixedmodels.frame.rank import estimable
 from mixedmodels.frame.state import Encoding, GroupState, VariableState, find_bars
 from mixedmodels.frame.values import FactorColumn, MatrixColumn, Value
@@ -95,7 +95,7 @@ def encode_new(
     NewLevelError
         A new level of a factor in the fixed part, or of a grouping factor under ``new_levels="error"``.
     DataError
-        A column is missing or of another kind than in the fit.
+        A column is missing, of another kind than in the fit, or infinite.
     """
     if new_levels not in ("error", "population", "missing", "append"):
         raise OptionError(f"new_levels must be 'error', 'population' or 'missing', not {new_levels!r}")
@@ -114,6 +114,7 @@ def encode_new(
         if rows is not None:
             value = take_rows(value, rows)
         values[i] = _match(encoding.variables[i], value)
+        check_finite(values[i], f"column {encoding.variables[i].label!r} of the new data")  # type: ignore[arg-type]
         valid &= ~missing_rows(values[i])  # type: ignore[arg-type]
     X = np.empty((n, len(encoding.fixed.names)))
     fill_columns(encoding.fixed, encoding.variables, values, X)  # type: ignore[arg-type]
@@ -310,4 +311,5 @@ def _new_offset(
     extra = numeric_column(source, columns, "offset")
     if rows is not None:
         extra = extra[rows]
+    check_finite(np.asarray(extra), "the offset of the new data")
     return np.array(extra) if total is None else total + extra

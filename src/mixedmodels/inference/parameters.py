@@ -27,6 +27,7 @@ __all__ = [
     "natural_values",
     "parameters_of",
     "relative_factors",
+    "values_of",
 ]
 
 KINDS = ("fixed", "sd", "cor", "theta", "sigma", "statistic")
@@ -184,7 +185,17 @@ def natural_values(
     sigma : ndarray, shape (N,)
     theta : ndarray, shape (N, n_theta)
     """
-    factors = relative_factors(design, theta)
+    return values_of(parameters, beta, sigma, relative_factors(design, theta), theta)
+
+
+def values_of(
+    parameters: Sequence[Parameter],
+    beta: np.ndarray,
+    sigma: np.ndarray,
+    factors: Sequence[np.ndarray],
+    theta: np.ndarray | None,
+) -> np.ndarray:
+    """`natural_values` from relative factors, one (N, k, k) array per term."""
     lengths = [np.sqrt(np.einsum("nij,nij->ni", factor, factor)) for factor in factors]
     out = np.empty((len(sigma), len(parameters)))
     for column, parameter in zip(out.T, parameters, strict=True):
@@ -194,7 +205,7 @@ def natural_values(
         elif parameter.kind == "sigma":
             column[:] = sigma
         elif parameter.kind == "theta":
-            column[:] = theta[:, where[0]]
+            column[:] = np.nan if theta is None else theta[:, where[0]]
         elif parameter.kind == "sd":
             column[:] = sigma * lengths[where[0]][:, where[1]]
         else:

@@ -25,6 +25,7 @@ two terms and secant pairs correct it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,8 @@ __all__ = ["HeldVariance"]
 _LOG_2PI = math.log(2.0 * math.pi)
 _DECREMENT = 1e-5  # below it the last Newton step is taken without another evaluation ...
 _DECREMENT_SECANT = 1e-10  # ... and below this if second derivatives are not exact
+_NEAR = 1e-4  # ... and below this if it is only compared with others
+_LOWER = 1e-6  # a criterion lower by this is on another branch, not rounding
 _ROUGH = 1e-2  # ... and below this if the point is only a step on the way
 
 
@@ -172,6 +175,7 @@ class HeldVariance:
                     line[b] = D
                 self._directions.append(line)
         solver, reml = objective.solver, objective.reml
+        self._zeros: list[tuple[np.ndarray, HeldPoint]] | None = None
         self._dS: Any = None
         self._evaluator: Any = None
         if isinstance(solver, CompiledSolver):
@@ -358,17 +362,41 @@ class HeldVariance:
             if best is None or found.criterion < best.criterion or found.converged:
                 best = found
             if best.converged:
-                return best
+                break
             correction = None
         assert best is not None
+        for held, zero in self._without(near) if self.other is not None else ():
+            if zero.criterion < best.criterion - _LOWER:  # the minimum is on another branch
+                x = self._search(zero.state.x, u, None, tol, held).state.x
+                found = self._search(x, u, None, tol)
+                best = found if found.criterion < best.criterion else best
         return best
 
-    def _search(self, x: np.ndarray, u: float, correction: np.ndarray | None, tol: float) -> HeldPoint:
-        """Damped Newton steps from x."""
+    def _without(self, near: HeldPoint) -> list[tuple[np.ndarray, HeldPoint]]:
+        """Minima with one of the two standard deviations at zero, where the correlation means nothing."""
+        if self._zeros is None:
+            self._zeros = []
+            for t in (self._a, self._c):
+                held = np.zeros(self.r, dtype=bool)
+                held[t] = True
+                x = np.where(held, 0.0, near.state.x)
+                with contextlib.suppress(Breakdown):
+                    self._zeros.append((held, self._search(x, near.u, None, _NEAR, held)))
+        return self._zeros
+
+    def _search(
+        self,
+        x: np.ndarray,
+        u: float,
+        correction: np.ndarray | None,
+        tol: float,
+        held: np.ndarray | None = None,
+    ) -> HeldPoint:
+        """Damped Newton steps from x; coordinates `held` stay where they are."""
         point = self._evaluate(x, u)
         damping, escapes = 0.0, 0
         for _ in range(100):
-            system = self._system(x, point, correction)
+            system = self._system(x, point, correction, held)
             step, decrement = system.newton(0.0)
             if decrement < tol:
                 way = system.downhill()
@@ -385,7 +413,7 @@ class HeldVariance:
                 if not self._exact:
                     correction = secant(correction, trial, point, new - x)
                 if trial.d >= point.d and decrement < 1e-6:  # nothing visible is left
-                    system = self._system(new, trial, correction)
+                    system = self._system(new, trial, correction, held)
                     return self._finish(new, u, trial, system, 0.0 * step, 0.0, True)
                 x, point = new, trial
                 damping = 0.0 if damping < 1e-3 else 0.1 * damping
@@ -393,7 +421,9 @@ class HeldVariance:
                 damping = max(10.0 * damping, 1e-2)
                 if damping > 1e12:
                     break
-        return self._finish(x, u, point, self._system(x, point, correction), np.zeros(self.r), 0.0, False)
+        return self._finish(
+            x, u, point, self._system(x, point, correction, held), np.zeros(self.r), 0.0, False
+        )
 
     def _guess(self, u: float, near: HeldPoint, other: HeldPoint | None) -> np.ndarray:
         """Coordinates at u: cubic through two minima and their tangents, or along one tangent."""
@@ -411,12 +441,15 @@ class HeldVariance:
         x[self.bounded] = np.maximum(x[self.bounded], 0.0)
         return x
 
-    def _system(self, x: np.ndarray, point: Second, correction: np.ndarray | None) -> NewtonSystem:
+    def _system(
+        self, x: np.ndarray, point: Second, correction: np.ndarray | None, held: np.ndarray | None = None
+    ) -> NewtonSystem:
         H = point.H
         if correction is not None:
             H = H.copy()
             H[:-1, :-1] += correction
-        return NewtonSystem(H, point.g, self._active(x, point.g), correction)
+        free = self._active(x, point.g)
+        return NewtonSystem(H, point.g, free if held is None else free & ~held, correction)
 
     def _active(self, x: np.ndarray, g: np.ndarray) -> np.ndarray:
         """Coordinates that are free to move."""

@@ -20,7 +20,7 @@ from mixedmodels.objective.base import (
 from mixedmodels.objective.parameters import gradient_of, parameter_map
 from mixedmodels.optimize.cone import plain_bounds
 from mixedmodels.solver._kernels.newton import newton_minimize
-from mixedmodels.solver.base import Breakdown, Components, FixedProducts, Solution
+from mixedmodels.solver.base import Breakdown, Components, Solution
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design
@@ -365,7 +365,7 @@ class LMMObjective:
         check_kind(kind)
         theta = self._map.check(theta)
         if kind != "expected" and self.evaluator is not None:
-            return self._compiled_information(theta, kind, False)[0]
+            return self._compiled_information(theta, kind)[0]
         factors = self._map.factors(theta)
         derivatives = self._map.derivatives(theta)
         directions = self._map.directions(factors, derivatives)
@@ -381,8 +381,8 @@ class LMMObjective:
 
     def information_and_changes(
         self, theta: np.ndarray, kind: str = "observed"
-    ) -> tuple[np.ndarray, FixedProducts]:
-        """`joint_information` and, from the same evaluation, how ``X'V^{-1}X`` changes with theta.
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`joint_information` and, from the same evaluation, how ``C = (X'V^{-1}X)^{-1}`` changes with theta.
 
         Parameters
         ----------
@@ -392,36 +392,30 @@ class LMMObjective:
         Returns
         -------
         information : ndarray, shape (n_theta + 1, n_theta + 1)
-        changes : FixedProducts
-            XVX and HDH, one direction a parameter.
+        changes : ndarray, shape (n_theta, p, p)
+            ``C X'V^{-1} V_i V^{-1}X C``, the derivatives of C.
         """
         check_kind(kind)
         theta = self._map.check(theta)
         if kind != "expected" and self.evaluator is not None:
-            joint, changes = self._compiled_information(theta, kind, True)
-            assert changes is not None
-            return joint, changes
-        changes = self.solver.fixed_products(self.factors(theta), self.directions(theta), second=False)
-        return self.joint_information(theta, kind), changes
+            return self._compiled_information(theta, kind)
+        fixed = self.solver.fixed_products(self.factors(theta), self.directions(theta), second=False)
+        C = np.linalg.inv(fixed.XVX)
+        return self.joint_information(theta, kind), C @ fixed.HDH @ C
 
-    def _compiled_information(
-        self, theta: np.ndarray, kind: str, changes: bool
-    ) -> tuple[np.ndarray, FixedProducts | None]:
-        """`joint_information` by the compiled evaluator, in internal coordinates until the end."""
+    def _compiled_information(self, theta: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """`information_and_changes` by the compiled evaluator, in internal coordinates until the end."""
         D, solver = self._to_internal, cast("CompiledPath", self.solver)
         try:
-            lam, dS, inner, curvature, cross = self.evaluator.information_parts(D.dot(theta))
-            HDH, fixed = None, None
-            if kind == "observed":
-                products, HDH = solver.information_products(self.evaluator, lam, dS, changes)
-                inner = 2.0 * inner - products + curvature
-            elif changes:
-                HDH = solver.changes_only(self.evaluator, lam, dS)
-            if HDH is not None and changes:
-                fixed = solver.fixed_changes(self.evaluator, lam, HDH, D)
+            inner, cross, changes = solver.information_and_changes(
+                self.evaluator, D.dot(theta), kind == "observed"
+            )
         except FloatingPointError as error:
             raise Breakdown(f"{error}; check the values of theta") from None
-        return self._bordered(D.T.dot(inner).dot(D), D.T.dot(cross)), fixed
+        if D is not self.theta_map:  # one array, the identity, where nothing was rescaled
+            inner, cross = D.T.dot(inner).dot(D), cross.dot(D)
+            changes = D.T.dot(changes.reshape(len(D), -1)).reshape(changes.shape)
+        return self._bordered(inner, cross), changes
 
     def _bordered(self, inner: np.ndarray, cross: np.ndarray) -> np.ndarray:
         """The information of theta with the row and column of log sigma^2, unless sigma is fixed."""

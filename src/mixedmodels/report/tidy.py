@@ -88,6 +88,8 @@ def _array(values: Any) -> np.ndarray:
 
 
 def _effects(effects: str | Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(effects, (str, Sequence)) or not effects:
+        raise OptionError(f"effects must name some of {', '.join(EFFECTS)}, got {effects!r}")
     names = (effects,) if isinstance(effects, str) else tuple(effects)
     for name in names:
         if name not in EFFECTS:

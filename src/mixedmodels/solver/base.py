@@ -229,6 +229,11 @@ class CompiledPath(Protocol):
     """What a solver with compiled kernels adds, for structures linear in theta."""
 
     @property
+    def trace_work(self) -> float:
+        """About how many multiplications the traces of the observed information take."""
+        ...
+
+    @property
     def theta_map(self) -> np.ndarray:
         """The constant matrix C of ``theta = C theta~``, shape (n_theta, n_theta)."""
         ...
@@ -246,18 +251,10 @@ class CompiledPath(Protocol):
         """Starting values for theta~."""
         ...
 
-    def information_products(
-        self, evaluator: Any, lam: np.ndarray, dS: np.ndarray, changes: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """``tr(K D_i K D_j)`` at the evaluator's last point and, if asked for, ``H'D_iH``, internally."""
-        ...
-
-    def changes_only(self, evaluator: Any, lam: np.ndarray, dS: np.ndarray) -> np.ndarray:
-        """``H'D_iH``, shape (r, p, p), in internal coordinates."""
-        ...
-
-    def fixed_changes(
-        self, evaluator: Any, lam: np.ndarray, HDH: np.ndarray, theta_map_inverse: np.ndarray
-    ) -> FixedProducts:
-        """`FixedProducts` in theta from ``H'D_iH`` in internal coordinates."""
+    def information_and_changes(
+        self, evaluator: Any, theta: np.ndarray, exact: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Information about theta~ without its border, ``(nu/pwrss) y'P V_i P y``, and the derivatives of
+        ``(X'V^{-1}X)^{-1}`` (X in the user's coordinates) in theta~.
+        """
         ...

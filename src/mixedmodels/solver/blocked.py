@@ -75,6 +75,11 @@ class BlockedSolver(CompiledSolver):
         self.structure = BlockedStructure(self._k, self.p, arrays, cut=self._cut, n_threads=1)
 
     @property
+    def trace_work(self) -> float:
+        """About how many multiplications the traces of the observed information take."""
+        return float(self.structure.trace_work)
+
+    @property
     def work_bytes(self) -> int:
         """Size of the factor and its inverse, about all the memory that grows with the rest."""
         return 16 * int(self.structure.sizes["nnz_L"])

@@ -1,7 +1,7 @@
 r"""Estimates and predictions for many responses of one design at given relative factors.
 
-With :math:`\Phi = (X'V^{-1}X)^{-1}`, :math:`C = \Lambda M^{-1}\Lambda'` and :math:`F = CZ'X` they are linear in the
-cross-products of a response r (offset taken off, rows scaled by the roots of the weights):
+With :math:`\Phi = (X'V^{-1}X)^{-1}`, :math:`C = \Lambda M^{-1}\Lambda'` and :math:`F = CZ'X` they are linear
+in the cross-products of a response r (offset taken off, rows scaled by the roots of the weights):
 
 .. math:: \hat\beta = \Phi (X'r - F'Z'r), \qquad \hat b = C Z'r - F\hat\beta.
 
@@ -33,7 +33,7 @@ class CompiledResponses:
 
     @one_blas_thread()
     def __call__(self, R: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Fixed effects, shape (p, N), and random effects per term, (m, k, N), of the columns of R, (n, N)."""
+        """beta^, shape (p, N), and b^ per term, (m, k, N), of the columns of R, shape (n, N)."""
         solver = self._solver
         std, N = solver.standardised, R.shape[1]
         r = R if std.sqrt_weights is None else R * std.sqrt_weights[:, None]

@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import SolverError
-from mixedmodels.solver._kernels.grouped import GroupedEvaluator, GroupedLevels
+from mixedmodels.solver._kernels.grouped import WIDE_PASS, GroupedEvaluator, GroupedLevels
 from mixedmodels.solver.compiled import CompiledSolver
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design
 
 __all__ = ["GroupedSolver"]
-
-
-# Multiplications above which sums over the levels go through BLAS.
-_WIDE = 3e7
 
 
 class GroupedSolver(CompiledSolver):
@@ -67,6 +63,12 @@ class GroupedSolver(CompiledSolver):
         factor = self.pack.factors[0]
         self.levels = GroupedLevels(factor.A, factor.ZXy, self.pack.G)
 
+    @property
+    def trace_work(self) -> float:
+        """About how many multiplications the traces of the observed information take."""
+        factor = self.pack.factors[0]
+        return float(factor.m) * (factor.k * (factor.k + self.p)) ** 2
+
     def _own_responses(self) -> None:
         factor = self.pack.factors[0]
         self.levels = GroupedLevels(factor.A, factor.ZXy, self.pack.G, responses=True)
@@ -105,6 +107,11 @@ class GroupedSolver(CompiledSolver):
             return evaluator.trace_products(lam, dS)
         return evaluator.second_products(lam, dS)[:2]
 
+    def _projected_traces(
+        self, evaluator: Any, lam: np.ndarray, dS: np.ndarray, reml: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        return self._trace_products(evaluator, lam, dS, reml)[0], None
+
     def _products(
         self, evaluator: Any, lam: np.ndarray, dS: np.ndarray, second: bool
     ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -116,16 +123,7 @@ class GroupedSolver(CompiledSolver):
     def _wide(self) -> bool:
         """Whether sums over the levels go through BLAS rather than through one compiled pass."""
         factor = self.pack.factors[0]
-        return factor.m * (factor.k * max(self.p, factor.k)) ** 2 > _WIDE
-
-    def information_products(
-        self, evaluator: Any, lam: np.ndarray, dS: np.ndarray, changes: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """``tr(K D_i K D_j)`` at the evaluator's last point and, if asked for, ``H'D_iH``, internally."""
-        if self._wide:
-            return super().information_products(evaluator, lam, dS, changes)
-        products, _, HDH = evaluator.second_products(lam, dS, True)
-        return products, HDH if changes else None
+        return factor.m * (factor.k * max(self.p, factor.k)) ** 2 > WIDE_PASS
 
     def _root(self, evaluator: Any, lam: np.ndarray) -> np.ndarray:
         return evaluator.fixed_root(lam)

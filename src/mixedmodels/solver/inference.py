@@ -159,32 +159,34 @@ class InferenceProducts:
         products = products - twice - twice.T + np.einsum("iab,jba->ij", inside, inside)
         return 0.5 * (products + products.T), HDH
 
-    @one_blas_thread()
-    def information_products(
-        self, evaluator: Any, lam: np.ndarray, dS: np.ndarray, changes: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """``tr(K D_i K D_j)`` at the evaluator's last point and, if asked for, ``H'D_iH``, internally.
+    def information_and_changes(
+        self, evaluator: Any, theta: np.ndarray, exact: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Information without its border, ``(nu/pwrss) y'P V_i P y`` and the changes of ``(X'V^{-1}X)^{-1}``.
 
-        What is missing from `Evaluator.information_parts` for the observed information.
+        In internal coordinates but for X, whose columns are the user's: shapes (r, r), (r,) and (r, p, p).
+        The evaluator does it in one go where it can.
         """
-        products, HDH = self._projected_traces(evaluator, lam, dS, evaluator.reml)
-        if changes and HDH is None:
-            HDH = self._products(evaluator, lam, dS, False)[0]
-        return products, HDH
+        found = evaluator.information(theta, exact)
+        inner, cross, changes = self._by_parts(evaluator, theta, exact) if found is None else found
+        T = self.standardised.T_X
+        return inner, cross, T @ changes @ T.T
 
     @one_blas_thread()
-    def changes_only(self, evaluator: Any, lam: np.ndarray, dS: np.ndarray) -> np.ndarray:
-        """``H'D_iH``, shape (r, p, p), in internal coordinates."""
-        return self._products(evaluator, lam, dS, False)[0]
-
-    def fixed_changes(
-        self, evaluator: Any, lam: np.ndarray, HDH: np.ndarray, theta_map_inverse: np.ndarray
-    ) -> FixedProducts:
-        """`FixedProducts` in theta from ``H'D_iH`` in internal coordinates."""
-        Ti = self._T_X_inverse
-        root = self._root(evaluator, lam).dot(Ti)
-        HDH = Ti.T @ HDH @ Ti
-        return FixedProducts(root.T.dot(root), np.tensordot(theta_map_inverse.T, HDH, 1))
+    def _by_parts(
+        self, evaluator: Any, theta: np.ndarray, exact: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`information_and_changes` with X in internal coordinates, from solves for blocks of columns."""
+        lam, dS, inner, curvature, cross = evaluator.information_parts(theta)
+        HDH = None
+        if exact:
+            products, HDH = self._projected_traces(evaluator, lam, dS, evaluator.reml)
+            inner = 2.0 * inner - products + curvature
+        if HDH is None:
+            HDH = self._products(evaluator, lam, dS, False)[0]
+        half = np.linalg.inv(self._root(evaluator, lam))
+        Phi = half @ half.T
+        return inner, cross, Phi @ HDH @ Phi
 
     @one_blas_thread()
     def fixed_products(

@@ -73,5 +73,8 @@ def hdi_table(boot: Bootstrap, level: float = 0.95, parameters: Any = None) -> R
         "conf_high": [high for _, high in limits],
     }
     return result_table(
-        f"{level:.4g} highest-density intervals, {boot.kind} bootstrap", columns, boot.notes, boot._native
+        f"{100.0 * level:.6g}% highest-density intervals ({boot.kind} bootstrap)",
+        columns,
+        boot.notes,
+        boot._native,
     )

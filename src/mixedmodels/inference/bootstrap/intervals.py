@@ -101,8 +101,8 @@ def intervals(
     Returns
     -------
     ResultTable
-        term, group, [kind,] estimate, conf_low, conf_high; with ``"all"`` one row per parameter and kind, all
-        from the same draws.
+        term, group, estimate, conf_low, conf_high; with ``"all"`` a last column kind and one row per
+        parameter and kind that it has, all from the same draws.
     """
     kinds, level = check_kind(kind), check_level(level)
     positions = boot.positions(parameters)
@@ -117,6 +117,8 @@ def intervals(
         good = np.isfinite(boot.draws[:, i])
         draws, estimate = boot.draws[good, i], float(boot.estimates[i])
         for name in kinds:
+            if name == "studentized" and i >= p and len(kinds) > 1:
+                continue  # no row in a table of all kinds; the notes say why
             if draws.size < 2 or not math.isfinite(estimate):
                 low = high = math.nan
             elif name == "studentized":
@@ -139,20 +141,21 @@ def intervals(
         notes.append(f"{boot.names[i]} is not defined in {count} of {len(boot)} replicates, left out for it")
     if len(boot) < _FEWEST / (1.0 - level) * 0.05:
         notes.append(f"{len(boot)} replicates are few for a level of {level:g}; the limits are rough")
+    parameters_of_rows = [boot.parameters[i] for i, *_ in rows]
     columns: dict[str, Any] = {
-        "term": [boot.parameters[i].name for i, *_ in rows],
-        "group": [boot.parameters[i].group for i, *_ in rows],
+        "term": [parameter.name for parameter in parameters_of_rows],
+        "group": [parameter.group for parameter in parameters_of_rows],
+        "estimate": [boot.estimates[i] for i, *_ in rows],
+        "conf_low": [low for *_, low, _ in rows],
+        "conf_high": [high for *_, high in rows],
     }
     if len(kinds) > 1:
         columns["kind"] = [name for _, name, *_ in rows]
-    columns["estimate"] = [boot.estimates[i] for i, *_ in rows]
-    columns["conf_low"] = [low for *_, low, _ in rows]
-    columns["conf_high"] = [high for *_, high in rows]
-    what = "bootstrap intervals" if len(kinds) > 1 else f"{kinds[0]} intervals"
-    title = f"{level:.4g} {what}, {boot.kind} bootstrap" if len(kinds) == 1 else f"{level:.4g} {what}"
+    what = "bootstrap" if len(kinds) > 1 else kinds[0]
+    title = f"{100.0 * level:.6g}% {what} intervals ({boot.kind} bootstrap)"
     extra = {
         "level": level,
-        "tidy": [(boot.parameters[i].group, boot.parameters[i].term) for i, *_ in rows],
+        "tidy": [(parameter.group, parameter.term) for parameter in parameters_of_rows],
         "kind": kind,
     }
     return result_table(title, columns, notes, boot._native, extra)
@@ -219,7 +222,9 @@ def jackknife_acceleration(boot: Bootstrap, groups: Any = None) -> tuple[np.ndar
 
     .. math:: a = \frac{\sum_l d_l^3}{6 (\sum_l d_l^2)^{3/2}}, \qquad d_l = \bar t_{(\cdot)} - t_{(l)}.
 
-    With more than 200 levels, 200 blocks of levels (every 200th level) are left out in turn. A parameter
+    With more than 200 levels, 200 blocks of levels (every 200th level) are left out in turn. Every
+    leaving out is a fit to the remaining rows, started from the estimates: a one-step update would miss
+    what the boundary does to standard deviations and correlations. A parameter
     that is not finite without some level, or does not change at all, has acceleration 0 or NaN.
     """
     from mixedmodels.inference.bootstrap.resampling import cluster_design, default_cluster

@@ -99,6 +99,8 @@ def power(
     >>> bool(0.5 < table["power"][0] < 0.95)
     True
     """
+    if not hasattr(fit, "refit"):
+        raise OptionError(f"power() takes a fit first, got {type(fit).__name__}")
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise OptionError(f"n must be a positive whole number of data sets, got {n!r}")
     level = check_level(level)
@@ -318,11 +320,14 @@ class _Job:
         except MixedModelsError:
             return math.nan
         try:
-            return float(answer)
+            p_value = float(answer)
         except (TypeError, ValueError):
             raise OptionError(
                 f"test must return a p-value, one number; it returned {type(answer).__name__}"
             ) from None
+        if not 0.0 <= p_value <= 1.0 and not math.isnan(p_value):
+            raise OptionError(f"test must return a p-value between 0 and 1; it returned {p_value:g}")
+        return p_value
 
 
 def _job(

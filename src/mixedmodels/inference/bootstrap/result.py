@@ -321,7 +321,7 @@ class Bootstrap(Drawn):
             "interrupted": self.interrupted,
         }
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        with Path(path).open("wb") as file:
+        with _path(path).open("wb") as file:
             np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays)
 
     @classmethod
@@ -334,8 +334,9 @@ class Bootstrap(Drawn):
         fit : LMMFit, optional
             The fit they came from, needed for BCa intervals, `extend` and frames of the data's library.
         """
+        where = _path(path)
         try:
-            with np.load(Path(path), allow_pickle=False) as file:
+            with np.load(where, allow_pickle=False) as file:
                 meta = json.loads(str(file["meta"]))
                 arrays = {name: file[name] for name in _ARRAYS}
         except FileNotFoundError:
@@ -371,3 +372,10 @@ class Bootstrap(Drawn):
     def to_html(self) -> str:
         """The summary as an HTML fragment."""
         return self.summary().to_html()
+
+
+def _path(path: Any) -> Path:
+    try:
+        return Path(path)
+    except TypeError:
+        raise OptionError(f"path must be a text or a path, got {type(path).__name__}") from None

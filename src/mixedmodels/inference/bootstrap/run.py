@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import MixedModelsError, OptionError
+from mixedmodels.inference.arguments import name_list
 from mixedmodels.inference.bootstrap.parallel import (
     Counter,
     chunk_size,
@@ -131,7 +132,7 @@ def bootstrap(
         if function is not None and not callable(function):
             raise OptionError(f"{name} must be a function, got {type(function).__name__}")
     if not isinstance(new_effects, (bool, str)):
-        new_effects = [str(name) for name in new_effects]
+        new_effects = name_list(new_effects, "new_effects")
     cluster = cluster_term(fit, groups) if kind == "cluster" else None
     counter = Counter(progress, f"{kind} bootstrap", int(n))
     old = _earlier(resume)

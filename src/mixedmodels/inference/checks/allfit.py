@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import ConvergenceWarning, MixedModelsError, OptionError
+from mixedmodels.inference.arguments import name_list
 from mixedmodels.inference.table import ResultTable, result_table
 from mixedmodels.optimize import METHODS
 
@@ -51,7 +52,7 @@ def allfit(fit: LMMFit, methods: Any = None) -> ResultTable:
     True
     """
     chosen = [name for name in METHODS if name not in _SAME] if methods is None else methods
-    chosen = [chosen] if isinstance(chosen, str) else list(chosen)
+    chosen = name_list(chosen, "methods")
     unknown = [name for name in chosen if name not in METHODS]
     if unknown or not chosen:
         what = f"method {unknown[0]!r} is unknown" if unknown else "no methods were given"

@@ -82,8 +82,8 @@ def refuse_function_fit(fit: LMMFit, what: str) -> None:
     """
     if getattr(fit.frame, "covariance", None) is not None:
         raise NotImplementedYetError(
-            f"{what}: not in this version for a covariance given as a function of theta; write the random part "
-            "as terms, (1 | g)"
+            f"{what}: not in this version for a covariance given as a function of theta; write the random "
+            "part as terms, (1 | g)"
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.fit.ranef import conditional_sds, level_array
-from mixedmodels.fit.wald import normal_quantile
+from mixedmodels.fit.wald import check_level, normal_quantile
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -96,7 +96,7 @@ def qq_data(sample: np.ndarray, level: float = 0.95) -> dict[str, np.ndarray]:
     quartiles = np.quantile(sample, [0.25, 0.75], method="hazen")
     slope = (quartiles[1] - quartiles[0]) / (2.0 * 0.6744897501960817)
     middle = quartiles.mean()
-    tail = 0.5 * (1.0 - level)
+    tail = 0.5 * (1.0 - check_level(level))
     low = middle + slope * ndtri(betaincinv(i, n + 1 - i, tail))
     high = middle + slope * ndtri(betaincinv(i, n + 1 - i, 1.0 - tail))
     return {"theoretical": theoretical, "sample": sample, "line": middle + slope * theoretical,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from mixedmodels.inference.ddf.variances import check_structures, fixed_products
 from mixedmodels.objective.components import component_directions, with_error
 
 if TYPE_CHECKING:
+    from mixedmodels.design import RandomTerm
     from mixedmodels.fit.result import LMMFit
 
 __all__ = ["KenwardRoger", "adjusted_covariance", "f_moments", "row_df"]
@@ -88,7 +90,8 @@ class KenwardRoger:
 def _parts(fit: LMMFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Adjusted covariance; ``Phi P_i Phi`` with their sign turned, (r, p, p); W, (r, r). Relative scale."""
     objective = fit.objective
-    _, directions = component_directions(objective)
+    _, entries = component_directions(objective)
+    directions = in_orthonormal_columns(fit.design.terms, entries)
     factors = [np.array(factor) for factor in fit._factors]
     directions = [*directions, [factor @ factor.T for factor in factors]]
     products, traces = objective.trace_products(factors, directions)
@@ -104,6 +107,36 @@ def _parts(fit: LMMFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     adjusted = fit.sigma**2 * adjusted_covariance(C, P, Q, W)
     adjusted.setflags(write=False)
     return adjusted, fit.vcov @ P @ C, W
+
+
+def in_orthonormal_columns(
+    terms: Sequence[RandomTerm], directions: Sequence[Sequence[np.ndarray | None]]
+) -> list[list[np.ndarray | None]]:
+    r"""Directions of unstructured covariances for orthonormal columns: ``T D T'``, Z T orthonormal.
+
+    The adjusted covariance and the degrees of freedom do not depend on the basis of the matrices V_i. Their
+    information matrix does: in the entries of Sigma its smallest eigenvalue falls with the fourth power of
+    the distance of a predictor from its origin (years, dates), until it is lost in rounding errors.
+
+    Parameters
+    ----------
+    terms : sequence of RandomTerm
+    directions : lists over directions of lists over terms
+        (k, k), or None; terms with shared parameters keep a basis in common.
+    """
+    bases = []
+    for term in terms:
+        basis = None
+        if term.Z is not None and term.k > 1 and term.covariance.clip == "block":
+            R = np.linalg.qr(term.Z, mode="r")
+            if np.linalg.matrix_rank(R) == term.k:
+                basis = np.linalg.inv(R) * math.sqrt(len(term.Z))
+        bases.append(basis)
+    out: list[list[np.ndarray | None]] = []
+    for row in directions:
+        T = next(basis for basis, D in zip(bases, row, strict=True) if D is not None)
+        out.append([D if D is None or T is None else T @ D @ T.T for D in row])
+    return out
 
 
 def adjusted_covariance(C: np.ndarray, P: np.ndarray, Q: np.ndarray, W: np.ndarray) -> np.ndarray:

@@ -98,7 +98,7 @@ def contrast_rows(fit: LMMFit, L: Any, rhs: Any = None) -> tuple[np.ndarray, np.
         raise OptionError("no hypothesis given; give rows of contrasts, names or texts")
     numbers = np.array(values)
     if rhs is not None:
-        given = np.asarray(rhs, dtype=float).reshape(-1)
+        given = _numbers(rhs, "rhs holds a number for each hypothesis, not").reshape(-1)
         if given.size not in (1, len(rows)) or not np.isfinite(given).all():
             raise OptionError(f"rhs has {given.size} values for {len(rows)} hypotheses, all must be finite")
         numbers = numbers + given
@@ -111,6 +111,16 @@ def contrast_rows(fit: LMMFit, L: Any, rhs: Any = None) -> tuple[np.ndarray, np.
     return matrix, numbers, tuple(labels)
 
 
+def _numbers(values: Any, what: str) -> np.ndarray:
+    try:
+        if np.iscomplexobj(values):
+            raise TypeError
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        shown = " ".join(repr(values).split())
+        raise OptionError(f"{what} {shown if len(shown) < 80 else shown[:76] + ' ...'}") from None
+
+
 def _parsed(L: Any, names: tuple[str, ...], full: tuple[str, ...]) -> list[tuple[np.ndarray, float, str]]:
     if isinstance(L, str):
         return _Reader(L, full).hypotheses()
@@ -121,12 +131,9 @@ def _parsed(L: Any, names: tuple[str, ...], full: tuple[str, ...]) -> list[tuple
         return [(row, 0.0, _label(row, full))]
     if isinstance(L, Sequence) and any(isinstance(item, (str, Mapping)) for item in L):
         return [found for item in L for found in _parsed(item, names, full)]
-    try:
-        array = np.atleast_2d(np.asarray(L, dtype=float))
-    except (TypeError, ValueError):
-        raise OptionError(
-            f"a hypothesis is an array of numbers, a dict from coefficients to numbers or a text, not {L!r}"
-        ) from None
+    array = np.atleast_2d(
+        _numbers(L, "a hypothesis is an array of numbers, a dict from coefficients to numbers or a text, not")
+    )
     if array.ndim != 2 or array.shape[1] not in (len(names), len(full)):
         raise OptionError(
             f"a contrast needs {len(names)} numbers, one per fixed effect ({', '.join(names)}); "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mixedmodels.errors import OptionError
@@ -68,6 +69,10 @@ def drop1(fit: LMMFit, scope: Any = None, test: str = "f", ddf: str | float = "s
 
 def match_terms(part: FixedPart, scope: Any) -> list[str]:
     """Labels of the terms that `scope` names; the order of factors in an interaction does not matter."""
+    if not isinstance(scope, (str, Sequence)) or not scope:
+        raise OptionError(
+            f"scope must be a term or a list of terms ({', '.join(part.labels)}), got {scope!r}"
+        )
     wanted = [scope] if isinstance(scope, str) else list(scope)
     found = []
     for name in wanted:

@@ -94,7 +94,8 @@ def compare(
     if refit not in ("auto", True, False):
         raise OptionError(f"refit must be 'auto', True or False, got {refit!r}")
     if len(fits) < 2:
-        raise OptionError("compare() needs two or more fits")
+        listed = "; write compare(*fits) for a list" if fits and isinstance(fits[0], (list, tuple)) else ""
+        raise OptionError(f"compare() needs two or more fits{listed}")
     for fit in fits:
         if not hasattr(fit, "refit_ml"):
             raise OptionError(f"compare() takes fits, got {type(fit).__name__}")
@@ -125,8 +126,8 @@ def compare(
         tests.append(test)
         if test is None:
             notes.append(
-                f"{names[i - 1]} and {names[i]} have equally many parameters, so there is no test between them; "
-                "compare AIC or BIC"
+                f"{names[i - 1]} and {names[i]} have equally many parameters, so there is no test between "
+                "them; compare AIC or BIC"
             )
         else:
             notes += test.notes

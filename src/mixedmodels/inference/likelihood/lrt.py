@@ -90,8 +90,8 @@ def likelihood_ratio(
         return LikelihoodRatio(statistic, df, result.p_value, tuple(notes), result.draws)
     if df <= 0:
         notes.append(
-            f"{what}: the smaller model has as many parameters as the larger one, so it is not a special case "
-            'of it (parameters are shared) and there is no chi-squared test; method="bootstrap" simulates it'
+            f"{what}: the smaller model has as many parameters as the larger one, so it is not inside "
+            'it (parameters are shared) and there is no chi-squared test; method="bootstrap" simulates it'
         )
         return LikelihoodRatio(statistic, df, math.nan, tuple(notes))
     if method == "mixture" and boundary is None:

@@ -70,6 +70,10 @@ def contrast_means(
         columns.append(block)
         parts.append((rows, found))
     if not any(len(found.names) for _, found in parts):
+        if any(len(rows) > 1 for rows, _ in parts):
+            raise OptionError(
+                f"the contrasts asked for ({method!r}) are none; name one or leave the method out"
+            )
         raise OptionError(f"there is only one mean to compare ({', '.join(inner)}); no contrast can be made")
     L = np.vstack([found.C @ means.L[rows] for rows, found in parts])
     # differences of equal offsets are zero up to rounding

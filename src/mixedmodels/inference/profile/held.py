@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.inference.parameters import Parameter
+from mixedmodels.inference.parameters import Parameter, values_of
 from mixedmodels.objective.held import Held, HeldCoefficient, HeldParameter, HeldPoint, HeldSigma
 
 if TYPE_CHECKING:
@@ -102,46 +101,36 @@ class _Fixed:
 
 
 def values_at(
-    fit: LMMFit, parameters: Sequence[Parameter], parameter: Parameter, point: HeldPoint
+    fit: LMMFit, parameters: Sequence[Parameter], parameter: Parameter, points: Sequence[HeldPoint]
 ) -> np.ndarray:
-    """All parameters at a point of the profile of one of them, on their natural scales.
+    """All parameters at N points of the profile of one of them, on their natural scales.
 
     Parameters
     ----------
     fit : LMMFit
     parameters : sequence of Parameter
-        Those of the fit; the result is in their order.
+        Those of the fit; the columns are in their order.
     parameter : Parameter
         The one held.
-    point : HeldPoint
+    points : sequence of HeldPoint
+
+    Returns
+    -------
+    ndarray, shape (N, parameters)
     """
-    beta = point.extra.get("beta")
-    if beta is None:
-        beta = fit.objective.solver.solution(list(point.factors), fit.objective.reml).beta
-    theta = point.extra.get("theta")
-    sds, correlations = [], []
-    for factor in point.factors:
-        factor = np.asarray(factor)
-        Sigma = factor @ factor.T
-        sd = np.sqrt(np.maximum(np.diagonal(Sigma), 0.0))
-        sds.append(point.sigma * sd)
-        product = np.outer(sd, sd)
-        correlations.append(
-            np.divide(Sigma, product, out=np.full(Sigma.shape, math.nan), where=product > 0.0)
-        )
-    out = np.empty(len(parameters))
-    for n, other in enumerate(parameters):
-        if other == parameter:
-            out[n] = scale_of(parameter).back(point.u)
-        elif other.kind == "fixed":
-            out[n] = beta[other.where[0]]
-        elif other.kind == "sigma":
-            out[n] = point.sigma
-        elif other.kind == "theta":
-            out[n] = math.nan if theta is None else theta[other.where[0]]
-        elif other.kind == "sd":
-            out[n] = sds[other.where[0]][other.where[1]]
-        else:
-            t, j, i = other.where
-            out[n] = min(max(correlations[t][i, j], -1.0), 1.0)
+    solver, reml = fit.objective.solver, fit.objective.reml
+    beta = [
+        point.extra["beta"] if "beta" in point.extra else solver.solution(list(point.factors), reml).beta
+        for point in points
+    ]
+    theta = [point.extra["theta"] for point in points if "theta" in point.extra]
+    factors = [np.array(parts) for parts in zip(*[point.factors for point in points], strict=True)]
+    out = values_of(
+        parameters,
+        np.array(beta),
+        np.array([point.sigma for point in points]),
+        factors,
+        np.array(theta) if len(theta) == len(points) else None,
+    )
+    out[:, parameters.index(parameter)] = scale_of(parameter).back(np.array([point.u for point in points]))
     return out

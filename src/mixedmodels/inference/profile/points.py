@@ -20,6 +20,7 @@ from mixedmodels.objective.held import Held, HeldPoint
 __all__ = ["Knot", "Limit", "curve", "hermite", "limit", "slope_at_zero"]
 
 _CLOSE = 3e-5  # |zeta - z| after which one more Newton step is exact to about 1e-9
+_ROUGH = 1e-2  # error that the criterion of a rough point may have
 _LOWER = 1e-6  # a criterion this far below the estimate's is another minimum
 
 
@@ -31,6 +32,7 @@ class Knot:
     zeta: float
     slope: float
     point: HeldPoint
+    rough: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +78,7 @@ def _knot(
     rise = point.criterion - start.criterion
     zeta = math.sqrt(max(rise, 0.0))
     slope = side * point.slope / (2.0 * zeta) if zeta > 1e-9 else math.nan
-    return Knot(u, side * zeta, slope, point)
+    return Knot(u, side * zeta, slope, point, rough)
 
 
 def _first_step(held: Held, start: HeldPoint) -> float:
@@ -114,7 +116,7 @@ def limit(held: Held, start: HeldPoint, z: float, side: int, known: Sequence[Kno
 def _lower_minimum(start: HeldPoint, knot: Knot) -> str:
     """What to say if the criterion at a point is below that of the estimate; empty if it is not."""
     fall = start.criterion - knot.point.criterion
-    if not fall > _LOWER * (1.0 + abs(start.criterion) * 1e-6):
+    if not fall > _LOWER * (1.0 + abs(start.criterion) * 1e-6) + (_ROUGH if knot.rough else 0.0):
         return ""
     return (
         f"the criterion is lower by {fall:.3g} along this profile: the fit is not at the minimum; "
@@ -192,7 +194,7 @@ def _limit(held: Held, start: HeldPoint, z: float, side: int, known: Sequence[Kn
 
 def _between(inner: Knot, outer: Knot | None, zeta: float, slope0: float) -> float:
     """Where the curve reaches zeta: inverse cubic interpolation between two knots, Newton beyond them."""
-    slope = inner.slope if inner.slope == inner.slope else slope0
+    slope = inner.slope if inner.slope > 0.0 else slope0
     if outer is None:
         return inner.u + (zeta - inner.zeta) / slope
     if not (slope > 0.0 and outer.slope > 0.0):
@@ -290,9 +292,8 @@ def slope_at_zero(u0: float, knots: Sequence[Knot], guess: float) -> float:
     if not rows:
         return guess
     A = np.array(rows)[:, : len(values)]
-    found = float(
-        np.linalg.lstsq(A / np.abs(A).max(axis=0), np.array(values), rcond=None)[0][0] / np.abs(A[:, 0]).max()
-    )
+    scale = np.abs(A).max(axis=0)
+    found = float(np.linalg.solve(A / scale, np.array(values))[0] / scale[0])
     return found if found > 0.0 else guess
 
 

@@ -100,7 +100,11 @@ class Profile(Drawn):
 
     def zeta(self, parameter: str, x: Any) -> np.ndarray:
         """Signed root at values of a parameter, by monotone cubic interpolation; NaN beyond the curve."""
-        return self._curve(parameter).zeta_at(np.asarray(x, dtype=float))
+        try:
+            values = np.asarray(x, dtype=float)
+        except (TypeError, ValueError):
+            raise OptionError(f"x must be values of {parameter}, got {x!r}") from None
+        return self._curve(parameter).zeta_at(values)
 
     def value(self, parameter: str, zeta: Any) -> np.ndarray:
         """Values of a parameter at values of zeta: the inverse of `zeta`."""

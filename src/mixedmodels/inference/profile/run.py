@@ -169,7 +169,7 @@ def _curve_of(
         _readonly(value),
         _readonly(zeta),
         _readonly(np.array([knot.slope for knot in every_knot])),
-        _readonly(np.array([values_at(fit, every, parameter, knot.point) for knot in every_knot])),
+        _readonly(values_at(fit, every, parameter, [knot.point for knot in every_knot])),
         _readonly(np.array([knot.point.criterion for knot in every_knot])),
         tuple(notes),
         start,

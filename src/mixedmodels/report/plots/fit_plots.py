@@ -171,6 +171,7 @@ class FitPlots:
         bootstrap : Bootstrap
             ``fit.bootstrap(n, seed)``.
         """
+        _check(bootstrap, "Bootstrap", "bootstrap", "fit.bootstrap(n, seed)")
         return results.draw_bootstrap(bootstrap, axes, parameters, level)
 
     def means(self, means: Any, ax: Any = None, **options: Any) -> Any:
@@ -218,6 +219,7 @@ class FitPlots:
         """
         if residuals is None:
             residuals = self._fit.simulated_residuals(**options)
+        _check(residuals, "SimulatedResiduals", "residuals", "fit.simulated_residuals()")
         return results.draw_simulated_residuals(residuals, axes)
 
     def _effects(self, x: Any, **options: Any) -> Any:
@@ -233,10 +235,19 @@ class FitPlots:
         return means
 
     def _profile(self, profile: Any, parameters: Any) -> Any:
-        return self._fit.profile(parameters) if profile is None else profile
+        if profile is None:
+            return self._fit.profile(parameters)
+        _check(profile, "Profile", "profile", "fit.profile()")
+        return profile
 
     def _group(self, group: Any) -> str:
         return self._fit.design.terms[plot_data.find_term(self._fit, group)].group
+
+
+def _check(value: Any, kind: str, name: str, source: str) -> None:
+    """Refuse another object than the one to be drawn."""
+    if type(value).__name__ != kind:
+        raise OptionError(f"{name} must be what {source} returns, got {type(value).__name__}")
 
 
 _ANSWERS = KINDS[KINDS.index("profile") :]

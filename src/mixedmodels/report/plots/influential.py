@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mixedmodels.errors import OptionError
 from mixedmodels.report.plots.style import LINE, POINT, SMOOTH, clean, dots, grid_of_axes, new_axes
 
 __all__ = ["plot_influence", "plot_simulated_residuals"]
@@ -24,6 +25,8 @@ def plot_influence(
         ax.vlines(places, 0.0, distance, color=POINT, linewidth=1.2)
     dots(ax, places, distance)
     known = np.flatnonzero(np.isfinite(distance))
+    if not isinstance(named, int):
+        raise OptionError(f"named must be a whole number of labels, got {named!r}")
     largest = known[np.argsort(distance[known])[::-1][: max(named, 0)]]
     ax.plot(places[largest], distance[largest], "o", color=SMOOTH, markersize=3.5)
     taken: list[tuple[float, float]] = []

@@ -18,7 +18,7 @@ import os
 
 import numpy as np
 
-cdef extern from "blocked_inference.h" nogil:
+cdef extern from "blocked_second.h" nogil:
     int MM_BATCH
     ctypedef struct mm_blas:
         void* dgemm
@@ -53,6 +53,8 @@ cdef extern from "blocked_inference.h" nogil:
         int* pos
         double density
         int64_t point, points
+        int64_t* lptr
+        int64_t* lval
         double* U
         double* tl
         double* Mx
@@ -65,12 +67,17 @@ cdef extern from "blocked_inference.h" nogil:
         double* N
     ctypedef struct mm_scalars:
         double logdet_L2, logdet_RX2, pwrss
+    ctypedef struct mm_second_part:
+        int exact
+        double* products
+        double* changes
     int mm_setup(mm_model* M, int F, const int* k, const int* koff, const int* m, int leaf, int p1, int rcap,
                  int npairs, const mm_pair* pairs, const mm_prec* prec, const double** A,
                  const double** ZX, const double* XX, int nthreads, int cut)
     void mm_model_free(mm_model* M)
     int mm_components(mm_model* M, const double* lam, int order, int reml, const double* dS, int ndir, int kk,
-                      mm_scalars* sc, double* T, double* S, double* wpw)
+                      mm_scalars* sc, double* T, double* S, double* wpw, const mm_second_part* second)
+    int mm_second_fits(const mm_model* M, int r)
     int mm_forward(mm_model* M, const double* lam, mm_scalars* sc)
     void mm_back(mm_model* M, const double* lam, int nc)
     int mm_conditional(mm_model* M, const double* lam, int f, double* out)
@@ -79,6 +86,7 @@ cdef extern from "blocked_inference.h" nogil:
                      double* covR, double* k0_, double* kR)
     int mm_selected(mm_model* M, const double* lam, double* Q)
     int mm_rest_block(const mm_model* M, int i, int j, double* out)
+    int64_t mm_trace_columns(const mm_model* M)
     void mm_pairs(const mm_model* M, int f, int g, int64_t count, const int* lf, const int* lg, double* out,
                   char* found)
     int mm_trace_sums(mm_model* M, const double* lam, int nsym, const double* sym, const int64_t* goff,
@@ -298,6 +306,22 @@ cdef class BlockedStructure:
                 "supernodes": M.P.ns, "nnz_L": int(M.P.nnz), "density": M.density,
                 "dense_coupling": bool(M.dense)}
 
+    @property
+    def trace_work(self):
+        """About how many multiplications `BlockedEvaluator.trace_products` takes with every direction.
+
+        Per column of the rest (levels of parts that share no rows stand in one column): solves with L, forward
+        and back, products with the coupling, and the leaf's blocks; again for each element of the leaf's factor.
+        """
+        cdef mm_model* M = self.model
+        cdef double columns = <double>mm_trace_columns(M), coupling = 0.0
+        cdef int k0 = self.k[self.leaf] if self.leaf >= 0 else 0, own = k0 * (k0 + 1) // 2
+        if columns < 0.0:
+            raise MemoryError("not enough memory for the columns of the rest")
+        if self.leaf >= 0 and M.n:
+            coupling = <double>M.m0 * k0 * M.n if M.dense else <double>M.lval[M.lptr[M.m0]]
+        return columns * ((1 + own) * 2.0 * M.P.nnz + (3 + 3 * own) * coupling + (2 + own) * <double>M.m0 * k0 * k0)
+
     cdef _first_columns(self):
         """First column, in the order of elimination, of each block of the rest, shape (nb,)."""
         cdef mm_model* M = self.model
@@ -350,11 +374,23 @@ cdef class BlockedEvaluator(Evaluator):
         self.first = NULL
 
     cdef int components(self, int order) noexcept nogil:
+        return self._evaluate(order, NULL)
+
+    cdef int second(self, int exact, double* products, double* changes) noexcept nogil:
+        cdef mm_second_part part
+        if not mm_second_fits(self.model, self.n_dir):
+            return 3
+        part.exact = exact
+        part.products = products
+        part.changes = changes
+        return self._evaluate(2, &part)
+
+    cdef int _evaluate(self, int order, const mm_second_part* part) noexcept nogil:
         cdef mm_scalars sc
         cdef int bad
         mm_quiet(&self.model.bl, 1)
         bad = mm_components(self.model, self.lam, order, self.reml, self.dS, self.n_dir, self.kk, &sc,
-                            self.T, self.S, self.wpw)
+                            self.T, self.S, self.wpw, part)
         mm_quiet(&self.model.bl, 0)
         if bad:
             return 1

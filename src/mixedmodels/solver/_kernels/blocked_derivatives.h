@@ -158,8 +158,8 @@ static int mm_solve_precision(mm_model *M, int f, int nc)
     return 0;
 }
 
-/* is lam too close to singular for division?  lam' mean(A) lam against the unit penalty */
-static int mm_is_singular(const mm_model *M, const double *lam, int f, double tol)
+/* is lam too close to singular for division?  lam' mean(A) lam against the unit penalty; its largest diagonal element */
+static int mm_is_singular(const mm_model *M, const double *lam, int f, double tol, double *size)
 {
     int k = M->k[f];
     double A[k * k], W[k * k];
@@ -173,6 +173,7 @@ static int mm_is_singular(const mm_model *M, const double *lam, int f, double to
         double s = 0.0;
         for (int i = 0; i < k; i++) for (int j = 0; j < k; j++) s += l[i * k + r] * A[i * k + j] * l[j * k + c];
         W[r + c * k] = s - (r == c ? tol : 0.0);
+        if (size && r == c && (c == 0 || s > *size)) *size = s;
     }
     return mm_potrf_small(k, W, k);
 }

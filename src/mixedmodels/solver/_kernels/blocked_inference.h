@@ -276,6 +276,24 @@ done:
     return rc;
 }
 
+/* columns that mm_trace_sums solves for, -1 out of memory */
+static int64_t mm_trace_columns(const mm_model *M)
+{
+    int slots[M->F + 1];
+    mm_trace_work w = {0};
+    int64_t columns = -1;
+    for (int f = 0; f < M->F; f++) { slots[f] = 0; w.anyprec |= M->hasprec[f]; }
+    w.slots = slots;
+    w.lev = mm_int(M->nb + 1);
+    w.start = mm_int(M->nb + 2 * M->F + 1);
+    if (w.lev && w.start && !mm_slots(M, &w)) {
+        columns = 0;
+        for (int f = 0; f < M->F; f++) if (f != M->leaf) columns += (int64_t)slots[f] * M->k[f];
+    }
+    free(w.lev); free(w.start);
+    return columns;
+}
+
 /* out += P v over the columns of factor g (known precision or identity) */
 static void mm_times_precision(const mm_model *M, int g, const double *v, int nc, double *out)
 {
@@ -517,7 +535,7 @@ static int mm_trace_sums(mm_model *M, const double *lam, int nsym, const double 
     for (int f = 0; f < F; f++) {
         sing[f] = 0;
         if (f == M->leaf) continue;
-        sing[f] = mm_is_singular(M, lam, f, 1e-6) || mm_inverse(M->k[f], lam + M->koff[f], inv + M->koff[f]);
+        sing[f] = mm_is_singular(M, lam, f, 1e-6, NULL) || mm_inverse(M->k[f], lam + M->koff[f], inv + M->koff[f]);
         if (sing[f] || M->hasprec[f]) w.regular = 0;
         if (M->hasprec[f]) {
             w.anyprec = 1;

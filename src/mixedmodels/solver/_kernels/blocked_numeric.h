@@ -133,16 +133,21 @@ static void mm_outer(const double *a, const double *b, int levels, int k, int nc
     }
 }
 
+/* what mm_second adds to an evaluation of order 2 */
+typedef struct { int exact; double *products, *changes; } mm_second_part;
+static int mm_second(mm_model *M, const double *lam, const mm_second_part *want, int reml, const double *dS, int r,
+                     int kk);
+
 static int mm_components(mm_model *M, const double *lam, int order, int reml, const double *dS, int ndir, int kk,
-                         mm_scalars *sc,
-                         double *T, double *S, double *wpw)
+                         mm_scalars *sc, double *T, double *S, double *wpw, const mm_second_part *second)
 {
     int F = M->F, p = M->p1 - 1, nc, ncr, anysing = 0, anyprec = 0, f, j, n = M->n;
     char sing[F > 0 ? F : 1];
+    double size[F > 0 ? F : 1];
     if (mm_forward(M, lam, sc)) return 1;
     if (order < 1) return 0;
     for (f = 0; f < F; f++) {
-        sing[f] = f != M->leaf && mm_is_singular(M, lam, f, 1e-6);
+        sing[f] = f != M->leaf && mm_is_singular(M, lam, f, 1e-6, size + f);
         anysing |= sing[f];
         anyprec |= M->hasprec[f];
     }
@@ -166,7 +171,10 @@ static int mm_components(mm_model *M, const double *lam, int order, int reml, co
             }
         }
     }
-    if (!n) { if (order >= 2) mm_directions(M, lam, dS, ndir, kk, nc, 1, wpw); return 0; }
+    if (!n) {
+        if (order >= 2) mm_directions(M, lam, dS, ndir, kk, nc, 1, wpw);
+        return second ? mm_second(M, lam, second, reml, dS, ndir, kk) : 0;
+    }
     /* c of the rest by multiplication: ZX Mx - B' lam u - A_RR Lam u */
     if (ncr == nc) {
         mm_rm(&M->bl, 0, n, nc, p + 1, 1.0, M->RR, M->Mx, 0.0, M->cr);
@@ -205,6 +213,15 @@ static int mm_components(mm_model *M, const double *lam, int order, int reml, co
                     }
                 }
         }
+        if (!M->hasprec[f] && !sing[f] && size[f] > MM_STEEP)       /* c = lam^-T u, where the difference cancels */
+            for (int l = 0; l < M->m[f]; l++) {
+                int cj = M->P.bcol[M->pos[M->bstart[f] + l]];
+                for (int a = 0; a < k; a++) for (int c = 0; c < ncr; c++) {
+                    double s = 0.0;
+                    for (int b = 0; b < k; b++) s += inv[b * k + a] * M->U[(int64_t)(cj + b) * nc + c];
+                    M->cr[(int64_t)(cj + a) * ncr + c] = s;
+                }
+            }
         double uu[k * k];
         memset(uu, 0, sizeof(uu));
         for (int l = 0; l < M->m[f]; l++) {
@@ -223,6 +240,7 @@ static int mm_components(mm_model *M, const double *lam, int order, int reml, co
         }
     }
     if (order >= 2) mm_directions(M, lam, dS, ndir, kk, nc, ncr, wpw);
+    if (second && mm_second(M, lam, second, reml, dS, ndir, kk)) return 1;
     for (f = 0; f < F; f++)
         if (f != M->leaf && sing[f] && mm_singular_T(M, lam, f, T + M->koff[f])) return 1;
     if (mm_selinv(&M->bl, &M->P, M->x, &M->W)) return 1;

@@ -48,8 +48,12 @@ cdef class Evaluator:
     # Given lam (and dS, n_dir when order = 2) compute: order 0 logdet_L2, logdet_RX2, pwrss; order 1 also T, S;
     # order 2 also wpw, wq.  Returns 0, or 1 if a matrix is not positive definite (never raises).
     cdef int components(self, int order) noexcept nogil
+    # components(2) and, from it, exact: `tr(K D_i K D_j)` (n_dir, n_dir); Phi H'D_iH Phi (n_dir, p, p), H = Z'V^-1X,
+    # Phi = (X'V^-1X)^-1.  3 if the solver must be asked instead.
+    cdef int second(self, int exact, double* products, double* changes) noexcept nogil
     # criterion, gradient (n_theta) and Newton matrix (n_theta x n_theta) at theta; order as above.
     cdef int evaluate(self, const double* theta, int order, double* value, double* grad, double* hess) noexcept nogil
+    cdef void _add_curvature(self, double* out) noexcept nogil   # (n_theta, n_theta) += 2 tr(E_i' M E_j)
     cdef double _criterion(self) noexcept nogil
     cdef void _set_factors(self, const double* theta) noexcept nogil
     cdef void _set_directions(self) noexcept nogil

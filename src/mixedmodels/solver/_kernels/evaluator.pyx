@@ -90,6 +90,58 @@ cdef void positive_part(int n, const double* a, int lda, double* out, double* wo
             out[i * lda + j] = x
 
 
+def regular_inverse(A, double least):
+    """Inverse of a symmetric matrix, or None unless it is positive definite and far from singular.
+
+    The measure is the smallest pivot of the Cholesky factor of the matrix scaled to a diagonal of one.
+
+    Parameters
+    ----------
+    A : ndarray, shape (r, r)
+    least : float
+        Smallest pivot that counts as regular.
+    """
+    cdef int r = A.shape[0], i, j, l
+    cdef double s
+    out, root_ = np.empty((r, r)), np.zeros((r, r))
+    scale_ = np.empty(r)
+    cdef const double[:, :] a = A
+    cdef double[:, ::1] V = out, R = root_
+    cdef double[::1] d = scale_
+    for i in range(r):
+        if not a[i, i] > 0.0:
+            return None
+        d[i] = 1.0 / sqrt(a[i, i])
+    for j in range(r):
+        for i in range(j, r):
+            s = a[i, j] * d[i] * d[j]
+            for l in range(j):
+                s -= R[i, l] * R[j, l]
+            if i == j:
+                if not s > least * least:
+                    return None
+                R[j, j] = sqrt(s)
+            else:
+                R[i, j] = s / R[j, j]
+    for j in range(r):                           # R^{-1}, in the lower triangle of V
+        for i in range(j, r):
+            s = 1.0 if i == j else 0.0
+            for l in range(j, i):
+                s -= R[i, l] * V[l, j]
+            V[i, j] = s / R[i, i]
+    for j in range(r):                           # R^{-T} R^{-1}; what is still needed lies further down
+        for i in range(j, r):
+            s = 0.0
+            for l in range(i, r):
+                s += V[l, i] * V[l, j]
+            V[i, j] = s
+    for j in range(r):
+        for i in range(j, r):
+            V[i, j] *= d[i] * d[j]
+            V[j, i] = V[i, j]
+    return out
+
+
 cdef class Evaluator:
     """Base of the compiled solvers: sizes, the map theta -> factors, and the chain rule.
 
@@ -181,6 +233,9 @@ cdef class Evaluator:
 
     cdef int components(self, int order) noexcept nogil:
         return 1
+
+    cdef int second(self, int exact, double* products, double* changes) noexcept nogil:
+        return 3
 
     cdef int respond(self, const double* zy, const double* xy, double yy) noexcept nogil:
         return 1
@@ -326,6 +381,70 @@ cdef class Evaluator:
             raise FloatingPointError("the penalised cross-product matrix is not positive definite")
         return value, grad, hess
 
+    def information(self, theta, bint exact):
+        """Information about `theta`, and how (X'V^{-1}X)^{-1} changes, in one evaluation.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (r,)
+        exact : bool
+            The Hessian; otherwise the average information.
+
+        Returns
+        -------
+        None where the solver has to put it together from `information_parts`, or
+
+        inner : ndarray, shape (r, r)
+        q : ndarray, shape (r,)
+            ``(nu/pwrss) y'P V_i P y``.
+        changes : ndarray, shape (r, p, p)
+            Derivatives of ``(X'V^{-1}X)^{-1}``.
+        """
+        cdef int i, j, bad, r = self.n_theta, p = self.p
+        cdef double s, x
+        cdef double[::1] th = np.ascontiguousarray(theta, dtype=np.float64)
+        if th.shape[0] != r:
+            raise ValueError(f"theta has {th.shape[0]} values, the model has {r} parameters")
+        inner_, q_, changes_ = np.zeros((r, r)), np.zeros(r), np.zeros((r, p, p))
+        if r == 0:
+            return None
+        cdef double[:, ::1] inner = inner_
+        cdef double[::1] q = q_, flat = changes_.reshape(-1)
+        cdef double* cp = &flat[0] if p else NULL
+        self._set_factors(&th[0])
+        self._set_directions()
+        with nogil:
+            bad = self.second(exact, &inner[0, 0], cp)
+        if bad == 3:
+            return None
+        if bad or not self.pwrss > 0.0:
+            raise FloatingPointError("the penalised cross-product matrix is not positive definite")
+        s = self._scale()
+        for i in range(r):
+            x = 0.0
+            for j in range(self.kk):
+                x += self.dS[i * self.kk + j] * self.S[j]
+            q[i] = s * x
+            for j in range(r):
+                x = s * self.wpw[i * r + j]
+                inner[i, j] = 2.0 * x - inner[i, j] if exact else x
+        if exact:
+            for i in range(self.kk):
+                self.M[i] = self.T[i] - s * self.S[i]
+            self._add_curvature(&inner[0, 0])
+        return inner_, q_, changes_
+
+    cdef void _add_curvature(self, double* out) noexcept nogil:
+        """out (r x r) += 2 tr(E_i' M E_j)."""
+        cdef int e, e2, f, kf, r = self.n_theta
+        for e in range(self.n_entries):
+            f = self.e_fac[e]
+            kf = self.k[f]
+            for e2 in range(self.n_entries):
+                if self.e_fac[e2] == f and self.e_col[e2] == self.e_col[e]:
+                    out[self.e_theta[e] * r + self.e_theta[e2]] += \
+                        2.0 * self.M[self.koff[f] + self.e_row[e] * kf + self.e_row[e2]]
+
     def information_parts(self, theta):
         """What the information about `theta` is made of, exact curvature included.
 
@@ -343,7 +462,7 @@ cdef class Evaluator:
             ``(nu/pwrss) y'P V_i P y``.
         """
         cdef double[::1] th = np.ascontiguousarray(theta, dtype=np.float64)
-        cdef int bad, i, j, e, e2, f, kf, r = self.n_theta
+        cdef int bad, i, j, r = self.n_theta
         cdef double s, x
         if th.shape[0] != r:
             raise ValueError(f"theta has {th.shape[0]} values, the model has {r} parameters")
@@ -370,13 +489,8 @@ cdef class Evaluator:
             q[i] = s * x
             for j in range(r):
                 wpw[i, j] = s * self.wpw[i * r + j]
-        for e in range(self.n_entries):
-            f = self.e_fac[e]
-            kf = self.k[f]
-            for e2 in range(self.n_entries):
-                if self.e_fac[e2] == f and self.e_col[e2] == self.e_col[e]:
-                    curvature[self.e_theta[e], self.e_theta[e2]] += \
-                        2.0 * self.M[self.koff[f] + self.e_row[e] * kf + self.e_row[e2]]
+        if r:
+            self._add_curvature(&curvature[0, 0])
         return lam_, dS_, wpw_, curvature_, q_
 
     def components_at(self, lam, directions=None, int order=0):

@@ -6,6 +6,8 @@ cdef class GroupedLevels:
     cdef readonly Py_ssize_t m, n_classes, n_streamed, pooled_levels
     cdef readonly int k, p
     cdef readonly object A, ZXy
+    cdef const double* own_A         # their first elements
+    cdef const double* own_ZXy
     cdef Py_ssize_t blocks
     cdef double* data                # (blocks, fields, LANES)
     cdef double* classes             # per class: count, R (k x k), C (k, P, k, P)
@@ -37,4 +39,6 @@ cdef class GroupedEvaluator(Evaluator):
     cdef void _stream_first(self) noexcept nogil
     cdef void _stream_second(self, int order) noexcept nogil
     cdef void _directions(self) noexcept nogil
+    cdef int _second(self, const double* lam, const double* D, int r, double* products, double* traces,
+                     double* inside) noexcept nogil
     cdef _at(self, lam, int order)

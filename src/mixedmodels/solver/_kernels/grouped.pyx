@@ -13,7 +13,7 @@ a sum over levels of functions of (R, t). Two ways to take the sum:
 
 from cython.parallel cimport prange
 from libc.math cimport fabs, log, sqrt
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 import numpy as np
@@ -39,6 +39,9 @@ cdef extern from *:
 cdef enum:
     CHUNK = 2048                     # blocks of lanes in one chunk of the streaming passes
     THREADED = 200000                # streamed levels from which threads pay (starting them costs 5-50 us)
+    WIDE = 30000000                  # multiplications above which second-order sums over the levels go through BLAS
+
+WIDE_PASS = float(WIDE)
 
 cdef inline int tri(int i, int j) noexcept nogil:
     return i * (i + 1) // 2 + j
@@ -234,6 +237,8 @@ cdef class GroupedLevels:
         cdef double[:, ::1] G_ = np.array(G, dtype=np.float64, order="C")
         cdef const double* a = &Av[0, 0, 0] if m else NULL
         cdef const double* bb = &Bv[0, 0, 0] if m else NULL
+        self.own_A = a
+        self.own_ZXy = bb
         # classes of identical blocks, by hashing
         cdef Py_ssize_t found = 0
         size = 16
@@ -913,143 +918,175 @@ cdef class GroupedEvaluator(Evaluator):
         free(R)
         return K_, W_
 
-    def second_products(self, lam, dS, bint evaluated=False):
-        """``tr(K D_i K D_j)`` (r, r), ``tr(K D_i)`` (r,) and ``H'D_iH`` (r, p, p), H = Z'V^{-1}X, in one pass.
+    cdef int _second(self, const double* lam, const double* D, int r, double* products, double* traces,
+                     double* inside) noexcept nogil:
+        """One pass over the levels after `components`; 1 out of memory.
 
         K is for ML or REML. With ``h = H R^{-1}``, R'R = X'V^{-1}X, the sums of K (x) K, K (x) hh' and h (x) h over
-        the levels hold everything. `evaluated`: the evaluator's last point was `lam`.
+        the levels hold everything: products (r, r) and traces (r,) as in `second_products`, inside = h'D_ih (r, p, p).
         """
-        if not evaluated:
-            self._at(lam, 0)
-        cdef double[::1] lv = np.ascontiguousarray(lam, dtype=np.float64).reshape(-1)
-        cdef double[:, ::1] D = np.ascontiguousarray(dS, dtype=np.float64).reshape(-1, self.kk)
-        cdef int k = self.k[0], p = self.p, P = p + 1, k2 = k * (k + 1) // 2, r = D.shape[0], i, j, a, b, c, d, x, y
+        cdef int k = self.k[0], p = self.p, P = p + 1, k2 = k * (k + 1) // 2, i, j, a, b, c, d, x, y
         cdef int project = self.reml and p > 0
         cdef Py_ssize_t l, m = self.levels.m, kp = k * p
         cdef double s, v
-        products_, traces_, changes_ = np.zeros((r, r)), np.zeros(r), np.zeros((r, p, p))
-        work_ = np.zeros(2 * k2 * k2 + kp * kp + 11 * k * k + k * P + 2 * kp + 2 * k2 + r * k * k + 2 * r * p * p + 1)
-        cdef double[:, ::1] products = products_
-        cdef double[::1] traces = traces_, work = work_
-        cdef double[:, :, ::1] changes = changes_
-        cdef const double[:, :, ::1] A = self.levels.A
-        cdef const double[:, :, ::1] B = self.levels.ZXy
-        cdef double* KK = &work[0]                       # (k2, k2) lower: sum K (x) K - K (x) G - G (x) K
+        cdef const double* A = self.levels.own_A
+        cdef const double* B = self.levels.own_ZXy
+        cdef double* KK = <double*>calloc(                # (k2, k2) lower: sum K (x) K - K (x) G - G (x) K
+            2 * k2 * k2 + kp * kp + 11 * k * k + k * P + 2 * kp + 2 * k2 + r * k * k + 1, sizeof(double))
+        if KK == NULL:
+            return 1
         cdef double* WW = KK + k2 * k2                   # (kp, kp) lower
         cdef double* R = WW + kp * kp
         cdef double* t = R + k * k
         cdef double* Ei = t + k * P
         cdef double* J = Ei + 3 * k * k
-        cdef double* K = J + k * k
-        cdef double* total = K + k * k
+        cdef double* total = J + k * k
         cdef double* h = total + k * k
         cdef double* w = h + kp
         cdef double* Kt = w + kp                         # K and hh', packed
         cdef double* Gt = Kt + k2
         cdef double* Y = Gt + k2                         # (r, k, k)
-        cdef double* inside = Y + r * k * k              # (r, p, p)
-        cdef double* half = inside + r * p * p
-        with nogil:
-            for l in range(m):
-                _root(&A[l, 0, 0], &B[l, 0, 0], k, P, R, t)
-                _inner(k, R, &lv[0], Ei, Ei + k * k, Ei + 2 * k * k)
-                for i in range(k):
-                    for j in range(k):
-                        s = 0.0
-                        for a in range(i + 1):
-                            s += R[i * k + a] * Ei[a * k + j]
-                        J[i * k + j] = s
-                for i in range(k):
-                    for j in range(i + 1):
-                        s = 0.0
-                        for a in range(j + 1):
-                            s += J[i * k + a] * R[j * k + a]
-                        Kt[tri(i, j)] = s
-                    for x in range(p):
-                        s = 0.0
-                        for a in range(k):
-                            s += J[i * k + a] * t[a * P + x]
-                        w[i * p + x] = s
-                    for x in range(p):
-                        s = 0.0
-                        for y in range(x + 1):
-                            s += w[i * p + y] * self.RXinv[y * p + x]
-                        h[i * p + x] = s
-                if project:
-                    for i in range(k):
-                        for j in range(i + 1):
-                            s = 0.0
-                            for x in range(p):
-                                s += h[i * p + x] * h[j * p + x]
-                            Gt[tri(i, j)] = s
-                    for i in range(k2):
-                        for j in range(i + 1):
-                            KK[i * k2 + j] += Kt[i] * Kt[j] - Kt[i] * Gt[j] - Gt[i] * Kt[j]
-                        total[i] += Kt[i] - Gt[i]
-                else:
-                    for i in range(k2):
-                        for j in range(i + 1):
-                            KK[i * k2 + j] += Kt[i] * Kt[j]
-                        total[i] += Kt[i]
-                for i in range(kp):
-                    v = h[i]
-                    for j in range(i + 1):
-                        WW[i * kp + j] += v * h[j]
-            for i in range(r):                           # Y_i[b, c] = sum K[a, b] K'[c, d] D_i[d, a]
-                for a in range(k):
-                    for b in range(k):
-                        x = tri(a, b) if a >= b else tri(b, a)
-                        for d in range(k):
-                            v = D[i, d * k + a]
-                            if v == 0.0:
-                                continue
-                            for c in range(k):
-                                y = tri(c, d) if c >= d else tri(d, c)
-                                Y[(i * k + b) * k + c] += v * (KK[x * k2 + y] if x >= y else KK[y * k2 + x])
-                s = 0.0
-                for a in range(k):
-                    for b in range(k):
-                        s += D[i, a * k + b] * total[tri(a, b) if a >= b else tri(b, a)]
-                traces[i] = s
-                for x in range(p):                       # h'D_ih
-                    for y in range(p):
-                        s = 0.0
-                        for a in range(k):
-                            for b in range(k):
-                                v = D[i, a * k + b]
-                                if v != 0.0:
-                                    c = a * p + x
-                                    d = b * p + y
-                                    s += v * (WW[c * kp + d] if c >= d else WW[d * kp + c])
-                        inside[(i * p + x) * p + y] = s
-                for x in range(p):                       # R'(h'D_ih)R
-                    for y in range(p):
-                        s = 0.0
-                        for a in range(y + 1):
-                            s += inside[(i * p + x) * p + a] * self.RX[a * p + y]
-                        half[x * p + y] = s
-                for x in range(p):
-                    for y in range(p):
-                        s = 0.0
-                        for a in range(x + 1):
-                            s += self.RX[a * p + x] * half[a * p + y]
-                        changes[i, x, y] = s
-            for i in range(r):
-                for j in range(r):
+        for l in range(m):
+            _root(A + l * k * k, B + l * k * P, k, P, R, t)
+            _inner(k, R, lam, Ei, Ei + k * k, Ei + 2 * k * k)
+            for i in range(k):
+                for j in range(k):
                     s = 0.0
-                    for a in range(k * k):
-                        s += Y[i * k * k + a] * D[j, a]
-                    if project:
+                    for a in range(i + 1):
+                        s += R[i * k + a] * Ei[a * k + j]
+                    J[i * k + j] = s
+            for i in range(k):
+                for j in range(i + 1):
+                    s = 0.0
+                    for a in range(j + 1):
+                        s += J[i * k + a] * R[j * k + a]
+                    Kt[tri(i, j)] = s
+                for x in range(p):
+                    s = 0.0
+                    for a in range(k):
+                        s += J[i * k + a] * t[a * P + x]
+                    w[i * p + x] = s
+                for x in range(p):
+                    s = 0.0
+                    for y in range(x + 1):
+                        s += w[i * p + y] * self.RXinv[y * p + x]
+                    h[i * p + x] = s
+            if project:
+                for i in range(k):
+                    for j in range(i + 1):
+                        s = 0.0
                         for x in range(p):
-                            for y in range(p):
-                                s += inside[(i * p + x) * p + y] * inside[(j * p + y) * p + x]
-                    products[i, j] = s
-            for i in range(r):
-                for j in range(i):
-                    s = 0.5 * (products[i, j] + products[j, i])
-                    products[i, j] = s
-                    products[j, i] = s
-        return products_, traces_, changes_
+                            s += h[i * p + x] * h[j * p + x]
+                        Gt[tri(i, j)] = s
+                for i in range(k2):
+                    for j in range(i + 1):
+                        KK[i * k2 + j] += Kt[i] * Kt[j] - Kt[i] * Gt[j] - Gt[i] * Kt[j]
+                    total[i] += Kt[i] - Gt[i]
+            else:
+                for i in range(k2):
+                    for j in range(i + 1):
+                        KK[i * k2 + j] += Kt[i] * Kt[j]
+                    total[i] += Kt[i]
+            for i in range(kp):
+                v = h[i]
+                for j in range(i + 1):
+                    WW[i * kp + j] += v * h[j]
+        for i in range(r):                           # Y_i[b, c] = sum K[a, b] K'[c, d] D_i[d, a]
+            for a in range(k):
+                for b in range(k):
+                    x = tri(a, b) if a >= b else tri(b, a)
+                    for d in range(k):
+                        v = D[(i * k + d) * k + a]
+                        if v == 0.0:
+                            continue
+                        for c in range(k):
+                            y = tri(c, d) if c >= d else tri(d, c)
+                            Y[(i * k + b) * k + c] += v * (KK[x * k2 + y] if x >= y else KK[y * k2 + x])
+            s = 0.0
+            for a in range(k):
+                for b in range(k):
+                    s += D[(i * k + a) * k + b] * total[tri(a, b) if a >= b else tri(b, a)]
+            traces[i] = s
+            for x in range(p):                       # h'D_ih
+                for y in range(p):
+                    s = 0.0
+                    for a in range(k):
+                        for b in range(k):
+                            v = D[(i * k + a) * k + b]
+                            if v != 0.0:
+                                c = a * p + x
+                                d = b * p + y
+                                s += v * (WW[c * kp + d] if c >= d else WW[d * kp + c])
+                    inside[(i * p + x) * p + y] = s
+        for i in range(r):
+            for j in range(r):
+                s = 0.0
+                for a in range(k * k):
+                    s += Y[i * k * k + a] * D[j * k * k + a]
+                if project:
+                    for x in range(p):
+                        for y in range(p):
+                            s += inside[(i * p + x) * p + y] * inside[(j * p + y) * p + x]
+                products[i * r + j] = s
+        for i in range(r):
+            for j in range(i):
+                s = 0.5 * (products[i * r + j] + products[j * r + i])
+                products[i * r + j] = s
+                products[j * r + i] = s
+        free(KK)
+        return 0
+
+    cdef int second(self, int exact, double* products, double* changes) noexcept nogil:
+        """components(2), and products and changes as `Evaluator` says; 3 where BLAS does better."""
+        cdef int k = self.k[0], p = self.p, r = self.n_dir, i, a, x, y, bad
+        cdef double s
+        if <double>self.levels.m * (k * max(p, k)) ** 2 > WIDE:
+            return 3
+        bad = self.components(2)
+        if bad:
+            return bad
+        cdef double* traces = <double*>malloc((r + r * p * p + p * p + 1) * sizeof(double))
+        if traces == NULL:
+            return 1
+        cdef double* inside = traces + r
+        cdef double* half = inside + r * p * p
+        bad = self._second(self.lam, self.dS, r, products, traces, inside)
+        for i in range(r):                               # R^{-1} (h'D_ih) R^{-T}
+            for x in range(p):
+                for y in range(p):
+                    s = 0.0
+                    for a in range(y, p):
+                        s += inside[(i * p + x) * p + a] * self.RXinv[y * p + a]
+                    half[x * p + y] = s
+            for x in range(p):
+                for y in range(p):
+                    s = 0.0
+                    for a in range(x, p):
+                        s += self.RXinv[x * p + a] * half[a * p + y]
+                    changes[(i * p + x) * p + y] = s
+        free(traces)
+        return bad
+
+    def second_products(self, lam, dS):
+        """``tr(K D_i K D_j)`` (r, r), ``tr(K D_i)`` (r,) and ``H'D_iH`` (r, p, p), H = Z'V^{-1}X, in one pass."""
+        self._at(lam, 0)
+        cdef double[:, ::1] D = np.ascontiguousarray(dS, dtype=np.float64).reshape(-1, self.kk)
+        cdef int p = self.p, r = D.shape[0], bad
+        products_, traces_, inside = np.zeros((r, r)), np.zeros(r), np.zeros((r, p, p))
+        cdef double[::1] products = products_.reshape(-1), traces = traces_, flat = inside.reshape(-1)
+        if r == 0:
+            return products_, traces_, inside
+        with nogil:
+            bad = self._second(self.lam, &D[0, 0], r, &products[0], &traces[0], &flat[0] if p else NULL)
+        if bad:
+            raise MemoryError("not enough memory for the trace products")
+        root = np.zeros((p, p))
+        cdef double[:, ::1] R = root
+        cdef int i, j
+        for i in range(p):
+            for j in range(i, p):
+                R[i, j] = self.RX[i * p + j]
+        return products_, traces_, root.T @ inside @ root
 
     def trace_products(self, lam, dS):
         """``tr(K dS_i K dS_j)`` (r, r) and ``tr(K dS_i)`` (r,) for directions dS (r, kk), K for ML or REML.
@@ -1083,9 +1120,10 @@ cdef class GroupedEvaluator(Evaluator):
                 H = H.reshape(stop - start, k * p)
                 WW += H.T @ H
         # sum_l tr(K_l D_i K'_l D_j) from sum K[a, b] K'[c, d]:  K_ab Di_bc K'_cd Dj_da
-        products = np.einsum("abcd,ibc,jda->ij", KK.reshape(k, k, k, k), D, D, optimize=True)
+        flat = D.reshape(-1, k * k)
+        products = flat @ KK.reshape(k, k, k, k).transpose(1, 2, 3, 0).reshape(k * k, k * k) @ flat.T
         if self.reml and p:
-            cross = np.einsum("abcd,ibc,jda->ij", KW.reshape(k, k, k, k), D, D, optimize=True)
+            cross = flat @ KW.reshape(k, k, k, k).transpose(1, 2, 3, 0).reshape(k * k, k * k) @ flat.T
             inside = np.einsum("axby,iab->ixy", WW.reshape(k, p, k, p), D)
             products = products - cross - cross.T + np.einsum("ixy,jyx->ij", inside, inside)
         return 0.5 * (products + products.T), D.reshape(-1, k * k) @ total

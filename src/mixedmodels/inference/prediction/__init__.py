@@ -1,0 +1,1 @@
+"""Predictions with standard errors, confidence and prediction intervals."""

@@ -250,13 +250,5 @@ def _check(value: Any, kind: str, name: str, source: str) -> None:
         raise OptionError(f"{name} must be what {source} returns, got {type(value).__name__}")
 
 
-_ANSWERS = (
-    "profile",
-    "profile_density",
-    "profile_pairs",
-    "bootstrap",
-    "means",
-    "effects",
-    "simulated_residuals",
-)
+_ANSWERS = KINDS[KINDS.index("profile") :]
 _SOURCES = {"residuals": "residual"}

@@ -515,7 +515,7 @@ def test_42_dates_are_days(sleep):
 
 
 @pytest.mark.parametrize("ddf", ["satterthwaite", "kr"])
-@pytest.mark.parametrize("shift", [100.0, 2000.0, 19844.0])
+@pytest.mark.parametrize("shift", [100.0, 2000.0, 19844.0, 1e6])
 def test_03_degrees_of_freedom_do_not_depend_on_the_origin(sleep, shift, ddf):
     """Unbalanced rows. On the whole data lmer stops early from a shift of 100 on: lmerTest 66.6 for 17, and
     pbkrtest 1e9 with a shift of 1000."""
@@ -523,8 +523,10 @@ def test_03_degrees_of_freedom_do_not_depend_on_the_origin(sleep, shift, ddf):
     base = mm.lmm(SLEEP, rows)
     fit = mm.lmm(SLEEP, rows.assign(Days=rows["Days"] + shift))
     mine, theirs = fit.coefficients(ddf).row("Days"), base.coefficients(ddf).row("Days")
-    assert mine["df"] == pytest.approx(theirs["df"], rel=1e-5)
-    assert mine["std_error"] == pytest.approx(theirs["std_error"], rel=1e-5)
+    assert mine["df"] == pytest.approx(theirs["df"], rel=1e-6)
+    assert mine["std_error"] == pytest.approx(theirs["std_error"], rel=1e-6)
+    if shift > 1e5:  # the contrasts below would cancel in twelve digits
+        return
     # the whole hypothesis: the line at both ends of its data
     ends = np.array([[1.0, 0.0], [1.0, 9.0]])
     moved = fit.test(ends + np.array([0.0, shift]), ddf=ddf, rhs=[250.0, 350.0])

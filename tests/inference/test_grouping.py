@@ -79,7 +79,7 @@ def test_errors(fit, sleepstudy, tmp_path):
 )
 def test_a_covariance_without_terms_is_refused_in_one_line(ask):
     fit = function_fit()
-    with pytest.raises(mm.NotImplementedYetError, match="function of theta has none"):
+    with pytest.raises(mm.NotImplementedYetError, match="covariance given as a function of theta"):
         ask(fit)
 
 

@@ -365,7 +365,7 @@ class LMMObjective:
         check_kind(kind)
         theta = self._map.check(theta)
         if kind != "expected" and self.evaluator is not None:
-            return self._compiled_information(theta, kind)[0]
+            return self._compiled_information(theta, kind, False)[0]
         factors = self._map.factors(theta)
         derivatives = self._map.derivatives(theta)
         directions = self._map.directions(factors, derivatives)
@@ -380,7 +380,7 @@ class LMMObjective:
         return self._bordered(inner, scale * _forms(parts, directions))
 
     def information_and_changes(
-        self, theta: np.ndarray, kind: str = "observed"
+        self, theta: np.ndarray, kind: str = "observed", internal: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """`joint_information` and, from the same evaluation, how ``C = (X'V^{-1}X)^{-1}`` changes with theta.
 
@@ -388,6 +388,9 @@ class LMMObjective:
         ----------
         theta : ndarray, shape (n_theta,)
         kind : {"observed", "average", "expected"}
+        internal : bool
+            In the solver's own parameters, a linear function of theta, if it has them: what does not depend
+            on the parameters (a delta-method variance) keeps its digits there when a predictor is far from 0.
 
         Returns
         -------
@@ -398,12 +401,14 @@ class LMMObjective:
         check_kind(kind)
         theta = self._map.check(theta)
         if kind != "expected" and self.evaluator is not None:
-            return self._compiled_information(theta, kind)
+            return self._compiled_information(theta, kind, internal)
         fixed = self.solver.fixed_products(self.factors(theta), self.directions(theta), second=False)
         C = np.linalg.inv(fixed.XVX)
         return self.joint_information(theta, kind), C @ fixed.HDH @ C
 
-    def _compiled_information(self, theta: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    def _compiled_information(
+        self, theta: np.ndarray, kind: str, internal: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         """`information_and_changes` by the compiled evaluator, in internal coordinates until the end."""
         D, solver = self._to_internal, cast("CompiledPath", self.solver)
         try:
@@ -412,7 +417,7 @@ class LMMObjective:
             )
         except FloatingPointError as error:
             raise Breakdown(f"{error}; check the values of theta") from None
-        if D is not self.theta_map:  # one array, the identity, where nothing was rescaled
+        if D is not self.theta_map and not internal:  # one array, the identity, where nothing was rescaled
             inner, cross = D.T.dot(inner).dot(D), cross.dot(D)
             changes = D.T.dot(changes.reshape(len(D), -1)).reshape(changes.shape)
         return self._bordered(inner, cross), changes

@@ -113,11 +113,14 @@ class FixedProducts:
         ``X'V^{-1} V_i V^{-1}X = H'D_iH``, minus the derivative of XVX in direction i.
     HDKDH : ndarray, shape (r, r, p, p), or None
         ``X'V^{-1} V_i V^{-1} V_j V^{-1}X = H'D_i K D_jH``; None if it was not asked for.
+    basis : ndarray, shape (p, p), or None
+        All of these are for ``X basis`` in place of X: columns in which they keep their digits.
     """
 
     XVX: np.ndarray
     HDH: np.ndarray
     HDKDH: np.ndarray | None = None
+    basis: np.ndarray | None = None
 
 
 @runtime_checkable
@@ -187,9 +190,16 @@ class Solver(Protocol):
         ...
 
     def fixed_products(
-        self, factors: Sequence[np.ndarray], directions: Directions, second: bool = True
+        self,
+        factors: Sequence[np.ndarray],
+        directions: Directions,
+        second: bool = True,
+        orthonormal: bool = False,
     ) -> FixedProducts:
-        """What the small-sample distributions of beta need; without `second` only XVX and HDH."""
+        """What the small-sample distributions of beta need; without `second` only XVX and HDH.
+
+        With `orthonormal` for orthonormal columns ``X basis`` in place of X.
+        """
         ...
 
     def predictor_variance(

@@ -443,10 +443,14 @@ class DenseSolver:
 
     # ------------------------------------------------------------------ for inference
     def fixed_products(
-        self, factors: Sequence[np.ndarray], directions: Directions, second: bool = True
+        self,
+        factors: Sequence[np.ndarray],
+        directions: Directions,
+        second: bool = True,
+        orthonormal: bool = False,
     ) -> FixedProducts:
-        """``X'V^{-1}X`` and its changes; see `FixedProducts`."""
-        return dense_inference.fixed_products(self, factors, directions, second)
+        """``X'V^{-1}X`` and its changes with the covariance; see `FixedProducts`."""
+        return dense_inference.fixed_products(self, factors, directions, second, orthonormal)
 
     def predictor_variance(
         self, factors: Sequence[np.ndarray], X: np.ndarray, rows: PredictorRows

@@ -36,24 +36,31 @@ def direction_image(solver: DenseSolver, direction: Sequence[np.ndarray | None],
 
 
 def fixed_products(
-    solver: DenseSolver, factors: Sequence[np.ndarray], directions: Directions, second: bool
+    solver: DenseSolver,
+    factors: Sequence[np.ndarray],
+    directions: Directions,
+    second: bool,
+    orthonormal: bool = False,
 ) -> FixedProducts:
     """`Solver.fixed_products`, from all of K."""
     state = solver._penalized(factors)
     R, p, r = solver._fixed.R, solver.p, len(directions)
+    basis = np.linalg.inv(R) if orthonormal else None
+    if orthonormal:
+        R = np.eye(p)
     root = state.RX.T @ R  # X'V^{-1}X = root'root
     H = (solver._Z.T @ state.ViQ) @ R
     images = [direction_image(solver, direction, H) for direction in directions]
     HDH = np.array([H.T @ image for image in images]).reshape(r, p, p)
     if not second:
-        return FixedProducts(root.T @ root, HDH, None)
+        return FixedProducts(root.T @ root, HDH, None, basis)
     K = solver._K(state, factors, False)
     HDKDH = np.zeros((r, r, p, p))
     for j in range(r):
         KDH = K @ images[j]
         for i in range(r):
             HDKDH[i, j] = images[i].T @ KDH
-    return FixedProducts(root.T @ root, HDH, HDKDH)
+    return FixedProducts(root.T @ root, HDH, HDKDH, basis)
 
 
 def _pieces(

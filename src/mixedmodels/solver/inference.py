@@ -190,17 +190,27 @@ class InferenceProducts:
 
     @one_blas_thread()
     def fixed_products(
-        self, factors: Sequence[np.ndarray], directions: Directions, second: bool = True
+        self,
+        factors: Sequence[np.ndarray],
+        directions: Directions,
+        second: bool = True,
+        orthonormal: bool = False,
     ) -> FixedProducts:
-        """``X'V^{-1}X`` and its changes with the covariance; see `FixedProducts`."""
+        """``X'V^{-1}X`` and its changes with the covariance; see `FixedProducts`.
+
+        With `orthonormal` for the columns of ``X basis``, which are orthonormal, in place of X.
+        """
         lam, dS = self._lam(factors), self._dS(directions)
         evaluator = self._working_evaluator(False)
         try:
             HDH, HDKDH = self._products(evaluator, lam, dS, second)
-            root = self._root(evaluator, lam) @ self._T_X_inverse
+            root = self._root(evaluator, lam)
         except FloatingPointError as error:
             raise not_definite() from error
+        if orthonormal:
+            return FixedProducts(root.T @ root, HDH, HDKDH, self.standardised.T_X)
         Ti = self._T_X_inverse
+        root = root @ Ti
         return FixedProducts(root.T @ root, Ti.T @ HDH @ Ti, None if HDKDH is None else Ti.T @ HDKDH @ Ti)
 
     def _predictions(

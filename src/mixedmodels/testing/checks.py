@@ -234,6 +234,12 @@ def _check_inference(
     got, want = (one.fixed_products(factors, directions) for one in (solver, oracle))
     for name in ("XVX", "HDH", "HDKDH"):
         assert_close(getattr(got, name), getattr(want, name), rtol, f"{spot}: fixed_products.{name}")
+    inner = solver.fixed_products(factors, directions, orthonormal=True)
+    T = inner.basis
+    assert T is not None, f"{spot}: orthonormal columns without their basis"
+    for name in ("XVX", "HDH", "HDKDH"):
+        changed = T.T @ getattr(want, name) @ T
+        assert_close(getattr(inner, name), changed, rtol, f"{spot}: fixed_products.{name}, orthonormal")
     short = solver.fixed_products(factors, directions, second=False)
     assert short.HDKDH is None, f"{spot}: second=False"
     assert_close(short.HDH, want.HDH, rtol, f"{spot}: HDH without HDKDH")

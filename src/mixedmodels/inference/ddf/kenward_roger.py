@@ -103,10 +103,11 @@ def _parts(fit: LMMFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if objective.sigma_fixed is not None:
         information, P, Q = information[:-1, :-1], P[:-1], Q[:-1, :-1]
     W, _ = parameter_covariance(information)
-    C = fit.vcov / fit.sigma**2
-    adjusted = fit.sigma**2 * adjusted_covariance(C, P, Q, W)
+    C = np.linalg.inv(fixed.XVX)
+    basis = fit.sigma * fixed.basis
+    adjusted = basis @ adjusted_covariance(C, P, Q, W) @ basis.T
     adjusted.setflags(write=False)
-    return adjusted, fit.vcov @ P @ C, W
+    return adjusted, basis @ (C @ P @ C) @ basis.T, W
 
 
 def in_orthonormal_columns(

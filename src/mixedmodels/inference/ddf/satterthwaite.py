@@ -123,7 +123,7 @@ def _parts(fit: LMMFit, kind: str) -> tuple[np.ndarray, np.ndarray]:
     The last derivative, in log sigma^2, is Phi itself; it is left out where sigma is held fixed.
     """
     objective = fit.objective
-    information, changes = objective.information_and_changes(fit.theta, kind)
+    information, changes = objective.information_and_changes(fit.theta, kind, internal=True)
     J = np.empty((len(information), *changes.shape[1:]))
     np.multiply(changes, fit.sigma**2, out=J[: len(changes)])
     J[len(changes) :] = fit.vcov

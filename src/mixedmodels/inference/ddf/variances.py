@@ -59,6 +59,9 @@ def parameter_covariance(information: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def fixed_products(fit: LMMFit, directions: Any, second: bool) -> Any:
-    """``X'V^-1X``, ``X'V^-1 V_i V^-1X`` and, if `second`, ``X'V^-1 V_i V^-1 V_j V^-1X`` at sigma = 1."""
+    """``X'V^-1X``, ``X'V^-1 V_i V^-1X`` and, if `second`, ``X'V^-1 V_i V^-1 V_j V^-1X`` at sigma = 1.
+
+    In orthonormal columns ``X basis``: products of columns far from 0 (years, dates) would lose their digits.
+    """
     factors = [np.array(factor) for factor in fit._factors]
-    return fit.solver.fixed_products(factors, directions, second=second)
+    return fit.solver.fixed_products(factors, directions, second=second, orthonormal=True)

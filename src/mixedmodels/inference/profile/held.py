@@ -118,11 +118,7 @@ def values_at(
     -------
     ndarray, shape (N, parameters)
     """
-    solver, reml = fit.objective.solver, fit.objective.reml
-    beta = [
-        point.extra["beta"] if "beta" in point.extra else solver.solution(list(point.factors), reml).beta
-        for point in points
-    ]
+    beta = [_beta_at(fit.objective, point) for point in points]
     theta = [point.extra["theta"] for point in points if "theta" in point.extra]
     factors = [np.array(parts) for parts in zip(*[point.factors for point in points], strict=True)]
     out = values_of(
@@ -134,3 +130,13 @@ def values_at(
     )
     out[:, parameters.index(parameter)] = scale_of(parameter).back(np.array([point.u for point in points]))
     return out
+
+
+def _beta_at(objective: Any, point: HeldPoint) -> np.ndarray:
+    """Fixed effects at a point: kept with it, or those of its covariance."""
+    if "beta" in point.extra:
+        return point.extra["beta"]
+    solver = getattr(objective, "solver", None)
+    if solver is None:  # a covariance given as a function of theta
+        return objective.solution(point.extra["theta"]).beta
+    return solver.solution(list(point.factors), objective.reml).beta

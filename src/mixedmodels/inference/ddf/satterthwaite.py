@@ -105,16 +105,21 @@ def automatic(fit: LMMFit) -> Any:
 
     For a covariance given as a function of theta there is only the normal distribution, which a note says.
     """
+    released = getattr(fit, "_objective", fit) is None  # a large fit has let go of its solver
     objective = fit.objective
     if not hasattr(objective, "joint_information"):
-        reference = ConstantDF(fit, "z", "normal distribution", math.inf)
-        reference.notes = (
+        normal = ConstantDF(fit, "z", "normal distribution", math.inf)
+        normal.notes = (
             "normal reference distribution: degrees of freedom are not available for a covariance given as a "
             "function of theta",
         )
-        return reference
+        return normal
     cheap = getattr(objective.solver, "trace_work", 0.0) <= _MOMENT
-    return Satterthwaite(fit, "observed" if cheap else "average")
+    reference = Satterthwaite(fit, "observed" if cheap else "average")
+    if released:
+        _ = reference._parts
+        fit._release()
+    return reference
 
 
 def _parts(fit: LMMFit, kind: str) -> tuple[np.ndarray, np.ndarray]:

@@ -241,6 +241,7 @@ static int mm_components(mm_model *M, const double *lam, int order, int reml, co
     }
     if (order >= 2) mm_directions(M, lam, dS, ndir, kk, nc, ncr, wpw);
     if (second && mm_second(M, lam, second, reml, dS, ndir, kk)) return 1;
+    if (second && !second->exact) return 0;                  /* average information: without T */
     for (f = 0; f < F; f++)
         if (f != M->leaf && sing[f] && mm_singular_T(M, lam, f, T + M->koff[f])) return 1;
     if (mm_selinv(&M->bl, &M->P, M->x, &M->W)) return 1;

@@ -10,7 +10,7 @@ import numpy as np
 
 from mixedmodels.errors import FormulaError, OptionError
 from mixedmodels.fit import values
-from mixedmodels.fit.simulate import check_count, draw_responses, fixed_values, generator
+from mixedmodels.fit.simulate import check_count, draw_responses, fixed_values, generator, positive_sigma
 from mixedmodels.fit.varcorr import unique_keys
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def simulate(
     count = 1 if n is None else check_count(n)
     frame = _frame(formula, data, weights, offset, contrasts, functions)
     design = frame.design
-    sigma = _residual_sd(sigma)
+    sigma = positive_sigma(sigma)
     coefficients = fixed_values(beta, design.x_names)
     if theta is not None and (sd is not None or corr is not None):
         raise OptionError("give either theta or sd (and corr), not both")
@@ -139,16 +139,6 @@ def _frame(formula: Any, data: Any, weights: Any, offset: Any, contrasts: Any, f
         functions=functions,
         checked=False,
     )
-
-
-def _residual_sd(sigma: Any) -> float:
-    try:
-        value = float(sigma)
-    except (TypeError, ValueError):
-        value = 0.0
-    if not 0.0 < value < float("inf"):
-        raise OptionError(f"sigma must be a positive number, got {sigma!r}")
-    return value
 
 
 def _factors_of_theta(design: Design, theta: Any) -> list[np.ndarray]:

@@ -22,6 +22,7 @@ __all__ = [
     "draw_responses",
     "fixed_values",
     "generator",
+    "positive_sigma",
     "positive_weights",
     "relationship_root",
     "simulate_responses",
@@ -219,7 +220,7 @@ def simulate_responses(
     kept = [(position, columns) for position, columns in shown.items() if position not in drawn]
     coefficients = fixed_values(beta, design.x_names, fit.beta)
     factors = fit._factors if theta is None else _factors_at(fit, theta)
-    scale = fit.sigma if sigma is None else _positive(sigma)
+    scale = fit.sigma if sigma is None else positive_sigma(sigma)
     if newdata is None:
         if offset is not None:
             raise OptionError("offset is for new rows; give newdata as well")
@@ -275,7 +276,8 @@ def _rows_only(factor: np.ndarray, columns: Sequence[int]) -> np.ndarray:
     return out
 
 
-def _positive(sigma: Any) -> float:
+def positive_sigma(sigma: Any) -> float:
+    """A residual standard deviation given by the user."""
     try:
         value = float(sigma)
     except (TypeError, ValueError):

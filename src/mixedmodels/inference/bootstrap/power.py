@@ -166,8 +166,8 @@ def tested_columns(fit: LMMFit, test: Any) -> list[int]:
             return columns
     terms = [term for term in assign if term not in names]
     raise OptionError(
-        f"test={test!r} is neither a coefficient ({', '.join(names)})"
-        + (f" nor a term ({', '.join(terms)})" if terms else "")
+        f"test={test!r} is not among the coefficients ({', '.join(names)})"
+        + (f" and terms ({', '.join(terms)})" if terms else "")
         + " of the model; a function of a fit that returns a p-value works too"
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import DataError, OptionError
+from mixedmodels.fit.simulate import generator
 from mixedmodels.inference.likelihood.lrt import (
     LRT_METHODS,
     LikelihoodRatio,
@@ -15,7 +16,7 @@ from mixedmodels.inference.likelihood.lrt import (
     check_method,
     likelihood_ratio,
 )
-from mixedmodels.inference.likelihood.lrt_bootstrap import check_draws, generator
+from mixedmodels.inference.likelihood.lrt_bootstrap import check_draws
 from mixedmodels.inference.likelihood.nesting import Span, nested_random, span_of
 from mixedmodels.inference.table import ResultTable, result_table
 

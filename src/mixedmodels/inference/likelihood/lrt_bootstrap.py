@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import OptionError
+from mixedmodels.fit.simulate import generator
 from mixedmodels.inference.bootstrap.refits import refit_many
 from mixedmodels.inference.likelihood.reduced import LeastSquares
 
-__all__ = ["BootstrapLRT", "bootstrap_lrt", "check_draws", "generator"]
+__all__ = ["BootstrapLRT", "bootstrap_lrt", "check_draws"]
 
 # responses held at a time
 _VALUES = 20_000_000
@@ -59,16 +60,6 @@ def check_draws(n: Any) -> int:
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise OptionError(f"n must be a whole number of draws, at least 1, got {n!r}")
     return int(n)
-
-
-def generator(seed: Any) -> np.random.Generator:
-    """The random generator of a seed."""
-    try:
-        return np.random.default_rng(seed)
-    except (TypeError, ValueError):
-        raise OptionError(
-            f"seed must be None, a whole number >= 0 or a numpy Generator, got {seed!r}"
-        ) from None
 
 
 def bootstrap_lrt(

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import OptionError
+from mixedmodels.fit.simulate import generator
 from mixedmodels.inference.ddf.reference import reference_for
 from mixedmodels.inference.fixed.drop1 import find_term, nothing_left
 from mixedmodels.inference.likelihood.lod import lod_of
 from mixedmodels.inference.likelihood.lrt import LikelihoodRatio, Resampling, check_method, likelihood_ratio
-from mixedmodels.inference.likelihood.lrt_bootstrap import check_draws, generator
+from mixedmodels.inference.likelihood.lrt_bootstrap import check_draws
 from mixedmodels.inference.likelihood.nesting import nested_random
 from mixedmodels.inference.likelihood.reduced import (
     FixedPart,

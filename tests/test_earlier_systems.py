@@ -1,6 +1,6 @@
 """Figures published with earlier systems: lme4 slides, Schafer's lmm, statsmodels, the Ruby gem mixed_models.
 
-The data of the gem's main example are in references/earlier. Data that are not in this repository are read
+The data of the gem are in references/earlier. Data that are not in this repository are read
 from the folder named by ``MIXEDMODELS_SHARED``; without it those tests are skipped.
 Tolerances follow the digits printed and how flat the optimum is.
 """
@@ -535,7 +535,6 @@ def test_alien_species_other_data():
     assert fit.sigma == pytest.approx(7.535235, rel=1e-3)
 
 
-@needs_shared
 @pytest.mark.parametrize(
     ("formula", "expected"),
     [
@@ -552,7 +551,6 @@ def test_categorical_slopes_in_two_groups(formula, expected):
     assert fit.sigma == pytest.approx(0.9814615, rel=1e-4)
 
 
-@needs_shared
 def test_categorical_slopes_likelihood_ratios():
     file = "categorical_data.csv"
     full = ruby("y ~ x + (x | g)", file, reml=False)
@@ -564,7 +562,6 @@ def test_categorical_slopes_likelihood_ratios():
     assert lr_statistic(ruby("y ~ x + (0 + x | g)", file, reml=False), no_x) == pytest.approx(10.27, abs=6e-3)
 
 
-@needs_shared
 def test_crossed_effects_with_correlation_one():
     file = "crossed_effects_data.csv"
     fit = ruby("y ~ x + (x | g) + (x | h)", file, reml=False)
@@ -585,7 +582,6 @@ def test_crossed_effects_with_correlation_one():
     assert lr_statistic(fit, no_slope) == pytest.approx(113.37, abs=6e-3)
 
 
-@needs_shared
 def test_nested_effects():
     fit = ruby("y ~ 1 + (1 | a:b)", "nested_effects_data.csv")
     assert fit.criterion == pytest.approx(43.480313, abs=2e-6)
@@ -597,7 +593,6 @@ def test_nested_effects():
     np.testing.assert_allclose(np.sort(effects(fit, "a:b")), np.sort(expected), rtol=1e-4)
 
 
-@needs_shared
 def test_crossed_and_nested_effects():
     fit = ruby("y ~ 1 + (1 | a) + (1 | a:b)", "crossed_and_nested_effects_data.csv")
     assert fit.criterion == pytest.approx(47.435447, abs=2e-6)
@@ -609,7 +604,6 @@ def test_crossed_and_nested_effects():
     np.testing.assert_allclose(np.sort(effects(fit, "a:b")), np.sort(expected), rtol=1e-3)
 
 
-@needs_shared
 def test_nested_effects_with_a_slope():
     file = "nested_effects_with_slope_data.csv"
     fit = ruby("y ~ x + (1 | a) + (x | a:b)", file)
@@ -636,7 +630,6 @@ NUM_NUM, NUM_CAT, CAT_CAT = (
 )
 
 
-@needs_shared
 def test_interaction_of_two_numbers():
     fit = ruby("y ~ a + b + a:b + (0 + a:b | gr)", NUM_NUM)
     assert fit.criterion == pytest.approx(312.3, abs=0.06)
@@ -648,7 +641,6 @@ def test_interaction_of_two_numbers():
     assert lr_statistic(full, less) == pytest.approx(7.2984, abs=6e-5)
 
 
-@needs_shared
 def test_interaction_of_a_number_and_a_factor():
     fit = ruby("y ~ num * cat + (0 + num:cat | gr)", NUM_CAT)
     assert fit.criterion == pytest.approx(286.3773, abs=6e-5)
@@ -660,7 +652,6 @@ def test_interaction_of_a_number_and_a_factor():
     assert lr_statistic(full, less) == pytest.approx(2.6608, abs=6e-4)
 
 
-@needs_shared
 def test_interaction_of_two_factors_stress():
     fit = ruby("y ~ f1 + f2 + f1:f2 + (0 + f1:f2 | gr)", CAT_CAT)
     assert fit.criterion <= 273.3275 + 1e-3
@@ -670,7 +661,6 @@ def test_interaction_of_two_factors_stress():
     np.testing.assert_allclose(fixef(fit), expected, atol=5e-3)
 
 
-@needs_shared
 def test_rank_deficient_fixed_part():
     fit = ruby("y ~ f1:f2 + (0 + f1 + f1:f2 | gr)", CAT_CAT)
     assert fit.criterion == pytest.approx(273.3, abs=0.06)
@@ -678,7 +668,6 @@ def test_rank_deficient_fixed_part():
     np.testing.assert_allclose(estimates, [3.6323, 4.1465, 2.8555, 5.1997, -0.2549, 1.7693], atol=5e-3)
 
 
-@needs_shared
 def test_zero_variance():
     fit = ruby("y ~ f2 + f1:f2 + (1 | gr)", CAT_CAT)
     assert fit.criterion == pytest.approx(300.6, abs=0.06)
@@ -687,7 +676,6 @@ def test_zero_variance():
     np.testing.assert_allclose(fixef(fit), [7.7302, 1.2335, -2.3396, -1.1198, -5.5480, -1.7754], atol=6e-5)
 
 
-@needs_shared
 def test_two_crossed_terms_with_a_categorical_slope():
     fit = ruby("y ~ x + a + (x | grp_for_x) + (a | grp_for_a)", "categorical_and_crossed_ran_ef.csv")
     assert fit.criterion == pytest.approx(342.76562, abs=2e-5)

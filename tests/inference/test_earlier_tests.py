@@ -1,14 +1,9 @@
-"""Likelihood-ratio tests published with the Ruby gem mixed_models, and its defects that are not repeated.
-
-Data that are not in this repository are read from the folder named by ``MIXEDMODELS_SHARED``; without it
-those tests are skipped.
-"""
+"""Likelihood-ratio tests published with the Ruby gem mixed_models, and its defects that are not repeated."""
 
 from __future__ import annotations
 
 import functools
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +11,6 @@ import pandas as pd
 import pytest
 
 import mixedmodels as mm
-
-SHARED = os.environ.get("MIXEDMODELS_SHARED")
-needs_shared = pytest.mark.skipif(SHARED is None, reason="needs the folder named by MIXEDMODELS_SHARED")
 
 ALIEN = ("alien_species.csv", "Aggression ~ Age + Species + (Age | Location)")
 SLOPES = ("nested_effects_with_slope_data.csv", "y ~ x + (1 | a) + (x | a:b)")
@@ -30,13 +22,10 @@ CATEGORICAL = ("categorical_data.csv", "y ~ x + (x | g)")
 
 @functools.cache
 def ruby(file, formula, reml=False):
-    own = Path(__file__).parents[1] / "references" / "earlier" / file
-    return mm.lmm(
-        formula, pd.read_csv(own if own.exists() else Path(SHARED, "cases", "ruby", file)), reml=reml
-    )
+    folder = Path(__file__).parents[1] / "references" / "earlier"
+    return mm.lmm(formula, pd.read_csv(folder / file), reml=reml)
 
 
-@needs_shared
 @pytest.mark.parametrize(
     ("model", "term", "statistic", "df", "p_value"),
     [
@@ -58,7 +47,6 @@ def test_a_fixed_term_left_out(model, term, statistic, df, p_value):
         assert fit.drop1(test="lrt").row(term)["p_value"] == row["p_value"]
 
 
-@needs_shared
 @pytest.mark.parametrize(
     ("model", "term", "statistic", "df", "p_value"),
     [
@@ -89,7 +77,6 @@ def test_the_p_values_of_alien_species_to_all_their_digits():
     assert reml.test_fixed("Age", ddf="z")["p_value"][0] == pytest.approx(0.4673875, rel=1e-4)
 
 
-@needs_shared
 def test_the_last_random_term_is_compared_with_least_squares():
     # the gem raised an error here
     fit = ruby("nested_effects_data.csv", "y ~ 1 + (1 | a:b)")
@@ -103,7 +90,6 @@ def test_the_last_random_term_is_compared_with_least_squares():
 # --- defects of the gem ------------------------------------------------------
 
 
-@needs_shared
 def test_defect_1_a_term_of_one_variance_has_one_degree_of_freedom():
     fit = ruby(SLOPES[0], "y ~ x + (1 | a) + (1 | a:b)")
     row = fit.test_random("(1 | a:b)").rows()[1]

@@ -148,7 +148,7 @@ def test_errors(nested, fit):
         fit.robust_vcov(cluster="Dys")
     with pytest.raises(mm.OptionError, match="single level"):
         fit.robust_vcov(cluster=np.zeros(180))
-    with pytest.raises(mm.OptionError, match="level must be"):
+    with pytest.raises(mm.OptionError, match="level must lie"):
         fit.robust_vcov(level=95)
     crossed = mm.lmm("diameter ~ 1 + (1 | plate) + (1 | sample)", mm.load_dataset("Penicillin"))
     with pytest.raises(mm.OptionError, match="crossed"):

@@ -1,13 +1,15 @@
-"""Arguments of questions: one number, or names of variables."""
+"""Arguments of questions: one number, yes or no, or names of variables."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+import numpy as np
+
 from mixedmodels.errors import OptionError
 
-__all__ = ["name_list", "one_number"]
+__all__ = ["name_list", "one_number", "yes_or_no"]
 
 
 def name_list(value: Any, what: str) -> list[str]:
@@ -46,3 +48,16 @@ def one_number(value: Any, what: str) -> float:
     if not math.isfinite(number):
         raise OptionError(f"{what} must be a finite number, got {value!r}")
     return number
+
+
+def yes_or_no(value: Any, what: str) -> bool:
+    """True or False; anything else that merely counts as one of them is refused.
+
+    Examples
+    --------
+    >>> yes_or_no(True, "refit")
+    True
+    """
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise OptionError(f"{what} must be True or False, got {value!r}")

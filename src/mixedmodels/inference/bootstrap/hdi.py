@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixedmodels.errors import OptionError
+from mixedmodels.fit.wald import check_level
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -15,19 +15,7 @@ if TYPE_CHECKING:
 
     from mixedmodels.inference.bootstrap.result import Bootstrap
 
-__all__ = ["check_level", "hdi_table", "shortest_interval"]
-
-
-def check_level(level: float) -> float:
-    """A confidence level between 0 and 1.
-
-    Raises
-    ------
-    OptionError
-    """
-    if isinstance(level, bool) or not isinstance(level, (int, float, np.number)) or not 0.0 < level < 1.0:
-        raise OptionError(f"level must be a number between 0 and 1, such as 0.95, got {level!r}")
-    return float(level)
+__all__ = ["hdi_table", "shortest_interval"]
 
 
 def shortest_interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:

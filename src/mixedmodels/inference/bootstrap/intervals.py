@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import MixedModelsError, OptionError
-from mixedmodels.inference.bootstrap.hdi import check_level
+from mixedmodels.fit.wald import check_level
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import MixedModelsError, OptionError
-from mixedmodels.inference.bootstrap.hdi import check_level
+from mixedmodels.fit.wald import check_level
 from mixedmodels.inference.bootstrap.parallel import (
     Counter,
     chunk_size,

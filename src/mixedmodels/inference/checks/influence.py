@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import MixedModelsError, MixedModelsWarning, OptionError
+from mixedmodels.inference.arguments import yes_or_no
 from mixedmodels.inference.checks.deletion import Deletions, compare_fits, delete_groups, delete_rows, root_of
 from mixedmodels.inference.checks.grouping import Grouping, grouping_of, refuse_function_fit
 from mixedmodels.inference.checks.leverage import (
@@ -95,6 +96,7 @@ def influence(fit: LMMFit, group: Any = None, refit: bool = False, progress: Any
 
 
 def _influence(fit: LMMFit, group: Any, refit: bool, progress: Any) -> ResultTable:
+    refit = yes_or_no(refit, "refit")
     if group is None:
         return _by_row(fit, refit, progress)
     several = isinstance(group, (list, tuple)) and all(isinstance(name, str) for name in group)

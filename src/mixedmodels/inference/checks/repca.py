@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixedmodels.inference.arguments import yes_or_no
 from mixedmodels.inference.checks.grouping import refuse_function_fit
 from mixedmodels.inference.table import ResultTable, result_table
 
@@ -87,6 +88,7 @@ def repca(fit: LMMFit, scale: bool = False) -> ResultTable:
     [0.9669, 0.2309]
     """
     refuse_function_fit(fit, "repca")
+    scale = yes_or_no(scale, "scale")
     columns: dict[str, list[Any]] = {
         name: [] for name in ("group", "component", "sd", "proportion", "cumulative", "loadings")
     }

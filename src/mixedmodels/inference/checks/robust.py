@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import IdentifiabilityError, OptionError
+from mixedmodels.fit.wald import check_level
 from mixedmodels.inference.checks.grouping import Grouping, grouping_of, refuse_function_fit
 from mixedmodels.inference.checks.leverage import limited_threads
 from mixedmodels.inference.table import ResultTable, result_table
@@ -114,8 +115,7 @@ def robust_vcov(fit: LMMFit, kind: str = "CR2", cluster: Any = None, level: floa
     name = str(kind).upper()
     if name not in KINDS:
         raise OptionError(f"kind {kind!r} is unknown; available: {', '.join(KINDS)}")
-    if not isinstance(level, (int, float)) or not 0.0 < level < 1.0:
-        raise OptionError(f"level must be a number between 0 and 1, got {level!r}")
+    level = check_level(level)
     design = fit.design
     if design.p == 0:
         raise OptionError("the model has no fixed effects; there is nothing to be robust about")

@@ -15,7 +15,7 @@ import numpy as np
 from mixedmodels.errors import OptionError
 from mixedmodels.fit.wald import check_level
 from mixedmodels.formula.ast import Variable
-from mixedmodels.inference.arguments import name_list
+from mixedmodels.inference.arguments import name_list, yes_or_no
 from mixedmodels.inference.ddf.reference import reference_for
 from mixedmodels.inference.means.adjust import check_adjust
 from mixedmodels.inference.means.back_transform import back_transform
@@ -119,8 +119,10 @@ def emmeans(
     means = average(fit, grid, names, by_names, weights, source)
     show = Show(check_level(level), check_adjust(adjust), response=response_scale(type, source))
     means = replace(means, show=show)
-    if bias_adjust:
+    if yes_or_no(bias_adjust, "bias_adjust"):
         means = means.summary(bias_adjust=True, sigma=sigma)
+    elif sigma is not None:
+        raise OptionError("sigma is the SD of the bias adjustment; it goes with bias_adjust=True")
     return means if method is None else replace(means, contrasts=means.contrast(method))
 
 

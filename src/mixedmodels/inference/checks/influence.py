@@ -92,11 +92,10 @@ def influence(fit: LMMFit, group: Any = None, refit: bool = False, progress: Any
     if fit.design.p == 0:
         raise OptionError("influence looks at the fixed effects, and this model has none")
     with limited_threads(fit):
-        return _influence(fit, group, bool(refit), progress)
+        return _influence(fit, group, yes_or_no(refit, "refit"), progress)
 
 
 def _influence(fit: LMMFit, group: Any, refit: bool, progress: Any) -> ResultTable:
-    refit = yes_or_no(refit, "refit")
     if group is None:
         return _by_row(fit, refit, progress)
     several = isinstance(group, (list, tuple)) and all(isinstance(name, str) for name in group)

@@ -243,3 +243,7 @@ def test_a_page_about_many_rows_is_small():
     html = report_html(fit)
     checked(html)
     assert len(html) < 1_000_000
+
+
+def test_levels_are_not_rounded(fit):
+    assert "97.5% confidence interval" in report_html(fit, level=0.975)

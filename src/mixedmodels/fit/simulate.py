@@ -41,10 +41,10 @@ def generator(seed: Any) -> np.random.Generator:
         ) from None
 
 
-def check_count(n: Any) -> int:
-    """A number of draws."""
+def check_count(n: Any, of: str = "") -> int:
+    """A number of draws, replicates, ... : a whole number of at least 1."""
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise OptionError(f"n must be a positive whole number, got {n!r}")
+        raise OptionError(f"n must be a positive whole number{of and ' of '}{of}, got {n!r}")
     return int(n)
 
 

@@ -1,22 +1,13 @@
-"""Wald statistics of the fixed effects from a normal reference distribution: plain floats."""
+"""Confidence levels and normal quantiles."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from statistics import NormalDist
 
 from mixedmodels.errors import OptionError
 
-__all__ = [
-    "check_level",
-    "interval_columns",
-    "normal_quantile",
-    "statistic_columns",
-    "two_sided_p",
-    "wald_interval",
-    "wald_statistic",
-]
+__all__ = ["check_level", "normal_quantile", "percent"]
 
 
 def check_level(level: float) -> float:
@@ -35,42 +26,6 @@ def normal_quantile(level: float) -> float:
     return NormalDist().inv_cdf(0.5 + 0.5 * check_level(level))
 
 
-def wald_statistic(estimate: float, se: float) -> float:
-    """estimate / se; NaN where the standard error is zero or missing."""
-    return estimate / se if se > 0.0 else math.nan
-
-
-def two_sided_p(z: float) -> float:
-    """P(|N(0, 1)| > |z|), accurate in the tails."""
-    return math.erfc(abs(z) / math.sqrt(2.0)) if z == z else math.nan
-
-
-def wald_interval(estimate: float, se: float, quantile: float) -> tuple[float, float]:
-    """estimate -/+ quantile * se."""
-    return estimate - quantile * se, estimate + quantile * se
-
-
-def interval_columns(
-    estimates: Mapping[str, float], ses: Mapping[str, float], level: float
-) -> dict[str, list]:
-    """Columns term, estimate, conf_low, conf_high, one row per coefficient."""
-    quantile = normal_quantile(level)
-    bounds = [wald_interval(estimate, ses[name], quantile) for name, estimate in estimates.items()]
-    return {
-        "term": list(estimates),
-        "estimate": list(estimates.values()),
-        "conf_low": [low for low, _ in bounds],
-        "conf_high": [high for _, high in bounds],
-    }
-
-
-def statistic_columns(estimates: Mapping[str, float], ses: Mapping[str, float]) -> dict[str, list]:
-    """Columns term, estimate, std_error, statistic, p_value, one row per coefficient."""
-    statistics = [wald_statistic(estimate, ses[name]) for name, estimate in estimates.items()]
-    return {
-        "term": list(estimates),
-        "estimate": list(estimates.values()),
-        "std_error": [ses[name] for name in estimates],
-        "statistic": statistics,
-        "p_value": [two_sided_p(z) for z in statistics],
-    }
+def percent(level: float) -> str:
+    """A confidence level for titles: 0.95 as ``95%``, 0.975 as ``97.5%``."""
+    return f"{100.0 * level:.6g}%"

@@ -103,4 +103,6 @@ def _of_fixed_effects(fit: LMMFit, method: str, level: float, parameters: Any) -
     half = quantile * se[where]
     columns["conf_low"] = columns["estimate"] - half
     columns["conf_high"] = columns["estimate"] + half
-    return result_table(f"{100.0 * level:.6g}% {title} intervals", columns, (), fit._native, {"level": level})
+    return result_table(
+        f"{wald.percent(level)} {title} intervals", columns, (), fit._native, {"level": level}
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixedmodels.fit.wald import percent
 from mixedmodels.formula import variables
 from mixedmodels.formula.ast import Call, Variable
 from mixedmodels.inference.means.back_transform import back_transform
@@ -31,8 +32,8 @@ _LOGARITHMS = {
 def interval_words(level: float, tested: bool = True) -> str:
     """What the ranges and p-values in the sentences are."""
     ranges = (
-        f"The range in brackets is the {level:.0%} confidence interval: the values that go well together "
-        "with the data."
+        f"The range in brackets is the {percent(level)} confidence interval: the values that go well "
+        "together with the data."
     )
     if not tested:
         return ranges

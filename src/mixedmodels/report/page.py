@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import MixedModelsError, OptionError
-from mixedmodels.fit.wald import check_level
+from mixedmodels.fit.wald import check_level, percent
 from mixedmodels.inference.ddf.reference import reference_for
 from mixedmodels.report import words
 from mixedmodels.report.effect_words import effect_words, interval_words
@@ -222,7 +222,7 @@ class _Page:
         if not fit.fixef:
             return ""
         table = fit.coefficients(ddf=self.ddf, level=self.level)
-        out = _table(table, f"Coefficients with {self.level:.0%} confidence intervals")
+        out = _table(table, f"Coefficients with {percent(self.level)} confidence intervals")
         tests: dict[str, float] = {}
         if len(fit.fixef) > 1 and fit.formula is not None:
             try:
@@ -263,7 +263,7 @@ class _Page:
                     _figure(
                         partial(_first_axes, fit.plot.caterpillar, position, level=self.level),
                         f"How each group of {term.group} differs from the average (conditional modes), with "
-                        f"{self.level:.0%} intervals: groups whose interval leaves out zero stand out.",
+                        f"{percent(self.level)} intervals: groups whose interval leaves out zero stand out.",
                     )
                 )
         return out + _gallery(figures)
@@ -280,7 +280,8 @@ class _Page:
         figures = [
             _figure(
                 partial(fit.plot.effects, name, **options),
-                f"Expected {fit.formula.response} along {name} with {self.level:.0%} confidence intervals.",
+                f"Expected {fit.formula.response} along {name} with {percent(self.level)} confidence "
+                "intervals.",
             )
             for name in names[:_MOST_FIGURES]
         ]

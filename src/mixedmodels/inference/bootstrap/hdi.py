@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixedmodels.fit.wald import check_level
+from mixedmodels.fit.wald import check_level, percent
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def hdi_table(boot: Bootstrap, level: float = 0.95, parameters: Any = None) -> R
         "conf_high": [high for _, high in limits],
     }
     return result_table(
-        f"{100.0 * level:.6g}% highest-density intervals ({boot.kind} bootstrap)",
+        f"{percent(level)} highest-density intervals ({boot.kind} bootstrap)",
         columns,
         boot.notes,
         boot._native,

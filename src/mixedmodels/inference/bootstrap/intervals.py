@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import MixedModelsError, OptionError
-from mixedmodels.fit.wald import check_level
+from mixedmodels.fit.wald import check_level, percent
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def intervals(
     if len(kinds) > 1:
         columns["kind"] = [name for _, name, *_ in rows]
     what = "bootstrap" if len(kinds) > 1 else kinds[0]
-    title = f"{100.0 * level:.6g}% {what} intervals ({boot.kind} bootstrap)"
+    title = f"{percent(level)} {what} intervals ({boot.kind} bootstrap)"
     extra = {
         "level": level,
         "tidy": [(parameter.group, parameter.term) for parameter in parameters_of_rows],

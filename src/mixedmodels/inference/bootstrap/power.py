@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import MixedModelsError, OptionError
+from mixedmodels.fit.simulate import check_count
 from mixedmodels.fit.wald import check_level
 from mixedmodels.inference.bootstrap.parallel import (
     Counter,
@@ -101,8 +102,7 @@ def power(
     """
     if not hasattr(fit, "refit"):
         raise OptionError(f"power() takes a fit first, got {type(fit).__name__}")
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise OptionError(f"n must be a positive whole number of data sets, got {n!r}")
+    n = check_count(n, "data sets")
     level = check_level(level)
     columns = None if callable(test) else tested_columns(fit, test)
     method = _method(fit, method)

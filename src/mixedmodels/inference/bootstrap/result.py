@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import DataError, OptionError
+from mixedmodels.fit.simulate import check_count
 from mixedmodels.fit.varcorr import unique_keys
 from mixedmodels.inference.parameters import Parameter, chosen, chosen_one
 from mixedmodels.inference.table import Drawn, ResultTable, result_table
@@ -246,8 +247,7 @@ class Bootstrap(Drawn):
         """
         from mixedmodels.inference.bootstrap.run import bootstrap
 
-        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-            raise OptionError(f"n must be a positive whole number of replicates, got {n!r}")
+        n = check_count(n, "replicates")
         options.setdefault("statistic", self._statistic)
         options.setdefault("simulator", self._simulator)
         return bootstrap(

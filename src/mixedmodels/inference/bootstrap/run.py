@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import MixedModelsError, OptionError
+from mixedmodels.fit.simulate import check_count
 from mixedmodels.inference.arguments import name_list
 from mixedmodels.inference.bootstrap.parallel import (
     Counter,
@@ -120,8 +121,7 @@ def bootstrap(
     >>> boot.draws.shape, boot.failures
     ((200, 6), ())
     """
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise OptionError(f"n must be a positive whole number of replicates, got {n!r}")
+    n = check_count(n, "replicates")
     if kind not in _KINDS:
         raise OptionError(f"bootstrap kind {kind!r} is unknown; available: {', '.join(_KINDS)}")
     if groups is not None and kind != "cluster":

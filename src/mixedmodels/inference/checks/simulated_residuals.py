@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import DataError, OptionError
+from mixedmodels.fit.simulate import generator
 from mixedmodels.inference.checks.grouping import grouping_of
 from mixedmodels.inference.table import Drawn, ResultTable, result_table
 
@@ -231,12 +232,7 @@ def simulated_residuals(
     >>> checked.tests()["test"].tolist()
     ['uniformity', 'dispersion', 'outliers', 'quantiles along fitted']
     """
-    try:
-        rng = np.random.default_rng(seed)
-    except (TypeError, ValueError):
-        raise OptionError(
-            f"seed must be None, a whole number >= 0 or a numpy Generator, got {seed!r}"
-        ) from None
+    rng = generator(seed)
     y = np.asarray(fit.design.y)
     if simulations is None:
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 20:

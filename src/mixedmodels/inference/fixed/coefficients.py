@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mixedmodels.fit.wald import check_level
+from mixedmodels.fit.wald import check_level, percent
 from mixedmodels.inference.ddf.reference import reference_for
 from mixedmodels.inference.ddf.tails import t_quantile, t_tail
 
@@ -79,5 +79,5 @@ def coefficients(fit: LMMFit, ddf: str | float = "satterthwaite", level: float =
         "conf_low": [b - h for b, h in zip(estimate, half, strict=True)],
         "conf_high": [b + h for b, h in zip(estimate, half, strict=True)],
     }
-    title = f"Fixed effects, {values.label}, {100.0 * level:g}% confidence intervals"
+    title = f"Fixed effects, {values.label}, {percent(level)} confidence intervals"
     return result_table(title, columns, values.notes, fit._native)

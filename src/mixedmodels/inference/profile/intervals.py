@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mixedmodels.fit.wald import normal_quantile
+from mixedmodels.fit.wald import normal_quantile, percent
 from mixedmodels.inference.parameters import Parameter
 from mixedmodels.inference.profile.held import held_for, scale_of
 from mixedmodels.inference.profile.points import Knot, limit
@@ -79,7 +79,7 @@ def interval_table(
         told += [f"{p.name}: {remark}" for p, remark in zip(parameters, remarks, strict=True) if remark]
     kind = "restricted maximum likelihood" if fit.is_reml else "maximum likelihood"
     return result_table(
-        f"{100.0 * level:.6g}% profile intervals ({kind})",
+        f"{percent(level)} profile intervals ({kind})",
         columns,
         told,
         fit._native,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixedmodels.api import lmm
+    from mixedmodels.api import glmm, lmm
     from mixedmodels.datasets import dataset_names, describe_dataset, load_dataset
     from mixedmodels.design import RandomTerm
     from mixedmodels.errors import (
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         SolverError,
     )
     from mixedmodels.fit.denovo import simulate
+    from mixedmodels.fit.glmm_result import GLMMFit
     from mixedmodels.fit.result import LMMFit
     from mixedmodels.fit.save import load
     from mixedmodels.formula import formula_from_lists
@@ -46,6 +47,7 @@ __all__ = [
     "DataError",
     "FormulaError",
     "FormulaWarning",
+    "GLMMFit",
     "IdentifiabilityError",
     "LMMFit",
     "LinearMixedModel",
@@ -62,6 +64,7 @@ __all__ = [
     "dataset_names",
     "describe_dataset",
     "formula_from_lists",
+    "glmm",
     "lmm",
     "load",
     "load_dataset",
@@ -73,6 +76,8 @@ _HOMES = {
     "power": "mixedmodels.inference.bootstrap.power",
     "compare": "mixedmodels.inference.likelihood.compare",
     "lmm": "mixedmodels.api",
+    "glmm": "mixedmodels.api",
+    "GLMMFit": "mixedmodels.fit.glmm_result",
     "LinearMixedModel": "mixedmodels.model",
     "LMMFit": "mixedmodels.fit.result",
     "load": "mixedmodels.fit.save",

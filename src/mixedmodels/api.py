@@ -9,9 +9,10 @@ from mixedmodels.errors import NotImplementedYetError
 from mixedmodels.fit.solve import Options, fit_model
 
 if TYPE_CHECKING:
+    from mixedmodels.fit.glmm_result import GLMMFit
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["lmm", "make_options"]
+__all__ = ["glmm", "lmm", "make_options"]
 
 
 def lmm(
@@ -141,3 +142,86 @@ def make_options(residual: Any = None, known: Any = None, **keywords: Any) -> Op
             "known= (known covariances between levels) is not in this version; leave it out"
         )
     return Options(**keywords)
+
+
+def glmm(
+    formula: Any,
+    data: Any,
+    *,
+    family: Any = "gaussian",
+    link: Any = None,
+    nagq: int = 1,
+    dispersion: Any = "~1",
+    zero_inflation: Any = None,
+    trials: Any = None,
+    weights: Any = None,
+    offset: Any = None,
+    contrasts: Mapping[str, Any] | None = None,
+    na_action: str = "omit",
+    start: Any = None,
+    fixed: Mapping[str, float] | None = None,
+    equal: Any = None,
+    priors: Any = None,
+    information: str = "observed",
+    solver: str = "auto",
+    control: Any = None,
+    progress: Any = "auto",
+    functions: Mapping[str, Callable] | None = None,
+    share: Any = None,
+) -> GLMMFit:
+    r"""Fit a generalised linear mixed model.
+
+    .. math::
+        y_i \sim f(\cdot \mid \eta_i), \qquad g(\mu) = \eta = X\beta + Zb + o, \qquad
+        b \sim N(0, \Sigma(\theta))
+
+    by maximum likelihood; the random effects are integrated out by Laplace's approximation or quadrature.
+
+    Parameters
+    ----------
+    formula, data, contrasts, na_action, functions, share, offset
+        As for `lmm`.
+    family : str, Family
+        Distribution of the response given the random effects.
+    link : str, optional
+        Link function; by default the family's usual one.
+    nagq : int
+        1: Laplace's approximation; k > 1: adaptive Gauss-Hermite quadrature with k points per random effect;
+        0: the faster, cruder criterion with the coefficients profiled out of the penalised likelihood.
+
+    Returns
+    -------
+    GLMMFit
+
+    Examples
+    --------
+    >>> import mixedmodels as mm
+    >>> data = {"y": [0, 1, 1, 0, 1, 1, 0, 0, 1, 1, 1, 0], "g": list("aaabbbcccddd")}
+    >>> mm.glmm("y ~ 1 + (1 | g)", data, family="binomial").nobs
+    12
+    """
+    from mixedmodels.fit.glmm import GLMMOptions, fit_glmm
+
+    options = GLMMOptions(
+        family=family,
+        link=link,
+        nagq=nagq,
+        dispersion=dispersion,
+        zero_inflation=zero_inflation,
+        trials=trials,
+        weights=weights,
+        offset=offset,
+        contrasts=contrasts,
+        na_action=na_action,
+        start=start,
+        fixed=fixed,
+        equal=equal,
+        priors=priors,
+        information=information,
+        solver=solver,
+        control=control,
+        progress=progress,
+        functions=functions,
+        share=share,
+    )
+    return fit_glmm(formula, data, options)

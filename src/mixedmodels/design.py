@@ -19,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from mixedmodels.covariance.base import Covariance
 
-__all__ = ["Design", "Precision", "RandomTerm"]
+__all__ = ["Design", "GeneralisedDesign", "Precision", "Predictor", "RandomTerm"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,3 +125,67 @@ class Design:
     def q(self) -> int:
         """Number of random effects."""
         return sum(term.m * term.k for term in self.terms)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictor:
+    """One linear predictor of a generalised model: ``eta_c = X gamma[columns] + offset`` and random terms.
+
+    Attributes
+    ----------
+    name : str
+        ``"conditional"``, ``"zero_inflation"``, ``"dispersion"`` or a parameter of the family.
+    X : ndarray of float64, shape (n, p_c), or None
+        None stands for one column of ones.
+    columns : ndarray of intp, shape (p_c,)
+        Places of its coefficients in gamma; predictors may share coefficients.
+    offset : ndarray of float64, shape (n,), or None
+    """
+
+    name: str
+    X: np.ndarray | None
+    columns: np.ndarray
+    offset: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GeneralisedDesign:
+    """Arrays of a generalised linear mixed model.
+
+    Attributes
+    ----------
+    data : Observations
+        Responses (`mixedmodels.family.Observations`).
+    predictors : tuple of Predictor
+        In the order of the family's `predictors`.
+    gamma_names : tuple of str
+        Names of all coefficients: those of the conditional predictor first, then the others.
+    terms : tuple of RandomTerm
+        Random terms of all predictors, with b ~ N(0, A kron Sigma): Sigma = factor factor' is absolute.
+    term_predictor : tuple of int
+        The predictor that each term adds to.
+    theta_index : ndarray of intp or None
+        As in `Design`.
+    """
+
+    data: Any
+    predictors: tuple[Predictor, ...]
+    gamma_names: tuple[str, ...]
+    terms: tuple[RandomTerm, ...]
+    term_predictor: tuple[int, ...]
+    theta_index: np.ndarray | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of observations."""
+        return self.data.n
+
+    @property
+    def q(self) -> int:
+        """Number of random effects."""
+        return sum(term.m * term.k for term in self.terms)
+
+    @property
+    def active(self) -> tuple[int, ...]:
+        """Predictors with random effects, ascending."""
+        return tuple(sorted(set(self.term_predictor)))

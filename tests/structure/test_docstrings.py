@@ -21,7 +21,7 @@ def module_names():
 
 def is_documented(thing, name):
     """Whether the docstring is a sentence of its own, not the signature that `dataclass` writes."""
-    text = (thing.__doc__ or "").strip()
+    text = (inspect.getdoc(thing) or "").strip()  # a method may take the docstring of the one it overrides
     return len(text) > 10 and not text.startswith(f"{name}(")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.covariance import make_covariance
-from mixedmodels.design import Design, RandomTerm
+from mixedmodels.design import Design, GeneralisedDesign, RandomTerm
 from mixedmodels.errors import DataError, IdentifiabilityError, OptionError
 from mixedmodels.formula.ast import Formula
 from mixedmodels.frame import identify
@@ -63,6 +63,11 @@ class ModelFrame:
     zero_weight_design : NewDesign or None
     functions : mapping or None
         The user's own transforms.
+    generalised : GeneralisedDesign or None
+        All linear predictors of a generalised model; `design` is its conditional one.
+    family : Family or None
+    parts : mapping from predictor to ModelFrame, or None
+        Frames of the predictors with a formula of their own (zero inflation, dispersion).
     """
 
     formula: Formula
@@ -78,6 +83,9 @@ class ModelFrame:
     zero_weight_rows: np.ndarray | None = None
     zero_weight_design: NewDesign | None = None
     functions: Mapping[str, Callable[..., Any]] | None = None
+    generalised: GeneralisedDesign | None = None
+    family: Any = None
+    parts: Mapping[str, ModelFrame] | None = None
 
     @property
     def row_index(self) -> np.ndarray:

@@ -1,0 +1,32 @@
+"""The table of families by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mixedmodels.errors import OptionError
+from mixedmodels.family.base import Family
+from mixedmodels.family.binomial import Binomial
+from mixedmodels.family.gaussian import Gaussian
+from mixedmodels.family.poisson import Poisson
+
+__all__ = ["FAMILIES", "get_family"]
+
+FAMILIES: dict[str, type[Family]] = {family.name: family for family in (Gaussian, Binomial, Poisson)}
+
+
+def get_family(family: Any, link: Any = None) -> Family:
+    """The family of a name, class or object.
+
+    Raises
+    ------
+    OptionError
+        Unknown family or link.
+    """
+    if isinstance(family, Family):
+        return family if link is None else type(family)(link)
+    if isinstance(family, type) and issubclass(family, Family):
+        return family(link)
+    if family not in FAMILIES:
+        raise OptionError(f"there is no family {family!r}; available: {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[family](link)

@@ -1,0 +1,228 @@
+r"""The criterion of a generalised linear mixed model as a function of its free parameters.
+
+The parameters of the user are :math:`\psi = (\gamma, \theta)`: the coefficients of every linear predictor,
+then the covariance parameters. The search walks in coordinates v in which the columns of each X_c are
+orthonormal in the mean and those of each Z as orthonormal as the structure allows (design note 0004), so
+that neither units nor origins matter; fixed and equated parameters are linear restrictions. All maps are
+linear and constant:
+
+.. math:: \psi = a + M\,\phi, \qquad (\tilde\gamma, \text{entries of } \tilde\Lambda) = B\,\psi,
+          \qquad \phi = \phi_0 + R v.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mixedmodels.design import GeneralisedDesign, RandomTerm
+from mixedmodels.errors import NotImplementedYetError
+from mixedmodels.family.base import Family
+from mixedmodels.objective.marginal.base import Evaluation, Marginal, Modes, factor_entries
+from mixedmodels.objective.parameters import ParameterMap
+
+__all__ = ["Coordinates", "GLMMObjective"]
+
+
+class Coordinates:
+    """A design in internal coordinates and the linear map of its parameters.
+
+    Parameters
+    ----------
+    design : GeneralisedDesign
+
+    Attributes
+    ----------
+    inner : GeneralisedDesign
+        With orthonormal columns.
+    B : ndarray, shape (P, n_gamma + n_theta)
+        From (gamma, theta) of the user to gamma and the entries of the factors of `inner`.
+    """
+
+    def __init__(self, design: GeneralisedDesign) -> None:
+        self.design = design
+        n_gamma = len(design.gamma_names)
+        index = design.theta_index
+        self.map = ParameterMap(
+            tuple((term.covariance, term.group, term.names) for term in design.terms),
+            None if index is None else tuple(np.asarray(index).tolist()),
+        )
+        uses = np.zeros(n_gamma, dtype=int)
+        for predictor in design.predictors:
+            uses[predictor.columns] += 1
+        G = np.eye(n_gamma)  # gamma~ = G gamma
+        predictors = []
+        for predictor in design.predictors:
+            X = predictor.X
+            if X is None or X.shape[1] == 0 or uses[predictor.columns].max() > 1:
+                predictors.append(predictor)
+                continue
+            Q, R = np.linalg.qr(X)
+            scale = np.sqrt(design.n)
+            signs = np.where(np.diagonal(R) < 0.0, -1.0, 1.0)
+            predictors.append(replace(predictor, X=np.ascontiguousarray(Q * signs) * scale))
+            G[np.ix_(predictor.columns, predictor.columns)] = (R * signs[:, None]) / scale
+        terms: list[RandomTerm] = []
+        self.T: list[np.ndarray] = []
+        shared = np.bincount(np.concatenate([np.unique(own) for own in self.map.index]), minlength=1)
+        for term, own in zip(design.terms, self.map.index, strict=True):
+            T = np.eye(term.k)
+            if term.Z is not None and term.covariance.entries is not None and shared[own].max() == 1:
+                T = np.array(term.covariance.transform(term.Z.T @ term.Z / design.n, _constant(term.Z)))
+                terms.append(replace(term, Z=np.ascontiguousarray(term.Z @ T)))
+            else:
+                terms.append(term)
+            self.T.append(T)
+        self.inner = replace(design, predictors=tuple(predictors), terms=tuple(terms))
+        self.entries = factor_entries(self.inner)
+        E = np.zeros((len(self.entries), self.map.n_theta))  # entries~ = E theta
+        for b, (term, own) in enumerate(zip(design.terms, self.map.index, strict=True)):
+            if term.covariance.entries is None:
+                raise NotImplementedYetError(
+                    f"the covariance structure {term.covariance.name!r} is not yet available in glmm"
+                )
+            inverse = np.linalg.inv(self.T[b])
+            for i, j, t in term.covariance.entries.tolist():
+                for at, (b2, i2, j2) in enumerate(self.entries):
+                    if b2 == b and j2 == j:
+                        E[at, own[t]] += inverse[i2, i]
+        P = n_gamma + len(self.entries)
+        self.n_gamma = n_gamma
+        self.B = np.zeros((P, n_gamma + self.map.n_theta))
+        self.B[:n_gamma, :n_gamma] = G
+        self.B[n_gamma:, n_gamma:] = E
+
+    def split(self, inner: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """gamma~ and the factors~ of inner parameters."""
+        factors = [np.zeros((term.k, term.k)) for term in self.design.terms]
+        for (b, i, j), value in zip(self.entries, inner[self.n_gamma :].tolist(), strict=True):
+            factors[b][i, j] = value
+        return inner[: self.n_gamma], factors
+
+
+def _constant(Z: np.ndarray) -> int | None:
+    for j in range(Z.shape[1]):
+        if Z[0, j] != 0.0 and not np.any(Z[:, j] != Z[0, j]):
+            return j
+    return None
+
+
+class GLMMObjective:
+    """Minus twice the approximate log-likelihood.
+
+    Parameters
+    ----------
+    coordinates : Coordinates
+    marginal : Marginal
+        Engine on ``coordinates.inner``.
+    restrictions : (a, M), optional
+        ``psi = a + M phi``; None leaves all parameters free.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Names of psi: the coefficients, then theta.
+    n_gamma, n_theta : int
+    """
+
+    def __init__(
+        self,
+        coordinates: Coordinates,
+        marginal: Marginal,
+        restrictions: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        self.coordinates = coordinates
+        self.design = coordinates.design
+        self.marginal = marginal
+        self.family: Family = marginal.family
+        self.n_gamma = coordinates.n_gamma
+        self.n_theta = coordinates.map.n_theta
+        self.names = (*self.design.gamma_names, *coordinates.map.names)
+        size = self.n_gamma + self.n_theta
+        self.a: np.ndarray = np.zeros(size) if restrictions is None else restrictions[0]
+        self.M: np.ndarray = np.eye(size) if restrictions is None else restrictions[1]
+
+    # ------------------------------------------------------------------ in the user's parameters
+    def factors(self, psi: np.ndarray) -> list[np.ndarray]:
+        """Factors of the terms in the user's coordinates."""
+        return self.coordinates.map.factors(np.asarray(psi, dtype=float)[self.n_gamma :])
+
+    def _at(self, psi: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        return self.coordinates.split(self.coordinates.B @ np.asarray(psi, dtype=float))
+
+    def value(self, psi: np.ndarray) -> float:
+        """Criterion at (gamma, theta)."""
+        return self.marginal.evaluate(*self._at(psi), 0).value
+
+    def value_and_gradient(self, psi: np.ndarray) -> tuple[float, np.ndarray]:
+        """Criterion and gradient, shape (n_gamma + n_theta,)."""
+        found = self.marginal.evaluate(*self._at(psi), 1)
+        assert found.gradient is not None
+        return found.value, found.gradient @ self.coordinates.B
+
+    def evaluate(self, psi: np.ndarray, order: int = 2) -> Evaluation:
+        """Criterion and derivatives in the user's parameters."""
+        return _mapped(self.marginal.evaluate(*self._at(psi), order), self.coordinates.B)
+
+    def modes(self, psi: np.ndarray) -> Modes:
+        """Conditional modes; b in the user's coordinates."""
+        found = self.marginal.modes(*self._at(psi))
+        b = tuple(part @ T.T for part, T in zip(found.b, self.coordinates.T, strict=True))
+        return replace(found, b=b)
+
+    def conditional_covariance(self, psi: np.ndarray, term: int) -> np.ndarray:
+        """Var(b_l | y, psi) of one term, shape (m, k, k), by the curvature at the mode."""
+        T = self.coordinates.T[term]
+        return T @ self.marginal.conditional_covariance(*self._at(psi), term) @ T.T
+
+    # ------------------------------------------------------------------ in the coordinates of the search
+    @cached_property
+    def _R(self) -> np.ndarray:
+        """phi = R v such that the inner parameters are an isometric function of v."""
+        full = self.coordinates.B @ self.M
+        return np.linalg.inv(np.linalg.qr(full, mode="r"))
+
+    def psi_of(self, v: np.ndarray) -> np.ndarray:
+        """Parameters at a point of the search."""
+        return self.a + self.M @ (self._R @ v)
+
+    def v_of(self, psi: np.ndarray) -> np.ndarray:
+        """Point of the search with (nearly) these parameters."""
+        phi = np.linalg.lstsq(self.M, np.asarray(psi, dtype=float) - self.a, rcond=None)[0]
+        return np.linalg.solve(self._R, phi)
+
+    def newton(self, v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Criterion, gradient and Newton matrix in v."""
+        J = self.coordinates.B @ (self.M @ self._R)
+        found = _mapped(self.marginal.newton(*self._at(self.psi_of(v))), J)
+        assert found.gradient is not None and found.hessian is not None
+        return found.value, found.gradient, found.hessian
+
+    @cached_property
+    def start(self) -> np.ndarray:
+        """Starting value of psi."""
+        from mixedmodels.objective.glmm_start import starting_values
+
+        return starting_values(self)
+
+
+def _mapped(found: Evaluation, J: np.ndarray) -> Evaluation:
+    return Evaluation(
+        found.value,
+        None if found.gradient is None else found.gradient @ J,
+        None if found.hessian is None else J.T @ found.hessian @ J,
+        None if found.penalised is None else J.T @ found.penalised @ J,
+    )
+
+
+def parameter_restrictions(
+    names: Sequence[str], fixed: Mapping[str, float] | None, equal: Any = None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """``psi = a + M phi`` for parameters held at values and groups of parameters that are equal."""
+    if not fixed and not equal:
+        return None
+    raise NotImplementedYetError("fixing parameters")

@@ -1,0 +1,1 @@
+"""Engines that integrate the random effects out: Laplace's approximation and quadrature."""

@@ -11,7 +11,6 @@ import numpy as np
 from mixedmodels.errors import ConvergenceWarning, DataError, OptionError, warn
 from mixedmodels.fit import checks
 from mixedmodels.fit.result import LMMFit
-from mixedmodels.formula import parse
 from mixedmodels.frame import build
 from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.optimize import minimize
@@ -58,10 +57,10 @@ class Options:
                 'functions must be a dict from names to functions, such as {"f": f}, '
                 f"got {type(self.functions).__name__}"
             )
-        if isinstance(self.control, dict):
-            object.__setattr__(self, "control", _control_of(self.control))
-        elif self.control is not None and type(self.control).__name__ != "Control":
-            raise OptionError(f"control must be a Control or a dict of its options, got {self.control!r}")
+        if self.control is not None:
+            from mixedmodels.optimize.control import control_of
+
+            object.__setattr__(self, "control", control_of(self.control))
         if self.sigma is not None:
             try:
                 valid = 0.0 < float(self.sigma) < float("inf")
@@ -71,19 +70,6 @@ class Options:
                 raise OptionError(
                     f"sigma must be a positive number (the residual SD to hold fixed), got {self.sigma!r}"
                 )
-
-
-def _control_of(options: dict[str, Any]) -> Any:
-    from mixedmodels.optimize.control import Control
-
-    names = [field.name for field in fields(Control)]
-    for name in options:
-        if name not in names:
-            raise OptionError(f"control has no option {name!r}; available: {', '.join(names)}")
-    try:
-        return Control(**options)
-    except TypeError:
-        raise OptionError(f"control holds a value of the wrong type: {options!r}") from None
 
 
 # |M factor| (scale-free) above which a point is not stationary, whatever the optimiser says
@@ -100,19 +86,8 @@ _FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "s
 
 def make_frame(formula: Any, data: Any, options: Options) -> Any:
     """`ModelFrame` of a formula (text, `Formula`) and data."""
-    if isinstance(formula, str):
-        formula = parse(formula)
-    elif not hasattr(formula, "bars"):
-        remedy = ""
-        if hasattr(formula, "columns") or isinstance(formula, Mapping):
-            remedy = "; the formula comes first, then the data"
-        elif isinstance(formula, (list, tuple)):
-            remedy = "; lists of names become one with formula_from_lists(response, fixed, random)"
-        raise OptionError(f"formula must be a text or a Formula, got {type(formula).__name__}{remedy}")
-    if data is None:
-        raise DataError("no data were given; pass a data frame or a dict of arrays")
     return build(
-        formula,
+        checks.formula_of(formula, data),
         data,
         weights=options.weights,
         offset=options.offset,

@@ -73,7 +73,7 @@ def check_options(options: Any) -> dict[str, Any]:
     _check_start(options.start)
     _check_fixed(options.fixed)
     _check_equal(options.equal)
-    if options.priors is not None and not isinstance(options.priors, Mapping):
+    if options.priors is not None and not isinstance(options.priors, (str, Mapping)):
         raise OptionError(
             f'priors must be a dict from parameters to priors, such as {{"x": ("normal", 0, 2.5)}}, '
             f"got {options.priors!r}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mixedmodels.fit.checks import formula_of
@@ -27,6 +27,7 @@ class GLMMOptions:
     contrasts: Any = None
     na_action: str = "omit"
     start: Any = None
+    method: str = "auto"
     fixed: Mapping[str, float] | None = None
     equal: Any = None
     priors: Any = None
@@ -71,7 +72,7 @@ def make_glmm_frame(formula: Any, data: Any, options: GLMMOptions) -> Any:
     family, parts = with_parts(
         family_of(options.family, options.link), options.dispersion, options.zero_inflation
     )
-    return build_generalised(
+    frame = build_generalised(
         formula,
         data,
         family,
@@ -85,3 +86,12 @@ def make_glmm_frame(formula: Any, data: Any, options: GLMMOptions) -> Any:
         share=options.share,
         free_dispersion="disp_(Intercept)" not in (options.fixed or {}),
     )
+    if parts or options.weights is not None or (family.name, family.link.name) != ("gaussian", "identity"):
+        return frame
+    return replace(frame, messages=(*frame.messages, _LINEAR))
+
+
+_LINEAR = (
+    "a Gaussian response with the identity link is a linear mixed model: lmm fits it by REML and has degrees "
+    "of freedom for its tests"
+)

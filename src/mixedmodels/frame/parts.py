@@ -143,7 +143,14 @@ def build_generalised(
         _share_groups(sides)
 
     observations = observations_of(
-        rows.response, plan.response_label, family, rows.trials, rows.weights, kept=kept, messages=messages
+        rows.response,
+        plan.response_label,
+        family,
+        rows.trials,
+        rows.weights,
+        trials_label=f"trials column {trials!r}" if isinstance(trials, str) else "trials",
+        kept=kept,
+        messages=messages,
     )
     refuse_constant(observations, plan.response_label)
     chosen = _contrasts_by_part(contrasts, [p for p, _ in sides])

@@ -63,6 +63,7 @@ def observations_of(
     trials: np.ndarray | None = None,
     weights: np.ndarray | None = None,
     *,
+    trials_label: str = "trials",
     kept: np.ndarray | None = None,
     messages: list[str],
 ) -> Observations:
@@ -78,6 +79,8 @@ def observations_of(
         Says by `response` what it needs.
     trials, weights : ndarray of float64, shape (n,), or None
         Numbers of trials; multipliers of the log-likelihood.
+    trials_label : str
+        What to call the trials in errors.
     kept : ndarray of intp or None
         Rows of the data that the values belong to, to name them in errors.
     messages : list of str
@@ -103,15 +106,18 @@ def observations_of(
     if kind == "categories":
         return _categories(value, label, weights, messages)
     if kind == "successes":
-        y, m = _successes(value, label, trials, weights, kept, messages)
-        found = Observations(y, m, weights)
+        y, m = _successes(value, label, trials, trials_label, weights, kept, messages)
+        found = Observations(y, m, weights, _labels(value))
     else:
         found = Observations(_numbers(value, label, family), None, weights)
         if kind == "count":
             _check_counts(found.y, label, family.name, kept)
     check = getattr(family, "check_response", None)
     if check is not None:
-        check(found)
+        try:
+            check(found)
+        except DataError as error:
+            raise DataError(f"the response {label!r}: {error}") from None
     return found
 
 
@@ -157,6 +163,7 @@ def _successes(
     value: Value,
     label: str,
     trials: np.ndarray | None,
+    trials_label: str,
     weights: np.ndarray | None,
     kept: np.ndarray | None,
     messages: list[str],
@@ -177,7 +184,7 @@ def _successes(
         return _two_levels(value, label, messages), None
     if trials is None:
         return _zero_one(value, label, weights is not None, kept), None
-    return _of_trials(value, label, trials, kept, messages)
+    return _of_trials(value, label, trials, trials_label, kept, messages)
 
 
 def _two_columns(values: np.ndarray, label: str, kept: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -240,12 +247,19 @@ def _zero_one(y: np.ndarray, label: str, weighted: bool, kept: np.ndarray | None
 
 
 def _of_trials(
-    y: np.ndarray, label: str, trials: np.ndarray, kept: np.ndarray | None, messages: list[str]
+    y: np.ndarray,
+    label: str,
+    trials: np.ndarray,
+    trials_label: str,
+    kept: np.ndarray | None,
+    messages: list[str],
 ) -> tuple[np.ndarray, np.ndarray]:
-    _refuse(trials < 0.0, kept, "trials are negative", "a number of trials is a whole number")
-    _refuse(trials != np.floor(trials), kept, "trials are not whole", "a number of trials is a whole number")
+    remedy = "a number of trials is a whole number of at least 0"
+    _refuse(trials < 0.0, kept, f"{trials_label} is negative", remedy)
+    _refuse(trials != np.floor(trials), kept, f"{trials_label} is not a whole number", remedy)
     _refuse(y < 0.0, kept, f"the response {label!r} is negative", "successes are counts or proportions")
-    if bool((y == np.floor(y)).all()):
+    whole = y == np.floor(y)
+    if bool(whole.all()):
         _refuse(
             y > trials, kept, f"the response {label!r} has more successes than trials", "check both columns"
         )
@@ -255,21 +269,18 @@ def _of_trials(
                 "that are all 0 or 1 as successes"
             )
         return np.array(y), trials
-    _refuse(
-        y > 1.0,
-        kept,
-        f"the response {label!r} mixes values above 1 with values that are not whole: it is above 1",
-        "give either counts of successes or proportions",
-    )
+    remedy = "give either numbers of successes or proportions"
+    _refuse(~whole & (y > 1.0), kept, f"the response {label!r} is above 1 but not a whole number", remedy)
+    _refuse(y > 1.0, kept, f"the response {label!r} has proportions, but is above 1", remedy)
     counts = y * trials
-    whole = np.round(counts)
+    rounded = np.round(counts)
     _refuse(
-        np.abs(counts - whole) > _WHOLE * np.maximum(1.0, whole),
+        np.abs(counts - rounded) > _WHOLE * np.maximum(1.0, rounded),
         kept,
-        f"proportion {label!r} times trials is not a whole number",
-        "give counts of successes, or proportions with all their digits",
+        f"proportion {label!r} times {trials_label} is not a whole number",
+        "give numbers of successes, or proportions with all their digits",
     )
-    return whole, trials
+    return rounded, trials
 
 
 def _numbers(value: Value, label: str, family: Any) -> np.ndarray:
@@ -322,6 +333,11 @@ def _categories(value: Value, label: str, weights: np.ndarray | None, messages: 
     if not factor.ordered:
         messages.append(f"response {label}: the order of the categories is {' < '.join(names)}")
     return Observations(factor.codes.astype(np.float64), None, weights, tuple(names))
+
+
+def _labels(value: Value) -> tuple[str, ...]:
+    """Labels of failure and success of a factor."""
+    return level_labels(without_unused(value)[0].levels) if isinstance(value, FactorColumn) else ()
 
 
 def _are_numbers(labels: Sequence[str]) -> bool:

@@ -142,8 +142,9 @@ class GLMMFit(Fit):
         return -0.5 * (self.criterion - self.objective.penalty(self.psi))
 
     def _compute_messages(self) -> tuple[str, ...]:
-        out = [] if self.converged else [f"not converged: {self._optimum.message}"]
-        return (*out, *self._frame.messages)
+        from mixedmodels.fit.glmm_messages import glmm_messages
+
+        return glmm_messages(self)
 
     # ------------------------------------------------------------------ values
     def linear_predictors(self) -> np.ndarray:

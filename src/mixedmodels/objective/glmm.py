@@ -240,15 +240,6 @@ class GLMMObjective:
         """psi at the end of a search (where coefficients are profiled out, they are found here)."""
         return self.psi_of(v)
 
-    def derivatives_of_psi(
-        self, gradient: np.ndarray | None, hessian: np.ndarray | None
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Gradient and Hessian with respect to psi from those in v; None with restrictions."""
-        if gradient is None or hessian is None or self.restricted:
-            return None, None
-        back = np.linalg.inv(self._J)
-        return gradient @ back, back.T @ hessian @ back
-
     def joint_covariance(self, psi: np.ndarray, hessian: np.ndarray | None = None) -> np.ndarray:
         """``2 M (M'HM)^{-1} M'``: covariance matrix of psi, zero for what is held.
 
@@ -256,12 +247,12 @@ class GLMMObjective:
         ----------
         psi : ndarray
         hessian : ndarray, optional
-            Of the criterion at psi, if it is known.
+            Of the criterion at psi in the coordinates of the search, if it is known (`Optimum.hessian`).
         """
-        H = self.evaluate(psi, 2).hessian if hessian is None else hessian
+        if hessian is not None:
+            return 2.0 * self._J @ np.linalg.solve(hessian, self._J.T)
+        H = self.evaluate(psi, 2).hessian
         assert H is not None
-        if not self.restricted:
-            return 2.0 * np.linalg.inv(H)
         return 2.0 * self.M @ np.linalg.solve(self.M.T @ H @ self.M, self.M.T)
 
     @cached_property

@@ -58,6 +58,10 @@ class ProfiledObjective(GLMMObjective):
         return np.linalg.inv(np.linalg.qr(full, mode="r"))
 
     @cached_property
+    def _J(self) -> np.ndarray:
+        return self.M[:, self._free[1]] @ self._R
+
+    @cached_property
     def _phi(self) -> np.ndarray:
         """Free parameters where the last coefficients were found."""
         return np.linalg.lstsq(self.M, self.start - self.a, rcond=None)[0]
@@ -140,8 +144,7 @@ class ProfiledObjective(GLMMObjective):
 
     def _tangent(self, penalised: np.ndarray) -> np.ndarray:
         """d psi / d v along which the coefficients follow."""
-        inside, outside = self._free
-        move = self.M[:, outside] @ self._R
+        inside, move = self._free[0], self._J
         if not len(inside):
             return move
         M = self.M[:, inside]
@@ -150,12 +153,6 @@ class ProfiledObjective(GLMMObjective):
     def point(self, v: np.ndarray) -> np.ndarray:
         """psi at the end of a search."""
         return self.coefficients(self.psi_of(v))
-
-    def derivatives_of_psi(
-        self, gradient: np.ndarray | None, hessian: np.ndarray | None
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """None: the search does not hold all parameters."""
-        return None, None
 
     def joint_covariance(self, psi: np.ndarray, hessian: np.ndarray | None = None) -> np.ndarray:
         """Covariance of (theta, others) by d_0, and of beta given them by the penalised likelihood.

@@ -122,7 +122,8 @@ def search(
     Returns
     -------
     Optimum
-        theta is psi; gradient and Hessian, where known there, with respect to psi.
+        theta is psi; gradient and Hessian, None where they are not known there, are those in the coordinates
+        of the search (`GLMMObjective.joint_covariance` takes them).
     """
     control = Control() if control is None else control
     name = _ALIASES.get(str(method).lower(), method)
@@ -215,13 +216,11 @@ def _joined(first: Optimum, second: Optimum) -> Optimum:
 def _finished(objective: GLMMObjective, found: Optimum, control: Control) -> Optimum:
     """The optimum in psi, on the boundary exactly where it is there."""
     psi = objective.point(found.theta)
-    gradient, hessian = objective.derivatives_of_psi(found.gradient, found.hessian)
+    gradient, hessian = found.gradient, found.hessian
     value, evaluations, status, message = found.value, found.evaluations, found.status, found.message
     tidy = with_positive_diagonals(objective, psi)
     if not np.array_equal(tidy, psi):
-        flips = np.where(tidy * psi < 0.0, -1.0, 1.0)
-        gradient = None if gradient is None else gradient * flips
-        hessian = None if hessian is None else hessian * np.outer(flips, flips)
+        gradient, hessian = _flipped(objective, tidy * psi < 0.0, gradient, hessian)
         psi = tidy
     for trial in zeros_tried(objective, psi, control.snap) if status.converged else ():
         evaluations += 1
@@ -246,3 +245,13 @@ def _finished(objective: GLMMObjective, found: Optimum, control: Control) -> Opt
         message=message,
         names=tuple(objective.names),
     )
+
+
+def _flipped(
+    objective: GLMMObjective, changed: np.ndarray, gradient: Any, hessian: Any
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Derivatives in the coordinates of the search after entries of psi have changed their signs."""
+    if gradient is None or hessian is None or objective.restricted or objective.profiled:
+        return None, None
+    K = np.linalg.solve(objective._J, np.where(changed, -1.0, 1.0)[:, None] * objective._J)
+    return K.T @ gradient, K.T @ hessian @ K

@@ -3,9 +3,10 @@ r"""Laplace's approximation with the expected information in the determinant, as
 .. math:: d = 2F(\hat u) + \log|H_E| - \log|P|, \qquad H_E = \Lambda'Z'W_E Z\Lambda + P, \quad
           W_E = E(-\partial^2 \log f/\partial\eta^2).
 
-The mode is the same, and its derivatives come from the observed information. With canonical links the two are
-equal. With other links the observed information belongs to Laplace's approximation proper; this one is for
-agreement with programs that use Fisher scoring (Bates, Maechler, Bolker & Walker 2015, J. Stat. Softw. 67(1)).
+The mode is the same, and its derivatives come from the observed information. With canonical links the two
+are equal. With other links the observed information belongs to Laplace's approximation proper; this one is
+for agreement with programs that use Fisher scoring (Bates, Maechler, Bolker & Walker 2015, J. Stat. Softw.
+67(1)).
 """
 
 from __future__ import annotations

@@ -112,8 +112,7 @@ class GLMMFit(Fit):
         return self._once("joint_vcov", self._compute_joint_vcov)
 
     def _compute_joint_vcov(self) -> np.ndarray:
-        hessian = self.objective.evaluate(self.psi, 2).hessian
-        return values.readonly(2.0 * np.linalg.inv(hessian))
+        return values.readonly(self.objective.joint_covariance(self.psi, self._optimum.hessian))
 
     @property
     def vcov(self) -> np.ndarray:
@@ -134,16 +133,22 @@ class GLMMFit(Fit):
     @property
     def deviance(self) -> float:
         """-2 times the log-likelihood."""
-        return self.criterion
+        return -2.0 * self.loglik
 
     @property
     def df_model(self) -> int:
         """Number of free parameters."""
         return int(self.objective.M.shape[1])
 
+    @property
+    def loglik(self) -> float:
+        """Log-likelihood, without the priors if there are any."""
+        return -0.5 * (self.criterion - self.objective.penalty(self.psi))
+
     def _compute_messages(self) -> tuple[str, ...]:
-        out = [] if self.converged else [f"not converged: {self._optimum.message}"]
-        return (*out, *self._frame.messages)
+        from mixedmodels.fit.glmm_messages import glmm_messages
+
+        return glmm_messages(self)
 
     # ------------------------------------------------------------------ values
     def linear_predictors(self) -> np.ndarray:

@@ -33,7 +33,26 @@ def choose_marginal(
 
     if solver not in ("auto", "grouped", "blocked", "dense"):
         raise OptionError(f"solver must be 'auto', 'grouped', 'blocked' or 'dense', got {solver!r}")
+    if nagq > 1:
+        return _quadrature(design, family, nagq, information)
     if nagq != 1 or information != "observed":
         raise NotImplementedYetError("quadrature and expected information are not yet available")
     engine: Any = DenseLaplace(design, family)
     return engine
+
+
+def _quadrature(design: GeneralisedDesign, family: Family, nagq: int, information: str) -> Marginal:
+    from mixedmodels.objective.marginal.dense import DenseLaplace
+    from mixedmodels.objective.marginal.quadrature import Quadrature
+    from mixedmodels.objective.marginal.quadrature_setup import levels_of
+
+    if nagq > 100:
+        raise OptionError(f"nagq can be at most 100, got {nagq}")
+    if information != "observed":
+        raise OptionError(
+            "information='expected' is for Laplace's approximation: use nagq=1 or information='observed'"
+        )
+    if not design.terms:
+        return DenseLaplace(design, family)
+    levels_of(design, nagq)  # says what is wrong with the grouping factors
+    return Quadrature(design, family, nagq)

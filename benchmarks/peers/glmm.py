@@ -6,6 +6,7 @@ from importlib.metadata import version as installed
 
 import glmm
 
+_FAMILIES = {"nbinom2": "negativebinomial"}
 NOTE = "without Satterthwaite degrees of freedom (satterthwaite=False)"
 
 
@@ -14,6 +15,8 @@ def version() -> str:
 
 
 def fit(case, frame):
+    if not case.linear:
+        return glmm.fit(frame, case.formula, family=_FAMILIES.get(case.family, case.family))
     return glmm.fit(frame, case.formula, reml=case.reml, satterthwaite=False)
 
 

@@ -1,9 +1,9 @@
 r"""Laplace's approximation for crossed, nested and several grouping factors.
 
-The pattern of :math:`A = Z'WZ`, the elimination order and the place of every row's block are found once. Each
-step towards the mode rebuilds A in one pass over the rows and factors
-:math:`H = \Lambda'A\Lambda + P`; one selected inverse then gives :math:`h_i = z_i'\Lambda H^{-1}\Lambda'z_i` of
-every row, and with it the gradient. The formulas are those of `DenseLaplace`; with
+The pattern of :math:`A = Z'WZ`, the elimination order and the place of every row's block are found once.
+Each step towards the mode rebuilds A in one pass over the rows and factors
+:math:`H = \Lambda'A\Lambda + P`; one selected inverse then gives
+:math:`h_i = z_i'\Lambda H^{-1}\Lambda'z_i` of every row, and with it the gradient. The formulas are those of `DenseLaplace`; with
 :math:`K_f = \sum_l (A\Lambda H^{-1})_{ll}` and :math:`a = H^{-1}\Lambda'Z't`, :math:`t_i = h_i \dot w_i`,
 
 .. math:: L_\gamma = X'(-\ell' + \tfrac12 s), \quad
@@ -60,8 +60,7 @@ class BlockedLaplace:
     Attributes
     ----------
     exact_hessian : bool
-        Whether `newton` returns the exact Hessian; otherwise the trace over pairs of levels that no row shares
-        is left out of the curvature of the determinant.
+        Whether `newton` returns the exact Hessian; otherwise the curvature of the determinant is a model.
     steps : int
         Newton steps towards modes so far.
     """
@@ -206,8 +205,7 @@ class BlockedLaplace:
                 break
             score = self._sums(f1)
             g = [
-                (part - r @ L)[:, :, None]
-                for part, r, L in zip(self._penalty(u), score, Lambda, strict=True)
+                (part - r @ L)[:, :, None] for part, r, L in zip(self._penalty(u), score, Lambda, strict=True)
             ]
             step = [-part[:, :, 0] for part in self._solve(g)]
             decrement = -_dot([part[:, :, 0] for part in g], step)
@@ -289,7 +287,7 @@ class BlockedLaplace:
         return self._evaluate(gamma, factors, order, True)
 
     def newton(self, gamma: np.ndarray, factors: Sequence[np.ndarray]) -> Evaluation:
-        """Value, gradient and a matrix for Newton's step: the Hessian, or a model if `exact_hessian` is False."""
+        """Value, gradient and a matrix for Newton's step: the Hessian, or else a model."""
         return self._evaluate(gamma, factors, 2, self.exact_hessian)
 
     def _evaluate(
@@ -329,9 +327,7 @@ class BlockedLaplace:
         if order == 1:
             return Evaluation(value, 2.0 * gradient)
         f4 = _symmetric(table, C, 4)
-        M = np.einsum("ci,cdei->dei", along, f3[act]) - np.einsum(
-            "cdi,cdegi->egi", h, f4[np.ix_(act, act)]
-        )
+        M = np.einsum("ci,cdei->dei", along, f3[act]) - np.einsum("cdi,cdegi->egi", h, f4[np.ix_(act, act)])
         second = _Second(self, state, Q, adjoint, f2, f3, score, gamma)
         hessian, penalised = second.matrices(s, M, exact)
         self._guess = (second.point, state.u, second.du)
@@ -361,8 +357,8 @@ class _Second:
         self.point = np.concatenate([gamma, values])
         self.f2, self.f3 = f2, f3
         N = np.zeros((P, C, n))  # derivatives of eta, u held
-        for c, (part, X) in enumerate(zip(engine.design.predictors, engine._X, strict=True)):
-            for j, at in enumerate(part.columns.tolist()):
+        for c, (predictor, X) in enumerate(zip(engine.design.predictors, engine._X, strict=True)):
+            for j, at in enumerate(predictor.columns.tolist()):
                 N[at, c] += X[:, j]
         for at, (f, i, j) in self.entries:
             z = layout.Z[f]

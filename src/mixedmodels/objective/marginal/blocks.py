@@ -131,9 +131,7 @@ class Layout:
 
     def transform(self, blocks: Blocks, left: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> Blocks:
         """``left_f' block right_g`` for every block (f, g)."""
-        diagonal = [
-            _sandwich(block, left[f], right[f]) for f, block in enumerate(blocks.diagonal)
-        ]
+        diagonal = [_sandwich(block, left[f], right[f]) for f, block in enumerate(blocks.diagonal)]
         pairs = [
             _sandwich(block, left[p.f], right[p.g]) for p, block in zip(self.pairs, blocks.pairs, strict=True)
         ]
@@ -145,7 +143,7 @@ class Layout:
         return diagonal, [_gram(a, q) for a, q in zip(A.pairs, Q.pairs, strict=True)]
 
     def half_products(self, A: Blocks, Q: Blocks, Lambda: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Sum of the level blocks of ``A Lambda Q``, (k, k) per factor: ``d tr(Lambda'A Lambda Q)/dLambda`` / 2."""
+        """Sum of the level blocks of ``A Lambda Q``: half of ``d tr(Lambda'A Lambda Q)/dLambda``, (k, k) each."""
         diagonal, pairs = self.grams(A, Q)
         out = [np.einsum("ikjl,kl->ij", T, L) for T, L in zip(diagonal, Lambda, strict=True)]
         for p, T in zip(self.pairs, pairs, strict=True):

@@ -35,5 +35,11 @@ def choose_marginal(
         raise OptionError(f"solver must be 'auto', 'grouped', 'blocked' or 'dense', got {solver!r}")
     if nagq != 1 or information != "observed":
         raise NotImplementedYetError("quadrature and expected information are not yet available")
-    engine: Any = DenseLaplace(design, family)
+    engine: Any
+    if solver == "dense" or not design.terms:
+        engine = DenseLaplace(design, family)
+    else:
+        from mixedmodels.objective.marginal.blocked import BlockedLaplace
+
+        engine = BlockedLaplace(design, family)
     return engine

@@ -1,4 +1,4 @@
-r"""Second derivatives of a log-determinant along many directions: :math:`\mathrm{tr}(H^{-1}\dot H_a H^{-1}\dot H_b)`.
+r"""Curvature of a log-determinant along many directions, :math:`\mathrm{tr}(H^{-1}\dot H_a H^{-1}\dot H_b)`.
 
 One factor, the leaf, is eliminated level by level as in the solver. With :math:`H = [D, B; B', C]`,
 :math:`J = D^{-1}B`, :math:`S = C - B'J` and :math:`Y_a = \dot B_a - \dot D_a J`,
@@ -49,9 +49,7 @@ def block_diagonal_traces(layout: Layout, Q: Blocks, changes: Sequence[Blocks]) 
     return 0.5 * (out + out.T)
 
 
-def trace_products(
-    layout: Layout, leaf: int, H: Blocks, changes: Sequence[Blocks], solve: Any
-) -> np.ndarray:
+def trace_products(layout: Layout, leaf: int, H: Blocks, changes: Sequence[Blocks], solve: Any) -> np.ndarray:
     """The traces, exact, shape (P, P).
 
     Parameters
@@ -142,9 +140,7 @@ class _Schur:
                 at += m * k
         self.n = at
         self.q0 = layout.m[leaf] * layout.k[leaf] if leaf >= 0 else 0
-        stored = sum(
-            len(p.rows) * layout.k[p.f] * layout.k[p.g] for p in layout.pairs if leaf in (p.f, p.g)
-        )
+        stored = sum(len(p.rows) * layout.k[p.f] * layout.k[p.g] for p in layout.pairs if leaf in (p.f, p.g))
         self.dense = self.n <= _DENSE and stored > 0.15 * self.q0 * self.n
 
     def _sparse(self, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], shape: tuple[int, int]) -> Any:

@@ -85,6 +85,7 @@ class BlockedLaplace:
         ]
         self._u = self._zeros()
         self._state: _State | None = None
+        self._secant = _Secant()
         self._guess: tuple[np.ndarray, list[np.ndarray], list[np.ndarray]] | None = None
 
     def describe(self) -> str:
@@ -288,7 +289,12 @@ class BlockedLaplace:
 
     def newton(self, gamma: np.ndarray, factors: Sequence[np.ndarray]) -> Evaluation:
         """Value, gradient and a matrix for Newton's step: the Hessian, or else a model."""
-        return self._evaluate(gamma, factors, 2, self.exact_hessian)
+        found = self._evaluate(gamma, factors, 2, self.exact_hessian)
+        if self.exact_hessian or self._guess is None:
+            return found
+        assert found.gradient is not None and found.hessian is not None
+        correction = self._secant.update(self._guess[0], found.gradient, found.hessian)
+        return Evaluation(found.value, found.gradient, found.hessian + correction, found.penalised)
 
     def _evaluate(
         self, gamma: np.ndarray, factors: Sequence[np.ndarray], order: int, exact: bool
@@ -332,6 +338,37 @@ class BlockedLaplace:
         hessian, penalised = second.matrices(s, M, exact)
         self._guess = (second.point, state.u, second.du)
         return Evaluation(value, 2.0 * gradient, 2.0 * hessian, 2.0 * penalised)
+
+
+class _Secant:
+    """What the model of the Hessian lacks, learnt from differences of exact gradients by rank-one updates.
+
+    Nocedal & Wright (2006), Numerical Optimization, equation 6.24, applied to the difference between the Hessian
+    and the mean of the models at two points. Steps too long for a constant difference teach nothing.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._E: np.ndarray | None = None
+
+    def update(self, point: np.ndarray, gradient: np.ndarray, model: np.ndarray) -> np.ndarray:
+        """The correction at a new point, shape (P, P)."""
+        if self._E is None:
+            self._E = np.zeros_like(model)
+        if self._last is not None:
+            at, g, M = self._last
+            s = point - at
+            y = gradient - g
+            middle = 0.5 * (M + model) @ s
+            r = y - middle - self._E @ s
+            size = float(r @ s)
+            known = float(np.linalg.norm(y - middle)) < 0.5 * float(np.linalg.norm(y))
+            if known and abs(size) > 1e-8 * float(np.linalg.norm(r)) * float(np.linalg.norm(s)) > 0.0:
+                E = self._E + np.outer(r, r) / size
+                if np.linalg.norm(E) < np.linalg.norm(model):
+                    self._E = E
+        self._last = point, gradient, model
+        return self._E
 
 
 class _Second:

@@ -41,7 +41,13 @@ def choose_marginal(
         from mixedmodels.objective.marginal.expected import ExpectedLaplace
 
         return ExpectedLaplace(design, family)
-    engine: Any = DenseLaplace(design, family)
+    engine: Any
+    if solver == "dense" or not design.terms:
+        engine = DenseLaplace(design, family)
+    else:
+        from mixedmodels.objective.marginal.blocked import BlockedLaplace
+
+        engine = BlockedLaplace(design, family)
     return engine
 
 

@@ -50,6 +50,11 @@ class Fit(Questions):
         return self.design.terms
 
     @property
+    def _is_linear(self) -> bool:
+        """Whether this is a linear mixed model: sigma, degrees of freedom, REML."""
+        raise NotImplementedError
+
+    @property
     def _scale(self) -> float:
         """What the factors are relative to: sigma of a linear model, 1 where they are absolute."""
         raise NotImplementedError

@@ -45,6 +45,10 @@ class GLMMFit(Fit):
         return self.generalised.terms
 
     @property
+    def _is_linear(self) -> bool:
+        return False
+
+    @property
     def _scale(self) -> float:
         return 1.0
 

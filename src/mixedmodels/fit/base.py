@@ -55,6 +55,11 @@ class Fit(Questions):
         return self.design
 
     @property
+    def _is_linear(self) -> bool:
+        """Whether this is a linear mixed model: sigma, degrees of freedom, REML."""
+        raise NotImplementedError
+
+    @property
     def _scale(self) -> float:
         """What the factors are relative to: sigma of a linear model, 1 where they are absolute."""
         raise NotImplementedError

@@ -20,14 +20,14 @@ class GLMMQuestions(Questions):
     __slots__ = ()
 
     def coefficients(
-        self, ddf: str | float = "z", level: float = 0.95, component: str | None = None
+        self, ddf: str | float | None = None, level: float = 0.95, component: str | None = None
     ) -> ResultTable:
         """Coefficients with standard errors, z tests and confidence intervals.
 
         Parameters
         ----------
         ddf : "z" or a number
-            Normal distribution, or t with this many degrees of freedom.
+            Normal distribution (default), or t with this many degrees of freedom.
         level : float
             Confidence level.
         component : str, optional
@@ -44,11 +44,11 @@ class GLMMQuestions(Questions):
         newdata: Any = None,
         re_form: Any = None,
         new_levels: str = "error",
+        interval: str | None = None,
+        level: float = 0.95,
+        se: bool = False,
         type: str = "response",
         offset: Any = None,
-        *,
-        se: bool = False,
-        interval: str | None = None,
         **options: Any,
     ) -> Any:
         r"""Predictions of new rows, or of those of the fit.
@@ -64,17 +64,17 @@ class GLMMQuestions(Questions):
         new_levels : {"error", "population", "missing"}
             What to do with levels of grouping factors that the fit has not seen (or missing ones): refuse,
             predict with random effect 0, or NaN.
+        interval, level, **options
+            Intervals are not in this version.
+        se : bool
+            Standard errors too: of :math:`\eta` from the joint covariance of the parameters, of the mean by
+            the delta method, :math:`|\mathrm{d}\mu/\mathrm{d}\eta|\,SE(\eta)`.
         type : {"response", "link", "conditional", "zero_probability", "dispersion"}
             The mean of the response (a proportion for binomial families; with zero inflation that of the
             mixture); the linear predictor :math:`\eta` of the conditional model; the mean of the conditional
             model; the probability of an extra zero; the dispersion parameter in natural units.
         offset : array or column name, optional
             Offset of the new rows, needed if the model was fitted with an array as offset.
-        se : bool
-            Standard errors too: of :math:`\eta` from the joint covariance of the parameters, of the mean by
-            the delta method, :math:`|\mathrm{d}\mu/\mathrm{d}\eta|\,SE(\eta)`.
-        interval, **options
-            Not in this version.
 
         Returns
         -------
@@ -108,7 +108,7 @@ class GLMMQuestions(Questions):
         correlation : bool, optional
             Show the correlations of the fixed effects; by default for 2 to 12 coefficients.
         ddf : "z" or a number
-            Normal distribution, or t with this many degrees of freedom.
+            Normal distribution (default), or t with this many degrees of freedom.
         """
         from mixedmodels.report.glmm_summary import summarize_glmm
 

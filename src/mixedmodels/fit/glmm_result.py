@@ -67,6 +67,10 @@ class GLMMFit(GLMMQuestions, Fit):
         return self.generalised
 
     @property
+    def _is_linear(self) -> bool:
+        return False
+
+    @property
     def _scale(self) -> float:
         return 1.0
 

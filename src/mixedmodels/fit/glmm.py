@@ -8,21 +8,36 @@ from typing import Any
 from mixedmodels.errors import ConvergenceWarning, warn
 from mixedmodels.fit.glmm_frame import OPTION_NAMES, GLMMOptions, make_glmm_frame
 from mixedmodels.fit.glmm_result import GLMMFit
-from mixedmodels.objective.glmm import Coordinates, GLMMObjective, parameter_restrictions
+from mixedmodels.objective.glmm import Coordinates, GLMMObjective
+from mixedmodels.objective.glmm_priors import read_priors
+from mixedmodels.objective.glmm_restrictions import linear_names, parameter_restrictions
+from mixedmodels.objective.glmm_search import search, start_point
 from mixedmodels.objective.marginal.choose import choose_marginal
-from mixedmodels.optimize.trust_region import trust_region
 
 __all__ = ["OPTION_NAMES", "GLMMOptions", "fit_glmm", "fit_glmm_frame", "glmm_objective", "make_glmm_frame"]
 
 
 def glmm_objective(frame: Any, options: GLMMOptions) -> GLMMObjective:
     """The objective of a model frame."""
-    coordinates = Coordinates(frame.generalised)
+    design = frame.generalised
+    coordinates = Coordinates(design)
+    nagq = options.nagq
     marginal = choose_marginal(
-        coordinates.inner, frame.family, options.nagq, options.information, options.solver
+        coordinates.inner, frame.family, max(nagq, 1), options.information, options.solver
     )
-    names = (*frame.generalised.gamma_names, *coordinates.map.names)
-    return GLMMObjective(coordinates, marginal, parameter_restrictions(names, options.fixed, options.equal))
+    restrictions = priors = None
+    if options.fixed or options.equal:
+        size = len(design.gamma_names) + coordinates.map.n_theta
+        names = linear_names(design.gamma_names, design.terms, coordinates.map)
+        restrictions = parameter_restrictions(size, names, options.fixed, options.equal)
+    if options.priors:
+        p = len(design.predictors[0].columns)
+        priors = read_priors(options.priors, design.gamma_names, p, design.terms, coordinates.map)
+    if nagq == 0:
+        from mixedmodels.objective.glmm_profiled import ProfiledObjective
+
+        return ProfiledObjective(coordinates, marginal, restrictions, priors)
+    return GLMMObjective(coordinates, marginal, restrictions, priors)
 
 
 def fit_glmm(formula: Any, data: Any, options: GLMMOptions) -> GLMMFit:
@@ -33,9 +48,13 @@ def fit_glmm(formula: Any, data: Any, options: GLMMOptions) -> GLMMFit:
 def fit_glmm_frame(frame: Any, options: GLMMOptions, data: Any = None) -> GLMMFit:
     """Fit a model frame."""
     objective = glmm_objective(frame, options)
-    optimum = trust_region(objective.newton, objective.v_of(objective.start), options.control)
-    psi = objective.psi_of(optimum.theta)
-    optimum = replace(optimum, theta=psi, names=tuple(objective.names))
+    places: dict[str, int] = {}
+    if isinstance(options.start, Mapping):
+        places = linear_names(
+            objective.design.gamma_names, objective.design.terms, objective.coordinates.map
+        )[0]
+    start = start_point(objective, options.start, places)
+    optimum = search(objective, start, options.method, options.control, options.progress)
     if not optimum.converged:
         warn(f"the fit did not converge: {optimum.message}", ConvergenceWarning)
     return GLMMFit(frame, objective, optimum, options, data)

@@ -54,7 +54,11 @@ def test_names_of_all_coefficients(data):
     assert [p.columns.tolist() for p in design.predictors] == [[0, 1], [2, 3, 4], [5]]
     assert design.predictors[2].X is None
     assert design.term_predictor == (0, 1, 1)
-    assert [t.names for t in design.terms] == [("(Intercept)",), ("zi_(Intercept)", "zi_z"), ("zi_(Intercept)",)]
+    assert [t.names for t in design.terms] == [
+        ("(Intercept)",),
+        ("zi_(Intercept)", "zi_z"),
+        ("zi_(Intercept)",),
+    ]
     assert coefficient_names("df", ("(Intercept)", "x")) == ("df", "df_x")
 
 

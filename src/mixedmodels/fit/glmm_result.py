@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import NotImplementedYetError, OptionError
-from mixedmodels.fit import checks, glmm_values, values
+from mixedmodels.fit import glmm_values, values
 from mixedmodels.fit.base import Fit
 from mixedmodels.fit.glmm_questions import GLMMQuestions
 from mixedmodels.fit.glmm_residuals import glmm_residuals, response_of

@@ -41,8 +41,8 @@ def test_refit_to_another_response(fit, cbpp):
     again = refit_glmm(fit, y)
     direct = mm.glmm("y ~ period + (1 | herd)", cbpp.assign(y=y), family="binomial", trials="size")
     assert again.loglik == pytest.approx(direct.loglik, rel=1e-12)
-    np.testing.assert_array_equal(again.response(), y)
-    np.testing.assert_array_equal(fit.response(), cbpp["incidence"])  # the first fit stays
+    np.testing.assert_array_equal(again.generalised.data.y, y)
+    np.testing.assert_array_equal(fit.generalised.data.y, cbpp["incidence"])  # the first fit stays
 
 
 def test_two_columns_bring_their_own_trials(fit, cbpp):

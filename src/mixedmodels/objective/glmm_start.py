@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixedmodels.design import Design, GeneralisedDesign, Predictor
+from mixedmodels.design import Design, GeneralisedDesign, Predictor, RandomTerm
 from mixedmodels.errors import SolverError
 from mixedmodels.family.base import Family
 
@@ -27,6 +27,7 @@ __all__ = ["coefficient_start", "feasible_coefficients", "starting_values", "wor
 STEPS = 2  # of reweighted least squares
 LARGEST = 2.0  # standard deviation on the scale of the linear predictor
 SMALLEST = 0.1
+SHRINK = 2.0  # inverse of the variance that levels are shrunken with
 OTHER = 0.5  # standard deviation of effects on other predictors
 
 
@@ -156,7 +157,35 @@ def factor_start(design: GeneralisedDesign, weights: np.ndarray, working: np.nda
     terms = tuple(design.terms[b] for b in own)
     model = Design(working, np.empty((design.n, 0)), (), terms, weights=weights)
     for b, factor in zip(own, moment_start(model, 1.0), strict=True):
+        term = design.terms[b]
+        if term.k > 1 and term.covariance.clip == "block":
+            factors[b] = np.linalg.cholesky(moment_matrix(term, weights, working))
+            continue
         length = np.sqrt((factor**2).sum(axis=1))
         bounded = np.clip(length, SMALLEST, LARGEST)
         factors[b] = factor * (bounded / np.where(length > 0.0, length, 1.0))[:, None]
     return factors
+
+
+def moment_matrix(term: RandomTerm, w: np.ndarray, r: np.ndarray) -> np.ndarray:
+    r"""Covariance matrix of a term from moments of shrunken level estimates, shape (k, k).
+
+    With :math:`S_l = Z_l'WZ_l`, :math:`a_l = (S_l + \kappa I)^{-1} Z_l'Wr` has
+    :math:`E(a_l a_l') = A_l(S_l + S_l\Sigma S_l)A_l`, linear in Sigma. Eigenvalues are kept between the
+    squares of `SMALLEST` and `LARGEST`. A rotation of the columns rotates the answer.
+    """
+    assert term.Z is not None
+    Z, codes, m, k = term.Z, term.codes, term.m, term.k
+    S, g = np.empty((m, k, k)), np.empty((m, k))
+    for i in range(k):
+        g[:, i] = np.bincount(codes, w * r * Z[:, i], m)
+        for j in range(i + 1):
+            S[:, i, j] = S[:, j, i] = np.bincount(codes, w * Z[:, i] * Z[:, j], m)
+    A = np.linalg.inv(S + SHRINK * np.eye(k))
+    a, B = np.einsum("lij,lj->li", A, g), A @ S
+    known = np.einsum("lij,lkj->ik", B, A)
+    left = np.einsum("lij,lmn->imjn", B, B).reshape(k * k, k * k)
+    right = (a.T @ a - known).reshape(-1)
+    Sigma = np.linalg.lstsq(left, right, rcond=None)[0].reshape(k, k)
+    values, vectors = np.linalg.eigh(0.5 * (Sigma + Sigma.T))
+    return np.asarray((vectors * np.clip(values, SMALLEST**2, LARGEST**2)) @ vectors.T)

@@ -114,7 +114,7 @@ def test_separation_is_cured():
         ({"period2": "wishart"}, "cannot be 'wishart'; it takes one of normal"),
         ({"sd": "normal"}, "cannot be 'normal'"),
         ({"theta": ("wishart", -1)}, "df"),
-        (3, "must map parameters"),
+        (3, "priors must"),
     ],
 )
 def test_wrong_priors(priors, words):

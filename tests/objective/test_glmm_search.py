@@ -146,9 +146,9 @@ def test_start_by_name_array_and_theta():
     ("start", "words"),
     [
         ({"nothing": 1.0}, "no parameter 'nothing'"),
-        ({"period2": "a"}, "finite number"),
+        ({"period2": "a"}, "start.*'a'"),
         ([1.0, 2.0], "2 values"),
-        ("abc", "dict by name or an array"),
+        ("abc", "start must be a dict"),
         ([np.nan] * 5, "not finite"),
     ],
 )

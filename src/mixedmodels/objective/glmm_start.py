@@ -46,16 +46,16 @@ def starting_values(objective: GLMMObjective) -> np.ndarray:
 
 def working_response(
     design: GeneralisedDesign, family: Family, etas: list[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and working residual ``f' / w`` of the conditional predictor, shapes (n,).
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Log-likelihood; weights and working residual ``f' / w`` of the conditional predictor, shapes (n,).
 
-    Rows whose curvature is not positive get the expected size of their squared score instead.
+    Rows whose curvature is not positive get a small weight instead.
     """
-    table = family.derivatives(design.data, etas, 2, (0,))
-    score, w = table[1], -table[2]
-    size = float(np.mean(np.abs(w)[np.isfinite(w)])) if np.isfinite(w).any() else 1.0
-    w = np.where(np.isfinite(w) & (w > 1e-6 * size), w, max(1e-6 * size, 1e-300))
-    return w, np.where(np.isfinite(score), score, 0.0) / w
+    value, score, second = family.derivatives(design.data, etas, 2, (0,))
+    finite = np.isfinite(second)
+    size = float(np.abs(second[finite]).mean()) if finite.any() else 1.0
+    w = np.where(finite & (second < -1e-6 * size), -second, max(1e-6 * size, 1e-300))
+    return float(value.sum()), w, np.where(np.isfinite(score), score, 0.0) / w
 
 
 def coefficient_start(design: GeneralisedDesign, family: Family) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -64,22 +64,22 @@ def coefficient_start(design: GeneralisedDesign, family: Family) -> tuple[np.nda
     gamma = np.zeros(len(design.gamma_names))
     for eta, predictor in zip(starts, design.predictors, strict=True):
         gamma[predictor.columns] = _least_squares(design, predictor, eta, None)
-    gamma = feasible_coefficients(design, family, gamma)
     conditional = design.predictors[0]
-    value, kept = -np.inf, gamma
-    for _ in range(STEPS):
+    value, kept, weights = -np.inf, gamma, (np.ones(design.n), np.zeros(design.n))
+    for step in range(STEPS + 1):
         etas = linear_predictors(design, gamma)
-        found = _total(design, family, etas)
+        found, w, r = working_response(design, family, etas)
+        if not np.isfinite(found):
+            gamma = feasible_coefficients(design, family, gamma)
+            etas = linear_predictors(design, gamma)
+            found, w, r = working_response(design, family, etas)
         if not found >= value:  # the step before went too far
-            gamma = kept
-            break
-        value, kept = found, gamma
-        w, r = working_response(design, family, etas)
-        trial = gamma.copy()
-        trial[conditional.columns] = _least_squares(design, conditional, etas[0] + r, w)
-        gamma = feasible_coefficients(design, family, trial)
-    etas = linear_predictors(design, gamma)
-    return (gamma, *working_response(design, family, etas))
+            return kept, *weights
+        value, kept, weights = found, gamma, (w, r)
+        if step < STEPS:
+            gamma = gamma.copy()
+            gamma[conditional.columns] = _least_squares(design, conditional, etas[0] + r, w)
+    return kept, *weights
 
 
 def _total(design: GeneralisedDesign, family: Family, etas: list[np.ndarray]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mixedmodels.design import GeneralisedDesign
-from mixedmodels.errors import NotImplementedYetError, OptionError
+from mixedmodels.errors import OptionError
 from mixedmodels.family.base import Family
 from mixedmodels.objective.marginal.base import Marginal
 
@@ -33,11 +33,21 @@ def choose_marginal(
 
     if solver not in ("auto", "grouped", "blocked", "dense"):
         raise OptionError(f"solver must be 'auto', 'grouped', 'blocked' or 'dense', got {solver!r}")
+    if information not in ("observed", "expected"):
+        raise OptionError(f"information must be 'observed' or 'expected', got {information!r}")
     if nagq > 1:
         return _quadrature(design, family, nagq, information)
-    if nagq != 1 or information != "observed":
-        raise NotImplementedYetError("quadrature and expected information are not yet available")
-    engine: Any = DenseLaplace(design, family)
+    if information == "expected" and nagq == 1:
+        from mixedmodels.objective.marginal.expected import ExpectedLaplace
+
+        return ExpectedLaplace(design, family)
+    engine: Any
+    if solver == "dense" or not design.terms:
+        engine = DenseLaplace(design, family)
+    else:
+        from mixedmodels.objective.marginal.blocked import BlockedLaplace
+
+        engine = BlockedLaplace(design, family)
     return engine
 
 

@@ -6,7 +6,9 @@ package <- args[1]; case <- args[2]; formula <- as.formula(args[3]); name <- arg
 import_time <- system.time(suppressMessages(library(package, character.only = TRUE)))[["elapsed"]]
 if (grepl("^[a-z0-9]+:", source)) {
   parts <- strsplit(source, ":")[[1]]
-  data <- get(parts[2], envir = asNamespace(parts[1]))
+  shelf <- new.env()
+  data(list = parts[2], package = parts[1], envir = shelf)
+  data <- shelf[[parts[2]]]
 } else {
   data <- if (grepl("gz$", source)) data.table::fread(cmd = paste("zcat", source), data.table = FALSE) else read.csv(source)
   groups <- unique(unlist(lapply(lme4::findbars(formula), function(bar) all.vars(bar[[3]]))))

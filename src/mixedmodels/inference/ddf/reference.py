@@ -97,8 +97,8 @@ def reference_for(fit: LMMFit, ddf: str | float | None = None) -> Reference:
     fit : LMMFit
     ddf : str or float
         ``"satterthwaite"`` (default of linear models), ``"kr"``, ``"containment"``, ``"residual"``, ``"z"``
-        (default of generalised ones), a number of degrees of freedom, or ``"auto"``: Satterthwaite, from the average information where the exact one
-        would cost more than a moment.
+        (default of generalised ones), a number of degrees of freedom, or ``"auto"``: Satterthwaite, from the
+        average information where the exact one would cost more than a moment.
 
     Raises
     ------

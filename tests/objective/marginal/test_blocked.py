@@ -232,7 +232,7 @@ def test_search_with_the_model_of_the_hessian(formula):
         assert engine.exact_hessian
         engine.exact_hessian = exact
         objective.marginal = engine
-        found.append(trust_region(objective.newton, start))
+        found.append(trust_region(objective.newton, start, exact=exact))
         assert found[-1].converged
     assert found[1].value == pytest.approx(found[0].value, abs=1e-7)
     np.testing.assert_allclose(found[1].theta, found[0].theta, atol=1e-4)

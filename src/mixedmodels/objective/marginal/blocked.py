@@ -86,7 +86,6 @@ class BlockedLaplace:
         ]
         self._u = self._zeros()
         self._state: _State | None = None
-        self._secant = _Secant()
         self._penalty_diagonals = [
             np.ones(m) if P is None else np.asarray(P.matrix.diagonal())
             for P, m in zip(self.layout.precision, self.layout.m, strict=True)
@@ -298,12 +297,7 @@ class BlockedLaplace:
 
     def newton(self, gamma: np.ndarray, factors: Sequence[np.ndarray]) -> Evaluation:
         """Value, gradient and a matrix for Newton's step: the Hessian, or else a model."""
-        found = self._evaluate(gamma, factors, 2, self.exact_hessian)
-        if self.exact_hessian or self._guess is None:
-            return found
-        assert found.gradient is not None and found.hessian is not None
-        correction = self._secant.update(self._guess[0], found.gradient, found.hessian)
-        return Evaluation(found.value, found.gradient, found.hessian + correction, found.penalised)
+        return self._evaluate(gamma, factors, 2, self.exact_hessian)
 
     def _evaluate(
         self, gamma: np.ndarray, factors: Sequence[np.ndarray], order: int, exact: bool
@@ -347,43 +341,6 @@ class BlockedLaplace:
         hessian, penalised = second.matrices(s, M, exact)
         self._guess = (second.point, state.u, second.du)
         return Evaluation(value, 2.0 * gradient, 2.0 * hessian, 2.0 * penalised)
-
-
-class _Secant:
-    """What the model of the Hessian lacks, learnt from differences of exact gradients.
-
-    The symmetric rank-one update, or Powell's where that is ill-determined (Nocedal & Wright 2006,
-    Numerical Optimization, equation 6.24; Dennis & Schnabel 1983, equation 9.1.3), of the difference between
-    the Hessian and the mean of the models at two points. Steps along which the model itself changes much
-    teach nothing.
-    """
-
-    def __init__(self) -> None:
-        self._last: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-        self._E: np.ndarray | None = None
-
-    def update(self, point: np.ndarray, gradient: np.ndarray, model: np.ndarray) -> np.ndarray:
-        """The correction at a new point, shape (P, P)."""
-        if self._E is None:
-            self._E = np.zeros_like(model)
-        if self._last is not None:
-            at, g, M = self._last
-            s = point - at
-            y = gradient - g
-            middle = 0.5 * (M + model) @ s
-            r = y - middle - self._E @ s
-            size, ss = float(r @ s), float(s @ s)
-            near = float(np.linalg.norm((model - M) @ s)) < 0.5 * float(np.linalg.norm(middle))
-            if near and ss > 0.0:
-                if abs(size) > 0.2 * math.sqrt(float(r @ r) * ss):
-                    E = self._E + np.outer(r, r) / size
-                else:  # the least change that fits
-                    half = np.outer(r, s) / ss
-                    E = self._E + half + half.T - (size / ss**2) * np.outer(s, s)
-                if np.linalg.norm(E) < np.linalg.norm(model):
-                    self._E = E
-        self._last = point, gradient, model
-        return self._E
 
 
 class _Second:

@@ -14,6 +14,7 @@ from mixedmodels.family.gaussian import Gaussian
 from mixedmodels.family.poisson import Poisson
 from mixedmodels.objective.marginal.blocked import BlockedLaplace
 from mixedmodels.objective.marginal.dense import DenseLaplace
+from mixedmodels.objective.marginal.determinant import _Schur
 from mixedmodels.optimize.trust_region import trust_region
 from mixedmodels.solver.base import Breakdown
 from mixedmodels.testing import random_design
@@ -195,14 +196,24 @@ def test_singular_factors(kind):
     close(found.hessian, wanted.hessian)
 
 
-@pytest.mark.parametrize("kind", ("three_crossed", "precision_crossed", "two_crossed"))
+@pytest.mark.parametrize(
+    "kind", ("three_crossed", "precision_crossed", "two_crossed", "three_nested", "nested", "precision_slope")
+)
 def test_hessian_in_batches(kind, monkeypatch):
-    # as for a Schur complement too large to invert
+    # as for a Schur complement too large to invert, with parts that share no rows in common columns
     from mixedmodels.objective.marginal import determinant
 
     monkeypatch.setattr(determinant, "_DENSE", 0.0)
+    monkeypatch.setattr(determinant, "_SMALL", 0)
     monkeypatch.setattr(determinant, "_BATCH", 5)
     check(generalised(10, kind), Binomial())
+
+
+def test_separate_parts_share_columns():
+    design = generalised(10, "nested")
+    engine = BlockedLaplace(design, Binomial())
+    schur = _Schur(engine.layout, engine._leaf)
+    assert schur.n > 1 and schur.slots().max() == 0  # each outer level is a part of its own
 
 
 def simulated(seed, formula, m=30, n=1500):

@@ -24,6 +24,7 @@ from mixedmodels.objective.marginal.blocks import Blocks, Layout
 __all__ = ["block_diagonal_traces", "schur_columns", "trace_products"]
 
 _DENSE = 5e7  # numbers up to which the derivatives of S are kept whole
+_SMALL = 300  # columns of S up to which nothing is gained by looking for separate parts
 _BATCH = 256
 
 
@@ -96,10 +97,13 @@ def trace_products(layout: Layout, leaf: int, H: Blocks, changes: Sequence[Block
     n = schur_columns(layout, leaf)
     if n == 0:
         return out
-    if P * n * n <= _DENSE:
+    schur = _Schur(layout, leaf)
+    slot = schur.slots() if n > _SMALL else np.arange(n)
+    count = int(slot.max()) + 1
+    if P * n * n <= _DENSE and count > 0.1 * n:
         out += _dense(layout, leaf, H, changes, solve, Di)
     else:
-        out += _in_batches(_Schur(layout, leaf), H, changes, solve, Di)
+        out += _in_batches(schur, slot, H, changes, solve, Di)
     return 0.5 * (out + out.T)
 
 
@@ -142,9 +146,15 @@ def _joined(blocks: Blocks) -> np.ndarray:
 
 
 def _in_batches(
-    schur: _Schur, H: Blocks, changes: Sequence[Blocks], solve: Any, Di: np.ndarray
+    schur: _Schur, slot: np.ndarray, H: Blocks, changes: Sequence[Blocks], solve: Any, Di: np.ndarray
 ) -> np.ndarray:
-    """The traces with a Schur complement, columns of its inverse solved for in batches."""
+    """The traces with a Schur complement, columns of its inverse solved for in batches.
+
+    Columns of one slot lie in parts of the model that share no rows: their products never meet, and their sum
+    stands for all of them.
+    """
+    from scipy import sparse
+
     P, leaf, layout = len(changes), schur.leaf, schur.layout
     out = np.zeros((P, P))
     dS: list[Any] = [schur.rest(change) for change in changes]
@@ -158,12 +168,14 @@ def _in_batches(
             Ya = dB - schur.levels(change.diagonal[leaf]) @ J
             dS[a] = dS[a] - (dB.T @ J) - (J.T @ Ya)
             Y.append(Ya)
-            DY.append(_by_columns(Dinv @ Ya))
-    dS = [_by_columns(part) for part in dS]
-    for start in range(0, schur.n, _BATCH):
-        stop = min(start + _BATCH, schur.n)
-        unit = np.zeros((schur.n, stop - start))
-        unit[np.arange(start, stop), np.arange(stop - start)] = 1.0
+            DY.append(Dinv @ Ya)
+    count = int(slot.max()) + 1
+    columns_of = sparse.csc_array((np.ones(schur.n), (np.arange(schur.n), slot)), shape=(schur.n, count))
+    dS_slots = [_by_columns(part @ columns_of) for part in dS]
+    DY = [_by_columns(part @ columns_of) for part in DY]
+    for start in range(0, count, _BATCH):
+        stop = min(start + _BATCH, count)
+        unit = columns_of[:, start:stop].toarray()
         X = _rest_solve(layout, leaf, solve, unit)
         if leaf >= 0:
             columns = [part[:, start:stop] for part in DY]
@@ -175,7 +187,7 @@ def _in_batches(
                     if a != b:
                         out[b, a] += value
         left = [np.asarray(part @ X) for part in dS]
-        right = [_rest_solve(layout, leaf, solve, part[:, start:stop].toarray()) for part in dS]
+        right = [_rest_solve(layout, leaf, solve, part[:, start:stop].toarray()) for part in dS_slots]
         out += np.array([[float(np.vdot(x, y)) for y in right] for x in left])
     return out
 
@@ -261,3 +273,31 @@ class _Schur:
                 c = self.first[p.g] + p.columns * layout.k[p.g]
                 parts += [(r, c, block), (c, r, np.swapaxes(block, 1, 2))]
         return self._sparse(parts, (self.n, self.n))
+
+    def slots(self) -> np.ndarray:
+        """Rank of each column of the rest among those of its part of the model, shape (others,)."""
+        from scipy import sparse
+        from scipy.sparse.csgraph import connected_components
+
+        layout = self.layout
+        ones = Blocks(
+            [np.ones((m, k, k)) for m, k in zip(layout.m, layout.k, strict=True)],
+            [np.ones((len(p.rows), layout.k[p.f], layout.k[p.g])) for p in layout.pairs],
+        )
+        graph = self.rest(ones)
+        for f, at in self.first.items():
+            P = layout.precision[f]
+            if P is not None:
+                links = sparse.coo_array(P.matrix)
+                shape = (self.n, self.n)
+                rows, columns = at + links.coords[0] * layout.k[f], at + links.coords[1] * layout.k[f]
+                graph = graph + sparse.csr_array((np.ones(links.nnz), (rows, columns)), shape=shape)
+        if self.leaf >= 0:
+            B = self.coupling(ones)
+            graph = sparse.block_array([[None, B], [B.T, graph]]) if self.q0 else graph
+        part = connected_components(graph, directed=False)[1][self.q0 :]
+        order = np.argsort(part, kind="stable")
+        sizes = np.bincount(part)
+        slot = np.empty(self.n, dtype=np.intp)
+        slot[order] = np.arange(self.n) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return slot

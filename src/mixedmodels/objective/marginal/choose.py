@@ -30,10 +30,15 @@ def choose_marginal(
     solver : {"auto", "grouped", "blocked", "dense"}
     """
     from mixedmodels.objective.marginal.dense import DenseLaplace
+    from mixedmodels.objective.marginal.grouped import GroupedLaplace, one_factor
 
     if solver not in ("auto", "grouped", "blocked", "dense"):
         raise OptionError(f"solver must be 'auto', 'grouped', 'blocked' or 'dense', got {solver!r}")
     if nagq != 1 or information != "observed":
         raise NotImplementedYetError("quadrature and expected information are not yet available")
-    engine: Any = DenseLaplace(design, family)
+    engine: Any
+    if solver == "grouped" or (solver == "auto" and one_factor(design)):
+        engine = GroupedLaplace(design, family)
+    else:
+        engine = DenseLaplace(design, family)
     return engine

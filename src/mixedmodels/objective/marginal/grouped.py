@@ -23,6 +23,7 @@ from mixedmodels.errors import OptionError
 from mixedmodels.family.base import Family
 from mixedmodels.family.jet import count, place
 from mixedmodels.objective.marginal.base import Evaluation, Modes, factor_entries
+from mixedmodels.solver._kernels.marginal_grouped import GroupedPasses, gather, place_columns, sort_rows
 from mixedmodels.solver.base import Breakdown
 
 __all__ = ["GroupedLaplace", "one_factor"]
@@ -64,14 +65,10 @@ class GroupedLaplace:
         self.design = design
         self.family = family
         self.entries = factor_entries(design)
-        terms, n, C = design.terms, design.n, len(design.predictors)
+        terms, n = design.terms, design.n
         self._m = max(term.m for term in terms)
-        codes = terms[0].codes
-        order = np.argsort(codes, kind="stable")
-        self._order = None if bool(np.all(order[:-1] < order[1:])) else order
-        start = np.zeros(self._m + 1, dtype=np.intp)
-        np.cumsum(np.bincount(codes, minlength=self._m), out=start[1:])
-        self._start = start
+        codes = np.ascontiguousarray(terms[0].codes, dtype=np.int32)
+        self._start, self._order = sort_rows(codes, self._m)
         self._columns: list[slice] = []  # of each term in the block
         at = 0
         for term in terms:
@@ -79,10 +76,11 @@ class GroupedLaplace:
             at += term.k
         self._k = at
         self._column_predictor = np.repeat(design.term_predictor, [term.k for term in terms]).astype(np.int32)
-        Z = np.empty((n, at))
+        Z = np.ones((n, 1, at))
         for term, where in zip(terms, self._columns, strict=True):
-            Z[:, where] = 1.0 if term.Z is None else self._rows(term.Z)
-        self._Z = Z
+            if term.Z is not None:
+                place_columns(term.Z, self._order, np.arange(where.start, where.stop), 0, Z)
+        self._Z = Z[:, 0]
         data = design.data
         self._data = replace(
             data,
@@ -91,22 +89,25 @@ class GroupedLaplace:
             weights=None if data.weights is None else self._rows(data.weights),
             constants={},
         )
-        self._kernel = self._passes(C)
+        self._kernel = self._passes()
 
     def _rows(self, array: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(array if self._order is None else array[self._order], dtype=float)
+        array = np.ascontiguousarray(array, dtype=float)
+        return array if self._order is None else gather(array, self._order)
 
-    def _passes(self, C: int) -> Any:
+    def _passes(self) -> Any:
         """The compiled side: padded rows of X, places of the derivatives, rows of the density."""
-        from mixedmodels.solver._kernels.marginal_grouped import GroupedPasses
-
-        design, n = self.design, self.design.n
+        design, n, C = self.design, self.design.n, len(self.design.predictors)
         self.n_gamma = len(design.gamma_names)
         width = -(-(self.n_gamma + len(self.entries)) // 4) * 4
         X = np.zeros((n, C, width))
         offset = None
         for c, predictor in enumerate(design.predictors):
-            X[:, c, predictor.columns] = 1.0 if predictor.X is None else self._rows(predictor.X)
+            if predictor.X is None:
+                X[:, c, predictor.columns] = 1.0
+            else:
+                columns = np.ascontiguousarray(predictor.columns, dtype=np.intp)
+                place_columns(predictor.X, self._order, columns, c, X)
             if predictor.offset is not None:
                 offset = np.zeros((C, n)) if offset is None else offset
                 offset[c] = self._rows(predictor.offset)

@@ -65,6 +65,55 @@ cdef enum:
 RANGE, NO_MODE, NOT_PROPER = MG_RANGE, MG_NO_MODE, MG_NOT_PROPER
 
 
+def sort_rows(const int[::1] codes, Py_ssize_t m):
+    """Rows by group, stable: first row of each group, (m + 1,), and the order, (n,), None where it is 0 .. n-1."""
+    cdef Py_ssize_t i, n = codes.shape[0]
+    cdef int g, sorted_already = 1
+    first = np.zeros(m + 2, dtype=np.intp)
+    cdef Py_ssize_t[::1] start = first
+    cdef Py_ssize_t[::1] rows
+    for i in range(n):
+        start[codes[i] + 2] += 1
+        if i and codes[i] < codes[i - 1]:
+            sorted_already = 0
+    for i in range(m):
+        start[i + 2] += start[i + 1]
+    if sorted_already:
+        return first[1:], None
+    order = np.empty(n, dtype=np.intp)
+    rows = order
+    for i in range(n):                                      # start[g + 1] moves from the first row to the end
+        g = codes[i]
+        rows[start[g + 1]] = i
+        start[g + 1] += 1
+    return first[:m + 1], order
+
+
+def gather(const double[::1] values, const Py_ssize_t[::1] order):
+    """``values[order]``."""
+    cdef Py_ssize_t i, n = order.shape[0]
+    out = np.empty(n)
+    cdef double[::1] to = out
+    with nogil:
+        for i in range(n):
+            to[i] = values[order[i]]
+    return out
+
+
+def place_columns(const double[:, :] values, order, const Py_ssize_t[::1] columns, int c, double[:, :, ::1] out):
+    """``out[:, c, columns] = values[order]``; None as order leaves the rows where they are."""
+    cdef Py_ssize_t i, j, r, n = values.shape[0], p = values.shape[1]
+    cdef const Py_ssize_t[::1] rows
+    cdef int move = order is not None
+    if move:
+        rows = order
+    with nogil:
+        for i in range(n):
+            r = rows[i] if move else i
+            for j in range(p):
+                out[i, c, columns[j]] = values[r, j]
+
+
 cdef const double* _pointer(object array):
     cdef const double[::1] v
     if array is None:
@@ -157,7 +206,7 @@ cdef class GroupedPasses:
         self.lam = np.zeros((k, k))
         q.gamma, q.lam = &self.gamma[0], &self.lam[0, 0]
         self.keep = (start, Z, X, offset, ints, y, trials, constant, weights, scratch, status)
-        first = np.flatnonzero(np.diff(start[:-1] // CHUNK)) + 1
+        first = np.flatnonzero(np.diff(start[:m] // CHUNK)) + 1
         self.bounds = np.concatenate([[0], first, [m]]).astype(np.intp)
         self.chunks = self.bounds.shape[0] - 1
         self.acc = np.zeros(self.chunks * MG_SIZE(q))

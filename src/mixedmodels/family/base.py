@@ -82,6 +82,8 @@ class Family:
     predictors : tuple of str
         Names of the linear predictors, ``"conditional"`` first; ``"dispersion"`` and ``"zero_inflation"`` may
         have formulas, all others are one parameter each.
+    response : {"number", "count", "successes", "categories"}
+        What the response is: a number, a count, successes out of trials, or one of several categories.
     kernel : int
         Code of the compiled density, 0 for none.
     """
@@ -89,6 +91,7 @@ class Family:
     name: ClassVar[str] = ""
     links: ClassVar[tuple[str, ...]] = ("identity",)
     predictors: tuple[str, ...] = ("conditional",)
+    response: str = "number"
     kernel: int = 0
 
     def __init__(self, link: Any = None) -> None:
@@ -154,6 +157,9 @@ class Family:
     def expected_weight(self, data: Observations, eta: Sequence[np.ndarray], order: int) -> np.ndarray:
         """Expected information ``E[-d2 log f/d eta2]`` of each row and its derivatives to `order`."""
         raise NotImplementedError
+
+    def check_response(self, data: Observations) -> None:
+        """Raise one `DataError` if responses are impossible under the family."""
 
     # ------------------------------------------------------------------ starts
     def start(self, data: Observations) -> tuple[np.ndarray, ...]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from mixedmodels.design import GeneralisedDesign
 from mixedmodels.errors import OptionError
 from mixedmodels.family.base import Family
-from mixedmodels.family.jet import count, place
+from mixedmodels.family.jet import place
 from mixedmodels.objective.marginal.base import Evaluation, Modes, factor_entries
 from mixedmodels.solver._kernels.marginal_grouped import GroupedPasses, gather, place_columns, sort_rows
 from mixedmodels.solver.base import Breakdown
@@ -247,14 +248,14 @@ _BROKEN = {  # status of the compiled passes
 }
 
 
-def _places(variables: int, order: int) -> list[np.ndarray]:
+@lru_cache(maxsize=64)
+def _places(variables: int, order: int) -> tuple[np.ndarray, ...]:
     """For each order r up to `order` the lines of the derivatives in a table: shape (variables,) * r."""
     where = place(variables, order)
-    assert len(where) == count(variables, order)
     out = []
     for r in range(1, order + 1):
         lines = np.empty((variables,) * r, dtype=np.int32)
         for index in np.ndindex(*lines.shape):
             lines[index] = where[tuple(np.bincount(index, minlength=variables).tolist())]
         out.append(lines)
-    return out
+    return tuple(out)

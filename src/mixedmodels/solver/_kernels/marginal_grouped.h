@@ -57,6 +57,8 @@ typedef struct {
     double *F, *size;               /* (m,): F at u, length of the step */
     signed char* status;            /* (m,) */
     double* G;                      /* (m, k, k) or NULL */
+    double* U;                      /* (m, k, W): derivatives of the modes, at the point of the warm starts */
+    const double* move;             /* (W,): parameters minus those of the warm starts; NULL: start there */
 } mg_problem;
 
 /* ---------------------------------------------------------------- small matrices */
@@ -177,6 +179,20 @@ MM_INLINE void mg_eta(const mg_problem* q, int C, int k, ptrdiff_t g, const doub
 }
 
 /* ---------------------------------------------------------------- one step to the mode */
+/* Where the search of a group begins: its last mode, moved to first order (by 1 at most). */
+MM_INLINE void mg_begin(const mg_problem* q, int k, ptrdiff_t g) {
+    double* trial = q->trial + g * k;
+    memcpy(trial, q->warm + g * k, k * sizeof(double));
+    q->status[g] = MG_START;
+    if (!q->move) return;
+    for (int l = 0; l < k; l++) {
+        const double* U = q->U + (g * k + l) * q->W;
+        double x = 0.0;
+        for (int a = 0; a < q->P; a++) x += U[a] * q->move[a];
+        trial[l] += x > 1.0 ? 1.0 : x < -1.0 ? -1.0 : x;
+    }
+}
+
 /* s and S of one group from a table of order 2, and -sum f; not finite where a row is not. */
 MM_INLINE double mg_score(const mg_problem* q, int A, int k, const double* Z, const double* T, ptrdiff_t st,
                           ptrdiff_t rows, const int* pr, const int* i1, const int* i2, double* s, double* S) {
@@ -409,6 +425,7 @@ MM_INLINE int mg_group(const mg_problem* q, int C, int k, int order, ptrdiff_t g
             U[l * W + p + a] = x;
         }
     }
+    memcpy(q->U + g * k * W, U, k * W * sizeof(double));
     memset(db, 0, k * W * sizeof(double));
     for (int i = 0; i < k; i++)
         for (int j = 0; j < k; j++) mg_axpy(W, lam[i * k + j], U + j * W, db + i * W);
@@ -573,8 +590,7 @@ MM_INLINE int mg_chunk_shape(const mg_problem* q, int C, int A, int k, int order
     int worst = MG_DONE, searching = 1;
     mg_fixed(q, C, row, rows, fixed, rows);
     for (ptrdiff_t g = first; g < last; g++) {
-        q->status[g] = MG_START;
-        memcpy(q->trial + g * k, q->warm + g * k, k * sizeof(double));
+        mg_begin(q, k, g);
         if (q->start[g + 1] == q->start[g]) {
             memset(q->trial + g * k, 0, k * sizeof(double));
             q->status[g] = MG_DONE;
@@ -641,6 +657,10 @@ MM_CLONES int mg_chunk(const mg_problem* q, int order, ptrdiff_t first, ptrdiff_
 }
 
 /* The same in pieces, for tables that come from outside. */
+MM_CLONES void mg_begin_all(const mg_problem* q) {
+    for (ptrdiff_t g = 0; g < q->m; g++) mg_begin(q, q->k, g);
+}
+
 MM_CLONES void mg_predict(const mg_problem* q, const double* fixed, double* eta, double* work) {
     for (ptrdiff_t g = 0; g < q->m; g++)
         mg_eta(q, q->C, q->k, g, q->trial + g * q->k, work, fixed + q->start[g], eta + q->start[g], q->n,
@@ -667,6 +687,12 @@ MM_CLONES int mg_accumulate_all(const mg_problem* q, int order, ptrdiff_t first,
         ok = mg_group(q, q->C, q->k, order, g, T + q->start[g], q->n, work, acc);
     free(work);
     return ok;
+}
+
+/* A table of rows, for tests of the densities. */
+MM_CLONES void mg_table(int code, ptrdiff_t n, const double* y, const double* trials, const double* constant,
+                        const double* weights, const double* eta, int order, int mean, double* out) {
+    mm_density_rows(code, n, y, trials, constant, weights, eta, order, mean, out, n);
 }
 
 #endif

@@ -44,6 +44,8 @@ cdef extern from "marginal_grouped.h":
         double *size
         signed char *status
         double *G
+        double *U
+        const double *move
     int mg_chunk(const mg_problem* q, int order, Py_ssize_t first, Py_ssize_t last, double* acc) noexcept nogil
     void mg_fixed(const mg_problem* q, int C, Py_ssize_t first, Py_ssize_t rows, double* out,
                   Py_ssize_t stride) noexcept nogil
@@ -51,6 +53,9 @@ cdef extern from "marginal_grouped.h":
     int mg_advance_all(const mg_problem* q, const double* T, double* work) noexcept nogil
     int mg_accumulate_all(const mg_problem* q, int order, Py_ssize_t first, Py_ssize_t last, const double* T,
                           double* acc) noexcept nogil
+    void mg_begin_all(const mg_problem* q) noexcept nogil
+    void mg_table(int code, Py_ssize_t n, const double* y, const double* trials, const double* constant,
+                  const double* weights, const double* eta, int order, int mean, double* out) noexcept nogil
     int MG_PENALISED(const mg_problem* q) noexcept nogil
     int MG_REST(const mg_problem* q) noexcept nogil
     int MG_B_PENALISED(const mg_problem* q) noexcept nogil
@@ -122,6 +127,17 @@ cdef const double* _pointer(object array):
     return &v[0] if v.shape[0] else NULL
 
 
+def density_table(int code, y, trials, constant, weights, const double[:, ::1] eta, int order, bint mean,
+                  int lines):
+    """Log-densities of rows times their weights and derivatives, (lines, n), by the loops the passes use."""
+    out = np.empty((lines, eta.shape[1]))
+    cdef double[:, ::1] to = out
+    if eta.shape[1]:
+        mg_table(code, eta.shape[1], _pointer(y), _pointer(trials), _pointer(constant), _pointer(weights),
+                 &eta[0, 0], order, mean, &to[0, 0])
+    return out
+
+
 cdef class GroupedPasses:
     """The rows of one model, sorted by group.
 
@@ -155,7 +171,8 @@ cdef class GroupedPasses:
     cdef object keep
     cdef Py_ssize_t chunks
     cdef Py_ssize_t[::1] bounds
-    cdef double[::1] gamma, acc, work
+    cdef double[::1] gamma, acc, work, at, move
+    cdef bint predicts                 # whether U and `at` belong to the warm starts
     cdef double[:, ::1] lam
     cdef public object modes           # (m, k): spherical modes of the last evaluation
     cdef public object warm
@@ -173,20 +190,21 @@ cdef class GroupedPasses:
         q.n, q.m, q.k, q.C, q.W = Z.shape[0], m, k, X.shape[1], X.shape[2]
         q.p, q.ne = n_gamma, entries.shape[1]
         q.P = q.p + q.ne
-        ints = [predictor, entries[0], entries[1], *places, *mode[1:]]
-        ints = [np.ascontiguousarray(np.append(a, 0), dtype=np.int32) for a in ints]
-        v = ints[0]; q.pr = &v[0]
-        v = ints[1]; q.ei = &v[0]
-        v = ints[2]; q.ej = &v[0]
-        v = ints[3]; q.d1 = &v[0]
-        v = ints[4]; q.d2 = &v[0]
-        v = ints[5]; q.d3 = &v[0]
-        v = ints[6]; q.d4 = &v[0]
+        ints = np.concatenate([[0], *(np.ravel(a) for a in (predictor, entries, *places, *mode[1:]))])
+        ints = ints.astype(np.int32)
+        v = ints
+        q.pr = &v[0] + 1
+        q.ei = q.pr + q.k
+        q.ej = q.ei + q.ne
+        q.d1 = q.ej + q.ne
+        q.d2 = q.d1 + q.C
+        q.d3 = q.d2 + q.C ** 2
+        q.d4 = q.d3 + q.C ** 3
+        q.act = q.d4 + q.C ** 4
         q.A = mode[0]
+        q.m1 = q.act + q.k
+        q.m2 = q.m1 + q.A
         q.m_count = (q.A + 1) * (q.A + 2) // 2
-        v = ints[7]; q.act = &v[0]
-        v = ints[8]; q.m1 = &v[0]
-        v = ints[9]; q.m2 = &v[0]
         q.start = &vs[0]
         q.code, q.mean = code, mean
         q.Z, q.X, q.offset = _pointer(Z), _pointer(X), _pointer(offset)
@@ -205,7 +223,10 @@ cdef class GroupedPasses:
         self.gamma = np.zeros(q.W)
         self.lam = np.zeros((k, k))
         q.gamma, q.lam = &self.gamma[0], &self.lam[0, 0]
-        self.keep = (start, Z, X, offset, ints, y, trials, constant, weights, scratch, status)
+        derivatives = np.zeros(m * k * q.W + 1)
+        vd = derivatives; q.U = &vd[0]
+        self.at, self.move = np.zeros(q.W), np.zeros(q.W)
+        self.keep = (derivatives, start, Z, X, offset, ints, y, trials, constant, weights, scratch, status)
         first = np.flatnonzero(np.diff(start[:m] // CHUNK)) + 1
         self.bounds = np.concatenate([[0], first, [m]]).astype(np.intp)
         self.chunks = self.bounds.shape[0] - 1
@@ -216,12 +237,19 @@ cdef class GroupedPasses:
     cdef void _set(self, gamma, lam) except *:
         cdef const double[::1] g = gamma
         cdef const double[:, ::1] L = lam
-        cdef int k = self.q.k
+        cdef int a, k = self.q.k
+        cdef double x
         if g.shape[0] != self.q.p or L.shape[0] != k or L.shape[1] != k:
             raise ValueError("gamma or factors have the wrong shape")
         if self.q.p:
             memcpy(&self.gamma[0], &g[0], self.q.p * sizeof(double))
         memcpy(&self.lam[0, 0], &L[0, 0], k * k * sizeof(double))
+        for a in range(self.q.P):
+            x = self.gamma[a] if a < self.q.p else L[self.q.ei[a - self.q.p], self.q.ej[a - self.q.p]]
+            self.move[a] = x - self.at[a]
+            self.at[a] = x
+        self.q.move = &self.move[0] if self.predicts else NULL
+        self.predicts = False
 
     cdef void _clear(self, int order) noexcept nogil:
         cdef Py_ssize_t c, size = MG_SIZE(&self.q), head = MG_GRADIENT + self.q.W
@@ -265,8 +293,7 @@ cdef class GroupedPasses:
     def begin(self, gamma, lam, double[:, ::1] fixed):
         """Starts a mode search: fixed parts of the predictors, (C, n)."""
         self._set(gamma, lam)
-        self.modes[...] = self.warm
-        memset(self.q.status, MG_START, self.q.m)
+        mg_begin_all(&self.q)
         if self.q.n:
             mg_fixed(&self.q, self.q.C, 0, self.q.n, &fixed[0, 0], self.q.n)
 
@@ -340,6 +367,7 @@ cdef class GroupedPasses:
         if finite != 0.0:
             return MG_RANGE, 0.0, None, None, None
         memcpy(q.warm, q.trial, q.m * q.k * sizeof(double))
+        self.predicts = order > 0
         if order == 0:
             return MG_DONE, 2.0 * total[0], None, None, None
         out = np.empty(P)

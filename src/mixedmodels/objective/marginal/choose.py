@@ -30,6 +30,7 @@ def choose_marginal(
     solver : {"auto", "grouped", "blocked", "dense"}
     """
     from mixedmodels.objective.marginal.dense import DenseLaplace
+    from mixedmodels.objective.marginal.grouped import GroupedLaplace, one_factor
 
     if solver not in ("auto", "grouped", "blocked", "dense"):
         raise OptionError(f"solver must be 'auto', 'grouped', 'blocked' or 'dense', got {solver!r}")
@@ -44,6 +45,8 @@ def choose_marginal(
     engine: Any
     if solver == "dense" or not design.terms:
         engine = DenseLaplace(design, family)
+    elif solver == "grouped" or (solver == "auto" and one_factor(design)):
+        engine = GroupedLaplace(design, family)
     else:
         from mixedmodels.objective.marginal.blocked import BlockedLaplace
 

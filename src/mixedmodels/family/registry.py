@@ -6,13 +6,45 @@ from typing import Any
 
 from mixedmodels.errors import OptionError
 from mixedmodels.family.base import Family
+from mixedmodels.family.beta import Beta
 from mixedmodels.family.binomial import Binomial
+from mixedmodels.family.gamma import Gamma
 from mixedmodels.family.gaussian import Gaussian
+from mixedmodels.family.inverse_gaussian import InverseGaussian
+from mixedmodels.family.lognormal import Lognormal
+from mixedmodels.family.negative_binomial import NegativeBinomial, NegativeBinomial1
 from mixedmodels.family.poisson import Poisson
 
 __all__ = ["FAMILIES", "get_family"]
 
-FAMILIES: dict[str, type[Family]] = {family.name: family for family in (Gaussian, Binomial, Poisson)}
+FAMILIES: dict[str, type[Family]] = {
+    family.name: family
+    for family in (
+        Gaussian,
+        Binomial,
+        Poisson,
+        Gamma,
+        InverseGaussian,
+        Lognormal,
+        NegativeBinomial,
+        NegativeBinomial1,
+        Beta,
+    )
+}
+
+# Names that other software uses.
+ALIASES = {
+    "normal": "gaussian",
+    "bernoulli": "binomial",
+    "Gamma": "gamma",
+    "inverse.gaussian": "inverse_gaussian",
+    "nbinom2": "negative_binomial",
+    "nb2": "negative_binomial",
+    "nbinom": "negative_binomial",
+    "nb1": "nbinom1",
+    "negative_binomial1": "nbinom1",
+    "beta_family": "beta",
+}
 
 
 def get_family(family: Any, link: Any = None) -> Family:
@@ -27,6 +59,7 @@ def get_family(family: Any, link: Any = None) -> Family:
         return family if link is None else type(family)(link)
     if isinstance(family, type) and issubclass(family, Family):
         return family(link)
-    if family not in FAMILIES:
+    name = ALIASES.get(family, family) if isinstance(family, str) else None
+    if name not in FAMILIES:
         raise OptionError(f"there is no family {family!r}; available: {', '.join(sorted(FAMILIES))}")
-    return FAMILIES[family](link)
+    return FAMILIES[name](link)

@@ -64,7 +64,9 @@ def test_probit_derivatives_where_the_formulas_meet():
 def test_logit_tails(eta):
     t = table(f.log_expit, [eta, -eta])
     tail = math.exp(-eta)
-    assert t[0, 0] == pytest.approx(-math.log1p(tail), rel=1e-15) and t[0, 1] == -eta
+    assert t[0, 0] == pytest.approx(-math.log1p(tail), rel=1e-15) and t[0, 1] == pytest.approx(
+        -eta, rel=1e-15
+    )
     assert np.allclose(t[1:, 0] / tail, [1.0, -1.0, 1.0, -1.0], rtol=1e-12)
     assert np.allclose(t[2:, 1] / tail, [-1.0, -1.0, -1.0], rtol=1e-12)
 
@@ -86,7 +88,7 @@ def test_cloglog_derivatives_where_the_formulas_meet():
 def test_cauchit_tails(eta):
     t = table(LINKS["cauchit"].log_mean, [-eta])[:, 0]
     assert t[0] == pytest.approx(math.log(math.atan(1.0 / eta) / math.pi), rel=1e-15)
-    assert np.allclose(t[1:] * eta ** np.arange(1, 5), [1.0, 1.0, 2.0, 6.0], rtol=3.0 / eta**2 + 1e-13)
+    assert np.allclose(t[1:] * eta ** np.arange(1, 5), [1.0, 1.0, 2.0, 6.0], rtol=9.0 / eta**2 + 1e-13)
 
 
 @pytest.mark.parametrize("link", ["logit", "probit", "cloglog", "loglog", "cauchit"])
@@ -110,7 +112,7 @@ def test_links_invert_and_agree_with_their_logarithms(name):
 
 class TestPoissonLimit:
     y = np.array([0.0, 1.0, 3.0, 17.0, 40.0, 41.0, 500.0])
-    mu = np.array([0.5, 2.0, 1.0, 20.0, 30.0, 45.0, 480.0])
+    mu = np.array([0.5, 2.5, 1.2, 20.0, 30.0, 45.0, 480.0])
 
     @pytest.mark.parametrize("size", [1e8, 1e12, 1e15])
     def test_nb2(self, size):

@@ -221,6 +221,16 @@ class Family:
         ndarray, shape (count(len(active), order), n)
             In the order of `mixedmodels.family.jet.indices`; not finite where a mean is out of its range.
         """
+        if self.kernel:
+            table = self._compiled(data, eta, order, tuple(active))
+            if table is not None:
+                return table
+        return self.jets(data, eta, order, active)
+
+    def jets(
+        self, data: Observations, eta: Sequence[np.ndarray], order: int, active: Sequence[int] = (0,)
+    ) -> np.ndarray:
+        """What `derivatives` returns, always from `log_density` by Taylor arithmetic."""
         with np.errstate(all="ignore"):
             result = self.log_density(data, variables(eta, active, order))
             if not isinstance(result, Jet):
@@ -229,6 +239,20 @@ class Family:
             if data.weights is not None:
                 table *= data.weights
         return table
+
+    def _compiled(
+        self, data: Observations, eta: Sequence[np.ndarray], order: int, active: tuple[int, ...]
+    ) -> np.ndarray | None:
+        """The table from the compiled density; None for derivatives it does not write."""
+        if active not in ((0,), tuple(range(len(self.predictors)))):
+            return None
+        from mixedmodels.solver._kernels.densities import table
+
+        rows = [_contiguous(part, data.n) for part in eta]
+        other = [None if a is None else _contiguous(a, data.n) for a in (data.trials, data.weights)]
+        constant = self.kernel_constant(data)
+        y = _contiguous(data.y, data.n)
+        return table(self.kernel, y, *other, constant, rows, order, active == (0,) and len(rows) > 1)
 
     def kernel_constant(self, data: Observations) -> np.ndarray | None:
         """What the compiled density adds to the value of each row, shape (n,); None for zero."""
@@ -327,6 +351,10 @@ class Family:
 
     def __repr__(self) -> str:
         return f"{self.name}({self.link.name})"
+
+
+def _contiguous(part: Any, n: int) -> np.ndarray:
+    return np.ascontiguousarray(np.broadcast_to(np.asarray(part, dtype=float), (n,)))
 
 
 def refuse(wrong: np.ndarray, y: np.ndarray, must: str, remedy: str) -> None:

@@ -37,6 +37,9 @@ class Gamma(Family):
             0.5 * eta[1] - exp(eta[1]) * excess - stirling(eta[1]) - (log_y + 0.5 * math.log(2.0 * math.pi))
         )
 
+    def kernel_constant(self, data: Observations) -> np.ndarray | None:
+        return -data.constant("log", lambda: np.log(data.y))
+
     def sigma(self, delta: np.ndarray) -> np.ndarray:
         return np.exp(-0.5 * np.asarray(delta))
 

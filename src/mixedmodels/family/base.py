@@ -151,7 +151,14 @@ class Family:
         raise NotImplementedError
 
     def cdf(self, data: Observations, eta: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """``P(Y < y)`` and ``P(Y <= y)`` of each row, for randomised quantile residuals."""
+        """``P(Y < y)`` and ``P(Y <= y)`` of each row, for randomised quantile residuals.
+
+        Counts are summed up to y; other families write it.
+        """
+        if self.response in ("count", "successes"):
+            from mixedmodels.family.summation import counted_cdf
+
+            return counted_cdf(self, data, eta)
         raise NotImplementedError
 
     def expected_weight(self, data: Observations, eta: Sequence[np.ndarray], order: int) -> np.ndarray:

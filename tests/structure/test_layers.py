@@ -31,6 +31,7 @@ STEP = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
 # A fit answers questions, and it and its tables print themselves: these may reach upwards (inside functions).
 UPWARDS = {
     "fit/questions.py": {"inference", "report"},
+    "fit/glmm_questions.py": {"inference", "report"},
     "fit/base.py": {"report"},
     "inference/table.py": {"report"},
 }

@@ -82,6 +82,8 @@ class Family:
     predictors : tuple of str
         Names of the linear predictors, ``"conditional"`` first; ``"dispersion"`` and ``"zero_inflation"`` may
         have formulas, all others are one parameter each.
+    response : {"number", "count", "successes", "categories"}
+        What the response is: a number, a count, successes out of trials, or one of several categories.
     kernel : int
         Code of the compiled density, 0 for none.
     """
@@ -89,6 +91,7 @@ class Family:
     name: ClassVar[str] = ""
     links: ClassVar[tuple[str, ...]] = ("identity",)
     predictors: tuple[str, ...] = ("conditional",)
+    response: str = "number"
     kernel: int = 0
 
     def __init__(self, link: Any = None) -> None:

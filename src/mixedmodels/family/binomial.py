@@ -16,6 +16,7 @@ class Binomial(Family):
     r"""Binomial, :math:`\log f = \log\binom{m}{y} + y\log\mu + (m - y)\log(1 - \mu)`."""
 
     name = "binomial"
+    response = "successes"
     links = ("logit", "probit", "cloglog", "loglog", "cauchit", "log", "identity")
 
     def log_density(self, data: Observations, eta: Sequence[Any]) -> Any:

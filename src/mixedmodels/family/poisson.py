@@ -16,6 +16,7 @@ class Poisson(Family):
     r"""Poisson, :math:`\log f = y\log\mu - \mu - \log y!`."""
 
     name = "poisson"
+    response = "count"
     links = ("log", "sqrt", "identity")
 
     def log_density(self, data: Observations, eta: Sequence[Any]) -> Any:

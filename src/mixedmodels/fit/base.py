@@ -257,13 +257,13 @@ class Fit(Questions):
 
     @property
     def aic(self) -> float:
-        """Akaike's criterion, ``criterion + 2 df_model``."""
-        return self.criterion + 2.0 * self.df_model
+        """Akaike's criterion, ``-2 loglik + 2 df_model``."""
+        return -2.0 * self.loglik + 2.0 * self.df_model
 
     @property
     def bic(self) -> float:
-        """Bayesian criterion, ``criterion + log(nobs) df_model``."""
-        return self.criterion + math.log(self.nobs) * self.df_model
+        """Bayesian criterion, ``-2 loglik + log(nobs) df_model``."""
+        return -2.0 * self.loglik + math.log(self.nobs) * self.df_model
 
     @property
     def aicc(self) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import NotImplementedYetError, OptionError
-from mixedmodels.fit import checks, glmm_values, values
+from mixedmodels.fit import glmm_values, values
 from mixedmodels.fit.base import Fit
 from mixedmodels.fit.glmm_questions import GLMMQuestions
 from mixedmodels.fit.glmm_residuals import glmm_residuals, response_of
@@ -282,17 +282,22 @@ class GLMMFit(GLMMQuestions, Fit):
         """Number of free parameters."""
         return int(self.objective.M.shape[1])
 
+    @property
+    def loglik(self) -> float:
+        """Log-likelihood, without the priors if there are any."""
+        return -0.5 * (self.criterion - self.objective.penalty(self.psi))
+
     def _compute_messages(self) -> tuple[str, ...]:
-        out = [] if self.converged else [f"not converged: {self._optimum.message}"]
-        for position in self._singular:
-            out.append(checks.singular_note(self._terms[position], np.array(self._factors[position])))
+        from mixedmodels.fit.glmm_messages import glmm_messages
+
+        out = glmm_messages(self)
         undetermined = self._covariances[2]
         if undetermined:
-            out.append(
+            out += (
                 f"standard errors of {', '.join(undetermined)} cannot be computed: the likelihood is flat in "
-                "their direction; those of the other parameters are given them"
+                "their direction; those of the other parameters are given them",
             )
-        return (*out, *self._frame.messages)
+        return out
 
     # ------------------------------------------------------------------ values
     def linear_predictors(self) -> np.ndarray:
@@ -517,6 +522,35 @@ class GLMMFit(GLMMQuestions, Fit):
         )
 
     # ------------------------------------------------------------------ other models
+    def refit(self, new: Any) -> GLMMFit:
+        """The same model fitted to another response, or to other data.
+
+        Parameters
+        ----------
+        new : array of length nobs (or n_rows), or a data frame or dict
+            A response as `simulate` draws it (or two columns of successes and failures), or data for the
+            whole model (learnt levels, knots and centres are learnt afresh).
+        """
+        from mixedmodels.fit.glmm_update import refit_glmm
+
+        return refit_glmm(self, new)
+
+    def update(self, formula: Any = None, *, data: Any = None, **changes: Any) -> GLMMFit:
+        """The model with another formula or other options, fitted anew.
+
+        Parameters
+        ----------
+        formula : str or Formula, optional
+            In a text a ``.`` stands for what this fit has there: ``". ~ . + x"``, ``"~ . - (x | g)"``.
+        data : optional
+            Other data; by default those of this fit. A fit loaded from a file keeps no data: pass them.
+        **changes
+            Any keyword of `glmm`: ``nagq=9``, ``family="nbinom2"``, ``zero_inflation="~ x"``.
+        """
+        from mixedmodels.fit.glmm_update import update_glmm
+
+        return update_glmm(self, formula, data, changes)
+
     def refit_ml(self) -> GLMMFit:
         """The fit itself: it is one by maximum likelihood."""
         return self

@@ -33,7 +33,13 @@ def choose_marginal(
 
     if solver not in ("auto", "grouped", "blocked", "dense"):
         raise OptionError(f"solver must be 'auto', 'grouped', 'blocked' or 'dense', got {solver!r}")
-    if nagq != 1 or information != "observed":
-        raise NotImplementedYetError("quadrature and expected information are not yet available")
+    if information not in ("observed", "expected"):
+        raise OptionError(f"information must be 'observed' or 'expected', got {information!r}")
+    if information == "expected" and nagq == 1:
+        from mixedmodels.objective.marginal.expected import ExpectedLaplace
+
+        return ExpectedLaplace(design, family)
+    if nagq != 1:
+        raise NotImplementedYetError("quadrature is not yet available")
     engine: Any = DenseLaplace(design, family)
     return engine

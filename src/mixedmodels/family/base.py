@@ -158,6 +158,9 @@ class Family:
         """Expected information ``E[-d2 log f/d eta2]`` of each row and its derivatives to `order`."""
         raise NotImplementedError
 
+    def check_response(self, data: Observations) -> None:
+        """Raise one `DataError` if responses are impossible under the family."""
+
     # ------------------------------------------------------------------ starts
     def start(self, data: Observations) -> tuple[np.ndarray, ...]:
         """Linear predictors to begin from: one per row for the conditional one, a number for the others."""

@@ -6,13 +6,32 @@ from typing import Any
 
 from mixedmodels.errors import OptionError
 from mixedmodels.family.base import Family
+from mixedmodels.family.betabinomial import BetaBinomial
 from mixedmodels.family.binomial import Binomial
 from mixedmodels.family.gaussian import Gaussian
+from mixedmodels.family.generalised_poisson import GeneralisedPoisson
+from mixedmodels.family.ordered_beta import OrderedBeta
 from mixedmodels.family.poisson import Poisson
+from mixedmodels.family.student import Student
+from mixedmodels.family.truncated import TruncatedGeneralisedPoisson, TruncatedPoisson
+from mixedmodels.family.tweedie import Tweedie
 
 __all__ = ["FAMILIES", "get_family"]
 
 FAMILIES: dict[str, type[Family]] = {family.name: family for family in (Gaussian, Binomial, Poisson)}
+FAMILIES |= {
+    "betabinomial": BetaBinomial,
+    "generalised_poisson": GeneralisedPoisson,
+    "genpois": GeneralisedPoisson,
+    "ordered_beta": OrderedBeta,
+    "ordbeta": OrderedBeta,
+    "student": Student,
+    "t": Student,
+    "truncated_generalised_poisson": TruncatedGeneralisedPoisson,
+    "truncated_genpois": TruncatedGeneralisedPoisson,
+    "truncated_poisson": TruncatedPoisson,
+    "tweedie": Tweedie,
+}
 
 
 def get_family(family: Any, link: Any = None) -> Family:

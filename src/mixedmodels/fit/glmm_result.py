@@ -227,23 +227,38 @@ class GLMMFit(GLMMQuestions, Fit):
         """
         return self._once("dispersion", self._compute_dispersion)
 
+    @property
+    def _constant_dispersion(self) -> float | None:
+        """The linear predictor of a dispersion without a model; None otherwise."""
+        if "dispersion" not in self.components:
+            return None
+        c = self.components.index("dispersion")
+        predictor = self.generalised.predictors[c]
+        if not glmm_values.constant_column(predictor) or c in self.generalised.active:
+            return None
+        first = 1.0 if predictor.X is None else float(predictor.X[0, 0])
+        return first * float(self.gamma[predictor.columns[0]])
+
     def _compute_dispersion(self) -> Any:
         if "dispersion" not in self.components:
             return 1.0
-        c = self.components.index("dispersion")
-        predictor = self.generalised.predictors[c]
-        if glmm_values.constant_column(predictor) and c not in self.generalised.active:
-            first = 1.0 if predictor.X is None else float(predictor.X[0, 0])
-            delta = first * float(self.gamma[predictor.columns[0]])
+        delta = self._constant_dispersion
+        if delta is not None:
             return float(glmm_values.natural_dispersion(self.family, delta))
+        c = self.components.index("dispersion")
         natural = glmm_values.natural_dispersion(self.family, self._solution.eta[c])
         return values.readonly(np.array(self._rows(natural)))
 
     @property
     def sigma(self) -> float:
-        """The dispersion parameter as one number; NaN where it has a model (see `dispersion`)."""
-        value = self.dispersion
-        return value if isinstance(value, float) else math.nan
+        """R's ``sigma()`` as one number: the residual SD of a Gaussian, 1.0 without a dispersion.
+
+        NaN where the dispersion has a model: see `dispersion`.
+        """
+        if "dispersion" not in self.components:
+            return 1.0
+        delta = self._constant_dispersion
+        return math.nan if delta is None else glmm_values.sigma_of(self.family, delta)
 
     @property
     def _residual_sd(self) -> float | None:
@@ -293,7 +308,8 @@ class GLMMFit(GLMMQuestions, Fit):
         out = glmm_messages(self)
         undetermined = self._covariances[2]
         if undetermined:
-            out += (
+            out = (
+                *out,
                 f"standard errors of {', '.join(undetermined)} cannot be computed: the likelihood is flat in "
                 "their direction; those of the other parameters are given them",
             )

@@ -240,21 +240,6 @@ class GLMMObjective:
         """psi at the end of a search (where coefficients are profiled out, they are found here)."""
         return self.psi_of(v)
 
-    def joint_covariance(self, psi: np.ndarray, hessian: np.ndarray | None = None) -> np.ndarray:
-        """``2 M (M'HM)^{-1} M'``: covariance matrix of psi, zero for what is held.
-
-        Parameters
-        ----------
-        psi : ndarray
-        hessian : ndarray, optional
-            Of the criterion at psi in the coordinates of the search, if it is known (`Optimum.hessian`).
-        """
-        if hessian is not None:
-            return 2.0 * self._J @ np.linalg.solve(hessian, self._J.T)
-        H = self.evaluate(psi, 2).hessian
-        assert H is not None
-        return 2.0 * self.M @ np.linalg.solve(self.M.T @ H @ self.M, self.M.T)
-
     @cached_property
     def start(self) -> np.ndarray:
         """Starting value of psi."""

@@ -33,7 +33,7 @@ def _marginal(X, Z, G, w, z):
 
 
 def test_equations_of_the_marginal_model(model):
-    X, Z, G, w, z = model
+    X, Z, G, _, z = model
     V, inverse, information, beta = _marginal(*model)
     found = henderson(*model)
     np.testing.assert_allclose(found.beta, beta, rtol=1e-10)

@@ -34,7 +34,7 @@ class GeneralisedPoisson(Family):
     predictors = ("conditional", "dispersion")
 
     def log_density(self, data: Observations, eta: Sequence[Any]) -> Any:
-        constant = data.constant("factorial", lambda: log_factorial(data.y))
+        constant = log_factorial(data)
         log_mu, mu = self.link.log_mean(eta[0]), self.link.inverse(eta[0])
         root = exp(-0.5 * eta[1])  # 1 / sqrt(phi)
         excess = -1.0 * expm1(-0.5 * eta[1])  # lambda

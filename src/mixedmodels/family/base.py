@@ -22,6 +22,12 @@ lognormal             SD s of log y         mu^2 (exp(s^2) - 1)                 
 negative_binomial     size theta            mu + mu^2 / theta                      theta
 nbinom1               dispersion phi        mu (1 + phi)                           phi
 beta                  precision phi         mu (1 - mu) / (1 + phi)                phi
+betabinomial          precision phi         m mu (1 - mu) (phi + m) / (phi + 1)    phi
+ordered_beta          precision phi         see `OrderedBeta`                      phi
+generalised_poisson   dispersion phi        mu phi                                 phi
+com_poisson           dispersion phi        see `ComPoisson`                       phi
+tweedie               dispersion phi        phi mu^p                               phi
+student               scale sigma           sigma^2 df / (df - 2)                  sigma
 ====================  ====================  =====================================  =======================
 """
 

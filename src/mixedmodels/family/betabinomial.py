@@ -32,6 +32,7 @@ class BetaBinomial(Family):
     response = "successes"
     links = ("logit", "probit", "cloglog", "loglog", "cauchit")
     predictors = ("conditional", "dispersion")
+    dispersion_name = "precision"
 
     def log_density(self, data: Observations, eta: Sequence[Any]) -> Any:
         complement = self.link.log_complement

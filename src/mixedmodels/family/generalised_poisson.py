@@ -32,6 +32,7 @@ class GeneralisedPoisson(Family):
     response = "count"
     links = ("log", "sqrt", "identity", "inverse")
     predictors = ("conditional", "dispersion")
+    dispersion_name = "dispersion"
 
     def log_density(self, data: Observations, eta: Sequence[Any]) -> Any:
         constant = log_factorial(data)

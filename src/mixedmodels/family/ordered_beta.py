@@ -32,6 +32,7 @@ class OrderedBeta(Family):
     name = "ordered_beta"
     links = ("logit",)
     predictors = ("conditional", "dispersion", "cutpoint", "log_gap")
+    dispersion_name = "precision"
 
     def log_density(self, data: Observations, eta: Sequence[Any]) -> Any:
         x, delta, low = eta[0], eta[1], eta[2]

@@ -9,6 +9,7 @@ from mixedmodels.family.base import Family
 from mixedmodels.family.beta import Beta
 from mixedmodels.family.betabinomial import BetaBinomial
 from mixedmodels.family.binomial import Binomial
+from mixedmodels.family.com_poisson import ComPoisson
 from mixedmodels.family.gamma import Gamma
 from mixedmodels.family.gaussian import Gaussian
 from mixedmodels.family.generalised_poisson import GeneralisedPoisson
@@ -18,7 +19,12 @@ from mixedmodels.family.negative_binomial import NegativeBinomial, NegativeBinom
 from mixedmodels.family.ordered_beta import OrderedBeta
 from mixedmodels.family.poisson import Poisson
 from mixedmodels.family.student import Student
-from mixedmodels.family.truncated import TruncatedGeneralisedPoisson, TruncatedPoisson
+from mixedmodels.family.truncated import (
+    TruncatedGeneralisedPoisson,
+    TruncatedNegativeBinomial,
+    TruncatedNegativeBinomial1,
+    TruncatedPoisson,
+)
 from mixedmodels.family.tweedie import Tweedie
 
 __all__ = ["FAMILIES", "get_family"]
@@ -36,10 +42,13 @@ FAMILIES: dict[str, type[Family]] = {
         NegativeBinomial1,
         Beta,
         BetaBinomial,
+        ComPoisson,
         GeneralisedPoisson,
         OrderedBeta,
         Student,
         TruncatedGeneralisedPoisson,
+        TruncatedNegativeBinomial,
+        TruncatedNegativeBinomial1,
         TruncatedPoisson,
         Tweedie,
     )
@@ -57,9 +66,14 @@ ALIASES = {
     "nb1": "nbinom1",
     "negative_binomial1": "nbinom1",
     "beta_family": "beta",
+    "beta_binomial": "betabinomial",
+    "compois": "com_poisson",
+    "generalized_poisson": "generalised_poisson",
     "genpois": "generalised_poisson",
     "ordbeta": "ordered_beta",
     "t": "student",
+    "t_family": "student",
+    "truncated_nbinom2": "truncated_negative_binomial",
     "truncated_genpois": "truncated_generalised_poisson",
 }
 

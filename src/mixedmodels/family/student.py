@@ -38,6 +38,7 @@ class Student(Family):
     name = "student"
     links = ("identity", "log", "inverse")
     predictors: tuple[str, ...] = ("conditional", "dispersion", "df")
+    dispersion_name = "scale"
 
     def __init__(self, link: Any = None, df: float | None = None) -> None:
         super().__init__(link)

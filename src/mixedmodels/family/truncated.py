@@ -10,10 +10,18 @@ import numpy as np
 from mixedmodels.family.base import Family, Observations
 from mixedmodels.family.functions import log1mexp
 from mixedmodels.family.generalised_poisson import GeneralisedPoisson
+from mixedmodels.family.negative_binomial import NegativeBinomial, NegativeBinomial1
 from mixedmodels.family.poisson import Poisson
 from mixedmodels.family.responses import require_counts
 
-__all__ = ["Truncated", "TruncatedGeneralisedPoisson", "TruncatedPoisson", "zero_log_density"]
+__all__ = [
+    "Truncated",
+    "TruncatedGeneralisedPoisson",
+    "TruncatedNegativeBinomial",
+    "TruncatedNegativeBinomial1",
+    "TruncatedPoisson",
+    "zero_log_density",
+]
 
 
 class Truncated(Family):
@@ -38,6 +46,7 @@ class Truncated(Family):
         self.link = base.link
         self.predictors = base.predictors
         self.response = base.response
+        self.dispersion_name = base.dispersion_name
 
     def log_density(self, data: Observations, eta: Sequence[Any]) -> Any:
         return self.base.log_density(data, eta) - log1mexp(-1.0 * zero_log_density(self.base, data, eta))
@@ -124,6 +133,26 @@ class TruncatedPoisson(Truncated):
 
     def __init__(self, link: Any = None) -> None:
         super().__init__(Poisson(link))
+
+
+class TruncatedNegativeBinomial(Truncated):
+    """Zero-truncated negative binomial with quadratic variance, see `Truncated`."""
+
+    name = "truncated_negative_binomial"
+    links = NegativeBinomial.links
+
+    def __init__(self, link: Any = None) -> None:
+        super().__init__(NegativeBinomial(link))
+
+
+class TruncatedNegativeBinomial1(Truncated):
+    """Zero-truncated negative binomial with linear variance, see `Truncated`."""
+
+    name = "truncated_nbinom1"
+    links = NegativeBinomial1.links
+
+    def __init__(self, link: Any = None) -> None:
+        super().__init__(NegativeBinomial1(link))
 
 
 class TruncatedGeneralisedPoisson(Truncated):

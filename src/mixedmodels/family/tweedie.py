@@ -42,6 +42,7 @@ class Tweedie(Family):
     name = "tweedie"
     links = ("log", "identity", "sqrt", "inverse")
     predictors = ("conditional", "dispersion", "power")
+    dispersion_name = "dispersion"
 
     def log_density(self, data: Observations, eta: Sequence[Any]) -> Any:
         delta, xi = eta[1], eta[2]

@@ -23,6 +23,7 @@ class _WithZeros(Family):
         self.links = base.links  # type: ignore[misc]
         self.link = base.link
         self.response = base.response
+        self.dispersion_name = base.dispersion_name
         self.predictors = (*base.predictors, "zero_inflation")
 
     def zero_probability(self, eta: Sequence[np.ndarray]) -> np.ndarray:

@@ -20,25 +20,31 @@ import time
 from pathlib import Path
 
 from benchmarks.cases import CASES
-from benchmarks.simulate import DATA, GENERATORS, parquet
+from benchmarks.simulate import DATA, FROM_R, GENERATORS, exported, parquet
 from benchmarks.worker import MARK
 
 HERE = Path(__file__).parent
 OURS = "mixedmodels"
-PEERS = ("lme4", "glmm", "mixedlm", "gpboost", "statsmodels")
+PEERS = ("lme4", "glmmTMB", "glmm", "mixedlm", "gpboost", "statsmodels")
+R_PEERS = ("lme4", "glmmTMB")
 R_PACKAGE = {"Machines": "nlme", "Oats": "nlme", "Orthodont": "nlme", "ergoStool": "nlme"}
 
 
 def command(peer: str, case_name: str, budget: float, python: str) -> list[str]:
     """The command line of one measurement."""
-    if peer != "lme4":
+    if peer not in R_PEERS:
         return [python, "-m", "benchmarks.worker", peer, case_name, "--budget", str(budget)]
     case = CASES[case_name]
-    if case.data in GENERATORS:
+    if case.data in FROM_R:
+        source = str(exported(case.data))
+    elif case.data in GENERATORS:
         parquet(case.data)
         source = str(DATA / f"{case.data}.csv.gz")
     else:
         source = f"{R_PACKAGE.get(case.data, 'lme4')}:{case.data}"
+    if not case.linear:
+        rscript = str(HERE / "glmm.R")
+        return ["Rscript", rscript, peer, case_name, case.formula, case.family, source, str(budget)]
     rscript = str(HERE / "lme4.R")
     return ["Rscript", rscript, case_name, case.formula, str(case.reml).upper(), source, str(budget)]
 
@@ -46,7 +52,9 @@ def command(peer: str, case_name: str, budget: float, python: str) -> list[str]:
 def measure(peer: str, case_name: str, budget: float, timeout: float, python: str) -> dict:
     """One measurement in its own process; a failure or a timeout is a result too."""
     label = {"peer": peer, "case": case_name}
-    if peer == "lme4" and shutil.which("Rscript") is None:
+    if peer == "glmmTMB" and CASES[case_name].linear:
+        return label | {"skipped": "linear models are compared with lme4"}
+    if peer in R_PEERS and shutil.which("Rscript") is None:
         return label | {"skipped": "Rscript not found"}
     try:
         run = subprocess.run(

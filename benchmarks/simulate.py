@@ -5,6 +5,8 @@ Every problem has its own generator and seed, so one can be made without the oth
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,7 +108,37 @@ def reading_times() -> pd.DataFrame:
     return frame.iloc[kept].reset_index(drop=True)
 
 
+def bernoulli(n: int, groups: int, seed: int) -> pd.DataFrame:
+    """Logistic random intercepts."""
+    rng = np.random.default_rng(seed)
+    g, x, z = rng.integers(0, groups, n), rng.normal(size=n), rng.integers(0, 2, n)
+    eta = -0.5 + 0.8 * x + 0.4 * z + rng.normal(scale=1.0, size=groups)[g]
+    return pd.DataFrame({"y": (rng.random(n) < 1 / (1 + np.exp(-eta))).astype(int), "x": x, "z": z, "g": g})
+
+
+def crossed_counts() -> pd.DataFrame:
+    """Poisson with two crossed factors."""
+    rng = np.random.default_rng(14)
+    n, first, second = 100_000, 2000, 500
+    a, b, x = rng.integers(0, first, n), rng.integers(0, second, n), rng.normal(size=n)
+    effects = rng.normal(scale=0.5, size=first)[a] + rng.normal(scale=0.3, size=second)[b]
+    return pd.DataFrame({"y": rng.poisson(np.exp(0.5 + 0.3 * x + effects)), "x": x, "a": a, "b": b})
+
+
+def high_marks() -> pd.DataFrame:
+    """InstEval with the answer in two classes: 4 or more."""
+    from mixedmodels.datasets import load_dataset
+
+    frame = load_dataset("InstEval", "pandas")
+    frame["high"] = (frame["y"].astype(float) >= 4).astype(int)
+    return frame[["high", "service", "s", "d"]]
+
+
 GENERATORS: dict[str, Callable[[], pd.DataFrame]] = {
+    "bern_1e5": lambda: bernoulli(100_000, 1_000, 131),
+    "bern_1e6": lambda: bernoulli(1_000_000, 10_000, 132),
+    "pois_crossed": crossed_counts,
+    "insteval_logit": high_marks,
     "slope_1e4": lambda: slope(10_000, 41),
     "slope_1e5": lambda: slope(100_000, 42),
     "nested_1e6": nested,
@@ -115,6 +147,25 @@ GENERATORS: dict[str, Callable[[], pd.DataFrame]] = {
     "re4_500": four_slopes,
     "kb07sim": reading_times,
 }
+
+
+# Data sets that are read from an R package, which must be installed.
+FROM_R = {"Contraception": "mlmRev", "Owls": "glmmTMB"}
+
+
+def exported(name: str) -> Path:
+    """Path of a data set of an R package as CSV, written by R at the first call."""
+    path = DATA / f"{name}.csv"
+    if not path.exists():
+        if shutil.which("Rscript") is None:
+            raise NotImplementedError(f"{name} is read from the R package {FROM_R[name]}")
+        DATA.mkdir(exist_ok=True)
+        code = (
+            f'data({name}, package = "{FROM_R[name]}"); '
+            f'write.csv({name}, "{path.as_posix()}", row.names = FALSE)'
+        )
+        subprocess.run(["Rscript", "-e", code], check=True, capture_output=True)
+    return path
 
 
 def parquet(name: str) -> Path:

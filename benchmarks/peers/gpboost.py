@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from formulaic import model_matrix
 
+_LIKELIHOODS = {"gaussian": "gaussian", "binomial": "bernoulli_logit", "poisson": "poisson"}
 NOTE = "random effects uncorrelated: its criterion differs where the model has slopes"
 
 
@@ -15,8 +16,8 @@ def version() -> str:
 
 
 def fit(case, frame):
-    if case.reml or not case.fixed:
-        raise NotImplementedError("maximum likelihood only")
+    if case.reml or not case.fixed or case.family not in _LIKELIHOODS:
+        raise NotImplementedError("maximum likelihood only, and not this model")
     response, rest = case.fixed.split("~")
     x = model_matrix(rest, frame)
     groups = np.column_stack([pd.Categorical(frame[name]).codes for name in case.groups]).astype(float)
@@ -26,8 +27,8 @@ def fit(case, frame):
             "group_rand_coef_data": frame[list(case.slopes)].to_numpy(float),
             "ind_effect_group_rand_coef": [1] * len(case.slopes),
         }
-    model = gpboost.GPModel(group_data=groups, likelihood="gaussian", **slopes)
-    model.fit(y=frame[response.strip()].to_numpy(float), X=x.to_numpy())
+    model = gpboost.GPModel(group_data=groups, likelihood=_LIKELIHOODS[case.family], **slopes)
+    model.fit(y=frame.eval(response.strip()).to_numpy(float), X=x.to_numpy())
     return model
 
 

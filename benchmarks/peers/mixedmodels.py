@@ -12,6 +12,8 @@ def version() -> str:
 
 
 def fit(case, frame):
+    if not case.linear:
+        return mm.glmm(case.formula, frame, family=case.family)
     return mm.lmm(case.formula, frame, reml=case.reml)
 
 

@@ -15,6 +15,8 @@ def version() -> str:
 
 
 def fit(case, frame):
+    if not case.linear:
+        raise NotImplementedError("no likelihood fit of generalised mixed models")
     if not case.fixed or (len(case.groups) > 1 and not case.nested):
         raise NotImplementedError("crossed random effects would be one dense block")
     slopes = "~" + "+".join(case.slopes) if case.slopes else "1"

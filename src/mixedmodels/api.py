@@ -159,6 +159,7 @@ def glmm(
     contrasts: Mapping[str, Any] | None = None,
     na_action: str = "omit",
     start: Any = None,
+    method: str = "auto",
     fixed: Mapping[str, float] | None = None,
     equal: Any = None,
     priors: Any = None,
@@ -176,22 +177,85 @@ def glmm(
         b \sim N(0, \Sigma(\theta))
 
     by maximum likelihood; the random effects are integrated out by Laplace's approximation or quadrature.
+    Dispersion and extra zeros may have linear predictors of their own.
 
     Parameters
     ----------
-    formula, data, contrasts, na_action, functions, share, offset
+    formula : str or Formula
+        As for `lmm`. The response of a binomial family is 0 and 1, truth values, a factor of two levels (the
+        first is failure), ``cbind(successes, failures)``, or successes or proportions with `trials`.
+    data : data frame or dict of arrays
         As for `lmm`.
-    family : str, Family
-        Distribution of the response given the random effects.
+    family : str, Family class or Family
+        Distribution of the response given the random effects, for instance ``"binomial"``, ``"poisson"``,
+        ``"nbinom2"``, ``"gamma"``, ``"beta"``; R's spellings are understood.
     link : str, optional
         Link function; by default the family's usual one.
     nagq : int
         1: Laplace's approximation; k > 1: adaptive Gauss-Hermite quadrature with k points per random effect;
         0: the faster, cruder criterion with the coefficients profiled out of the penalised likelihood.
+    dispersion : str or Formula
+        Linear predictor of the dispersion (log link), random terms included: ``"~ x + (1 | g)"``. Its
+        coefficients are named ``disp_x``.
+    zero_inflation : str, Formula or bool, optional
+        Linear predictor of the probability of extra zeros (logit link), random terms included; True is
+        ``"~ 1"``. Families without a zero become hurdle models. Coefficients are named ``zi_x``.
+    trials : str, array or int, optional
+        Numbers of trials of binomial families. Whole-numbered responses are successes, others proportions.
+        Rows with 0 trials are left out of the likelihood.
+    weights : str or array, optional
+        Multipliers of each row's log-likelihood: how often it occurred. Not numbers of trials, and not
+        precisions. Rows with weight 0 are left out of the likelihood.
+    offset : str or array, optional
+        A known part of the conditional predictor, added to any ``offset()`` of the formula. The formulas of
+        `dispersion` and `zero_inflation` may hold an ``offset()`` of their own.
+    contrasts : dict, optional
+        Contrasts by factor, in all formulas.
+    na_action : {"omit", "exclude", "fail"}
+        As for `lmm`; a row that misses a value of any of the formulas is missing.
+    start : dict or array, optional
+        Start of some parameters by name, or of all (coefficients, then theta).
+    method : str
+        Optimiser: "auto" is Newton's method with exact derivatives in a trust region.
+    fixed : dict, optional
+        Parameters held at values, by name: ``{"disp_(Intercept)": 0.0}``.
+    equal : list of lists of str, optional
+        Parameters that are the same, by name: ``[["x", "z"]]``.
+    priors : dict, optional
+        Priors by parameter: penalised (MAP) estimates, a remedy for separation and singular fits.
+    information : {"observed", "expected"}
+        Curvature in Laplace's determinant. "expected" is what glmer uses for links that are not canonical.
+    solver : str
+        "auto" chooses by the structure of the model; "dense" is the reference.
+    control : Control or dict, optional
+        Limits and tolerances of the optimiser.
+    progress : "auto", bool or callable
+        As for `lmm`.
+    functions : dict of str to callable, optional
+        Functions of your own that the formulas may call.
+    share : list of lists of str, optional
+        Random terms of the conditional predictor with the same covariance parameters.
 
     Returns
     -------
     GLMMFit
+        A frozen fit; prints as its summary.
+
+    Raises
+    ------
+    FormulaError, DataError, IdentifiabilityError, OptionError
+        One line that names the place, column or term, and the remedy.
+
+    Warns
+    -----
+    ConvergenceWarning
+        The optimiser stopped early.
+
+    References
+    ----------
+    Breslow & Clayton (1993), Approximate inference in generalized linear mixed models, JASA 88, 9-25.
+    Brooks et al. (2017), glmmTMB balances speed and flexibility among packages for zero-inflated generalized
+    linear mixed modeling, R Journal 9(2), 378-400.
 
     Examples
     --------
@@ -199,6 +263,13 @@ def glmm(
     >>> data = {"y": [0, 1, 1, 0, 1, 1, 0, 0, 1, 1, 1, 0], "g": list("aaabbbcccddd")}
     >>> mm.glmm("y ~ 1 + (1 | g)", data, family="binomial").nobs
     12
+
+    Counts of successes out of trials:
+
+    >>> cbpp = mm.load_dataset("cbpp", backend="dict")
+    >>> fit = mm.glmm("incidence ~ period + (1 | herd)", cbpp, family="binomial", trials="size")
+    >>> round(fit.loglik, 4)
+    -92.0263
     """
     from mixedmodels.fit.glmm import GLMMOptions, fit_glmm
 
@@ -214,6 +285,7 @@ def glmm(
         contrasts=contrasts,
         na_action=na_action,
         start=start,
+        method=method,
         fixed=fixed,
         equal=equal,
         priors=priors,

@@ -33,6 +33,7 @@ STEP = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
 UPWARDS = {
     "family/base.py": {"solver"},
     "fit/questions.py": {"inference", "report"},
+    "fit/glmm_questions.py": {"inference", "report"},
     "fit/base.py": {"report"},
     "inference/table.py": {"report"},
 }

@@ -7,13 +7,19 @@ from typing import Any
 from mixedmodels.errors import OptionError
 from mixedmodels.family.base import Family
 from mixedmodels.family.beta import Beta
+from mixedmodels.family.betabinomial import BetaBinomial
 from mixedmodels.family.binomial import Binomial
 from mixedmodels.family.gamma import Gamma
 from mixedmodels.family.gaussian import Gaussian
+from mixedmodels.family.generalised_poisson import GeneralisedPoisson
 from mixedmodels.family.inverse_gaussian import InverseGaussian
 from mixedmodels.family.lognormal import Lognormal
 from mixedmodels.family.negative_binomial import NegativeBinomial, NegativeBinomial1
+from mixedmodels.family.ordered_beta import OrderedBeta
 from mixedmodels.family.poisson import Poisson
+from mixedmodels.family.student import Student
+from mixedmodels.family.truncated import TruncatedGeneralisedPoisson, TruncatedPoisson
+from mixedmodels.family.tweedie import Tweedie
 
 __all__ = ["FAMILIES", "get_family"]
 
@@ -33,7 +39,7 @@ FAMILIES: dict[str, type[Family]] = {
 }
 
 # Names that other software uses.
-ALIASES = {
+_ALIASES = {
     "normal": "gaussian",
     "bernoulli": "binomial",
     "Gamma": "gamma",
@@ -44,6 +50,21 @@ ALIASES = {
     "nb1": "nbinom1",
     "negative_binomial1": "nbinom1",
     "beta_family": "beta",
+}
+
+FAMILIES |= {alias: FAMILIES[name] for alias, name in _ALIASES.items()}
+FAMILIES |= {
+    "betabinomial": BetaBinomial,
+    "generalised_poisson": GeneralisedPoisson,
+    "genpois": GeneralisedPoisson,
+    "ordered_beta": OrderedBeta,
+    "ordbeta": OrderedBeta,
+    "student": Student,
+    "t": Student,
+    "truncated_generalised_poisson": TruncatedGeneralisedPoisson,
+    "truncated_genpois": TruncatedGeneralisedPoisson,
+    "truncated_poisson": TruncatedPoisson,
+    "tweedie": Tweedie,
 }
 
 
@@ -59,7 +80,6 @@ def get_family(family: Any, link: Any = None) -> Family:
         return family if link is None else type(family)(link)
     if isinstance(family, type) and issubclass(family, Family):
         return family(link)
-    name = ALIASES.get(family, family) if isinstance(family, str) else None
-    if name not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise OptionError(f"there is no family {family!r}; available: {', '.join(sorted(FAMILIES))}")
-    return FAMILIES[name](link)
+    return FAMILIES[family](link)

@@ -50,6 +50,16 @@ class Fit(Questions):
         return self.design.terms
 
     @property
+    def _random(self) -> Any:
+        """What holds `_terms` and their `theta_index`."""
+        return self.design
+
+    @property
+    def _is_linear(self) -> bool:
+        """Whether this is a linear mixed model: sigma, degrees of freedom, REML."""
+        raise NotImplementedError
+
+    @property
     def _scale(self) -> float:
         """What the factors are relative to: sigma of a linear model, 1 where they are absolute."""
         raise NotImplementedError
@@ -88,7 +98,7 @@ class Fit(Questions):
     def __reduce__(self) -> Any:
         from mixedmodels.fit.save import from_bytes, to_bytes
 
-        return from_bytes, (to_bytes(self), self._options.functions)  # type: ignore[arg-type]
+        return from_bytes, (to_bytes(self), self._options.functions)
 
     def _once(self, name: str, compute: Callable[[], Any]) -> Any:
         """The cached value of `name`. Two threads may both compute it; they agree."""
@@ -123,8 +133,8 @@ class Fit(Questions):
 
     @property
     def _factors(self) -> list[list[list[float]]]:
-        """Relative factors of the terms as nested lists."""
-        return self._once("factors", lambda: values.relative_factors(self.design, self.theta))
+        """Factors of the terms (relative to `_scale`) as nested lists."""
+        return self._once("factors", lambda: values.relative_factors(self._random, self.theta))
 
     @property
     def theta(self) -> np.ndarray:
@@ -156,12 +166,25 @@ class Fit(Questions):
         return self._once("varcorr", self._compute_varcorr)
 
     def _compute_varcorr(self) -> VarCorr:
+        return VarCorr(self._term_variances(), self._scale, self._native, self._render)
+
+    def _term_variances(self) -> tuple[TermVariance, ...]:
         terms: list[TermVariance] = []
         keys = unique_keys([term.group for term in self._terms])
-        for key, term, factor in zip(keys, self._terms, self._factors, strict=True):
+        for j, (key, term, factor) in enumerate(zip(keys, self._terms, self._factors, strict=True)):
             correlated = term.covariance.clip == "block" and len(factor) > 1
-            terms.append(term_variance(key, term.names, factor, self._scale, correlated))
-        return VarCorr(tuple(terms), self._scale, self._native, _render_varcorr)
+            terms.append(term_variance(key, self._term_names(j), factor, self._scale, correlated))
+        return tuple(terms)
+
+    def _term_names(self, position: int) -> tuple[str, ...]:
+        """Names of a term's columns in tables."""
+        return self._terms[position].names
+
+    @staticmethod
+    def _render(varcorr: VarCorr, form: str) -> str:
+        from mixedmodels.report.variances import render_varcorr
+
+        return render_varcorr(varcorr, form)
 
     def ranef_arrays(self) -> tuple[TermEffects, ...]:
         """Conditional modes of the random effects as arrays, one `TermEffects` per term."""
@@ -170,8 +193,8 @@ class Fit(Questions):
         return self._once(
             "ranef_arrays",
             lambda: tuple(
-                TermEffects(term.group, term.names, term.levels, b)
-                for term, b in zip(self._terms, self._b, strict=True)
+                TermEffects(term.group, self._term_names(j), term.levels, b)
+                for j, (term, b) in enumerate(zip(self._terms, self._b, strict=True))
             ),
         )
 
@@ -234,13 +257,13 @@ class Fit(Questions):
 
     @property
     def aic(self) -> float:
-        """Akaike's criterion, ``criterion + 2 df_model``."""
-        return self.criterion + 2.0 * self.df_model
+        """Akaike's criterion, ``-2 loglik + 2 df_model``."""
+        return -2.0 * self.loglik + 2.0 * self.df_model
 
     @property
     def bic(self) -> float:
-        """Bayesian criterion, ``criterion + log(nobs) df_model``."""
-        return self.criterion + math.log(self.nobs) * self.df_model
+        """Bayesian criterion, ``-2 loglik + log(nobs) df_model``."""
+        return -2.0 * self.loglik + math.log(self.nobs) * self.df_model
 
     @property
     def aicc(self) -> float:
@@ -376,10 +399,4 @@ class Fit(Questions):
         """
         from mixedmodels.fit.save import save
 
-        save(self, path)  # type: ignore[arg-type]
-
-
-def _render_varcorr(varcorr: VarCorr, form: str) -> str:
-    from mixedmodels.report.variances import render_varcorr
-
-    return render_varcorr(varcorr, form)
+        save(self, path)

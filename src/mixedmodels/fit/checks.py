@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import DataError, IdentifiabilityError
+from mixedmodels.errors import DataError, IdentifiabilityError, OptionError
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
@@ -18,6 +18,7 @@ __all__ = [
     "check_data",
     "check_perfect_fit",
     "few_levels_notes",
+    "formula_of",
     "is_singular",
     "response_note",
     "scaled_factor",
@@ -30,6 +31,30 @@ __all__ = [
 SINGULAR_TOLERANCE = 1e-8
 _PERFECT = 1e-8
 _FEW_LEVELS = 5
+
+
+def formula_of(formula: Any, data: Any) -> Any:
+    """The parsed formula of a call with data.
+
+    Raises
+    ------
+    FormulaError, OptionError, DataError
+        It is not a formula, or there are no data.
+    """
+    if isinstance(formula, str):
+        from mixedmodels.formula import parse
+
+        formula = parse(formula)
+    elif not hasattr(formula, "bars"):
+        remedy = ""
+        if hasattr(formula, "columns") or isinstance(formula, Mapping):
+            remedy = "; the formula comes first, then the data"
+        elif isinstance(formula, (list, tuple)):
+            remedy = "; lists of names become one with formula_from_lists(response, fixed, random)"
+        raise OptionError(f"formula must be a text or a Formula, got {type(formula).__name__}{remedy}")
+    if data is None:
+        raise DataError("no data were given; pass a data frame or a dict of arrays")
+    return formula
 
 
 def check_data(design: Design, *, sigma_fixed: bool = False) -> None:

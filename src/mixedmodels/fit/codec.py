@@ -18,18 +18,20 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import DataError
+from mixedmodels.family import LINKS, Link, Observations
 from mixedmodels.frame.factors import CategoryLevels
 
 __all__ = ["Decoder", "Encoder"]
 
-# Modules whose classes hold data only. `frame` and `optimize` are rooms: any of their modules.
+# Modules whose classes hold data only. `frame`, `optimize` and `family` are rooms: any of their modules.
 _MODULES = (
     "mixedmodels.formula.ast",
     "mixedmodels.design",
+    "mixedmodels.fit.glmm",
     "mixedmodels.fit.solve",
     "mixedmodels.fit.matrices",
 )
-_ROOMS = ("mixedmodels.frame.", "mixedmodels.optimize.")
+_ROOMS = ("mixedmodels.frame.", "mixedmodels.optimize.", "mixedmodels.family.")
 
 
 def _allowed(module: str) -> bool:
@@ -104,6 +106,12 @@ class Encoder:
         module = type(value).__module__
         if module.startswith("mixedmodels.covariance."):
             return {"$": "covariance", "name": value.name, "k": int(value.k)}
+        if isinstance(value, Link):
+            if LINKS.get(value.name) is not value:
+                raise DataError(f"a fit with a link of your own ({value.name!r}) cannot be saved")
+            return {"$": "link", "name": value.name}
+        if isinstance(value, Observations) and value.constants:
+            return self._object(dataclasses.replace(value, constants={}))
         if module.startswith("scipy.sparse"):
             matrix = value.tocsc()
             parts = [self._array(part) for part in (matrix.data, matrix.indices, matrix.indptr)]
@@ -180,6 +188,8 @@ class Decoder:
             from mixedmodels.covariance import make_covariance
 
             return make_covariance(tree["name"], tree["k"])
+        if kind == "link":
+            return LINKS[tree["name"]]
         if kind == "csc":
             from scipy.sparse import csc_array
 

@@ -11,6 +11,7 @@ from mixedmodels.errors import NotEstimableWarning, OptionError, warn
 from mixedmodels.fit import values
 
 if TYPE_CHECKING:
+    from mixedmodels.fit.base import Fit
     from mixedmodels.fit.result import LMMFit
 
 __all__ = [
@@ -30,7 +31,7 @@ _NEW_LEVELS = ("error", "population", "missing")
 Selection = list[tuple[int, "Sequence[int] | None"]]
 
 
-def select_columns(fit: LMMFit, re_form: Any) -> Selection:
+def select_columns(fit: Fit, re_form: Any) -> Selection:
     """Which columns of which terms a `re_form` names.
 
     None names all; ``"population"``, ``"NA"``, ``"~0"``, False and NaN none; a sequence of group names the
@@ -71,7 +72,7 @@ def select_columns(fit: LMMFit, re_form: Any) -> Selection:
     return sorted(set(out), key=lambda pair: pair[0])
 
 
-def _selection_of_formula(fit: LMMFit, text: str) -> Selection:
+def _selection_of_formula(fit: Fit, text: str) -> Selection:
     from mixedmodels.formula import parse
 
     formula = parse(text if "~" in text else "~ " + text)
@@ -105,7 +106,7 @@ def _selection_of_formula(fit: LMMFit, text: str) -> Selection:
     ]
 
 
-def _columns_of_term(fit: LMMFit, position: int, name: str) -> list[int]:
+def _columns_of_term(fit: Fit, position: int, name: str) -> list[int]:
     """Columns that a categorical effect of the term's bar made: all columns that no other effect explains."""
     formula = fit.formula
     if formula is None or len(formula.bars) != len(fit.design.terms):
@@ -189,7 +190,7 @@ def predict_design(fit: LMMFit, design: Any, selection: Selection) -> np.ndarray
     return eta
 
 
-def not_estimable(fit: LMMFit, design: Any) -> np.ndarray:
+def not_estimable(fit: Fit, design: Any) -> np.ndarray:
     """Rows whose mean the data could not determine, after a `NotEstimableWarning` if there are any."""
     if design.estimable is None or design.estimable.all():
         return np.zeros(0, dtype=np.intp)

@@ -28,7 +28,7 @@ class Questions:
 
     # ------------------------------------------------------------------ tests of the fixed effects
 
-    def anova(self, type: int | str = 3, ddf: str | float = "satterthwaite") -> ResultTable:
+    def anova(self, type: int | str = 3, ddf: str | float | None = None) -> ResultTable:
         """F tests of the terms of the fixed part.
 
         Parameters
@@ -37,19 +37,20 @@ class Questions:
             1 or ``"sequential"``: each term after those before it; 2: each term after all others that do not
             contain it; 3 or ``"marginal"``: each term after all others, in balanced (sum-to-zero) coding.
         ddf : str or float
-            ``"satterthwaite"``, ``"kr"``, ``"containment"``, ``"residual"``, ``"z"`` or a number.
+            ``"satterthwaite"`` (default of linear models), ``"kr"``, ``"containment"``, ``"residual"``,
+            ``"z"`` (default of generalised ones) or a number.
         """
         from mixedmodels.inference.fixed.anova import anova
 
         return anova(self, type, ddf)
 
-    def coefficients(self, ddf: str | float = "satterthwaite", level: float = 0.95) -> ResultTable:
+    def coefficients(self, ddf: str | float | None = None, level: float = 0.95) -> ResultTable:
         """The fixed effects with standard errors, degrees of freedom, t tests and confidence intervals.
 
         Parameters
         ----------
         ddf : str or float
-            ``"satterthwaite"``, ``"kr"``, ``"containment"``, ``"residual"``, ``"z"``, a number or ``"auto"``.
+            As in `anova`, or ``"auto"``.
         level : float
             Confidence level.
         """
@@ -61,7 +62,7 @@ class Questions:
         self,
         L: Any,
         rhs: Any = None,
-        ddf: str | float = "satterthwaite",
+        ddf: str | float | None = None,
         joint: bool = True,
     ) -> ResultTable:
         """Test of linear hypotheses ``L beta = rhs``: jointly by F, or row by row by t (``joint=False``).
@@ -81,7 +82,7 @@ class Questions:
 
         return small_sample(self)
 
-    def drop1(self, scope: Any = None, test: str = "f", ddf: str | float = "satterthwaite") -> ResultTable:
+    def drop1(self, scope: Any = None, test: str = "f", ddf: str | float | None = None) -> ResultTable:
         """Each droppable term of the fixed part left out in turn.
 
         Parameters

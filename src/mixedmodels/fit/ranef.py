@@ -11,14 +11,17 @@ import numpy as np
 from mixedmodels.frame.factors import CategoryLevels
 
 if TYPE_CHECKING:
-    from mixedmodels.design import Design, RandomTerm
+    from mixedmodels.design import Design
 
 __all__ = [
+    "Effects",
+    "NamedTerm",
     "TermEffects",
     "coefficient_columns",
     "coefficient_sds",
     "conditional_sds",
     "effect_columns",
+    "joined_columns",
     "level_array",
 ]
 
@@ -44,7 +47,39 @@ class TermEffects:
     b: np.ndarray
 
 
-def level_array(term: RandomTerm) -> np.ndarray:
+@dataclass(frozen=True, slots=True, eq=False)
+class NamedTerm:
+    """A random term under other names of its columns."""
+
+    group: str
+    names: tuple[str, ...]
+    levels: Any
+
+    @property
+    def k(self) -> int:
+        """Number of columns."""
+        return len(self.names)
+
+    @property
+    def m(self) -> int:
+        """Number of levels."""
+        return len(self.levels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Effects:
+    """Names of the coefficients of a linear predictor, and random terms: what the tables need."""
+
+    x_names: tuple[str, ...]
+    terms: tuple[NamedTerm, ...]
+
+    @property
+    def p(self) -> int:
+        """Number of fixed coefficients."""
+        return len(self.x_names)
+
+
+def level_array(term: Any) -> np.ndarray:
     """Levels of a term as a one-dimensional array, of their own type where they have one."""
     levels = term.levels
     if isinstance(levels, (np.ndarray, CategoryLevels)):
@@ -64,7 +99,7 @@ def conditional_sds(blocks: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def effect_columns(
-    design: Design, b: Sequence[np.ndarray], sds: Sequence[np.ndarray] | None = None
+    design: Any, b: Sequence[np.ndarray], sds: Sequence[np.ndarray] | None = None
 ) -> dict[str, Any]:
     """Columns group, level, term, estimate (and sd), one row per level and column of each term."""
     groups: list[str] = []
@@ -81,7 +116,7 @@ def effect_columns(
     return out
 
 
-def coefficient_columns(design: Design, beta: np.ndarray, b: Sequence[np.ndarray]) -> dict[str, Any]:
+def coefficient_columns(design: Any, beta: np.ndarray, b: Sequence[np.ndarray]) -> dict[str, Any]:
     """Columns group, level, term, estimate: fixed effect plus random effects of each level.
 
     For every grouping factor the terms are the fixed effects and then the random columns without a
@@ -105,7 +140,7 @@ def coefficient_columns(design: Design, beta: np.ndarray, b: Sequence[np.ndarray
     return {"group": groups, "level": _joined(levels), "term": terms, "estimate": _flat(estimates)}
 
 
-def _coefficient_groups(design: Design) -> list[tuple[str, list[str], list[int]]]:
+def _coefficient_groups(design: Any) -> list[tuple[str, list[str], list[int]]]:
     """Grouping factors with the names of their coefficients and the positions of their terms."""
     out = []
     for group in dict.fromkeys(term.group for term in design.terms):
@@ -114,6 +149,20 @@ def _coefficient_groups(design: Design) -> list[tuple[str, list[str], list[int]]
         for position in positions:
             names += [name for name in design.terms[position].names if name not in names]
         out.append((group, names, positions))
+    return out
+
+
+def joined_columns(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Tables of equal columns, one below the other."""
+    if len(parts) == 1:
+        return parts[0]
+    out: dict[str, Any] = {"group": [], "level": [], "term": [], "estimate": np.empty(0)}
+    if not parts:
+        return out
+    for name in ("group", "term"):
+        out[name] = [item for part in parts for item in part[name]]
+    out["level"] = _joined([np.asarray(part["level"]) for part in parts])
+    out["estimate"] = np.concatenate([part["estimate"] for part in parts])
     return out
 
 

@@ -94,6 +94,10 @@ class LMMFit(Fit):
         return math.sqrt(float(self._solution.pwrss) / self._nu)
 
     @property
+    def _is_linear(self) -> bool:
+        return True
+
+    @property
     def _scale(self) -> float:
         return self.sigma
 

@@ -19,7 +19,7 @@ from mixedmodels.errors import DataError, NotImplementedYetError, OptionError
 from mixedmodels.fit.codec import Decoder, Encoder
 
 if TYPE_CHECKING:
-    from mixedmodels.fit.result import LMMFit
+    from mixedmodels.fit.base import Fit
 
 __all__ = ["FORMAT_VERSION", "from_bytes", "load", "save", "to_bytes"]
 
@@ -28,7 +28,7 @@ _KIND = "mixedmodels-fit"
 _TREE = "fit.json"
 
 
-def to_bytes(fit: LMMFit) -> bytes:
+def to_bytes(fit: Fit) -> bytes:
     """The file's content for a fit."""
     from mixedmodels.fit.solve import is_function_frame
 
@@ -37,10 +37,12 @@ def to_bytes(fit: LMMFit) -> bytes:
     encoder = Encoder()
     functions = sorted(set(fit._options.functions or ()) & called_functions(fit.formula))
     options = replace(fit._options, functions=None, progress="auto", start=None, control=None)
-    if not (options.weights is None or isinstance(options.weights, str)):
-        options = replace(options, weights=np.asarray(options.weights))
-    if not (options.offset is None or isinstance(options.offset, str)):
-        options = replace(options, offset=np.asarray(options.offset))
+    for name in ("weights", "offset", "trials"):
+        given = getattr(options, name, None)
+        if not (given is None or isinstance(given, (str, int, float))):
+            options = replace(options, **{name: np.asarray(given)})
+    if not fit._is_linear:
+        options = replace(options, family=fit._frame.family, link=None)
     tree = {
         "kind": _KIND,
         "format": FORMAT_VERSION,
@@ -68,8 +70,10 @@ def _write(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 def from_bytes(
     content: bytes, functions: Mapping[str, Callable] | None = None, name: str = "the content"
-) -> LMMFit:
+) -> Any:
     """The fit in a file's content."""
+    from mixedmodels.fit.glmm import GLMMOptions
+    from mixedmodels.fit.glmm_result import GLMMFit
     from mixedmodels.fit.result import LMMFit
     from mixedmodels.fit.solve import Options
 
@@ -112,10 +116,11 @@ def from_bytes(
         frame = decoder.decode(tree["frame"])
         optimum = decoder.decode(tree["optimum"])
         options = decoder.decode(tree["options"])
-        if not isinstance(options, Options):
+        kinds: dict[type, Any] = {Options: LMMFit, GLMMOptions: GLMMFit}
+        if type(options) not in kinds:
             raise ValueError("no options")
         frame = _with_functions(frame, functions)
-        fit = LMMFit(frame, None, optimum, replace(options, functions=functions), None)
+        fit = kinds[type(options)](frame, None, optimum, replace(options, functions=functions), None)
         # one look at the pieces, so that a broken file fails here and not at first use
         _ = (fit.design.n, fit.criterion, fit._factors, fit.n_rows, str(fit.formula))
     except (KeyError, ValueError, TypeError, AttributeError, IndexError, ImportError):
@@ -159,7 +164,7 @@ def _path(path: Any) -> Path:
         raise OptionError(f"path must be a text or a path, got {type(path).__name__}") from None
 
 
-def save(fit: LMMFit, path: Any) -> None:
+def save(fit: Fit, path: Any) -> None:
     """Write a fit to a file; the file appears whole or not at all."""
     target = _path(path)
     content = to_bytes(fit)
@@ -180,7 +185,7 @@ def save(fit: LMMFit, path: Any) -> None:
         raise
 
 
-def load(path: Any, *, functions: Mapping[str, Callable] | None = None) -> LMMFit:
+def load(path: Any, *, functions: Mapping[str, Callable] | None = None) -> Any:
     """Read a fit that `LMMFit.save` wrote; the file holds numbers and text only and can run no code.
 
     Parameters
@@ -191,7 +196,7 @@ def load(path: Any, *, functions: Mapping[str, Callable] | None = None) -> LMMFi
 
     Returns
     -------
-    LMMFit
+    LMMFit or GLMMFit
         Answers everything the saved fit did, but `update` with a formula needs ``data=``.
 
     Raises

@@ -15,11 +15,13 @@ from mixedmodels.fit import values
 
 if TYPE_CHECKING:
     from mixedmodels.design import Precision
+    from mixedmodels.fit.base import Fit
     from mixedmodels.fit.result import LMMFit
 
 __all__ = [
     "check_count",
     "draw_responses",
+    "drawn_terms",
     "fixed_values",
     "generator",
     "positive_sigma",
@@ -48,8 +50,10 @@ def check_count(n: Any, of: str = "") -> int:
     return int(n)
 
 
-def fixed_values(beta: Any, names: Sequence[str], default: np.ndarray | None = None) -> np.ndarray:
-    """Fixed effects given as numbers in order or by name; by name, those of `default` may be left out.
+def fixed_values(
+    beta: Any, names: Sequence[str], default: np.ndarray | None = None, what: str = "beta"
+) -> np.ndarray:
+    """Coefficients given as numbers in order or by name; by name, those of `default` may be left out.
 
     Raises
     ------
@@ -57,25 +61,26 @@ def fixed_values(beta: Any, names: Sequence[str], default: np.ndarray | None = N
         A wrong name, a missing one, or a wrong number of values.
     """
     listed = ", ".join(names) or "none"
+    kind = "fixed effect" if what == "beta" else "parameter"
     if beta is None:
         if default is None:
-            raise OptionError(f"beta is needed: a number for each fixed effect ({listed})")
+            raise OptionError(f"{what} is needed: a number for each {kind} ({listed})")
         return np.array(default)
     if isinstance(beta, Mapping):
         for name in beta:
             if name not in names:
-                raise OptionError(f"beta: there is no fixed effect {name!r}; the model has {listed}")
+                raise OptionError(f"{what}: there is no {kind} {name!r}; the model has {listed}")
         missing = [name for name in names if name not in beta]
         if missing and default is None:
-            raise OptionError(f"beta lacks {', '.join(missing)}; the model has {listed}")
+            raise OptionError(f"{what} lacks {', '.join(missing)}; the model has {listed}")
         filling = dict(zip(names, np.zeros(len(names)) if default is None else default, strict=True))
         beta = [beta.get(name, filling[name]) for name in names]
     try:
         array = np.array(beta, dtype=float).reshape(-1)
     except (TypeError, ValueError):
-        raise OptionError("beta must hold numbers") from None
+        raise OptionError(f"{what} must hold numbers") from None
     if array.shape[0] != len(names) or not np.isfinite(array).all():
-        raise OptionError(f"beta needs {len(names)} finite numbers ({listed}), got {array.shape[0]} values")
+        raise OptionError(f"{what} needs {len(names)} finite numbers ({listed}), got {array.shape[0]} values")
     return array
 
 
@@ -174,9 +179,9 @@ def draw_responses(
     return out
 
 
-def _drawn_terms(fit: LMMFit, new_effects: Any) -> list[int]:
+def drawn_terms(fit: Fit, new_effects: Any) -> list[int]:
     """Positions of the terms whose effects are drawn anew."""
-    terms = fit.design.terms
+    terms = fit._terms
     if new_effects is True or new_effects is False:
         return list(range(len(terms))) if new_effects else []
     names = [new_effects] if isinstance(new_effects, str) else new_effects
@@ -214,7 +219,7 @@ def simulate_responses(
 
     n, rng = check_count(n), generator(seed)
     design = fit.design
-    drawn = _drawn_terms(fit, new_effects)
+    drawn = drawn_terms(fit, new_effects)
     shown = dict(select_columns(fit, re_form))
     drawn = [position for position in drawn if position in shown]
     kept = [(position, columns) for position, columns in shown.items() if position not in drawn]

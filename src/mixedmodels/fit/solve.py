@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import ConvergenceWarning, DataError, OptionError, warn
-from mixedmodels.fit import checks
+from mixedmodels.fit import checks, derived
 from mixedmodels.fit.result import LMMFit
-from mixedmodels.formula import parse
 from mixedmodels.frame import build
 from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.optimize import minimize
@@ -58,10 +57,10 @@ class Options:
                 'functions must be a dict from names to functions, such as {"f": f}, '
                 f"got {type(self.functions).__name__}"
             )
-        if isinstance(self.control, dict):
-            object.__setattr__(self, "control", _control_of(self.control))
-        elif self.control is not None and type(self.control).__name__ != "Control":
-            raise OptionError(f"control must be a Control or a dict of its options, got {self.control!r}")
+        if self.control is not None:
+            from mixedmodels.optimize.control import control_of
+
+            object.__setattr__(self, "control", control_of(self.control))
         if self.sigma is not None:
             try:
                 valid = 0.0 < float(self.sigma) < float("inf")
@@ -71,19 +70,6 @@ class Options:
                 raise OptionError(
                     f"sigma must be a positive number (the residual SD to hold fixed), got {self.sigma!r}"
                 )
-
-
-def _control_of(options: dict[str, Any]) -> Any:
-    from mixedmodels.optimize.control import Control
-
-    names = [field.name for field in fields(Control)]
-    for name in options:
-        if name not in names:
-            raise OptionError(f"control has no option {name!r}; available: {', '.join(names)}")
-    try:
-        return Control(**options)
-    except TypeError:
-        raise OptionError(f"control holds a value of the wrong type: {options!r}") from None
 
 
 # |M factor| (scale-free) above which a point is not stationary, whatever the optimiser says
@@ -100,19 +86,8 @@ _FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "s
 
 def make_frame(formula: Any, data: Any, options: Options) -> Any:
     """`ModelFrame` of a formula (text, `Formula`) and data."""
-    if isinstance(formula, str):
-        formula = parse(formula)
-    elif not hasattr(formula, "bars"):
-        remedy = ""
-        if hasattr(formula, "columns") or isinstance(formula, Mapping):
-            remedy = "; the formula comes first, then the data"
-        elif isinstance(formula, (list, tuple)):
-            remedy = "; lists of names become one with formula_from_lists(response, fixed, random)"
-        raise OptionError(f"formula must be a text or a Formula, got {type(formula).__name__}{remedy}")
-    if data is None:
-        raise DataError("no data were given; pass a data frame or a dict of arrays")
     return build(
-        formula,
+        checks.formula_of(formula, data),
         data,
         weights=options.weights,
         offset=options.offset,
@@ -256,42 +231,18 @@ def _start(start: Any, objective: Any) -> np.ndarray | None:
 
 def refit(fit: LMMFit, new: Any) -> LMMFit:
     """The same model fitted to a new response or to new data; see `LMMFit.refit`."""
-    if (
-        isinstance(new, Mapping)
-        or hasattr(new, "columns")
-        or hasattr(new, "schema")
-        or hasattr(new, "__dataframe__")
-    ):
+    if derived.is_data(new):
         if fit.formula is None:
             raise OptionError(
                 "a model made from matrices can be refitted to a response only, not to a data frame"
             )
         return fit_model(fit.formula, new, replace(fit._options, start=None))
-    try:
-        if np.iscomplexobj(new):
-            raise TypeError
-        y = np.array(new, dtype=float)
-    except (TypeError, ValueError):
-        raise DataError("refit needs a numeric response, or a data frame for the whole model") from None
-    frame, design = fit._frame, fit.design
-    lengths = {design.n: None, frame.n_rows: frame.kept}
-    if frame.zero_weight_rows is not None:  # the rows that fitted() and residuals() return
-        shown = np.sort(np.concatenate([frame.kept, frame.zero_weight_rows]))
-        lengths.setdefault(shown.shape[0], np.searchsorted(shown, frame.kept))
-    if y.ndim == 2 and y.shape[1] == 1:  # one column, as simulate(1) returns it
-        y = y[:, 0]
-    if y.ndim != 1 or y.shape[0] not in lengths:
-        rows = " or ".join([str(length) for length in sorted(lengths)])
-        raise DataError(f"the new response has shape {y.shape}; it needs {rows} values")
-    chosen = lengths[y.shape[0]]
-    if chosen is not None and y.shape[0] != design.n:
-        y = y[chosen]
-    if not np.isfinite(y).all():
-        raise DataError("the new response holds missing or infinite values; refit to data without these rows")
-    y.setflags(write=False)
-    new_frame = frame_with_response(frame, y)
-    checks.check_data(new_frame.design, sigma_fixed=fit._options.sigma is not None)
-    return fit_frame(new_frame, replace(fit._options, start=None), None)
+    y = derived.numeric_response(new)
+    if y.ndim > 1:
+        raise DataError(f"the new response has shape {y.shape}; it needs one value per row")
+    frame = frame_with_response(fit._frame, derived.rows_of_design(fit._frame, y))
+    checks.check_data(frame.design, sigma_fixed=fit._options.sigma is not None)
+    return fit_frame(frame, replace(fit._options, start=None), None)
 
 
 def frame_with_response(frame: Any, y: np.ndarray) -> Any:
@@ -301,37 +252,9 @@ def frame_with_response(frame: Any, y: np.ndarray) -> Any:
 
 def update(fit: LMMFit, formula: Any, data: Any, changes: dict[str, Any]) -> LMMFit:
     """The model with changes; see `LMMFit.update`."""
-    for name in changes:
-        if name not in OPTION_NAMES:
-            raise OptionError(f"update() has no argument {name!r}; available: {', '.join(OPTION_NAMES)}")
-    old = fit._options
-    options = replace(old, **changes)
-    if "start" not in changes:
-        options = replace(options, start=None)
+    derived.check_changes(changes, OPTION_NAMES)
+    options = replace(fit._options, **{"start": None, **changes})
     if formula is None and data is None and not (_FRAME_OPTIONS & changes.keys()):
         return fit_frame(fit._frame, options, fit._data)
-    if fit.formula is None:
-        raise OptionError(
-            "a model made from matrices has no formula to update; build the new one with from_matrices"
-        )
-    if data is None:
-        data = fit._data
-        if data is None:
-            raise DataError(
-                "this fit does not hold its data (it was loaded or refitted); pass data= to update()"
-            )
-    elif any(_is_array(getattr(old, name)) and name not in changes for name in ("weights", "offset")):
-        raise OptionError("weights or offset were given as arrays; pass them again with the new data")
-    new = fit.formula
-    if formula is not None:
-        new = formula
-        if isinstance(formula, str):
-            from mixedmodels.fit.update_formula import updated_text
-            from mixedmodels.formula import parse
-
-            new = str(parse(updated_text(fit.formula, formula)))
-    return fit_model(new, data, options)
-
-
-def _is_array(value: Any) -> bool:
-    return value is not None and not isinstance(value, str)
+    data = derived.data_for(fit, data, changes, ("weights", "offset"))
+    return fit_model(derived.updated_formula(fit.formula, formula), data, options)

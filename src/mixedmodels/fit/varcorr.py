@@ -115,12 +115,12 @@ class VarCorr(Mapping):
     ----------
     terms : tuple of TermVariance
         In the order of the formula.
-    sigma : float
-        Residual standard deviation.
+    sigma : float or None
+        Residual standard deviation; None for models without one.
     """
 
     terms: tuple[TermVariance, ...]
-    sigma: float
+    sigma: float | None
     _frame: Callable[[dict[str, Any]], Any]
     _render: Callable[[VarCorr, str], str]
 
@@ -161,7 +161,8 @@ class VarCorr(Mapping):
                             term.covariances[i][j],
                             correlations[i][j],
                         )
-        add("Residual", None, None, self.sigma * self.sigma, self.sigma)
+        if self.sigma is not None:
+            add("Residual", None, None, self.sigma * self.sigma, self.sigma)
         return out
 
     def to_frame(self) -> Any:

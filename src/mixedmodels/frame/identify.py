@@ -11,7 +11,15 @@ from mixedmodels.design import RandomTerm
 from mixedmodels.errors import DataError, IdentifiabilityError
 from mixedmodels.frame.values import FactorColumn
 
-__all__ = ["check", "confounded_groups", "is_constant", "looks_nested", "overlapping_terms"]
+__all__ = [
+    "check",
+    "check_rows_per_level",
+    "confounded_groups",
+    "is_constant",
+    "looks_nested",
+    "overlapping_terms",
+    "refuse_constant",
+]
 
 _FREE_DIAGONAL = (
     "us",
@@ -77,7 +85,7 @@ def _overlap(first: str, second: str, what: str) -> str:
 
 
 def check(
-    y: np.ndarray,
+    n: int,
     p: int,
     plan: Any,
     terms: Sequence[RandomTerm],
@@ -92,16 +100,9 @@ def check(
 
     Raises
     ------
-    DataError
-        The response is constant.
     IdentifiabilityError
         A grouping factor has one level, or a term as many effects as there are observations.
     """
-    n = y.shape[0]
-    if is_constant(y):
-        raise DataError(
-            f"the response {plan.response_label!r} is constant ({y[0]:g}): there is nothing to fit"
-        )
     if p >= n and free_sigma:
         name, width = widest
         cause = f" (the term {name} alone {width}; is it meant as a factor?)" if 2 * width > p > 2 else ""
@@ -143,6 +144,55 @@ def check(
         if len(groups) > 1:
             _note_nested(plan, groups, messages)
             _note_same_groups(plan, groups, messages)
+
+
+def refuse_constant(y: np.ndarray, label: str) -> None:
+    """Refuse a response without variation."""
+    if is_constant(y):
+        raise DataError(f"the response {label!r} is constant ({y[0]:g}): there is nothing to fit")
+
+
+def check_rows_per_level(
+    labels: Sequence[str],
+    terms: Sequence[RandomTerm],
+    data: Any,
+    family: Any,
+    free: bool,
+    messages: list[str],
+) -> None:
+    """Raise or note what random terms with one row per level mean for the response of a generalised model.
+
+    They are over-dispersion of counts and of successes out of several trials; a response of 0 and 1 has none,
+    and one with a dispersion of its own has it already.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        Text of each term.
+    terms : sequence of RandomTerm
+        Of the conditional predictor.
+    data : Observations
+    family : Family
+    free : bool
+        Whether the family has a dispersion that is to be estimated.
+    messages : list of str
+        Takes notes.
+    """
+    for label, term in zip(labels, terms, strict=True):
+        if term.k > 1 or term.m < data.n or term.precision is not None:
+            continue
+        if family.response == "number" and free:
+            raise IdentifiabilityError(
+                f"random term {label}: grouping factor {term.group!r} has one observation per level "
+                f"({data.n}), so its variance and the dispersion of family {family.name!r} cannot be told "
+                'apart; leave the term out, or fix the dispersion: fixed={"disp_(Intercept)": 0.0}'
+            )
+        binary = data.trials is None or bool((data.trials <= 1.0).all())
+        if family.response == "successes" and binary:
+            messages.append(
+                f"random term {label} has one response of 0 or 1 per level: the data say nothing about its "
+                "variance; leave the term out"
+            )
 
 
 def _note_constant_spans(plan: Any, terms: Sequence[RandomTerm], messages: list[str]) -> None:

@@ -8,7 +8,7 @@ from mixedmodels.errors import FormulaError
 from mixedmodels.formula.ast import Call, Expression, Formula, Number, Operation, TermList, Text, Variable
 from mixedmodels.frame import identify
 
-__all__ = ["GroupPlan", "PartPlan", "Plan", "plan_of"]
+__all__ = ["GroupPlan", "PartPlan", "Plan", "plan_of", "require_bars", "require_response"]
 
 
 class PartPlan(NamedTuple):
@@ -28,10 +28,10 @@ class GroupPlan(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a formula asks for, independent of any data."""
+    """What a formula asks for, independent of any data; a one-sided formula has no response."""
 
     formula: Formula
-    response: Expression
+    response: Expression | None
     response_label: str
     expressions: tuple[Expression, ...]
     labels: tuple[str, ...]
@@ -65,16 +65,6 @@ def plan_of(formula: Formula) -> Plan:
 def _make_plan(formula: Formula) -> Plan:
     from mixedmodels.formula import group_name, render, term_label, variables
 
-    if formula.response is None:
-        raise FormulaError("the formula has no response; write 'response ~ ...'")
-    if not formula.bars:
-        for term in formula.fixed.terms:
-            for factor in term.factors:
-                _refuse_tag(factor)
-        raise FormulaError(
-            f"the formula '{formula}' has no random-effects term such as (1 | group); without one it is an "
-            "ordinary regression: use ordinary least squares (for instance statsmodels' ols)"
-        )
     expressions: dict[Expression, int] = {}
 
     def part(terms: TermList) -> PartPlan:
@@ -115,7 +105,7 @@ def _make_plan(formula: Formula) -> Plan:
     return Plan(
         formula,
         formula.response,
-        render(formula.response),
+        "" if formula.response is None else render(formula.response),
         tuple(expressions),
         tuple(render(e) for e in expressions),
         names_of,
@@ -132,6 +122,24 @@ def _make_plan(formula: Formula) -> Plan:
         variables(formula),
         identify.overlapping_terms(bars, labels, bar_groups),
     )
+
+
+def require_response(formula: Formula) -> None:
+    """Refuse a formula without a response."""
+    if formula.response is None:
+        raise FormulaError("the formula has no response; write 'response ~ ...'")
+
+
+def require_bars(formula: Formula) -> None:
+    """Refuse a formula without random terms."""
+    if not formula.bars:
+        for term in formula.fixed.terms:
+            for factor in term.factors:
+                _refuse_tag(factor)
+        raise FormulaError(
+            f"the formula '{formula}' has no random-effects term such as (1 | group); without one it is an "
+            "ordinary regression: use ordinary least squares (for instance statsmodels' ols)"
+        )
 
 
 def _refuse_tag(factor: Expression) -> None:

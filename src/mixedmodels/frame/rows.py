@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,24 +38,26 @@ class Rows:
         "parts",
         "response",
         "states",
+        "trials",
         "values",
         "weights",
     )
 
-    response: Value
+    response: Value | None
     values: list[Value]
     states: list[Any]
     groups: list[FactorColumn]
     parts: list[list[FactorColumn] | None]
     group_states: list[tuple[Any, ...]]
     weights: np.ndarray | None
+    trials: np.ndarray | None
     offset: np.ndarray | None
     offset_given: Any
 
     def clean(self) -> bool:
         """Whether there is nothing missing or infinite anywhere."""
         with np.errstate(over="ignore"):
-            if not is_clean(self.response):
+            if self.response is not None and not is_clean(self.response):
                 return False
             for value in self.values:
                 if not is_clean(value):
@@ -63,9 +65,8 @@ class Rows:
             for group in self.groups:
                 if not is_clean(group):
                     return False
-            return (self.weights is None or is_clean(self.weights)) and (
-                self.offset is None or is_clean(self.offset)
-            )
+            extra = (self.weights, self.trials, self.offset)
+            return all([value is None or is_clean(value) for value in extra])
 
 
 def _evaluate(
@@ -105,11 +106,15 @@ def as_value(value: Any, label: str, n_rows: int) -> Value:
     return value
 
 
-def read_rows(plan: Plan, columns: Columns, weights: Any, offset: Any, functions: Any) -> Rows:
+def read_rows(
+    plan: Plan, columns: Columns, weights: Any, offset: Any, functions: Any, trials: Any = None
+) -> Rows:
     """Read and evaluate everything, all rows of the data."""
     rows = Rows()
     response = plan.response
-    if type(response) is Variable:
+    if response is None:
+        rows.response = None
+    elif type(response) is Variable:
         rows.response = columns[response.name]
     else:
         rows.response = _evaluate(response, plan.response_label, columns, functions)[0]
@@ -145,6 +150,7 @@ def read_rows(plan: Plan, columns: Columns, weights: Any, offset: Any, functions
         rows.parts.append(parts)
         rows.group_states.append(tuple(part_states))
     rows.weights = None if weights is None else numeric_column(weights, columns, "weights").copy()
+    rows.trials = None if trials is None else numeric_column(trials, columns, "trials").copy()
     rows.offset = None if offset is None else numeric_column(offset, columns, "offset")
     rows.offset_given = None if offset is None or isinstance(offset, str) else rows.offset
     return rows
@@ -167,17 +173,40 @@ def _as_factor(value: Value, name: str) -> FactorColumn:
 
 
 def settle_rows(
-    plan: Plan,
-    rows: Rows,
+    sides: Sequence[tuple[Plan, Rows]],
     columns: Columns,
-    positive: np.ndarray | None,
+    excluded: Mapping[str, np.ndarray],
     na_action: str,
     messages: list[str],
 ) -> tuple[np.ndarray | None, np.ndarray | None, dict[str, int]]:
-    """Find the rows that take part and cut everything down to them."""
-    masks = _missing_masks(plan, rows, columns)
+    """Find the rows that take part in all formulas of a model and cut everything down to them.
+
+    Parameters
+    ----------
+    sides : sequence of (Plan, Rows)
+        The formulas; their `Rows` are changed.
+    columns : Columns
+    excluded : mapping from reason to ndarray of bool, shape (n_rows,)
+        Rows that do not count in the likelihood but are predicted.
+    na_action : str
+    messages : list of str
+        Takes notes.
+
+    Returns
+    -------
+    kept : ndarray of intp or None
+        Rows that take part; None for all.
+    zero_rows : ndarray of intp or None
+        Rows left out by `excluded` alone.
+    counts : dict
+        Number of rows in which each variable is missing.
+    """
+    masks: dict[str, np.ndarray] = {}
+    for plan, rows in sides:
+        _missing_masks(plan, rows, columns, masks)
     counts = count_missing(masks)
-    _warn_undefined(plan, rows, counts)
+    for plan, rows in sides:
+        _warn_undefined(plan, rows, counts)
     missing = np.zeros(columns.n_rows, dtype=bool)
     for mask in masks.values():
         missing |= mask
@@ -187,38 +216,49 @@ def settle_rows(
         messages.append(describe_missing(counts, int(np.count_nonzero(missing))))
     zero_rows = None
     left_out = missing
-    if positive is not None:
-        zero = ~positive & ~missing
-        if zero.any():
-            zero_rows = np.flatnonzero(zero)
-            left_out = missing | zero
-            number = zero_rows.shape[0]
-            messages.append(f"{number} row{'s' if number > 1 else ''} with weight 0 left out of the fit")
+    for reason, mask in excluded.items():
+        zero = mask & ~left_out
+        number = int(np.count_nonzero(zero))
+        if number:
+            left_out = left_out | zero
+            messages.append(f"{number} row{'s' if number > 1 else ''} with {reason} left out of the fit")
+    if left_out is not missing:
+        zero_rows = np.flatnonzero(left_out & ~missing)
     kept = None
     if left_out.any():
         kept = np.flatnonzero(~left_out)
-        _cut(rows, kept)
-    check_finite(rows.response, f"the response {plan.response_label}")
-    for label, value in zip(plan.labels, rows.values, strict=True):
-        check_finite(value, f"column {label!r}")
-    if rows.weights is not None:
-        check_finite(rows.weights, "weights")
-    if rows.offset is not None:
-        check_finite(rows.offset, "offset")
+    for plan, rows in sides:
+        if kept is not None:
+            _cut(rows, kept)
+        _check_finite(plan, rows)
     return kept, zero_rows, counts
 
 
-def _missing_masks(plan: Plan, rows: Rows, columns: Columns) -> dict[str, np.ndarray]:
+def _check_finite(plan: Plan, rows: Rows) -> None:
+    """Refuse infinite values."""
+    if rows.response is not None:
+        check_finite(rows.response, f"the response {plan.response_label}")
+    for label, value in zip(plan.labels, rows.values, strict=True):
+        check_finite(value, f"column {label!r}")
+    for what in ("weights", "trials", "offset"):
+        value = getattr(rows, what)
+        if value is not None:
+            check_finite(value, what)
+
+
+def _missing_masks(plan: Plan, rows: Rows, columns: Columns, masks: dict[str, np.ndarray]) -> None:
     """Rows in which each variable is missing; transforms count only for what they add, as log(-1)."""
     from mixedmodels.formula import variables
-
-    masks: dict[str, np.ndarray] = {}
 
     def enter(name: str, mask: np.ndarray) -> None:
         masks[name] = masks[name] | mask if name in masks else mask
 
-    expressions = ((plan.response, plan.response_label), *zip(plan.expressions, plan.labels, strict=True))
-    for (expression, label), value in zip(expressions, (rows.response, *rows.values), strict=True):
+    items: list[tuple[Expression, str, Value]] = [
+        *zip(plan.expressions, plan.labels, rows.values, strict=True)
+    ]
+    if plan.response is not None and rows.response is not None:
+        items.insert(0, (plan.response, plan.response_label, rows.response))
+    for expression, label, value in items:
         mask = missing_rows(value)
         if isinstance(expression, Variable):
             enter(expression.name, mask)
@@ -233,16 +273,16 @@ def _missing_masks(plan: Plan, rows: Rows, columns: Columns) -> dict[str, np.nda
     for group, parts, factor in zip(plan.groups, rows.parts, rows.groups, strict=True):
         for column, part in zip(group.columns, parts or [factor], strict=True):
             enter(column or group.name, part.codes < 0)
-    if rows.weights is not None:
-        enter("weights", np.isnan(rows.weights))
-    if rows.offset is not None:
-        enter("offset", np.isnan(rows.offset))
-    return masks
+    for what in ("weights", "trials", "offset"):
+        if getattr(rows, what) is not None:
+            enter(what, np.isnan(getattr(rows, what)))
 
 
 def _warn_undefined(plan: Plan, rows: Rows, counts: Mapping[str, int]) -> None:
     """Warn of expressions that have no value although their columns have, such as log(-1)."""
-    named = ((plan.response_label, rows.response), *zip(plan.labels, rows.values, strict=True))
+    named = (*zip(plan.labels, rows.values, strict=True),)
+    if rows.response is not None:
+        named = ((plan.response_label, rows.response), *named)
     for label, value in named:
         if label not in counts or isinstance(value, FactorColumn):
             continue
@@ -261,7 +301,8 @@ def _warn_undefined(plan: Plan, rows: Rows, counts: Mapping[str, int]) -> None:
 
 def _cut(rows: Rows, kept: np.ndarray) -> None:
     """Keep the given rows of everything; grouping factors lose the levels that no longer occur."""
-    rows.response = take_rows(rows.response, kept)
+    if rows.response is not None:
+        rows.response = take_rows(rows.response, kept)
     rows.values = [take_rows(value, kept) for value in rows.values]
     groups = []
     for factor, parts in zip(rows.groups, rows.parts, strict=True):
@@ -272,17 +313,17 @@ def _cut(rows: Rows, kept: np.ndarray) -> None:
             cut = interact(trimmed)
         groups.append(cut)
     rows.groups = groups
-    if rows.weights is not None:
-        rows.weights = rows.weights[kept]
-    if rows.offset is not None:
-        rows.offset = rows.offset[kept]
+    for what in ("weights", "trials", "offset"):
+        value = getattr(rows, what)
+        if value is not None:
+            setattr(rows, what, value[kept])
 
 
-def nothing_left(n_rows: int, counts: dict[str, int]) -> str:
+def nothing_left(n_rows: int, counts: dict[str, int], excluded: Sequence[str] = ()) -> str:
     """Why no row takes part: no data, missing values (counted by variable), or weights of zero."""
     if n_rows == 0:
         return "the data have no rows"
     if counts:
         parts = ", ".join(f"{name}: {number}" for name, number in counts.items())
         return f"no row without missing values is left of {n_rows} (missing: {parts})"
-    return f"all {n_rows} rows have weight 0"
+    return f"all {n_rows} rows have {' or '.join(excluded) or 'weight 0'}"

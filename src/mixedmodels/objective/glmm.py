@@ -7,21 +7,22 @@ that neither units nor origins matter; fixed and equated parameters are linear r
 linear and constant:
 
 .. math:: \psi = a + M\,\phi, \qquad (\tilde\gamma, \text{entries of } \tilde\Lambda) = B\,\psi,
-          \qquad \phi = \phi_0 + R v.
+          \qquad \phi = R v.
+
+With priors the criterion is :math:`d(\psi) - 2\log p(\psi)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from mixedmodels.design import GeneralisedDesign, RandomTerm
 from mixedmodels.errors import NotImplementedYetError
 from mixedmodels.family.base import Family
+from mixedmodels.objective.glmm_priors import Priors
 from mixedmodels.objective.marginal.base import Evaluation, Marginal, Modes, factor_entries
 from mixedmodels.objective.parameters import ParameterMap
 
@@ -112,7 +113,7 @@ def _constant(Z: np.ndarray) -> int | None:
 
 
 class GLMMObjective:
-    """Minus twice the approximate log-likelihood.
+    """Minus twice the approximate log-likelihood, minus twice the log prior density if there are priors.
 
     Parameters
     ----------
@@ -121,19 +122,25 @@ class GLMMObjective:
         Engine on ``coordinates.inner``.
     restrictions : (a, M), optional
         ``psi = a + M phi``; None leaves all parameters free.
+    priors : Priors, optional
 
     Attributes
     ----------
     names : tuple of str
         Names of psi: the coefficients, then theta.
     n_gamma, n_theta : int
+    a, M : ndarray
+        The restrictions.
     """
+
+    profiled = False
 
     def __init__(
         self,
         coordinates: Coordinates,
         marginal: Marginal,
         restrictions: tuple[np.ndarray, np.ndarray] | None = None,
+        priors: Priors | None = None,
     ) -> None:
         self.coordinates = coordinates
         self.design = coordinates.design
@@ -143,8 +150,10 @@ class GLMMObjective:
         self.n_theta = coordinates.map.n_theta
         self.names = (*self.design.gamma_names, *coordinates.map.names)
         size = self.n_gamma + self.n_theta
+        self.restricted = restrictions is not None
         self.a: np.ndarray = np.zeros(size) if restrictions is None else restrictions[0]
         self.M: np.ndarray = np.eye(size) if restrictions is None else restrictions[1]
+        self.priors = priors
 
     # ------------------------------------------------------------------ in the user's parameters
     def factors(self, psi: np.ndarray) -> list[np.ndarray]:
@@ -154,19 +163,24 @@ class GLMMObjective:
     def _at(self, psi: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         return self.coordinates.split(self.coordinates.B @ np.asarray(psi, dtype=float))
 
+    def penalty(self, psi: np.ndarray) -> float:
+        """``-2 log p(psi)`` of the priors, 0.0 without; ``criterion - penalty`` is -2 log-likelihood."""
+        return 0.0 if self.priors is None else self.priors.value(np.asarray(psi, dtype=float))
+
     def value(self, psi: np.ndarray) -> float:
         """Criterion at (gamma, theta)."""
-        return self.marginal.evaluate(*self._at(psi), 0).value
+        return self.evaluate(psi, 0).value
 
     def value_and_gradient(self, psi: np.ndarray) -> tuple[float, np.ndarray]:
         """Criterion and gradient, shape (n_gamma + n_theta,)."""
-        found = self.marginal.evaluate(*self._at(psi), 1)
+        found = self.evaluate(psi, 1)
         assert found.gradient is not None
-        return found.value, found.gradient @ self.coordinates.B
+        return found.value, found.gradient
 
     def evaluate(self, psi: np.ndarray, order: int = 2) -> Evaluation:
         """Criterion and derivatives in the user's parameters."""
-        return _mapped(self.marginal.evaluate(*self._at(psi), order), self.coordinates.B)
+        found = _mapped(self.marginal.evaluate(*self._at(psi), order), self.coordinates.B)
+        return found if self.priors is None else _with_priors(found, self.priors, psi)
 
     def modes(self, psi: np.ndarray) -> Modes:
         """Conditional modes; b in the user's coordinates."""
@@ -180,15 +194,29 @@ class GLMMObjective:
         return T @ self.marginal.conditional_covariance(*self._at(psi), term) @ T.T
 
     # ------------------------------------------------------------------ in the coordinates of the search
+    @property
+    def exact_hessian(self) -> bool:
+        """Whether `newton` returns the Hessian itself, not a model of it."""
+        return bool(getattr(self.marginal, "exact_hessian", True))
+
     @cached_property
     def _R(self) -> np.ndarray:
         """phi = R v such that the inner parameters are an isometric function of v."""
         full = self.coordinates.B @ self.M
         return np.linalg.inv(np.linalg.qr(full, mode="r"))
 
+    @cached_property
+    def _J(self) -> np.ndarray:
+        """psi = a + J v."""
+        return self.M @ self._R
+
+    @cached_property
+    def _BJ(self) -> np.ndarray:
+        return self.coordinates.B @ self._J
+
     def psi_of(self, v: np.ndarray) -> np.ndarray:
         """Parameters at a point of the search."""
-        return self.a + self.M @ (self._R @ v)
+        return self.a + self._J @ v
 
     def v_of(self, psi: np.ndarray) -> np.ndarray:
         """Point of the search with (nearly) these parameters."""
@@ -197,10 +225,20 @@ class GLMMObjective:
 
     def newton(self, v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """Criterion, gradient and Newton matrix in v."""
-        J = self.coordinates.B @ (self.M @ self._R)
-        found = _mapped(self.marginal.newton(*self._at(self.psi_of(v))), J)
-        assert found.gradient is not None and found.hessian is not None
-        return found.value, found.gradient, found.hessian
+        psi = self.psi_of(v)
+        found = self.marginal.newton(*self._at(psi))
+        gradient, hessian = found.gradient, found.hessian
+        assert gradient is not None and hessian is not None
+        value, gradient, hessian = found.value, gradient @ self._BJ, self._BJ.T @ hessian @ self._BJ
+        if self.priors is not None:
+            added, slope, curvature = self.priors.evaluate(psi)
+            value, gradient = value + added, gradient + slope @ self._J
+            hessian = hessian + self._J.T @ curvature @ self._J
+        return value, gradient, hessian
+
+    def point(self, v: np.ndarray) -> np.ndarray:
+        """psi at the end of a search (where coefficients are profiled out, they are found here)."""
+        return self.psi_of(v)
 
     @cached_property
     def start(self) -> np.ndarray:
@@ -219,10 +257,11 @@ def _mapped(found: Evaluation, J: np.ndarray) -> Evaluation:
     )
 
 
-def parameter_restrictions(
-    names: Sequence[str], fixed: Mapping[str, float] | None, equal: Any = None
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """``psi = a + M phi`` for parameters held at values and groups of parameters that are equal."""
-    if not fixed and not equal:
-        return None
-    raise NotImplementedYetError("fixing parameters")
+def _with_priors(found: Evaluation, priors: Priors, psi: np.ndarray) -> Evaluation:
+    value, gradient, hessian = priors.evaluate(np.asarray(psi, dtype=float))
+    return Evaluation(
+        found.value + value,
+        None if found.gradient is None else found.gradient + gradient,
+        None if found.hessian is None else found.hessian + hessian,
+        None if found.penalised is None else found.penalised + hessian,
+    )

@@ -1,4 +1,13 @@
-"""Starting values of a generalised linear mixed model."""
+r"""Starting values of a generalised linear mixed model.
+
+1. Coefficients without random effects, by iteratively reweighted least squares on the family's own
+   derivatives, from `Family.start`: :math:`w = -\partial^2 \log f/\partial\eta^2`,
+   :math:`z = \eta + w^{-1}\,\partial \log f/\partial\eta`. Other predictors get the family's constants.
+2. Variances by the moments of a linear mixed model for z with weights w and residual variance 1: one step of
+   penalised quasi-likelihood (Breslow & Clayton 1993, J. Am. Stat. Assoc. 88:9-25) without its iterations.
+3. Where a mean would be out of its range (log-binomial, a Gamma with identity link), coefficients move
+   towards those of a constant mean until all are inside.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +15,148 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixedmodels.design import Design, GeneralisedDesign, Predictor
+from mixedmodels.errors import SolverError
+from mixedmodels.family.base import Family
+
 if TYPE_CHECKING:
     from mixedmodels.objective.glmm import GLMMObjective
 
-__all__ = ["starting_values"]
+__all__ = ["coefficient_start", "feasible_coefficients", "starting_values", "working_response"]
+
+STEPS = 2  # of reweighted least squares
+LARGEST = 2.0  # standard deviation on the scale of the linear predictor
+SMALLEST = 0.1
+OTHER = 0.5  # standard deviation of effects on other predictors
 
 
 def starting_values(objective: GLMMObjective) -> np.ndarray:
     """A point of (gamma, theta) to begin from."""
     coordinates, family = objective.coordinates, objective.family
     design = coordinates.inner
-    etas = family.start(design.data)
-    gamma = np.zeros(objective.n_gamma)
-    for eta, predictor in zip(etas, design.predictors, strict=True):
-        X = np.ones((design.n, 1)) if predictor.X is None else predictor.X
-        target = np.broadcast_to(np.asarray(eta, dtype=float), (design.n,))
-        if predictor.offset is not None:
-            target = target - predictor.offset
-        gamma[predictor.columns] = np.linalg.lstsq(X, target, rcond=None)[0]
-    start = np.linalg.solve(coordinates.B[: objective.n_gamma, : objective.n_gamma], gamma)
-    entries = np.zeros(len(coordinates.entries))
-    for at, (_, i, j) in enumerate(coordinates.entries):
-        entries[at] = 0.7 if i == j else 0.0
+    gamma, weights, working = coefficient_start(design, family)
+    G = coordinates.B[: objective.n_gamma, : objective.n_gamma]
     E = coordinates.B[objective.n_gamma :, objective.n_gamma :]
-    return np.concatenate([start, np.linalg.lstsq(E, entries, rcond=None)[0]])
+    factors = factor_start(design, weights, working)
+    entries = np.array([factors[b][i, j] for b, i, j in coordinates.entries])
+    theta = np.linalg.lstsq(E, entries, rcond=None)[0] if len(entries) else np.zeros(0)
+    return np.concatenate([np.linalg.solve(G, gamma), theta])
+
+
+def working_response(
+    design: GeneralisedDesign, family: Family, etas: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and working residual ``f' / w`` of the conditional predictor, shapes (n,).
+
+    Rows whose curvature is not positive get the expected size of their squared score instead.
+    """
+    table = family.derivatives(design.data, etas, 2, (0,))
+    score, w = table[1], -table[2]
+    size = float(np.mean(np.abs(w)[np.isfinite(w)])) if np.isfinite(w).any() else 1.0
+    w = np.where(np.isfinite(w) & (w > 1e-6 * size), w, max(1e-6 * size, 1e-300))
+    return w, np.where(np.isfinite(score), score, 0.0) / w
+
+
+def coefficient_start(design: GeneralisedDesign, family: Family) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Coefficients gamma without random effects; weights and working residual of the rows there."""
+    starts = family.start(design.data)
+    gamma = np.zeros(len(design.gamma_names))
+    for eta, predictor in zip(starts, design.predictors, strict=True):
+        gamma[predictor.columns] = _least_squares(design, predictor, eta, None)
+    gamma = feasible_coefficients(design, family, gamma)
+    conditional = design.predictors[0]
+    value, kept = -np.inf, gamma
+    for _ in range(STEPS):
+        etas = linear_predictors(design, gamma)
+        found = _total(design, family, etas)
+        if not found >= value:  # the step before went too far
+            gamma = kept
+            break
+        value, kept = found, gamma
+        w, r = working_response(design, family, etas)
+        trial = gamma.copy()
+        trial[conditional.columns] = _least_squares(design, conditional, etas[0] + r, w)
+        gamma = feasible_coefficients(design, family, trial)
+    etas = linear_predictors(design, gamma)
+    return (gamma, *working_response(design, family, etas))
+
+
+def _total(design: GeneralisedDesign, family: Family, etas: list[np.ndarray]) -> float:
+    return float(family.derivatives(design.data, etas, 0, (0,))[0].sum())
+
+
+def linear_predictors(design: GeneralisedDesign, gamma: np.ndarray) -> list[np.ndarray]:
+    """All linear predictors without random effects, one (n,) array each."""
+    out = []
+    for predictor in design.predictors:
+        own = gamma[predictor.columns]
+        eta = np.full(design.n, own[0]) if predictor.X is None else predictor.X @ own
+        out.append(eta if predictor.offset is None else eta + predictor.offset)
+    return out
+
+
+def _least_squares(
+    design: GeneralisedDesign, predictor: Predictor, target: np.ndarray, w: np.ndarray | None
+) -> np.ndarray:
+    target = np.broadcast_to(np.asarray(target, dtype=float), (design.n,))
+    if predictor.offset is not None:
+        target = target - predictor.offset
+    if predictor.X is None:
+        return np.array([target.mean() if w is None else float(w @ target) / float(w.sum())])
+    X = predictor.X
+    if X.shape[1] == 0:
+        return np.zeros(0)
+    XW = X if w is None else X * w[:, None]
+    gram = XW.T @ X
+    ridge = 1e-10 * float(np.trace(gram)) / len(gram)
+    return np.linalg.solve(gram + ridge * np.eye(len(gram)), XW.T @ target)
+
+
+def feasible_coefficients(design: GeneralisedDesign, family: Family, gamma: np.ndarray) -> np.ndarray:
+    """gamma, or the first point on the way to a constant mean where every row has a likelihood.
+
+    Raises
+    ------
+    SolverError
+        Not even a constant mean is possible.
+    """
+    if np.isfinite(_total(design, family, linear_predictors(design, gamma))):
+        return gamma
+    conditional = design.predictors[0]
+    starts = np.asarray(family.start(design.data)[0], dtype=float)
+    centre = gamma.copy()
+    for summary in (np.mean, np.median, np.max, np.min):
+        level = float(summary(starts))
+        centre[conditional.columns] = _least_squares(design, conditional, np.full(design.n, level), None)
+        if np.isfinite(_total(design, family, linear_predictors(design, centre))):
+            break
+    else:
+        raise SolverError(
+            f"no starting values were found where every mean of {family!r} is possible; give start= with "
+            "coefficients whose means are all inside, or choose another link"
+        )
+    share = 1.0
+    for _ in range(40):
+        share *= 0.8
+        trial = centre + share * (gamma - centre)
+        if np.isfinite(_total(design, family, linear_predictors(design, trial))):
+            inside = centre + 0.9 * share * (gamma - centre)  # a little off the edge
+            return inside
+    return centre
+
+
+def factor_start(design: GeneralisedDesign, weights: np.ndarray, working: np.ndarray) -> list[np.ndarray]:
+    """Factors of all terms: moments of the working residual on the conditional predictor."""
+    from mixedmodels.objective.start import moment_start
+
+    factors = [OTHER * np.eye(term.k) for term in design.terms]
+    own = [b for b, c in enumerate(design.term_predictor) if c == 0]
+    if not own:
+        return factors
+    terms = tuple(design.terms[b] for b in own)
+    model = Design(working, np.empty((design.n, 0)), (), terms, weights=weights)
+    for b, factor in zip(own, moment_start(model, 1.0), strict=True):
+        length = np.sqrt((factor**2).sum(axis=1))
+        bounded = np.clip(length, SMALLEST, LARGEST)
+        factors[b] = factor * (bounded / np.where(length > 0.0, length, 1.0))[:, None]
+    return factors

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Real
+from typing import Any
 
 from mixedmodels.errors import OptionError
 
-__all__ = ["Control"]
+__all__ = ["Control", "control_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +76,25 @@ class Control:
     def limit(self, default: int) -> int:
         """`maxiter`, or the default of a method."""
         return default if self.maxiter is None else int(self.maxiter)
+
+
+def control_of(options: Any) -> Control:
+    """A `Control` from itself or a dict of its options.
+
+    Raises
+    ------
+    OptionError
+        Something else, an unknown option or a value of the wrong type.
+    """
+    if isinstance(options, Control):
+        return options
+    if not isinstance(options, dict):
+        raise OptionError(f"control must be a Control or a dict of its options, got {options!r}")
+    names = [field.name for field in fields(Control)]
+    for name in options:
+        if name not in names:
+            raise OptionError(f"control has no option {name!r}; available: {', '.join(names)}")
+    try:
+        return Control(**options)
+    except TypeError:
+        raise OptionError(f"control holds a value of the wrong type: {options!r}") from None

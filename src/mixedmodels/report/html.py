@@ -46,7 +46,7 @@ def render_table(table: Table) -> str:
         lines.append(f"<tr>{cells}</tr>")
     lines.append("</tbody></table>")
     if table.after:
-        lines.append(f"<p>{escape(table.after)}</p>")
+        lines.append(f"<p>{escape(table.after)}</p>".replace("\n", "<br>"))
     return "\n".join(lines)
 
 

@@ -68,7 +68,7 @@ def render_table(table: Table) -> str:
         )
     lines += [r"\bottomrule", r"\end{tabular}"]
     if table.after:
-        lines.append(rf"\par\smallskip {escape_latex(table.after)}")
+        lines += [rf"\par\smallskip {escape_latex(line)}" for line in table.after.split("\n")]
     return "\n".join(lines)
 
 

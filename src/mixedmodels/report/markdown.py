@@ -45,7 +45,7 @@ def render_table(table: Table) -> str:
     for row in table.rows:
         lines.append("| " + " | ".join(escape_markdown(cell.strip()) for cell in row) + " |")
     if table.after:
-        lines += ["", escape_markdown(table.after)]
+        lines += ["", escape_markdown(table.after).replace("\n", "  \n")]
     return "\n".join(lines)
 
 

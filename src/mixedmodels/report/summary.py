@@ -16,9 +16,17 @@ if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
     from mixedmodels.inference.fixed.coefficients import Coefficients
 
-__all__ = ["Summary", "abbreviate", "coefficient_table", "correlation_table", "summarize"]
+__all__ = [
+    "MOST_CORRELATIONS",
+    "Summary",
+    "abbreviate",
+    "coefficient_table",
+    "correlation_table",
+    "even_row",
+    "summarize",
+]
 
-_MOST_CORRELATIONS = 12  # more fixed effects than this: the correlation table is shown on request only
+MOST_CORRELATIONS = 12  # more fixed effects than this: the correlation table is shown on request only
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,10 +116,10 @@ def summarize(fit: LMMFit, correlation: bool | None = None, ddf: str | float = "
             )
         )
         notes += tests.notes
-        show = 1 < len(names) <= _MOST_CORRELATIONS if correlation is None else bool(correlation)
+        show = 1 < len(names) <= MOST_CORRELATIONS if correlation is None else bool(correlation)
         if show and len(names) > 1:
             tables.append(correlation_table(names, tests.vcov.tolist(), ses))
-        elif correlation is None and len(names) > _MOST_CORRELATIONS:
+        elif correlation is None and len(names) > MOST_CORRELATIONS:
             notes.append(
                 f"correlations of the {len(names)} fixed effects are not shown; "
                 "summary(correlation=True) shows them, fit.vcov holds the covariances"
@@ -144,15 +152,17 @@ def _criteria_table(fit: LMMFit) -> Table:
         f"{fit.loglik:.1f}",
         str(fit.nobs - fit.df_model),
     )
-    return _even("", (first, "AIC", "BIC", "logLik", "df.resid"), cells, 8, indent=1)
+    return even_row("", (first, "AIC", "BIC", "logLik", "df.resid"), cells, 8, indent=1)
 
 
 def _residual_table(fit: LMMFit) -> Table:
     cells = tuple([f"{value:.4f}" for value in fit.scaled_quantiles()])
-    return _even("Scaled residuals", ("Min", "1Q", "Median", "3Q", "Max"), cells, 7)
+    return even_row("Scaled residuals", ("Min", "1Q", "Median", "3Q", "Max"), cells, 7)
 
 
-def _even(title: str, header: tuple[str, ...], cells: tuple[str, ...], width: int, indent: int = 0) -> Table:
+def even_row(
+    title: str, header: tuple[str, ...], cells: tuple[str, ...], width: int, indent: int = 0
+) -> Table:
     """A table of one row whose columns are at least `width` wide."""
     return Table(title, _wide(header, width), (cells,), "r" * len(cells), indent)
 

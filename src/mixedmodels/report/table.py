@@ -25,7 +25,7 @@ class Table(NamedTuple):
     indent : int
         Spaces before each line in plain text.
     after : str
-        A line below the table; empty for none.
+        Lines below the table; empty for none.
     """
 
     title: str

@@ -13,7 +13,15 @@ from mixedmodels.errors import DataError, OptionError
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["EFFECTS", "augment_columns", "glance_columns", "tidy_columns", "to_native"]
+__all__ = [
+    "EFFECTS",
+    "add_levels",
+    "augment_columns",
+    "checked_effects",
+    "glance_columns",
+    "tidy_columns",
+    "to_native",
+]
 
 EFFECTS = ("fixed", "ran_pars", "ran_vals", "ran_coefs")
 _COLUMNS = (
@@ -87,7 +95,8 @@ def _array(values: Any) -> np.ndarray:
     return array
 
 
-def _effects(effects: str | Sequence[str]) -> tuple[str, ...]:
+def checked_effects(effects: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of kinds of effects, checked."""
     if not isinstance(effects, (str, Sequence)) or not effects:
         raise OptionError(f"effects must name some of {', '.join(EFFECTS)}, got {effects!r}")
     names = (effects,) if isinstance(effects, str) else tuple(effects)
@@ -128,7 +137,7 @@ def tidy_columns(
         for column, cell in zip(rows.values(), cells, strict=True):
             column.append(cell)
 
-    for effect in _effects(effects):
+    for effect in checked_effects(effects):
         if effect == "fixed":
             from mixedmodels.inference.ddf.tails import t_quantile
             from mixedmodels.inference.fixed.coefficients import coefficient_values
@@ -148,15 +157,15 @@ def tidy_columns(
                         add(effect, part.group, f"cor__{part.names[j]}.{part.names[i]}", value)
             add(effect, "Residual", "sd__Observation", fit.sigma)
         elif effect == "ran_vals":
-            _add_levels(rows, effect, fit.ranef_columns(condvar=True), quantile if conf_int else None)
+            add_levels(rows, effect, fit.ranef_columns(condvar=True), quantile if conf_int else None)
         else:
-            _add_levels(rows, effect, fit.coef_columns(condvar=True), quantile if conf_int else None)
+            add_levels(rows, effect, fit.coef_columns(condvar=True), quantile if conf_int else None)
     if not conf_int:
         del rows["conf_low"], rows["conf_high"]
     return rows
 
 
-def _add_levels(
+def add_levels(
     rows: dict[str, list[Any]], effect: str, columns: dict[str, Any], quantile: float | None
 ) -> None:
     """Append the rows of all levels column by column: there may be a hundred thousand levels."""
@@ -181,7 +190,8 @@ def _add_levels(
         "conf_high": high,
     }
     for column, values in rows.items():
-        values.extend(added[column])
+        if column in added:
+            values.extend(added[column])
 
 
 def _items(column: Any) -> list[Any]:

@@ -96,9 +96,9 @@ def reference_for(fit: LMMFit, ddf: str | float | None = None) -> Reference:
     ----------
     fit : LMMFit
     ddf : str or float
-        ``"satterthwaite"`` (default), ``"kr"``, ``"containment"``, ``"residual"``, ``"z"``, a number of
-        degrees of freedom, or ``"auto"``: Satterthwaite, from the average information where the exact one
-        would cost more than a moment.
+        ``"satterthwaite"`` (default of linear models), ``"kr"``, ``"containment"``, ``"residual"``, ``"z"``
+        (default of generalised ones), a number of degrees of freedom, or ``"auto"``: Satterthwaite, from the
+        average information where the exact one would cost more than a moment.
 
     Raises
     ------
@@ -109,8 +109,17 @@ def reference_for(fit: LMMFit, ddf: str | float | None = None) -> Reference:
         if not ddf > 0.0:
             raise OptionError(f"ddf={ddf!r}: degrees of freedom must be positive")
         return ConstantDF(fit, "number", f"{ddf:g} degrees of freedom", float(ddf))
-    name = "satterthwaite" if ddf is None else str(ddf).lower()
+    name = "default" if ddf is None else str(ddf).lower()
     name = _ALIASES.get(name, name)
+    if not fit._is_linear:
+        if name in ("satterthwaite", "kenward-roger", "containment"):
+            raise OptionError(
+                f"ddf={ddf!r} belongs to linear mixed models; tests of a generalised one use the normal "
+                'distribution (ddf="z", the default) or a number of degrees of freedom'
+            )
+        name = "z" if name in ("default", "auto") else name
+    if name == "default":
+        name = "satterthwaite"
     if name == "auto":
         from mixedmodels.inference.ddf.satterthwaite import automatic
 

@@ -26,7 +26,7 @@ _TYPES = {
 _ROMAN = {1: "I", 2: "II", 3: "III"}
 
 
-def anova(fit: LMMFit, type: int | str = 3, ddf: str | float = "satterthwaite") -> ResultTable:
+def anova(fit: LMMFit, type: int | str = 3, ddf: str | float | None = None) -> ResultTable:
     """F tests of the terms of the fixed part; see `LMMFit.anova`.
 
     Returns

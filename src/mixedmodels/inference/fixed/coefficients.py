@@ -55,7 +55,7 @@ def _values(fit: LMMFit, ddf: str | float | None) -> Coefficients:
     return Coefficients(se, df, statistic, p_value, *about)
 
 
-def coefficients(fit: LMMFit, ddf: str | float = "satterthwaite", level: float = 0.95) -> ResultTable:
+def coefficients(fit: LMMFit, ddf: str | float | None = None, level: float = 0.95) -> ResultTable:
     """Table of the fixed effects; see `LMMFit.coefficients`.
 
     Returns

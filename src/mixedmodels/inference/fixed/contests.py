@@ -25,7 +25,7 @@ _ESTIMABLE = 1e-7
 
 
 def test_hypothesis(
-    fit: LMMFit, L: Any, rhs: Any = None, ddf: str | float = "satterthwaite", joint: bool = True
+    fit: LMMFit, L: Any, rhs: Any = None, ddf: str | float | None = None, joint: bool = True
 ) -> ResultTable:
     """Test of ``L beta = rhs``; see `LMMFit.test`.
 

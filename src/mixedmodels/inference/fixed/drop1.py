@@ -20,7 +20,7 @@ __all__ = ["drop1", "match_terms"]
 _TESTS = ("f", "lrt", "none")
 
 
-def drop1(fit: LMMFit, scope: Any = None, test: str = "f", ddf: str | float = "satterthwaite") -> ResultTable:
+def drop1(fit: LMMFit, scope: Any = None, test: str = "f", ddf: str | float | None = None) -> ResultTable:
     r"""Each term of the fixed part left out in turn; see `LMMFit.drop1`.
 
     By F at the fitted variances, ``sum_sq = F num_df sigma^2``; or by refits without the columns of the term,
@@ -108,7 +108,9 @@ def nothing_left(label: str) -> str:
     return f"{label}: its columns depend on the other terms, so leaving it out changes nothing"
 
 
-def _by_f(fit: LMMFit, part: FixedPart, labels: list[str], ddf: str | float, notes: list[str]) -> ResultTable:
+def _by_f(
+    fit: LMMFit, part: FixedPart, labels: list[str], ddf: str | float | None, notes: list[str]
+) -> ResultTable:
     reference = reference_for(fit, ddf)
     columns: dict[str, list[Any]] = {
         name: [] for name in ("term", "sum_sq", "mean_sq", "num_df", "den_df", "statistic", "p_value")

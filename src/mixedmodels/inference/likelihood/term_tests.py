@@ -87,7 +87,7 @@ def test_fixed(fit: LMMFit, variable: Any, method: str = "wald", **options: Any)
         if (outer := [x for x in part.containing(name) if x not in labels])
     ]
     if method == "wald":
-        reference = reference_for(fit, options.get("ddf", "satterthwaite"))
+        reference = reference_for(fit, options.get("ddf"))
         t = reference.f_test(part.hypothesis(C))
         cells: dict[str, list[Any]] = {
             "term": [label],

@@ -24,7 +24,7 @@ __all__ = ["joint_test", "joint_tests"]
 def joint_tests(
     fit: LMMFit,
     by: Any = None,
-    ddf: str | float = "satterthwaite",
+    ddf: str | float | None = None,
     at: Mapping[str, Any] | None = None,
     cov_keep: Any = 2,
     weights: Any = "equal",

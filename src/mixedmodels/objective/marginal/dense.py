@@ -151,7 +151,8 @@ class DenseLaplace:
             for term, where in zip(self.design.terms, self._slices, strict=True)
         ]
         b = [part @ factor.T for part, factor in zip(shaped, factors, strict=True)]
-        logdet = float(np.linalg.slogdet(H)[1]) - self._logdet_P
+        logdet = float(np.linalg.slogdet(self._determinant(self._Z @ self._Lambda(factors), eta, H))[1])
+        logdet -= self._logdet_P
         return Modes(tuple(shaped), tuple(b), eta, 2.0 * F, logdet)
 
     # ------------------------------------------------------------------ value and derivatives
@@ -159,7 +160,8 @@ class DenseLaplace:
         """Value (order 0), gradient (1) and exact Hessian (2)."""
         gamma = np.asarray(gamma, dtype=float)
         u, eta, E, H, F = self._mode(gamma, factors)
-        value = 2.0 * F + float(np.linalg.slogdet(H)[1]) - self._logdet_P
+        D = self._determinant(E, eta, H)
+        value = 2.0 * F + float(np.linalg.slogdet(D)[1]) - self._logdet_P
         if order == 0:
             return Evaluation(value)
         C = len(self.design.predictors)
@@ -176,19 +178,21 @@ class DenseLaplace:
         f3 = np.array([[[f(c, d, e) for e in everything] for d in everything] for c in everything])
         N, dE = self._directions(u)  # (P, C, n), (P, C, n, q)
         P = len(N)
-        inverse = np.linalg.inv(H)
+        e2, e3 = self._curvature(eta, f2, f3)
+        solver = np.linalg.inv(H)
+        inverse = solver if D is H else np.linalg.inv(D)
         h = np.einsum("cij,jk,dik->cdi", E, inverse, E, optimize=True)
         Fu = -(
             np.einsum("acij,ci->aj", dE, f1, optimize=True)
             + np.einsum("cij,cdi,adi->aj", E, f2, N, optimize=True)
         )
-        du = -Fu @ inverse
+        du = -Fu @ solver
         eta1 = N + np.einsum("cij,aj->aci", E, du)
-        f2dot = np.einsum("cdei,aei->acdi", f3, eta1)
+        e2dot = np.einsum("cdei,aei->acdi", e3, eta1)
         Hdot = np.empty((P, *H.shape))
         for a in range(P):
-            half = np.einsum("cij,cdi,dik->jk", dE[a], -f2, E, optimize=True)
-            Hdot[a] = half + half.T + np.einsum("cij,cdi,dik->jk", E, -f2dot[a], E, optimize=True)
+            half = np.einsum("cij,cdi,dik->jk", dE[a], -e2, E, optimize=True)
+            Hdot[a] = half + half.T + np.einsum("cij,cdi,dik->jk", E, -e2dot[a], E, optimize=True)
         gradient = -np.einsum("ci,aci->a", f1, N) + 0.5 * np.einsum("jk,akj->a", inverse, Hdot)
         if order == 1:
             return Evaluation(value, 2.0 * gradient)
@@ -198,8 +202,9 @@ class DenseLaplace:
                 for c in everything
             ]
         )
-        t = -np.einsum("cdi,cdei,eij->j", h, f3, E, optimize=True)
-        adjoint = inverse @ t
+        e4 = self._fourth(eta, f4)
+        t = -np.einsum("cdi,cdei,eij->j", h, e3, E, optimize=True)
+        adjoint = solver @ t
         penalised = -np.einsum("cdi,aci,bdi->ab", f2, N, N, optimize=True) + Fu @ du.T
         hessian = penalised.copy()
         scaled = np.array([inverse @ part for part in Hdot])
@@ -208,12 +213,12 @@ class DenseLaplace:
         for a in range(P):
             for b in range(a + 1):
                 eta2 = dE[a] @ du[b] + dE[b] @ du[a]
-                w2 = np.einsum("cdegi,ei,gi->cdi", f4, eta1[a], eta1[b], optimize=True)
-                w2 += np.einsum("cdei,ei->cdi", f3, eta2)
+                w2 = np.einsum("cdegi,ei,gi->cdi", e4, eta1[a], eta1[b], optimize=True)
+                w2 += np.einsum("cdei,ei->cdi", e3, eta2)
                 H2 = np.einsum("cij,cdi,dik->jk", E, -w2, E, optimize=True)
                 for x, y in ((a, b), (b, a)):
-                    half = np.einsum("cij,cdi,dik->jk", dE[x], -f2dot[y], E, optimize=True)
-                    half -= 0.5 * np.einsum("cij,cdi,dik->jk", dE[x], f2, dE[y], optimize=True)
+                    half = np.einsum("cij,cdi,dik->jk", dE[x], -e2dot[y], E, optimize=True)
+                    half -= 0.5 * np.einsum("cij,cdi,dik->jk", dE[x], e2, dE[y], optimize=True)
                     H2 += half + half.T
                 R = -(
                     np.einsum("cij,ci->j", dE[a], f1dot[b])
@@ -230,6 +235,19 @@ class DenseLaplace:
                 if a != b:
                     hessian[b, a] += extra
         return Evaluation(value, 2.0 * gradient, 2.0 * hessian, 2.0 * penalised)
+
+    # ------------------------------------------------------------------ what the determinant holds
+    def _determinant(self, E: np.ndarray, eta: np.ndarray, H: np.ndarray) -> np.ndarray:
+        """The matrix whose determinant counts: H."""
+        return H
+
+    def _curvature(self, eta: np.ndarray, f2: np.ndarray, f3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Minus its weights and their first derivatives."""
+        return f2, f3
+
+    def _fourth(self, eta: np.ndarray, f4: np.ndarray) -> np.ndarray:
+        """Minus the second derivatives of its weights."""
+        return f4
 
     def _directions(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Derivatives of eta with u held, (P, C, n), and of E, (P, C, n, q)."""

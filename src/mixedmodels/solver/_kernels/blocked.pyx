@@ -32,8 +32,10 @@ cdef extern from "blocked_second.h" nogil:
     void mm_quiet(const mm_blas* bl, int on)
     ctypedef struct mm_pattern:
         int n, nb, ns, t0, nt
+        int64_t nx
         double nnz
         int* perm
+        int* bcol
     ctypedef struct mm_pair:
         int fa, fb
         const int64_t* indptr
@@ -47,7 +49,7 @@ cdef extern from "blocked_second.h" nogil:
     ctypedef struct mm_model:
         mm_blas bl
         mm_pattern P
-        int n, nb, m0, k0, p1, scalar, dense, leaf
+        int n, nb, m0, k0, p1, scalar, dense, leaf, plain
         int* m
         int* bstart
         int* pos
@@ -55,6 +57,15 @@ cdef extern from "blocked_second.h" nogil:
         int64_t point, points
         int64_t* lptr
         int64_t* lval
+        int64_t* aoff
+        int* lblk
+        int* bfac
+        int* lcol
+        double* AR
+        double* PV
+        double* B
+        double* Bd
+        const double* A0
         double* U
         double* tl
         double* Mx
@@ -187,7 +198,7 @@ cdef class BlockedStructure:
 
     cdef mm_model* model
     cdef object keep, firsts
-    cdef readonly object m, k
+    cdef readonly object m, k, pair_sizes
     cdef readonly int leaf, n_threads, p
 
     def __cinit__(self, k, int p, arrays, *, int cut=-1, int n_threads=0):
@@ -242,6 +253,7 @@ cdef class BlockedStructure:
                     raise ValueError(f"cross-products of factors {a} and {b} name a level that does not exist")
                 pairs.append((a, b, indptr, indices, data))
         npairs = len(pairs)
+        self.pair_sizes = [(a, b, data.size) for a, b, _, _, data in pairs]
         cdef mm_pair* cp = <mm_pair*> calloc(npairs + 1, sizeof(mm_pair))
         cdef mm_prec* cq = <mm_prec*> calloc(F + 1, sizeof(mm_prec))
         cdef const double** cA = <const double**> calloc(F + 1, sizeof(double*))
@@ -361,6 +373,7 @@ cdef class BlockedEvaluator(Evaluator):
     cdef mm_model* model
     cdef int64_t point                           # its last point, by number; see mm_model
     cdef readonly BlockedStructure structure
+    cdef object spare
     cdef int64_t* first                      # first column of each block of the rest, or NULL
 
     def __cinit__(self, k, entries, clips, int p, double nu, bint reml, double constant=0.0,
@@ -398,6 +411,73 @@ cdef class BlockedEvaluator(Evaluator):
         self.logdet_RX2 = sc.logdet_RX2
         self.pwrss = sc.pwrss
         return 0
+
+    # ------------------------------------------------------------------ other cross-products on the same pattern
+    def places(self):
+        """Where the values of `load` go, read off a structure whose pairs hold the numbers 0, 1, ... as data."""
+        cdef mm_model* M = self.model
+        cdef int64_t i, coupling = M.lval[M.lptr[M.m0]] if M.leaf >= 0 else 0, rest = 0
+        cdef int f, g
+        for f, g, size in self.structure.pair_sizes:
+            if f != M.leaf and g != M.leaf:
+                rest += size
+        B, PV = np.empty(coupling, dtype=np.int64), np.empty(rest, dtype=np.int64)
+        cdef int64_t[::1] b = B, v = PV
+        for i in range(coupling):
+            b[i] = <int64_t>M.B[i]
+        for i in range(rest):
+            v[i] = <int64_t>M.PV[i]
+        M.plain = 1
+        return B, PV
+
+    def load(self, diagonal, const double[::1] values, const int64_t[::1] B, const int64_t[::1] PV):
+        """New numbers: blocks of levels (m, k, k) by factor and all blocks of pairs one after another."""
+        cdef mm_model* M = self.model
+        cdef int64_t i, q, s = B.shape[0], t = PV.shape[0]
+        cdef int f, l, a, c, kf, kj, j
+        cdef double[::1] flat
+        cdef double* A0 = <double*> M.A0
+        M.point = 0
+        for f in range(self.n_factors):
+            kf = self.k[f]
+            flat = diagonal[f].reshape(-1)
+            if f == M.leaf:
+                memcpy(A0, &flat[0], flat.shape[0] * sizeof(double))
+            else:
+                for l in range(M.m[f]):
+                    j = M.pos[M.bstart[f] + l]
+                    memcpy(M.AR + M.aoff[j], &flat[<int64_t>l * kf * kf], kf * kf * sizeof(double))
+        with nogil:
+            for i in range(s):
+                M.B[i] = values[B[i]]
+            for i in range(t):
+                M.PV[i] = values[PV[i]]
+            if M.dense:
+                for l in range(M.m0):
+                    for q in range(M.lptr[l], M.lptr[l + 1]):
+                        kj = self.k[M.bfac[M.lblk[q]]]
+                        for a in range(M.k0):
+                            for c in range(kj):
+                                M.Bd[(<int64_t>l * M.k0 + a) * M.n + M.lcol[q] + c] = M.B[M.lval[q] + a * kj + c]
+
+    def log_determinant(self, lam):
+        """``log|M| - log|P|`` at `lam`, whose factor is then held."""
+        self._forward(lam)
+        return self.logdet_L2
+
+    def hold(self):
+        """Copy the factor before `selected` overwrites it."""
+        cdef double[::1] x
+        if self.spare is None:
+            self.spare = np.empty(max(self.model.P.nx, 1))
+        x = self.spare
+        memcpy(&x[0], self.model.x, self.model.P.nx * sizeof(double))
+
+    def restore(self):
+        """Put the held factor back in the place of the selected inverse."""
+        cdef double[::1] x = self.spare
+        memcpy(self.model.x, &x[0], self.model.P.nx * sizeof(double))
+        self.model.point = self.point
 
     # ------------------------------------------------------------------ other responses
     def accept_responses(self):

@@ -140,6 +140,15 @@ static inline const double *mm_find(const mm_model *M, int row, int col)
 static int mm_rest_block(const mm_model *M, int i, int j, double *out)
 {
     int ki = M->k[M->bfac[i]], kj = M->k[M->bfac[j]], ci = M->P.bcol[i], cj = M->P.bcol[j];
+    if (M->P.ns == 0) {                                    /* all in the dense tail */
+        const double *x = M->x;
+        int64_t nt = M->P.nt;
+        for (int a = 0; a < ki; a++) for (int b = 0; b < kj; b++) {
+            int64_t r = ci + a, c = cj + b;
+            out[a * kj + b] = r >= c ? x[r + c * nt] : x[c + r * nt];
+        }
+        return 1;
+    }
     for (int a = 0; a < ki; a++) for (int b = 0; b < kj; b++) {
         int r = ci + a, c = cj + b;
         const double *v = r >= c ? mm_find(M, r, c) : mm_find(M, c, r);
@@ -165,6 +174,16 @@ static void mm_pairs(const mm_model *M, int f, int g, int64_t count, const int *
         double t[k0 * kr], block[M->kmax * kr];
         memset(t, 0, sizeof(t));
         found[e] = 1;
+        if (M->scalar && M->P.ns == 0 && !M->dense) {
+            int64_t nt = M->P.nt, c = M->P.bcol[j];
+            double s = 0.0;
+            for (int64_t q = M->lptr[l]; q < M->lptr[l + 1]; q++) {
+                int64_t r = M->lcol[q];
+                s += M->B[q] * (r >= c ? M->x[r + c * nt] : M->x[c + r * nt]);
+            }
+            *o = -M->H[l] * s;
+            continue;
+        }
         if (M->dense)
             for (int a = 0; a < k0; a++)
                 memcpy(t + a * kr, M->Wd + ((int64_t)l * k0 + a) * M->n + M->P.bcol[j], kr * sizeof(double));

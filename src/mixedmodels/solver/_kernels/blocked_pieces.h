@@ -209,6 +209,7 @@ static void mm_leaf_range(mm_model *M, const double *lam, int c0, int c1, int th
             double v2 = l0[0] * l0[0];
             for (int l = a; l < b; l++) {
                 double d = 1.0 + v2 * M->A0[l], r = 1.0 / d, h = v2 * r;
+                if (!(d > 0.0)) { out[0] = NAN; return; }
                 M->H[l] = h;
                 M->N[l] = r;
                 if (M->dense) M->lraw[l] = sqrt(h);
@@ -238,7 +239,7 @@ static void mm_leaf_range(mm_model *M, const double *lam, int c0, int c1, int th
                 double steep = 0.0;
                 for (int i = 0; i < k0; i++) if (!(D[i * (k0 + 1)] <= steep)) steep = D[i * (k0 + 1)];
                 double *Hs = M->Hs + (int64_t)l * k0 * k0;
-                if (steep > MM_STEEP && isfinite(steep)) logdet += mm_steep_level(k0, A, l0, H, Hs, N, Li);
+                if (steep > MM_STEEP && !M->plain && isfinite(steep)) logdet += mm_steep_level(k0, A, l0, H, Hs, N, Li);
                 else {
                 if (mm_potrf_small(k0, D, k0)) { out[0] = NAN; return; }
                 for (int i = 0; i < k0; i++) {

@@ -58,6 +58,7 @@ typedef struct {
     int nbatch;
     int head_cols;
     double density;
+    int plain;                      /* cross-products may be indefinite: no rotations for steep levels */
     int64_t point, points;          /* number of the point whose factor is held, 0 for none; points counted so far */
 } mm_model;
 

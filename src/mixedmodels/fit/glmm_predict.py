@@ -1,0 +1,148 @@
+"""Point predictions of generalised models: which random effects, which linear predictors, which scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.errors import NotImplementedYetError, OptionError
+from mixedmodels.fit import values
+from mixedmodels.fit.glmm_values import natural_dispersion
+from mixedmodels.fit.predict import Selection, check_new_levels, not_estimable, select_columns
+
+if TYPE_CHECKING:
+    from mixedmodels.design import GeneralisedDesign
+    from mixedmodels.family import Family
+    from mixedmodels.fit.glmm_result import GLMMFit
+
+__all__ = ["TYPES", "NewParts", "new_parts", "on_scale", "predict_glmm", "select_terms"]
+
+TYPES = ("response", "link", "conditional", "zero_probability", "dispersion")
+
+
+def select_terms(fit: GLMMFit, re_form: Any) -> Selection:
+    """Terms (and columns) of all linear predictors that a `re_form` names.
+
+    A formula text chooses among the terms of the conditional predictor; of the other predictors it takes
+    those on the grouping factors it names.
+    """
+    chosen = select_columns(fit, re_form)
+    first = len(fit.design.terms)
+    terms = fit.generalised.terms
+    if len(terms) == first:
+        return chosen
+    if re_form is None or re_form is True:
+        return [*chosen, *[(position, None) for position in range(first, len(terms))]]
+    groups = {terms[position].group for position, _ in chosen}
+    return [*chosen, *[(p, None) for p in range(first, len(terms)) if terms[p].group in groups]]
+
+
+def on_scale(family: Family, eta: np.ndarray, components: Sequence[str], type: str) -> np.ndarray:
+    """What `type` asks for, from all linear predictors, shape (n,).
+
+    Raises
+    ------
+    OptionError
+        An unknown type, or one that the model does not have.
+    """
+    if type not in TYPES:
+        raise OptionError(f"type must be one of {', '.join(TYPES)}, got {type!r}")
+    etas = list(eta)
+    if type == "link":
+        return np.array(etas[0])
+    if type == "response":
+        return np.array(family.mean(etas))
+    if type == "conditional":
+        own = getattr(family, "conditional_mean", None)
+        return np.array(family.mean(etas) if own is None else own(etas))
+    name = "zero_inflation" if type == "zero_probability" else "dispersion"
+    if name not in components:
+        raise OptionError(f"type={type!r}: family {family.name!r} of this model has no {name} part")
+    delta = etas[components.index(name)]
+    if name == "dispersion":
+        return np.array(natural_dispersion(family, delta))
+    from scipy.special import expit
+
+    return expit(delta)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewParts:
+    """Columns of all linear predictors for new rows.
+
+    Attributes
+    ----------
+    design : GeneralisedDesign
+        Of the fit.
+    parts : tuple of (X, offset)
+        Per predictor; X None stands for a column of ones.
+    terms : tuple of (codes, Z) or None
+        Per random term of the fit; None where it was not asked for.
+    rows : ndarray of bool, shape (n,)
+        False for rows that cannot be predicted.
+    """
+
+    design: GeneralisedDesign
+    parts: tuple[tuple[np.ndarray | None, np.ndarray | None], ...]
+    terms: tuple[Any, ...]
+    rows: np.ndarray
+
+    def predictors(self, gamma: np.ndarray, b: Sequence[np.ndarray], selection: Selection) -> np.ndarray:
+        """All linear predictors with the random terms of `selection`, shape (C, n)."""
+        out = np.empty((len(self.parts), self.rows.shape[0]))
+        for c, (X, offset) in enumerate(self.parts):
+            coefficients = gamma[self.design.predictors[c].columns]
+            out[c] = coefficients[0] if X is None else X @ coefficients
+            if offset is not None:
+                out[c] += offset
+        for position, columns in selection:
+            codes, Z = self.terms[position]
+            part = values.term_contribution(codes, Z, b[position], columns)
+            part[codes < 0] = 0.0  # a new or missing level counts as zero, its mean
+            out[self.design.term_predictor[position]] += part
+        out[:, ~self.rows] = np.nan
+        return out
+
+
+def new_parts(
+    fit: GLMMFit, newdata: Any, selection: Selection, new_levels: str, offset: Any = None
+) -> NewParts:
+    """Columns of all linear predictors for new data."""
+    design, first = fit.generalised, len(fit.design.terms)
+    if fit.formula is None:
+        fit.frame.new_data(newdata)
+    labels = fit.frame.encoding.bar_labels
+    own = [position for position, _ in selection if position < first]
+    new = fit.frame.new_data(
+        newdata,
+        re_form=[labels[position] for position in own],
+        need_groups=bool(own),
+        new_levels=new_levels,
+        offset=offset,
+    )
+    parts: list[tuple[np.ndarray | None, np.ndarray | None]] = [(new.X, new.offset)]
+    for predictor in design.predictors[1:]:
+        if predictor.X is not None or predictor.offset is not None:
+            raise NotImplementedYetError(f"predictions with a model of the {predictor.name} for new data")
+        parts.append((None, None))
+    terms = (*new.terms, *[None] * (len(design.terms) - first))
+    rows = np.array(new.rows)
+    rows[not_estimable(fit, new)] = False
+    return NewParts(design, tuple(parts), terms, rows)
+
+
+def predict_glmm(
+    fit: GLMMFit, newdata: Any, re_form: Any, new_levels: str, type: str, offset: Any = None
+) -> np.ndarray:
+    """Point predictions; see `GLMMFit.predict`."""
+    if type not in TYPES:
+        raise OptionError(f"type must be one of {', '.join(TYPES)}, got {type!r}")
+    check_new_levels(new_levels)
+    if newdata is None:
+        return fit.fitted(re_form, type)
+    selection = select_terms(fit, re_form)
+    eta = new_parts(fit, newdata, selection, new_levels, offset).predictors(fit.gamma, fit._b, selection)
+    return on_scale(fit.family, eta, fit.components, type)

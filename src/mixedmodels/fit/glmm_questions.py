@@ -1,0 +1,169 @@
+"""What a generalised fit answers in its own way: each method hands the fit to `inference` or `report`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mixedmodels.fit.questions import Questions
+
+if TYPE_CHECKING:
+    from mixedmodels.inference.table import ResultTable
+    from mixedmodels.report.summary import Summary
+
+__all__ = ["GLMMQuestions"]
+
+
+class GLMMQuestions(Questions):
+    """The methods of a generalised fit whose arguments differ from those of a linear one."""
+
+    __slots__ = ()
+
+    def coefficients(
+        self, ddf: str | float | None = None, level: float = 0.95, component: str | None = None
+    ) -> ResultTable:
+        """Coefficients with standard errors, z tests and confidence intervals.
+
+        Parameters
+        ----------
+        ddf : "z" or a number
+            Normal distribution (default), or t with this many degrees of freedom.
+        level : float
+            Confidence level.
+        component : str, optional
+            ``"conditional"``, ``"zero_inflation"``, ``"dispersion"`` or a parameter of the family; by default
+            all components with a formula; ``"all"`` adds the constants of the family (on the scale of their
+            linear predictors, without a test).
+        """
+        from mixedmodels.inference.fixed.glmm_coefficients import coefficients
+
+        return coefficients(self, ddf, level, component)
+
+    def predict(
+        self,
+        newdata: Any = None,
+        re_form: Any = None,
+        new_levels: str = "error",
+        interval: str | None = None,
+        level: float = 0.95,
+        se: bool = False,
+        type: str = "response",
+        offset: Any = None,
+        **options: Any,
+    ) -> Any:
+        r"""Predictions of new rows, or of those of the fit.
+
+        Parameters
+        ----------
+        newdata : data frame or dict of arrays, optional
+            Needs no response column; None predicts the rows of the fit.
+        re_form : None, "population", formula text or sequence of group names
+            None: all random effects. ``"population"``: none, and the grouping columns are not needed: the
+            prediction for a level with random effects 0, not the average over levels. ``"~ (1 | g)"`` or
+            ``["g"]``: these terms only.
+        new_levels : {"error", "population", "missing"}
+            What to do with levels of grouping factors that the fit has not seen (or missing ones): refuse,
+            predict with random effect 0, or NaN.
+        interval, level, **options
+            Intervals are not in this version.
+        se : bool
+            Standard errors too: of :math:`\eta` from the joint covariance of the parameters, of the mean by
+            the delta method, :math:`|\mathrm{d}\mu/\mathrm{d}\eta|\,SE(\eta)`.
+        type : {"response", "link", "conditional", "zero_probability", "dispersion"}
+            The mean of the response (a proportion for binomial families; with zero inflation that of the
+            mixture); the linear predictor :math:`\eta` of the conditional model; the mean of the conditional
+            model; the probability of an extra zero; the dispersion parameter in natural units.
+        offset : array or column name, optional
+            Offset of the new rows, needed if the model was fitted with an array as offset.
+
+        Returns
+        -------
+        ndarray, shape (rows,), or ResultTable with predicted and std_error
+            NaN where a predictor is missing or the value is not estimable (with a `NotEstimableWarning`).
+
+        Raises
+        ------
+        NewLevelError
+            A grouping factor has new levels and ``new_levels="error"``.
+
+        Examples
+        --------
+        >>> import mixedmodels as mm
+        >>> data = mm.load_dataset("cbpp", backend="dict")
+        >>> fit = mm.glmm("incidence ~ period + (1 | herd)", data, family="binomial", trials="size")
+        >>> fit.predict({"period": ["1", "2"]}, re_form="population").round(4)
+        array([0.198 , 0.0839])
+        """
+        from mixedmodels.inference.prediction.glmm_predict import predict
+
+        return predict(
+            self, newdata, re_form, new_levels, type, offset, se=se, interval=interval, options=options
+        )
+
+    def summary(self, correlation: bool | None = None, ddf: str | float = "z") -> Summary:
+        """The summary as a frozen object that prints and renders to HTML, LaTeX and Markdown.
+
+        Parameters
+        ----------
+        correlation : bool, optional
+            Show the correlations of the fixed effects; by default for 2 to 12 coefficients.
+        ddf : "z" or a number
+            Normal distribution (default), or t with this many degrees of freedom.
+        """
+        from mixedmodels.report.glmm_summary import summarize_glmm
+
+        return summarize_glmm(self, correlation, ddf)
+
+    def tidy(
+        self,
+        effects: str | Sequence[str] = ("fixed", "ran_pars"),
+        conf_int: bool = False,
+        level: float = 0.95,
+        ddf: str | float = "z",
+        conf_method: str = "wald",
+        **options: Any,
+    ) -> Any:
+        """Estimates as a table.
+
+        Columns effect, component, group, term, estimate, std_error, statistic, df, p_value[, conf_low,
+        conf_high].
+
+        Parameters
+        ----------
+        effects : str or sequence of str
+            Any of ``"fixed"`` (coefficients of all components), ``"ran_pars"``, ``"ran_vals"``,
+            ``"ran_coefs"``.
+        conf_int : bool
+            Adds conf_low and conf_high.
+        level : float
+            Confidence level.
+        ddf : "z" or a number
+            As in `coefficients`.
+        conf_method : {"wald", "profile", "bootstrap"}
+            Where the limits come from, as for linear models.
+        **options
+            For the profile or the bootstrap, as in `confint`.
+        """
+        from mixedmodels.report.glmm_tidy import tidy_columns
+        from mixedmodels.report.tidy_limits import check_conf_method, put_limits
+
+        method = check_conf_method(conf_method, options)
+        columns = tidy_columns(self, effects, conf_int, level, ddf)
+        if conf_int and method != "wald":
+            put_limits(self, columns, method, level, options)
+        return self._native(columns)
+
+    def glance(self) -> Any:
+        """One row about the model: nobs, family, link, nagq, dispersion, loglik, deviance, aic, bic, ..."""
+        from mixedmodels.report.glmm_tidy import glance_columns
+
+        return self._native(glance_columns(self))
+
+    def augment(self) -> Any:
+        """Row by row: response, fitted means (all effects and none), linear predictor, residuals.
+
+        One row per observation of the fit, or per row of the data with ``na_action="exclude"``.
+        """
+        from mixedmodels.report.glmm_tidy import augment_columns
+
+        return self._native(augment_columns(self))

@@ -1,0 +1,173 @@
+r"""The criterion of ``nagq=0``: coefficients of the mean are found together with the random effects.
+
+At given (theta, other parameters) :math:`\beta^*` minimises the penalised likelihood
+:math:`F(\beta) = \min_u\{-2\sum_i \log f_i + u'Pu\}`, and the search has the criterion
+:math:`d_0 = d(\beta^*(\theta), \theta)` with d Laplace's approximation. It is cheaper where there are many
+coefficients, and cruder: :math:`\beta^*` does not minimise d. With :math:`B = -F_{\beta\beta}^{-1}
+F_{\beta\theta}` the gradient is exact,
+
+.. math:: \nabla d_0 = d_\theta + B'd_\beta,
+
+and the matrix of the steps leaves out the small :math:`\partial B/\partial\theta` times :math:`d_\beta`:
+
+.. math:: d_{\theta\theta} + B'd_{\beta\theta} + d_{\theta\beta}B + B'd_{\beta\beta}B.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from mixedmodels.errors import OptionError
+from mixedmodels.objective.glmm import GLMMObjective
+from mixedmodels.solver.base import Breakdown
+
+__all__ = ["ProfiledObjective"]
+
+STEPS = 50  # Newton steps for the coefficients
+TOLERANCE = 1e-20  # predicted decrease, relative: the last step doubles the digits
+
+
+class ProfiledObjective(GLMMObjective):
+    """As `GLMMObjective`, with the coefficients of the conditional predictor out of the search."""
+
+    profiled = True
+
+    @cached_property
+    def _free(self) -> tuple[np.ndarray, np.ndarray]:
+        """Columns of M that move coefficients of the mean, and those of the search."""
+        mean = np.zeros(len(self.a), dtype=bool)
+        mean[self.design.predictors[0].columns] = True
+        inside = np.any(self.M[mean] != 0.0, axis=0)
+        if np.any(self.M[~mean][:, inside] != 0.0):
+            raise OptionError(
+                "with nagq=0 a coefficient of the mean cannot be set equal to another kind of parameter; "
+                "use nagq=1"
+            )
+        return np.flatnonzero(inside), np.flatnonzero(~inside)
+
+    @property
+    def exact_hessian(self) -> bool:
+        """False: a term of the Hessian is left out."""
+        return False
+
+    @cached_property
+    def _R(self) -> np.ndarray:
+        full = self.coordinates.B @ self.M[:, self._free[1]]
+        return np.linalg.inv(np.linalg.qr(full, mode="r"))
+
+    @cached_property
+    def _J(self) -> np.ndarray:
+        return self.M[:, self._free[1]] @ self._R
+
+    @cached_property
+    def _phi(self) -> np.ndarray:
+        """Free parameters where the last coefficients were found."""
+        return np.linalg.lstsq(self.M, self.start - self.a, rcond=None)[0]
+
+    def psi_of(self, v: np.ndarray) -> np.ndarray:
+        """Parameters at a point of the search, with the last coefficients."""
+        phi = self._phi.copy()
+        phi[self._free[1]] = self._R @ v
+        return self.a + self.M @ phi
+
+    def v_of(self, psi: np.ndarray) -> np.ndarray:
+        """Point of the search with these parameters; its coefficients are where the next search begins."""
+        phi = np.linalg.lstsq(self.M, np.asarray(psi, dtype=float) - self.a, rcond=None)[0]
+        self._phi[:] = phi
+        return np.linalg.solve(self._R, phi[self._free[1]])
+
+    def _score(self, psi: np.ndarray) -> tuple[float, np.ndarray]:
+        """Penalised criterion and its gradient along the coefficients of the mean."""
+        predictor = self.coordinates.inner.predictors[0]
+        modes = self.marginal.modes(*self._at(psi))
+        score = self.family.derivatives(self.coordinates.inner.data, list(modes.eta), 1, (0,))[1]
+        X = np.ones((self.design.n, 1)) if predictor.X is None else predictor.X
+        inner = np.zeros(self.n_gamma)
+        inner[predictor.columns] = -2.0 * (score @ X)
+        inside = self._free[0]
+        G = self.coordinates.B[: self.n_gamma, : self.n_gamma]
+        gradient = self.M[: self.n_gamma, inside].T @ (G.T @ inner)
+        value = modes.penalised
+        if self.priors is not None:
+            added, slope, _ = self.priors.evaluate(psi)
+            value, gradient = value + added, gradient + self.M[:, inside].T @ slope
+        return value, gradient
+
+    def coefficients(self, psi: np.ndarray) -> np.ndarray:
+        """psi with the coefficients of the mean at their values given the rest."""
+        inside = self._free[0]
+        psi = np.array(psi, dtype=float)
+        if not len(inside):
+            return psi
+        M = self.M[:, inside]
+        value, g = self._score(psi)
+        for _ in range(STEPS):
+            penalised = self._penalised(psi)
+            step = -np.linalg.solve(M.T @ penalised @ M, g)
+            decrease = -0.5 * float(g @ step)
+            size = 1.0
+            while True:
+                try:
+                    trial = self._score(psi + M @ (size * step))
+                except Breakdown:
+                    trial = (np.inf, g)
+                if trial[0] <= value + 1e-12 * (1.0 + abs(value)):
+                    break
+                size *= 0.5
+                if size < 1e-10:
+                    raise Breakdown("the coefficients could not be found there")
+            psi = psi + M @ (size * step)
+            value, g = trial
+            if decrease < TOLERANCE * (1.0 + abs(value)) or decrease < 1e-9 * size:
+                return psi if decrease < 1e-16 else psi - M @ np.linalg.solve(M.T @ penalised @ M, g)
+        raise Breakdown("the coefficients could not be found there")
+
+    def _penalised(self, psi: np.ndarray) -> np.ndarray:
+        found = self.marginal.newton(*self._at(psi))
+        if found.penalised is None:
+            found = self.marginal.evaluate(*self._at(psi), 2)
+        assert found.penalised is not None
+        P = self.coordinates.B.T @ found.penalised @ self.coordinates.B
+        return P if self.priors is None else P + self.priors.evaluate(psi)[2]
+
+    def newton(self, v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Criterion, gradient and Newton matrix in v."""
+        inside = self._free[0]
+        psi = self.coefficients(self.psi_of(v))
+        self._phi[inside] = np.linalg.lstsq(self.M, psi - self.a, rcond=None)[0][inside]
+        found = self.evaluate(psi, 2)
+        assert found.gradient is not None and found.hessian is not None and found.penalised is not None
+        J = self._tangent(found.penalised)
+        return found.value, found.gradient @ J, J.T @ found.hessian @ J
+
+    def _tangent(self, penalised: np.ndarray) -> np.ndarray:
+        """d psi / d v along which the coefficients follow."""
+        inside, move = self._free[0], self._J
+        if not len(inside):
+            return move
+        M = self.M[:, inside]
+        return move - M @ np.linalg.solve(M.T @ penalised @ M, M.T @ penalised @ move)
+
+    def point(self, v: np.ndarray) -> np.ndarray:
+        """psi at the end of a search."""
+        return self.coefficients(self.psi_of(v))
+
+    def joint_covariance(self, psi: np.ndarray, hessian: np.ndarray | None = None) -> np.ndarray:
+        """Covariance of (theta, others) by d_0, and of beta given them by the penalised likelihood.
+
+        With C the inverse Hessian of d_0: ``Var(beta) = 2 F_bb^{-1} + 2 B C B'``; lme4's standard errors of
+        ``nAGQ = 0`` are those of the first part.
+        """
+        found = self.evaluate(psi, 2)
+        assert found.hessian is not None and found.penalised is not None
+        inside, outside = self._free
+        out = np.zeros_like(found.hessian)
+        if len(inside):
+            M = self.M[:, inside]
+            out += M @ np.linalg.solve(M.T @ found.penalised @ M, M.T)
+        if len(outside):
+            J = self._tangent(found.penalised)
+            out += J @ np.linalg.solve(J.T @ found.hessian @ J, J.T)
+        return 2.0 * out

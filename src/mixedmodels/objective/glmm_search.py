@@ -1,0 +1,257 @@
+"""The search for the estimates of a generalised linear mixed model: start, optimiser, boundary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.errors import OptionError, SolverError
+from mixedmodels.objective.glmm_boundary import on_boundary, with_positive_diagonals, zeros_tried
+from mixedmodels.optimize.control import Control
+from mixedmodels.optimize.optimum import Optimum, Status
+from mixedmodels.optimize.trust_region import trust_region
+
+if TYPE_CHECKING:
+    from mixedmodels.objective.glmm import GLMMObjective
+
+__all__ = ["METHODS", "SearchObjective", "search", "start_point"]
+
+METHODS = ("auto", "newton", "lbfgsb", "nelder-mead", "cobyqa")
+_ALIASES = {"l-bfgs-b": "lbfgsb", "nelder_mead": "nelder-mead", "trust-region": "newton"}
+ATTEMPTS = 8  # to find a start where the criterion exists
+PROBE = 1e-3  # length of the step off a possible saddle
+
+
+class SearchObjective:
+    """A `GLMMObjective` in the coordinates of the search, for `mixedmodels.optimize.minimize`.
+
+    Parameters
+    ----------
+    objective : GLMMObjective
+    start : ndarray
+        Point of the search.
+    """
+
+    def __init__(self, objective: GLMMObjective, start: np.ndarray) -> None:
+        self.objective = objective
+        self.start = start
+        self.names = tuple(f"v{j}" for j in range(len(start)))
+        self.lower, self.upper = np.full(len(start), -np.inf), np.full(len(start), np.inf)
+
+    def value(self, v: np.ndarray) -> float:
+        """Criterion at a point of the search."""
+        return self.objective.value(self.objective.point(v))
+
+    def value_and_gradient(self, v: np.ndarray) -> tuple[float, np.ndarray]:
+        """Criterion and gradient."""
+        value, gradient, _ = self.objective.newton(v)
+        return value, gradient
+
+    def newton(self, v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Criterion, gradient and Newton matrix."""
+        return self.objective.newton(v)
+
+
+def start_point(objective: GLMMObjective, start: Any, names: Mapping[str, int]) -> np.ndarray:
+    """psi to begin from: the computed one with what the user gave in its place.
+
+    Parameters
+    ----------
+    objective : GLMMObjective
+    start : None, mapping from name to value, or array
+        An array holds all of psi, or theta only.
+    names : mapping
+        Places in psi of the names that may be given.
+
+    Raises
+    ------
+    OptionError
+        An unknown name, a wrong length, values that are not finite.
+    """
+    size = objective.n_gamma + objective.n_theta
+    if start is None:
+        psi = np.array(objective.start)
+    elif isinstance(start, Mapping):
+        psi = np.array(objective.start)
+        for name, value in start.items():
+            if name not in names:
+                raise OptionError(f"start: there is no parameter {name!r}; available: {', '.join(names)}")
+            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+                raise OptionError(f"start[{name!r}] must be a finite number, got {value!r}")
+            psi[names[name]] = float(value)
+    else:
+        try:
+            given = np.array(start, dtype=float).reshape(-1)
+        except (TypeError, ValueError):
+            raise OptionError(f"start must be a dict by name or an array of numbers, got {start!r}") from None
+        if len(given) not in (size, objective.n_theta):
+            raise OptionError(
+                f"start has {len(given)} values; all parameters are {size} ({', '.join(objective.names)}), "
+                f"covariance parameters alone {objective.n_theta}"
+            )
+        if not np.isfinite(given).all():
+            raise OptionError("start holds values that are not finite")
+        psi = given if len(given) == size else np.concatenate([objective.start[: objective.n_gamma], given])
+    return psi
+
+
+def search(
+    objective: GLMMObjective,
+    start: np.ndarray,
+    method: str = "auto",
+    control: Control | None = None,
+    progress: Any = None,
+) -> Optimum:
+    """Minimise the criterion.
+
+    Parameters
+    ----------
+    objective : GLMMObjective
+    start : ndarray
+        psi.
+    method : {"auto", "newton", "lbfgsb", "nelder-mead", "cobyqa"}
+        "auto" and "newton": Newton's method in a trust region; the others as in `lmm`.
+    control : Control, optional
+    progress : "auto", True, False, None or callable
+
+    Returns
+    -------
+    Optimum
+        theta is psi; gradient and Hessian, None where they are not known there, are those in the coordinates
+        of the search (`GLMMObjective.joint_covariance` takes them).
+    """
+    control = Control() if control is None else control
+    name = _ALIASES.get(str(method).lower(), method)
+    if name not in METHODS:
+        raise OptionError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    v = _feasible(objective, start)
+    if name not in ("auto", "newton") and len(v):
+        from mixedmodels.optimize.minimize import minimize
+
+        found = minimize(
+            SearchObjective(objective, v), method=name, control=control, progress=progress, certify=False
+        )
+    else:
+        exact = objective.exact_hessian
+        found = trust_region(
+            objective.newton, v, control, objective.names, progress, exact, shown=objective.psi_of
+        )
+        for _ in range(control.escapes):
+            off = None if exact or not found.converged else _off_saddle(objective, found.theta)
+            if off is None:
+                break
+            more = trust_region(
+                objective.newton, off, control, objective.names, progress, exact, shown=objective.psi_of
+            )
+            if not more.value < found.value - control.tol:
+                break
+            found = _joined(found, more)
+    return _finished(objective, found, control)
+
+
+def _feasible(objective: GLMMObjective, psi: np.ndarray) -> np.ndarray:
+    """The start as a point of the search, with smaller variances until the criterion exists there."""
+    n_gamma = objective.n_gamma
+    reason: Exception | None = None
+    for _ in range(ATTEMPTS):
+        v = objective.v_of(psi)
+        try:
+            if np.isfinite(objective.marginal.modes(*objective._at(objective.psi_of(v))).penalised):
+                return v
+        except (FloatingPointError, np.linalg.LinAlgError) as error:
+            reason = error
+        psi = np.concatenate([psi[:n_gamma], 0.4 * psi[n_gamma:]])
+    raise SolverError(
+        f"the likelihood cannot be computed at the starting values ({reason}); give start= with coefficients "
+        "whose means are all possible, or choose another link"
+    )
+
+
+def _off_saddle(objective: GLMMObjective, v: np.ndarray) -> np.ndarray | None:
+    """A point below v if vanished factor columns are a saddle: one gradient next to it tells.
+
+    The criterion is even in a column, so its gradient vanishes there whatever the curvature.
+    """
+    psi = objective.psi_of(v)
+    B = objective.coordinates.B[objective.n_gamma :, objective.n_gamma :]
+    units = np.sqrt((B**2).sum(axis=0))
+    lower = objective.coordinates.map.lower
+    moved = (objective.M != 0.0).any(axis=1)[objective.n_gamma :]
+    tiny = np.flatnonzero((np.abs(psi[objective.n_gamma :]) * units < PROBE) & (lower == 0.0) & moved)
+    if not len(tiny):
+        return None
+    trial = psi.copy()
+    places = objective.n_gamma + tiny
+    trial[places] = 2.0 * PROBE / units[tiny]
+    near = objective.v_of(trial)
+    try:
+        gradient = objective.value_and_gradient(objective.psi_of(near))[1]
+    except FloatingPointError:
+        return None
+    downhill = places[gradient[places] < 0.0]
+    if not len(downhill):
+        return None
+    off = psi.copy()
+    off[downhill] = 0.2 / units[downhill - objective.n_gamma]
+    return objective.v_of(off)
+
+
+def _joined(first: Optimum, second: Optimum) -> Optimum:
+    """The second search with the counts of both."""
+    return replace(
+        second,
+        iterations=first.iterations + second.iterations,
+        evaluations=first.evaluations + second.evaluations,
+        gradient_evaluations=first.gradient_evaluations + second.gradient_evaluations,
+        trace=[*first.trace, *((first.iterations + i, v, f) for i, v, f in second.trace)],
+        seconds=first.seconds + second.seconds,
+    )
+
+
+def _finished(objective: GLMMObjective, found: Optimum, control: Control) -> Optimum:
+    """The optimum in psi, on the boundary exactly where it is there."""
+    psi = objective.point(found.theta)
+    gradient, hessian = found.gradient, found.hessian
+    value, evaluations, status, message = found.value, found.evaluations, found.status, found.message
+    tidy = with_positive_diagonals(objective, psi)
+    if not np.array_equal(tidy, psi):
+        gradient, hessian = _flipped(objective, tidy * psi < 0.0, gradient, hessian)
+        psi = tidy
+    for trial in zeros_tried(objective, psi, control.snap) if status.converged else ():
+        evaluations += 1
+        try:
+            there = objective.value(trial)
+        except FloatingPointError:
+            continue
+        if there <= value + max(control.tol, 1e-9):
+            psi, value, gradient, hessian = trial, there, None, None
+            break
+    if status is Status.CONVERGED and on_boundary(objective, psi):
+        status = Status.BOUNDARY
+        message = f"converged on the boundary. {status.remedy}"
+    return replace(
+        found,
+        theta=psi,
+        value=value,
+        gradient=gradient,
+        hessian=hessian,
+        evaluations=evaluations,
+        status=status,
+        message=message,
+        names=tuple(objective.names),
+    )
+
+
+def _flipped(
+    objective: GLMMObjective, changed: np.ndarray, gradient: Any, hessian: Any
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Derivatives in the coordinates of the search after entries of psi have changed their signs."""
+    if gradient is None or hessian is None or objective.restricted or objective.profiled:
+        return None, None
+    K = np.linalg.solve(objective._J, np.where(changed, -1.0, 1.0)[:, None] * objective._J)
+    return K.T @ gradient, K.T @ hessian @ K

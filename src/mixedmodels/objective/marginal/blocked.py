@@ -1,0 +1,518 @@
+r"""Laplace's approximation for crossed, nested and several grouping factors.
+
+The pattern of :math:`A = Z'WZ`, the elimination order and the place of every row's block are found once.
+Each step towards the mode rebuilds A in one pass over the rows and factors
+:math:`H = \Lambda'A\Lambda + P`; one selected inverse then gives
+:math:`h_i = z_i'\Lambda H^{-1}\Lambda'z_i` of every row, and with it the gradient. The formulas are those of `DenseLaplace`; with
+:math:`K_f = \sum_l (A\Lambda H^{-1})_{ll}` and :math:`a = H^{-1}\Lambda'Z't`, :math:`t_i = h_i \dot w_i`,
+
+.. math:: L_\gamma = X'(-\ell' + \tfrac12 s), \quad
+          L_{\Lambda_f} = \sum_l Z_l'(-\ell' + \tfrac12 s)\,u_l' + \tfrac12 \sum_l Z_l'\ell'\,a_l' + K_f,
+          \quad s = t - W Z\Lambda a .
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixedmodels.design import GeneralisedDesign
+from mixedmodels.family.base import Family
+from mixedmodels.family.jet import place
+from mixedmodels.objective.marginal.base import Evaluation, Modes, factor_entries
+from mixedmodels.objective.marginal.blocks import Blocks, Layout
+from mixedmodels.objective.marginal.determinant import block_diagonal_traces, schur_columns, trace_products
+from mixedmodels.solver.base import Breakdown
+
+__all__ = ["BlockedLaplace"]
+
+_EXACT_COLUMNS = 300  # columns of the Schur complement up to which Newton's step takes the exact Hessian
+_STEPS = 200
+_DECREMENT = 1e-11  # Newton's decrement at which one more step reaches rounding
+
+
+@dataclass(slots=True, eq=False)
+class _State:
+    """A mode and the factor of H there, held by the evaluator."""
+
+    key: tuple[bytes, ...]
+    Lambda: list[np.ndarray]
+    u: list[np.ndarray]
+    b: list[np.ndarray]
+    eta: np.ndarray
+    A: Blocks
+    H: Blocks
+    F: float
+    logdet: float
+
+
+class BlockedLaplace:
+    """Laplace's approximation for any number of grouping factors.
+
+    Parameters
+    ----------
+    design : GeneralisedDesign
+    family : Family
+
+    Attributes
+    ----------
+    exact_hessian : bool
+        Whether `newton` returns the exact Hessian; otherwise the curvature of the determinant is a model.
+    steps : int
+        Newton steps towards modes so far.
+    """
+
+    name = "blocked"
+    reason = "several grouping factors, or known precisions"
+
+    def __init__(self, design: GeneralisedDesign, family: Family) -> None:
+        self.design = design
+        self.family = family
+        self.entries = factor_entries(design)
+        self.n_gamma = len(design.gamma_names)
+        self.layout = Layout(design, self.entries)
+        self._evaluator, self._B, self._PV = self.layout.evaluator()
+        self._leaf: int = self._evaluator.structure.leaf
+        self._unit = np.concatenate([np.eye(k).reshape(-1) for k in self.layout.k])
+        self.exact_hessian = schur_columns(self.layout, self._leaf) <= _EXACT_COLUMNS
+        self.steps = 0
+        self._active = list(design.active)
+        self._X = [
+            np.ones((design.n, 1)) if part.X is None else np.asarray(part.X) for part in design.predictors
+        ]
+        self._u = self._zeros()
+        self._state: _State | None = None
+        self._secant = _Secant()
+        self._guess: tuple[np.ndarray, list[np.ndarray], list[np.ndarray]] | None = None
+
+    def describe(self) -> str:
+        """One line: which method on which sizes."""
+        sizes = self._evaluator.structure.sizes
+        parts = [f"{m} x {k}" for m, k in zip(self.layout.m, self.layout.k, strict=True)]
+        return f"blocked Laplace: factors {', '.join(parts)}; rest {sizes['rest_columns']} columns"
+
+    # ------------------------------------------------------------------ pieces
+    def _zeros(self, columns: int | None = None) -> list[np.ndarray]:
+        shape = () if columns is None else (columns,)
+        return [np.zeros((m, k, *shape)) for m, k in zip(self.layout.m, self.layout.k, strict=True)]
+
+    def _solve(self, parts: list[np.ndarray]) -> list[np.ndarray]:
+        """``H^{-1}`` times values by factor, (m, k, c) each."""
+        return self._evaluator.condition(self._unit, parts, False)[0]
+
+    def _fixed(self, gamma: np.ndarray) -> np.ndarray:
+        eta = np.zeros((len(self.design.predictors), self.design.n))
+        for row, part, X in zip(eta, self.design.predictors, self._X, strict=True):
+            if X.shape[1]:
+                row += X @ gamma[part.columns]
+            if part.offset is not None:
+                row += part.offset
+        return eta
+
+    def _effects(self, b: Sequence[np.ndarray]) -> np.ndarray:
+        """Z b on the active predictors, (A, n)."""
+        out = np.zeros((len(self._active), self.design.n))
+        self.layout.rows.effects(b, out)
+        return out
+
+    def _sums(self, r: np.ndarray) -> list[np.ndarray]:
+        """Z'r by factor for r on the active predictors, (A, n)."""
+        return self.layout.rows.sums(np.ascontiguousarray(r), self.layout.m)
+
+    def _penalty(self, u: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """P u by factor."""
+        return [
+            part if P is None else np.asarray(P.matrix @ part)
+            for part, P in zip(u, self.layout.precision, strict=True)
+        ]
+
+    def _load(self, W: np.ndarray, Lambda: list[np.ndarray]) -> tuple[Blocks, Blocks, float]:
+        """Z'WZ, Lambda'Z'WZ Lambda and ``log|H| - log|P|``, whose factor is then held."""
+        A = self.layout.products(W)
+        H = self.layout.transform(A, Lambda, Lambda)
+        if not H.pairs:
+            values = np.zeros(0)
+        elif len(H.pairs) == 1:
+            values = H.pairs[0].reshape(-1)
+        else:
+            values = np.concatenate([part.reshape(-1) for part in H.pairs])
+        self._evaluator.load(H.diagonal, values, self._B, self._PV)
+        return A, H, self._evaluator.log_determinant(self._unit)
+
+    # ------------------------------------------------------------------ the mode
+    def _rows(self, eta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Sum of the log-densities, first derivatives (A, n) and weights (A, A, n)."""
+        A = len(self._active)
+        table = self.family.derivatives(self.design.data, list(eta), 2, self._active)
+        value = float(table[0].sum())
+        if not math.isfinite(value) or not np.isfinite(table).all():
+            return -math.inf, table, table
+        return value, table[1 : 1 + A], -_symmetric(table, A, 2)
+
+    def _start(self, fixed: np.ndarray, Lambda: list[np.ndarray], point: np.ndarray) -> list[np.ndarray]:
+        """The last mode, moved along its derivative if the point is near."""
+        if self._guess is not None:
+            at, u, du = self._guess
+            change = point - at
+            moved = [part + d @ change for part, d in zip(u, du, strict=True)]
+            if float(np.max(np.abs(change), initial=0.0)) < 2.0:
+                best = self._penalised(fixed, Lambda, moved)
+                if best < self._penalised(fixed, Lambda, self._u):
+                    return moved
+        return self._u
+
+    def _eta(self, fixed: np.ndarray, Lambda: list[np.ndarray], u: list[np.ndarray]) -> np.ndarray:
+        eta = fixed.copy()
+        eta[self._active] += self._effects([part @ L.T for part, L in zip(u, Lambda, strict=True)])
+        return eta
+
+    def _penalised(self, fixed: np.ndarray, Lambda: list[np.ndarray], u: list[np.ndarray]) -> float:
+        table = self.family.derivatives(self.design.data, list(self._eta(fixed, Lambda, u)), 0, self._active)
+        value = float(table[0].sum())
+        return math.inf if not math.isfinite(value) else -value + 0.5 * _dot(u, self._penalty(u))
+
+    def _mode(self, gamma: np.ndarray, factors: Sequence[np.ndarray]) -> _State:
+        key = (gamma.tobytes(), *[np.asarray(part).tobytes() for part in factors])
+        if self._state is not None and self._state.key == key:
+            return self._state
+        self._state = None
+        Lambda = self.layout.factors(factors)
+        fixed = self._fixed(gamma)
+        entries = np.array([Lambda[f][i, j] for f, i, j in self.layout.entries])
+        u = self._start(fixed, Lambda, np.concatenate([gamma, entries]))
+        eta = self._eta(fixed, Lambda, u)
+        value, f1, W = self._rows(eta)
+        if value == -math.inf:
+            u = self._zeros()
+            eta = fixed.copy()
+            value, f1, W = self._rows(eta)
+            if value == -math.inf:
+                raise Breakdown("the likelihood cannot be computed there: a mean is out of its range")
+        F = -value + 0.5 * _dot(u, self._penalty(u))
+        last = False
+        for _ in range(_STEPS):
+            definite = True
+            try:
+                A, H, logdet = self._load(W, Lambda)
+            except FloatingPointError:
+                definite = False
+                if last:
+                    raise Breakdown("the conditional density has no proper mode there") from None
+                self._load(_absolute(W), Lambda)
+            if last:
+                break
+            score = self._sums(f1)
+            g = [
+                (part - r @ L)[:, :, None] for part, r, L in zip(self._penalty(u), score, Lambda, strict=True)
+            ]
+            step = [-part[:, :, 0] for part in self._solve(g)]
+            decrement = -_dot([part[:, :, 0] for part in g], step)
+            if not decrement >= 0.0:
+                raise Breakdown("the conditional mode could not be found there")
+            last = definite and decrement < _DECREMENT * (1.0 + 1e-5 * abs(F))
+            change = self._effects([part @ L.T for part, L in zip(step, Lambda, strict=True)])
+            size = 1.0
+            while True:
+                trial = [part + size * d for part, d in zip(u, step, strict=True)]
+                at = eta.copy()
+                at[self._active] += size * change
+                value, f1, W = self._rows(at)
+                Fnew = -value + 0.5 * _dot(trial, self._penalty(trial))
+                if Fnew <= F + 1e-12 * (1.0 + abs(F)):
+                    break
+                size *= 0.5
+                if size < 1e-12:
+                    raise Breakdown("the conditional mode could not be found there")
+            last = last and size == 1.0
+            u, eta, F = trial, at, Fnew
+            self.steps += 1
+        else:
+            raise Breakdown("the conditional mode could not be found there")
+        self._u = u
+        b = [part @ L.T for part, L in zip(u, Lambda, strict=True)]
+        self._state = _State(key, Lambda, u, b, eta, A, H, F, logdet)
+        return self._state
+
+    def _of_terms(self, parts: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        found = []
+        for term, (f, at) in zip(self.design.terms, self.layout.place, strict=True):
+            found.append(np.ascontiguousarray(parts[f][:, at : at + term.k]))
+        return tuple(found)
+
+    def modes(self, gamma: np.ndarray, factors: Sequence[np.ndarray]) -> Modes:
+        """Conditional modes of the random effects."""
+        state = self._mode(np.asarray(gamma, dtype=float), factors)
+        return Modes(
+            self._of_terms(state.u), self._of_terms(state.b), state.eta.copy(), 2.0 * state.F, state.logdet
+        )
+
+    # ------------------------------------------------------------------ blocks of the inverse
+    def _inverse_blocks(self) -> Blocks:
+        """Blocks of H^{-1} on the pattern; the factor stays."""
+        evaluator = self._evaluator
+        evaluator.log_determinant(self._unit)
+        evaluator.hold()
+        found = evaluator.selected(self._unit)
+        diagonal = [evaluator.diagonal(found, f) for f in range(len(self.layout.k))]
+        pairs = [evaluator.pairs(p.f, p.g, p.rows, p.columns)[0] for p in self.layout.pairs]
+        evaluator.restore()
+        return Blocks(diagonal, pairs)
+
+    def _marginal_blocks(self, state: _State) -> Blocks:
+        """Blocks of Lambda H^{-1} Lambda'."""
+        turned = [L.T for L in state.Lambda]
+        return self.layout.transform(self._inverse_blocks(), turned, turned)
+
+    def conditional_covariance(
+        self, gamma: np.ndarray, factors: Sequence[np.ndarray], term: int
+    ) -> np.ndarray:
+        """Diagonal blocks of ``Lambda H^{-1} Lambda'`` of one term, shape (m, k, k)."""
+        V = self._marginal_blocks(self._mode(np.asarray(gamma, dtype=float), factors))
+        f, at = self.layout.place[term]
+        stop = at + self.design.terms[term].k
+        return np.ascontiguousarray(V.diagonal[f][:, at:stop, at:stop])
+
+    def predictor_variances(self, gamma: np.ndarray, factors: Sequence[np.ndarray]) -> np.ndarray:
+        """``z'Lambda H^{-1} Lambda'z`` of the conditional predictor of each row, shape (n,)."""
+        if 0 not in self._active:
+            return np.zeros(self.design.n)
+        V = self._marginal_blocks(self._mode(np.asarray(gamma, dtype=float), factors))
+        return np.ascontiguousarray(self.layout.rows.quadratic(V.diagonal, V.pairs)[0, 0])
+
+    # ------------------------------------------------------------------ value and derivatives
+    def evaluate(self, gamma: np.ndarray, factors: Sequence[np.ndarray], order: int = 0) -> Evaluation:
+        """Value (order 0), gradient (1) and exact Hessian (2)."""
+        return self._evaluate(gamma, factors, order, True)
+
+    def newton(self, gamma: np.ndarray, factors: Sequence[np.ndarray]) -> Evaluation:
+        """Value, gradient and a matrix for Newton's step: the Hessian, or else a model."""
+        found = self._evaluate(gamma, factors, 2, self.exact_hessian)
+        if self.exact_hessian or self._guess is None:
+            return found
+        assert found.gradient is not None and found.hessian is not None
+        correction = self._secant.update(self._guess[0], found.gradient, found.hessian)
+        return Evaluation(found.value, found.gradient, found.hessian + correction, found.penalised)
+
+    def _evaluate(
+        self, gamma: np.ndarray, factors: Sequence[np.ndarray], order: int, exact: bool
+    ) -> Evaluation:
+        gamma = np.asarray(gamma, dtype=float)
+        state = self._mode(gamma, factors)
+        value = 2.0 * state.F + state.logdet
+        if order == 0:
+            return Evaluation(value)
+        layout, act, Lambda = self.layout, self._active, state.Lambda
+        C = len(self.design.predictors)
+        table = self.family.derivatives(self.design.data, list(state.eta), 2 + order, range(C))
+        if not np.isfinite(table).all():
+            raise Breakdown("the derivatives of the likelihood cannot be computed there")
+        f1, f2, f3 = table[1 : 1 + C], _symmetric(table, C, 2), _symmetric(table, C, 3)
+        Q = self._inverse_blocks()
+        turned = [L.T for L in Lambda]
+        V = layout.transform(Q, turned, turned)
+        h = layout.rows.quadratic(V.diagonal, V.pairs)
+        t = -np.einsum("cdi,cdei->ei", h, f3[np.ix_(act, act)])
+        pulled = [(part @ L)[:, :, None] for part, L in zip(self._sums(t[act]), Lambda, strict=True)]
+        adjoint = [part[:, :, 0] for part in self._solve(pulled)]
+        along = self._effects([part @ L.T for part, L in zip(adjoint, Lambda, strict=True)])
+        s = t + np.einsum("ci,cdi->di", along, f2[act])
+        K = layout.half_products(state.A, Q, Lambda)
+        r = 0.5 * s - f1
+        score, R = self._sums(f1[act]), self._sums(r[act])
+        gradient = np.zeros(self.n_gamma + len(self.entries))
+        for part, X, row in zip(self.design.predictors, self._X, r, strict=True):
+            np.add.at(gradient, part.columns, X.T @ row)
+        slope = [
+            Rf.T @ u + 0.5 * zf.T @ a + Kf
+            for Rf, u, zf, a, Kf in zip(R, state.u, score, adjoint, K, strict=True)
+        ]
+        gradient[self.n_gamma :] = [slope[f][i, j] for f, i, j in layout.entries]
+        if order == 1:
+            return Evaluation(value, 2.0 * gradient)
+        f4 = _symmetric(table, C, 4)
+        M = np.einsum("ci,cdei->dei", along, f3[act]) - np.einsum("cdi,cdegi->egi", h, f4[np.ix_(act, act)])
+        second = _Second(self, state, Q, adjoint, f2, f3, score, gamma)
+        hessian, penalised = second.matrices(s, M, exact)
+        self._guess = (second.point, state.u, second.du)
+        return Evaluation(value, 2.0 * gradient, 2.0 * hessian, 2.0 * penalised)
+
+
+class _Secant:
+    """What the model of the Hessian lacks, learnt from differences of exact gradients by rank-one updates.
+
+    Nocedal & Wright (2006), Numerical Optimization, equation 6.24, applied to the difference between the Hessian
+    and the mean of the models at two points. Steps too long for a constant difference teach nothing.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._E: np.ndarray | None = None
+
+    def update(self, point: np.ndarray, gradient: np.ndarray, model: np.ndarray) -> np.ndarray:
+        """The correction at a new point, shape (P, P)."""
+        if self._E is None:
+            self._E = np.zeros_like(model)
+        if self._last is not None:
+            at, g, M = self._last
+            s = point - at
+            y = gradient - g
+            middle = 0.5 * (M + model) @ s
+            r = y - middle - self._E @ s
+            size = float(r @ s)
+            known = float(np.linalg.norm(y - middle)) < 0.5 * float(np.linalg.norm(y))
+            if known and abs(size) > 1e-8 * float(np.linalg.norm(r)) * float(np.linalg.norm(s)) > 0.0:
+                E = self._E + np.outer(r, r) / size
+                if np.linalg.norm(E) < np.linalg.norm(model):
+                    self._E = E
+        self._last = point, gradient, model
+        return self._E
+
+
+class _Second:
+    """Second derivatives at a mode."""
+
+    def __init__(
+        self,
+        engine: BlockedLaplace,
+        state: _State,
+        Q: Blocks,
+        adjoint: list[np.ndarray],
+        f2: np.ndarray,
+        f3: np.ndarray,
+        score: list[np.ndarray],
+        gamma: np.ndarray,
+    ) -> None:
+        self.engine, self.state, self.Q, self.adjoint = engine, state, Q, adjoint
+        layout, act, p = engine.layout, engine._active, engine.n_gamma
+        C, n = state.eta.shape
+        self.entries = list(enumerate(layout.entries, p))
+        P = p + len(layout.entries)
+        values = [state.Lambda[f][i, j] for f, i, j in layout.entries]
+        self.point = np.concatenate([gamma, values])
+        self.f2, self.f3 = f2, f3
+        N = np.zeros((P, C, n))  # derivatives of eta, u held
+        for c, (predictor, X) in enumerate(zip(engine.design.predictors, engine._X, strict=True)):
+            for j, at in enumerate(predictor.columns.tolist()):
+                N[at, c] += X[:, j]
+        for at, (f, i, j) in self.entries:
+            z = layout.Z[f]
+            own = state.u[f][:, j][layout.codes[f]]
+            N[at, act[layout.predictors[f][i]]] += own if z is None else z[:, i] * own
+        self.N = N
+        Fu = engine._zeros(P)  # derivatives of F_u
+        self.fN = np.einsum("cdi,adi->aci", f2, N)
+        for a in range(P):
+            for f, part in enumerate(engine._sums(self.fN[a][act])):
+                Fu[f][:, :, a] -= part @ state.Lambda[f]
+        for at, (f, i, j) in self.entries:
+            Fu[f][:, j, at] -= score[f][:, i]
+        self.Fu = Fu
+        self.du = [-part for part in engine._solve(Fu)]
+        self.eta1 = N.copy()
+        for a in range(P):
+            moved = [
+                np.ascontiguousarray(d[:, :, a]) @ L.T for d, L in zip(self.du, state.Lambda, strict=True)
+            ]
+            self.eta1[a][act] += engine._effects(moved)
+
+    def matrices(self, s: np.ndarray, M: np.ndarray, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Second derivatives of half the criterion and of F at the mode."""
+        engine, state, layout = self.engine, self.state, self.engine.layout
+        act, P = engine._active, len(self.N)
+        penalised = -_gram(self.fN, self.N)
+        for Fu, du in zip(self.Fu, self.du, strict=True):
+            penalised += Fu.reshape(-1, P).T @ du.reshape(-1, P)
+        penalised = 0.5 * (penalised + penalised.T)
+        weighted = np.einsum("cdi,adi->aci", M, self.eta1)
+        half = _gram(weighted, self.eta1)
+        out = penalised + 0.25 * (half + half.T)
+        changes = [self._change(b) for b in range(P)]
+        moved = np.zeros((P, P))  # [a, b], a an entry
+        S = engine._sums(s[act])
+        f1dot = np.einsum("cdi,adi->aci", self.f2, self.eta1)
+        for b in range(P):
+            D = engine._sums(f1dot[b][act])
+            K = layout.half_products(changes[b][0], self.Q, state.Lambda)
+            found = [
+                0.5 * Sf.T @ np.ascontiguousarray(du[:, :, b]) + 0.5 * Df.T @ a + Kf
+                for Sf, du, Df, a, Kf in zip(S, self.du, D, self.adjoint, K, strict=True)
+            ]
+            for at, (f, i, j) in self.entries:
+                moved[at, b] = found[f][i, j]
+        out += moved + moved.T + self._both_factors(P)
+        directions = [change[1] for change in changes]
+        if exact:
+            traces = trace_products(layout, engine._leaf, state.H, directions, engine._solve)
+        else:
+            traces = block_diagonal_traces(layout, self.Q, directions)
+        return out - 0.5 * traces, penalised
+
+    def _change(self, b: int) -> tuple[Blocks, Blocks]:
+        """Derivatives of Z'WZ and of Lambda'Z'WZ Lambda."""
+        engine, state, layout = self.engine, self.state, self.engine.layout
+        act = engine._active
+        dW = -np.einsum("cdei,ei->cdi", self.f3[np.ix_(act, act)], self.eta1[b])
+        dA = layout.products(np.ascontiguousarray(dW))
+        dH = layout.transform(dA, state.Lambda, state.Lambda)
+        if b >= engine.n_gamma:
+            f, i, j = layout.entries[b - engine.n_gamma]
+            L = state.Lambda[f]
+            own = state.A.diagonal[f]
+            block = np.zeros_like(own)
+            block[:, j, :] = own[:, i, :] @ L
+            dH.diagonal[f] += block + np.swapaxes(block, 1, 2)
+            for at, p in enumerate(layout.pairs):
+                pair = state.A.pairs[at]
+                if p.f == f:
+                    dH.pairs[at][:, j, :] += pair[:, i, :] @ state.Lambda[p.g]
+                elif p.g == f:
+                    dH.pairs[at][:, :, j] += pair[:, :, i] @ state.Lambda[p.f]
+        return dA, dH
+
+    def _both_factors(self, P: int) -> np.ndarray:
+        """``tr(dLambda_a' A dLambda_b H^{-1})`` of pairs of entries."""
+        layout = self.engine.layout
+        diagonal, pairs = layout.grams(self.state.A, self.Q)
+        where = {(p.f, p.g): T for p, T in zip(layout.pairs, pairs, strict=True)}
+        out = np.zeros((P, P))
+        for a, (f, i, j) in self.entries:
+            for b, (g, k, m) in self.entries:
+                if f == g:
+                    out[a, b] = 0.5 * (diagonal[f][i, k, j, m] + diagonal[f][k, i, m, j])
+                elif f < g:
+                    out[a, b] = out[b, a] = where[f, g][i, k, j, m]
+        return out
+
+
+def _symmetric(table: np.ndarray, C: int, order: int) -> np.ndarray:
+    """Derivatives of one order as a symmetric array, shape (C,) * order + (n,)."""
+    n = table.shape[1]
+    where = place(C, order)
+    if C == 1:
+        return table[order].reshape((1,) * order + (n,))
+    out = np.empty((C,) * order + (n,))
+    for index in np.ndindex(*(C,) * order):
+        exponents = tuple(index.count(c) for c in range(C))
+        out[index] = table[where[exponents]]
+    return out
+
+
+def _absolute(W: np.ndarray) -> np.ndarray:
+    """Weights with negative curvature turned round, positive definite in every row."""
+    if W.shape[0] == 1:
+        return np.maximum(np.abs(W), 1e-12)
+    values, vectors = np.linalg.eigh(np.moveaxis(W, 2, 0))
+    fixed = (vectors * np.maximum(np.abs(values), 1e-12)[:, None, :]) @ np.swapaxes(vectors, 1, 2)
+    return np.ascontiguousarray(np.moveaxis(fixed, 0, 2))
+
+
+def _dot(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
+    return float(sum(np.vdot(x, y) for x, y in zip(a, b, strict=True)))
+
+
+def _gram(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Sums over predictors and rows, (P, P)."""
+    return a.reshape(len(a), -1) @ b.reshape(len(b), -1).T

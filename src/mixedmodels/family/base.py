@@ -39,11 +39,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mixedmodels.errors import DataError, OptionError
+from mixedmodels.errors import OptionError
 from mixedmodels.family.jet import Jet, count, variables
 from mixedmodels.family.links import LINKS, Link, get_link
 
-__all__ = ["Family", "Observations", "refuse", "require_counts", "require_positive"]
+__all__ = ["Family", "Observations"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -371,46 +371,3 @@ class Family:
 
 def _contiguous(part: Any, n: int) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(np.asarray(part, dtype=float), (n,)))
-
-
-def refuse(wrong: np.ndarray, y: np.ndarray, must: str, remedy: str) -> None:
-    """One error about the rows of a mask: how many, the first of them, what to do.
-
-    Raises
-    ------
-    DataError
-        Some row is wrong.
-    """
-    if wrong.any():
-        first = int(np.flatnonzero(wrong)[0])
-        rows = int(wrong.sum())
-        raise DataError(
-            f"{must}; {rows} row{'s' if rows > 1 else ''} {'do' if rows > 1 else 'does'} not "
-            f"(first: row {first}, {y[first]:g}); {remedy}"
-        )
-
-
-def require_counts(family: str, y: np.ndarray, remedy: str) -> None:
-    """Whole numbers 0, 1, 2, ... only.
-
-    Raises
-    ------
-    DataError
-    """
-    wrong = ~((y >= 0.0) & (y == np.floor(y)) & np.isfinite(y))
-    refuse(wrong, y, f"family {family!r}: the response must be counts 0, 1, 2, ...", remedy)
-
-
-def require_positive(family: str, y: np.ndarray) -> None:
-    """Positive numbers only.
-
-    Raises
-    ------
-    DataError
-    """
-    refuse(
-        ~((y > 0.0) & np.isfinite(y)),
-        y,
-        f"family {family!r}: the response must be positive",
-        "for zeros use family 'tweedie' or a hurdle model (zero_inflation=), for negative values 'gaussian'",
-    )

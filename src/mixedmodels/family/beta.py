@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mixedmodels.family.base import Family, Observations, refuse
+from mixedmodels.family.base import Family, Observations
 from mixedmodels.family.functions import exp, polygamma
+from mixedmodels.family.responses import require
 from mixedmodels.family.special import stirling
 
 __all__ = ["Beta"]
@@ -82,12 +83,12 @@ class Beta(Family):
             return np.asarray(2.0 * np.abs(saturated - self.log_density(data, e)))
 
     def check_response(self, data: Observations) -> None:
-        refuse(
-            ~((data.y > 0.0) & (data.y < 1.0)),
+        require(
+            self.name,
             data.y,
-            "family 'beta': the response must lie strictly between 0 and 1",
-            "for exact zeros and ones use family 'ordered_beta' or zero_inflation=, for counts out of trials "
-            "'binomial' or 'betabinomial'",
+            (data.y > 0.0) & (data.y < 1.0),
+            "strictly between 0 and 1",
+            "for exact zeros and ones use family 'ordered_beta', for successes out of trials 'binomial'",
         )
 
     def start(self, data: Observations) -> tuple[np.ndarray, ...]:

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mixedmodels.family.base import Family, Observations, refuse, require_counts
+from mixedmodels.family.base import Family, Observations
 from mixedmodels.family.jet import Jet, variables
+from mixedmodels.family.responses import require, require_counts
 
 __all__ = ["Binomial"]
 
@@ -96,19 +97,17 @@ class Binomial(Family):
                 if proportions
                 else "for counts out of more than one trial give trials= or cbind(successes, failures)"
             )
-            refuse(
-                ~((y == 0.0) | (y == 1.0)),
-                y,
-                f"family {self.name!r}: without trials the response must be 0 or 1",
-                remedy,
-            )
+            require(self.name, y, (y == 0.0) | (y == 1.0), "0 or 1 when there are no trials", remedy)
             return
-        require_counts(self.name, data.trials, "these are the trials: give whole numbers")
-        require_counts(self.name, y, "give successes, or proportions that are whole numbers of the trials")
-        refuse(
-            y > data.trials,
+        require_counts(self.name, data.trials, remedy="these are the trials")
+        require_counts(
+            self.name, y, remedy="give successes, or proportions that are whole parts of the trials"
+        )
+        require(
+            self.name,
             y,
-            f"family {self.name!r}: successes must not exceed the trials",
+            y <= data.trials,
+            "at most the number of trials",
             "check trials=, or the order in cbind(successes, failures)",
         )
 

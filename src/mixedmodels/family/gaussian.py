@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mixedmodels.family.base import Family, Observations, refuse
+from mixedmodels.family.base import Family, Observations
 from mixedmodels.family.functions import exp
 from mixedmodels.family.jet import variables
+from mixedmodels.family.responses import require
 
 __all__ = ["Gaussian"]
 
@@ -55,12 +56,7 @@ class Gaussian(Family):
         return (data.y - self.mean(eta)) ** 2
 
     def check_response(self, data: Observations) -> None:
-        refuse(
-            ~np.isfinite(data.y),
-            data.y,
-            "family 'gaussian': the response must be finite",
-            "remove these rows",
-        )
+        require(self.name, data.y, np.isfinite(data.y), "finite", "remove these rows")
 
     def start(self, data: Observations) -> tuple[np.ndarray, ...]:
         spread = float(np.std(data.y)) or 1.0

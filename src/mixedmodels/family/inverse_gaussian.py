@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mixedmodels.family.base import Family, Observations, require_positive
+from mixedmodels.family.base import Family, Observations
 from mixedmodels.family.functions import exp, expm1
+from mixedmodels.family.responses import require_positive
 
 __all__ = ["InverseGaussian"]
 

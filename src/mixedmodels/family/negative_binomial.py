@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mixedmodels.family.base import Family, Observations, require_counts
+from mixedmodels.family.base import Family, Observations
 from mixedmodels.family.functions import exp, softplus
 from mixedmodels.family.poisson import log_factorial
+from mixedmodels.family.responses import require_counts
 from mixedmodels.family.special import log_rising, softplus_ratio
 
 __all__ = ["NegativeBinomial", "NegativeBinomial1"]
@@ -30,6 +31,7 @@ class NegativeBinomial(Family):
     response = "count"
     links = ("log", "sqrt", "identity")
     predictors = ("conditional", "dispersion")
+    response = "count"
     dispersion_name = "size"
     kernels: ClassVar[dict[str, int]] = {"log": 5}
 
@@ -82,7 +84,7 @@ class NegativeBinomial(Family):
         return 2.0 * np.maximum(xlogy(y, y / mu) - (y + size) * np.log1p((y - mu) / (mu + size)), 0.0)
 
     def check_response(self, data: Observations) -> None:
-        require_counts(self.name, data.y, "for a rate use counts with offset=log(exposure)")
+        require_counts(self.name, data.y, remedy="for a rate use counts with offset=log(exposure)")
 
     def start(self, data: Observations) -> tuple[np.ndarray, ...]:
         mean, variance = float(data.y.mean()), float(data.y.var())

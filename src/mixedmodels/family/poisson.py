@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mixedmodels.family.base import Family, Observations, require_counts
+from mixedmodels.family.base import Family, Observations
+from mixedmodels.family.responses import require_counts
 
 __all__ = ["Poisson", "log_factorial"]
 
@@ -48,7 +49,7 @@ class Poisson(Family):
         return 2.0 * np.maximum(xlogy(data.y, data.y / mu) - (data.y - mu), 0.0)
 
     def check_response(self, data: Observations) -> None:
-        require_counts(self.name, data.y, "for a rate use counts with offset=log(exposure)")
+        require_counts(self.name, data.y, remedy="for a rate use counts with offset=log(exposure)")
 
     def start(self, data: Observations) -> tuple[np.ndarray, ...]:
         return (self.link.forward(data.y + 0.1),)
@@ -56,6 +57,10 @@ class Poisson(Family):
 
 def log_factorial(data: Observations) -> np.ndarray:
     """``log y!`` of each row, kept with the rows."""
+    return data.constant("factorial", lambda: _log_factorial(data.y))
+
+
+def _log_factorial(y: np.ndarray) -> np.ndarray:
     from scipy.special import gammaln
 
-    return data.constant("factorial", lambda: gammaln(data.y + 1.0))
+    return gammaln(y + 1.0)

@@ -55,7 +55,7 @@ FAMILIES: dict[str, type[Family]] = {
 }
 
 # Names that other software uses.
-ALIASES = {
+_ALIASES = {
     "normal": "gaussian",
     "bernoulli": "binomial",
     "Gamma": "gamma",
@@ -90,7 +90,6 @@ def get_family(family: Any, link: Any = None) -> Family:
         return family if link is None else type(family)(link)
     if isinstance(family, type) and issubclass(family, Family):
         return family(link)
-    name = ALIASES.get(family, family) if isinstance(family, str) else None
-    if name not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise OptionError(f"there is no family {family!r}; available: {', '.join(sorted(FAMILIES))}")
-    return FAMILIES[name](link)
+    return FAMILIES[family](link)

@@ -6,7 +6,7 @@ import numpy as np
 
 from mixedmodels.errors import DataError
 
-__all__ = ["require", "require_counts", "require_trials"]
+__all__ = ["require", "require_counts", "require_positive", "require_trials"]
 
 
 def require(family: str, y: np.ndarray, good: np.ndarray, what: str, remedy: str = "") -> None:
@@ -46,6 +46,17 @@ def require_counts(family: str, y: np.ndarray, least: int = 0, remedy: str = "")
     """
     good = np.isfinite(y) & (y >= least) & (y == np.floor(y))
     require(family, y, good, f"whole numbers of at least {least}", remedy)
+
+
+def require_positive(family: str, y: np.ndarray) -> None:
+    """Positive numbers.
+
+    Raises
+    ------
+    DataError
+    """
+    remedy = "for zeros use family 'tweedie' or a hurdle model (zero_inflation=), for any number 'gaussian'"
+    require(family, y, np.isfinite(y) & (y > 0.0), "positive", remedy)
 
 
 def require_trials(family: str, y: np.ndarray, trials: np.ndarray | None) -> None:

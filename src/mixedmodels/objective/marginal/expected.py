@@ -23,7 +23,9 @@ __all__ = ["ExpectedLaplace", "has_expected_information"]
 
 def has_expected_information(family: Family) -> bool:
     """Whether a family has one linear predictor and gives its expected information."""
-    return len(family.predictors) == 1 and type(family).expected_weight is not Family.expected_weight
+    own = type(family)
+    given = own.information is not Family.information or own.expected_weight is not Family.expected_weight
+    return len(family.predictors) == 1 and given
 
 
 class ExpectedLaplace(DenseLaplace):

@@ -27,6 +27,7 @@ class NegativeBinomial(Family):
     """
 
     name = "negative_binomial"
+    response = "count"
     links = ("log", "sqrt", "identity")
     predictors = ("conditional", "dispersion")
     dispersion_name = "size"

@@ -117,7 +117,8 @@ def observations_of(
         try:
             check(found)
         except DataError as error:
-            raise DataError(f"the response {label!r}: {error}") from None
+            counted = "" if kept is None else " (rows counted without those left out)"
+            raise DataError(f"the response {label!r}: {error}{counted}") from None
     return found
 
 

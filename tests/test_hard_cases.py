@@ -475,6 +475,15 @@ def test_29_counts_are_whole_and_not_negative():
                 mm.glmm("k ~ x + (1 | g)", data, family="poisson")
 
 
+@pytest.mark.parametrize("family", ["Gamma", "inverse.gaussian", "lognormal"])
+def test_30_positive_families_refuse_zeros(family):
+    data = simulated()
+    data["t"] = np.exp(data["y"])
+    data.loc[[7, 20], "t"] = 0.0
+    with pytest.raises(mm.DataError, match=r"the response 't': .*2 "):
+        mm.glmm("t ~ x + (1 | g)", data, family=family, link="log" if family != "lognormal" else None)
+
+
 # ------------------------------------------------------------------------------------------- formulas
 
 

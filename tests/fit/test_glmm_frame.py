@@ -225,6 +225,17 @@ def test_zero_inflation_may_be_true(data):
     assert a.generalised.predictors[1].X is None
 
 
+def test_zeros_of_positive_families_become_a_hurdle():
+    rng = np.random.default_rng(3)
+    t, g = np.exp(rng.normal(size=80)), np.repeat(np.arange(16), 5)
+    t[rng.uniform(size=80) < 0.2] = 0.0
+    whole = mm.glmm("t ~ 1 + (1 | g)", {"t": t, "g": g}, family="lognormal", zero_inflation="~ 1")
+    above = mm.glmm("t ~ 1 + (1 | g)", {"t": t[t > 0], "g": g[t > 0]}, family="lognormal")
+    share = np.mean(t == 0.0)
+    zeros = 80 * (share * np.log(share) + (1 - share) * np.log(1 - share))
+    assert whole.loglik == pytest.approx(above.loglik + zeros, rel=1e-9)
+
+
 def test_gaussian_with_identity_link_is_the_linear_model():
     sleep = mm.load_dataset("sleepstudy", backend="dict")
     formula = "Reaction ~ Days + (Days | Subject)"

@@ -11,6 +11,7 @@ import numpy as np
 
 from mixedmodels.errors import FormulaError, NotImplementedYetError, OptionError
 from mixedmodels.family import FAMILIES, Family, Link, get_family
+from mixedmodels.family.registry import ALIASES
 
 __all__ = ["check_options", "family_of", "part_formula", "with_parts"]
 
@@ -21,19 +22,11 @@ _QUASI = {
     "quasipoisson": 'use family="nbinom1" (variance proportional to the mean) or "nbinom2"',
 }
 _SPELLINGS = {
-    "normal": "gaussian",
-    "bernoulli": "binomial",
     "inversegaussian": "inverse_gaussian",
-    "negativebinomial": "nbinom2",
-    "negative_binomial": "nbinom2",
-    "negbinomial": "nbinom2",
-    "nbinom": "nbinom2",
-    "nb": "nbinom2",
-    "nb2": "nbinom2",
-    "nb1": "nbinom1",
+    "negativebinomial": "negative_binomial",
+    "negbinomial": "negative_binomial",
+    "nb": "negative_binomial",
     "beta_binomial": "betabinomial",
-    "ordbeta": "ordered_beta",
-    "t": "student",
     "student_t": "student",
     "ordinal": "cumulative",
 }
@@ -151,13 +144,13 @@ def family_of(family: Any, link: Any = None) -> Family:
         raise OptionError(
             f'family must be a name such as "binomial", or a Family, got {type(family).__name__}'
         )
-    if family in FAMILIES:
+    if family in FAMILIES or family in ALIASES:
         return get_family(family, link)
     name = family.strip().lower().replace(".", "_").replace("-", "_").replace(" ", "_")
     name = name.removesuffix("_family").removesuffix("()")
     if name in _QUASI:
         raise OptionError(f"{family!r} is a quasi-likelihood without a log-likelihood; {_QUASI[name]}")
-    name = name if name in FAMILIES else _SPELLINGS.get(name, name)
+    name = _SPELLINGS.get(name, ALIASES.get(name, name))
     if name in FAMILIES:
         return get_family(name, link)
     import difflib

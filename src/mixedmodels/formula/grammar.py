@@ -8,6 +8,7 @@ operators mean at formula level is the business of `expansion`.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from mixedmodels.errors import FormulaError
 from mixedmodels.formula.ast import Call, Expression, Number, Operation, Text, Variable
@@ -208,6 +209,7 @@ def parse_sides(text: str) -> tuple[Expression | None, Expression]:
     return response, right
 
 
+@lru_cache(maxsize=1024)
 def is_plain_name(text: str) -> bool:
     """Whether `text` is one name (in backticks or not)."""
     tokens = tokenize(text)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from mixedmodels.errors import DataError, FormulaError, MixedModelsError, OptionError
 from mixedmodels.formula.ast import Call, Expression, Number, Operation, Text, Variable
-from mixedmodels.formula.render import render
+from mixedmodels.formula.render import render as render_anew
 from mixedmodels.frame.contrasts import contrast_name
 from mixedmodels.frame.labels import level_label
 from mixedmodels.frame.transforms import REGISTRY
@@ -34,6 +35,8 @@ from mixedmodels.frame.transforms.factors import recode
 from mixedmodels.frame.values import FactorColumn, MatrixColumn, Value
 
 __all__ = ["FUNCTION_NAMES", "apply", "learn"]
+
+render = lru_cache(maxsize=1024)(render_anew)  # the texts of one formula are asked for at every fit
 
 FUNCTION_NAMES = tuple(sorted([*REGISTRY, "C", "offset"]))
 """Every function a formula may call without passing it by name."""

@@ -117,7 +117,8 @@ def observations_of(
         try:
             check(found)
         except DataError as error:
-            raise DataError(f"the response {label!r}: {error}") from None
+            counted = "" if kept is None else " (rows counted without those left out)"
+            raise DataError(f"the response {label!r}: {error}{counted}") from None
     return found
 
 
@@ -188,10 +189,10 @@ def _successes(
 
 
 def _two_columns(values: np.ndarray, label: str, kept: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    _refuse((values < 0.0).any(axis=1), kept, f"{label} holds negative numbers", _CBIND)
-    _refuse(
-        (values != np.floor(values)).any(axis=1), kept, f"{label} holds numbers that are not whole", _CBIND
-    )
+    if not ((values >= 0.0) & (values == np.floor(values))).all():
+        _refuse((values < 0.0).any(axis=1), kept, f"{label} holds negative numbers", _CBIND)
+        fractions = (values != np.floor(values)).any(axis=1)
+        _refuse(fractions, kept, f"{label} holds numbers that are not whole", _CBIND)
     return np.array(values[:, 0]), values.sum(axis=1)
 
 

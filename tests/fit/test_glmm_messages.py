@@ -95,8 +95,22 @@ def test_directions_without_information():
     assert undetermined_coefficients(X, np.full(6, 1e-10))[1:].all()
 
 
-def test_a_dispersion_at_its_poisson_limit():
-    """Hard case 31: counts with less than Poisson dispersion given the groups; everything stays finite."""
+@pytest.mark.parametrize("family", ["negative_binomial", "nbinom1"])
+def test_a_negative_binomial_at_its_poisson_limit(family):
+    """Hard case 31: counts with less than Poisson dispersion; everything stays finite."""
+    rng = np.random.default_rng(5)
+    c = np.clip(rng.poisson(3.0, 150), 2, 4).astype(float)
+    data = {"c": c, "g": np.repeat(np.arange(15), 10).astype(str)}
+    fit = mm.glmm("c ~ 1 + (1 | g)", data, family=family)
+    (note,) = notes(fit, "Poisson limit")
+    assert "disp_(Intercept)" in note
+    assert fit.converged and np.isfinite(fit.psi).all()
+    plain = mm.glmm("c ~ 1 + (1 | g)", data, family="poisson")
+    assert fit.loglik == pytest.approx(plain.loglik, abs=1e-6)
+
+
+def test_a_beta_binomial_at_its_binomial_limit():
+    """Successes with less than binomial dispersion."""
     rng = np.random.default_rng(2)
     n = 120
     data = {

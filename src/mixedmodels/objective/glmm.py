@@ -24,7 +24,7 @@ from mixedmodels.errors import NotImplementedYetError
 from mixedmodels.family.base import Family
 from mixedmodels.objective.glmm_priors import Priors
 from mixedmodels.objective.marginal.base import Evaluation, Marginal, Modes, factor_entries
-from mixedmodels.objective.parameters import ParameterMap
+from mixedmodels.objective.parameters import parameter_map
 
 __all__ = ["Coordinates", "GLMMObjective"]
 
@@ -49,11 +49,7 @@ class Coordinates:
     def __init__(self, design: GeneralisedDesign) -> None:
         self.design = design
         n_gamma = len(design.gamma_names)
-        index = design.theta_index
-        self.map = ParameterMap(
-            tuple((term.covariance, term.group, term.names) for term in design.terms),
-            None if index is None else tuple(np.asarray(index).tolist()),
-        )
+        self.map = parameter_map(design)
         uses = np.zeros(n_gamma, dtype=int)
         for predictor in design.predictors:
             uses[predictor.columns] += 1

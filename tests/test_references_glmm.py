@@ -50,18 +50,54 @@ CASES = {
     "tmb_cbpp_probit": cbpp(link="probit"),
     "tmb_contraception_slope": (None, {"family": "binomial"}),
     "tmb_sim_bern_slope_crossed": (None, {"family": "binomial"}),
+    "tmb_beta": (None, {"family": "beta"}),
+    "tmb_beta_disp": ("y ~ x + trt + (1 | g)", {"family": "beta", "dispersion": "~ trt"}),
+    "tmb_betabinomial": (None, {"family": "betabinomial"}),
+    "tmb_epil2_nb1": (None, {"family": "nbinom1"}),
+    "tmb_epil2_nb2": (None, {"family": "negative_binomial"}),
+    "tmb_gamma": (None, {"family": "Gamma", "link": "log"}),
+    "tmb_gauss_disp": ("y ~ x + trt + (1 | g)", {"family": "gaussian", "dispersion": "~ x + trt"}),
+    "tmb_owls_zinb1_cov": (
+        "SiblingNegotiation ~ FoodTreatment + ArrivalTime + offset(logBroodSize) + (1 | Nest)",
+        {"family": "nbinom1", "zero_inflation": "~ FoodTreatment + (1 | Nest)"},
+    ),
+    "tmb_owls_zinb2": (OWLS, {"family": "negative_binomial", "zero_inflation": "~ 1"}),
+    "tmb_owls_zip": (OWLS, {"family": "poisson", "zero_inflation": "~ 1"}),
+    "tmb_sal_disp": (
+        "count ~ spp + mined + (1 | site)",
+        {"family": "negative_binomial", "dispersion": "~ DOY"},
+    ),
+    "tmb_sal_genpois": (None, {"family": "generalised_poisson"}),
+    "tmb_sal_hurdle_nb2": (
+        "count ~ mined + cover + (1 | site)",
+        {"family": "truncated_nbinom2", "zero_inflation": "~ mined + cover"},
+    ),
+    "tmb_sal_hurdle_pois": (
+        "count ~ spp + mined + (1 | site)",
+        {"family": "truncated_poisson", "zero_inflation": "~ spp + mined"},
+    ),
+    "tmb_sal_nb2": (None, {"family": "negative_binomial"}),
+    "tmb_sal_zinb2": (
+        "count ~ spp * mined + (1 | site)",
+        {"family": "negative_binomial", "zero_inflation": "~ mined"},
+    ),
+    "tmb_sal_zip": (
+        "count ~ spp + mined + (1 | site)",
+        {"family": "poisson", "zero_inflation": "~ spp + mined"},
+    ),
+    "tmb_simnb_offset": (None, {"family": "negative_binomial"}),
+    "tmb_tdist": (None, {"family": "t"}),
+    "tmb_tweedie": (None, {"family": "tweedie"}),
     "tmb_sleepstudy_ml": (None, {"family": "gaussian"}),
-}
-SLOW = {
+    "tmb_epil2_nb2_slope": (None, {"family": "negative_binomial"}),
+    "tmb_grouseticks_nb2": (None, {"family": "negative_binomial"}),
+    "verbagg_laplace": (None, {"family": "binomial"}),
     "grouseticks_nagq0": (None, {"family": "poisson", "nagq": 0}),
     "grouseticks_poisson3": (None, {"family": "poisson"}),
     "tmb_grouseticks_poisson3": (None, {"family": "poisson"}),
 }
-CASES.update(SLOW)
 
-each_reference = pytest.mark.parametrize(
-    "id_", [pytest.param(id_, marks=pytest.mark.slow if id_ in SLOW else ()) for id_ in CASES]
-)
+each_reference = pytest.mark.parametrize("id_", list(CASES))
 
 
 @functools.cache
@@ -117,9 +153,11 @@ def test_parameters(id_):
     assert list(fit.fixef) == list(beta)
     np.testing.assert_allclose(list(fit.fixef.values()), list(beta.values()), rtol=1e-4, atol=1e-6)
     sds = sds_of(fit)
+    # at a correlation of 1 the reference stops short of the boundary, with a lower likelihood
+    tolerance = 1e-3 if fit.is_singular else 1e-4
     for term in ref["varcorr"]:
         for name, sd in zip(term["terms"], term["sd"], strict=True):
-            assert sds[term["group"], name] == pytest.approx(sd, rel=1e-4)
+            assert sds[term["group"], name] == pytest.approx(sd, rel=tolerance)
 
 
 @each_reference

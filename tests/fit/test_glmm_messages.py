@@ -93,3 +93,37 @@ def test_directions_without_information():
     w[4:] = 1e-10
     assert undetermined_coefficients(X, w).tolist() == [False, True, True]
     assert undetermined_coefficients(X, np.full(6, 1e-10))[1:].all()
+
+
+@pytest.mark.parametrize("family", ["negative_binomial", "nbinom1"])
+def test_a_negative_binomial_at_its_poisson_limit(family):
+    """Hard case 31: counts with less than Poisson dispersion; everything stays finite."""
+    rng = np.random.default_rng(5)
+    c = np.clip(rng.poisson(3.0, 150), 2, 4).astype(float)
+    data = {"c": c, "g": np.repeat(np.arange(15), 10).astype(str)}
+    fit = mm.glmm("c ~ 1 + (1 | g)", data, family=family)
+    (note,) = notes(fit, "Poisson limit")
+    assert "disp_(Intercept)" in note
+    assert fit.converged and np.isfinite(fit.psi).all()
+    plain = mm.glmm("c ~ 1 + (1 | g)", data, family="poisson")
+    assert fit.loglik == pytest.approx(plain.loglik, abs=1e-6)
+
+
+def test_a_beta_binomial_at_its_binomial_limit():
+    """Successes with less than binomial dispersion."""
+    rng = np.random.default_rng(2)
+    n = 120
+    data = {
+        "succ": rng.binomial(8, 0.5, n).astype(float),
+        "size": np.full(n, 8.0),
+        "g": np.repeat(np.arange(12), 10).astype(str),
+    }
+    data["succ"] = np.clip(data["succ"], 3, 5)  # underdispersed
+    fit = mm.glmm("succ ~ 1 + (1 | g)", data, family="betabinomial", trials="size")
+    plain = mm.glmm("succ ~ 1 + (1 | g)", data, family="binomial", trials="size")
+    (note,) = notes(fit, "binomial limit")
+    assert "disp" in note
+    assert fit.loglik == pytest.approx(plain.loglik, abs=1e-4)
+    assert np.isfinite(fit.psi).all() and fit.fixef["(Intercept)"] == pytest.approx(
+        plain.fixef["(Intercept)"], abs=1e-4
+    )

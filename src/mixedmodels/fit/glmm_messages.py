@@ -25,6 +25,7 @@ EVENTS = 0.01
 FEW = 6  # binary observations per level
 _COUNTS = ("binom", "poisson")
 _LIMITS = {
+    "negative_binomial": "Poisson",
     "nbinom": "Poisson",
     "generalised_poisson": "Poisson",
     "betabinomial": "binomial",
@@ -126,7 +127,7 @@ def _separation(fit: GLMMFit) -> list[str]:
         ]
         if not names:
             return []
-    what = "0 or 1" if "binom" in fit.family.name else "0"
+    what = "0 or 1" if fit.family.name in ("binomial", "betabinomial") else "0"
     which = _listed(names)
     verb = "is" if len(names) == 1 else "are"
     example = next((name for name in names if name != "(Intercept)"), names[0])

@@ -24,9 +24,11 @@ from mixedmodels.errors import NotImplementedYetError
 from mixedmodels.family.base import Family
 from mixedmodels.objective.glmm_priors import Priors
 from mixedmodels.objective.marginal.base import Evaluation, Marginal, Modes, factor_entries
-from mixedmodels.objective.parameters import ParameterMap
+from mixedmodels.objective.parameters import parameter_map
 
 __all__ = ["Coordinates", "GLMMObjective"]
+
+DIMENSIONLESS = ("log", "logit", "probit", "cloglog", "loglog", "cauchit")  # links of pure numbers
 
 
 class Coordinates:
@@ -47,11 +49,7 @@ class Coordinates:
     def __init__(self, design: GeneralisedDesign) -> None:
         self.design = design
         n_gamma = len(design.gamma_names)
-        index = design.theta_index
-        self.map = ParameterMap(
-            tuple((term.covariance, term.group, term.names) for term in design.terms),
-            None if index is None else tuple(np.asarray(index).tolist()),
-        )
+        self.map = parameter_map(design)
         uses = np.zeros(n_gamma, dtype=int)
         for predictor in design.predictors:
             uses[predictor.columns] += 1
@@ -200,10 +198,31 @@ class GLMMObjective:
         return bool(getattr(self.marginal, "exact_hessian", True))
 
     @cached_property
+    def metric(self) -> np.ndarray:
+        """B with each row in units that have no dimension, shape (P, n_gamma + n_theta).
+
+        Under links whose linear predictor has the units of the response (identity, inverse, ...) the spread
+        of the predictor at the start is the unit; otherwise it is 1.
+        """
+        if self.family.link.name in DIMENSIONLESS:
+            return self.coordinates.B
+        spread = float(np.std(self.family.start(self.design.data)[0]))
+        units = np.ones(len(self.coordinates.B))
+        units[self.design.predictors[0].columns] = spread
+        for at, (b, _, _) in enumerate(self.coordinates.entries, self.n_gamma):
+            if self.design.term_predictor[b] == 0:
+                units[at] = spread
+        return self.coordinates.B / np.where(units > 0.0, units, 1.0)[:, None]
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Length of one unit of each entry of psi in the search, shape (n_gamma + n_theta,)."""
+        return np.sqrt((self.metric**2).sum(axis=0))
+
+    @cached_property
     def _R(self) -> np.ndarray:
-        """phi = R v such that the inner parameters are an isometric function of v."""
-        full = self.coordinates.B @ self.M
-        return np.linalg.inv(np.linalg.qr(full, mode="r"))
+        """phi = R v such that `metric` phi is an isometric function of v."""
+        return np.linalg.inv(np.linalg.qr(self.metric @ self.M, mode="r"))
 
     @cached_property
     def _J(self) -> np.ndarray:

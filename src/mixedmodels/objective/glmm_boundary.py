@@ -48,12 +48,6 @@ def _same(objective: GLMMObjective, psi: np.ndarray, trial: np.ndarray) -> bool:
     return bool(np.allclose(objective.a + objective.M @ phi, trial, rtol=1e-12, atol=1e-14))
 
 
-def _units(objective: GLMMObjective) -> np.ndarray:
-    """Length of one unit of each entry of theta on the scale of the linear predictors."""
-    B = objective.coordinates.B[objective.n_gamma :, objective.n_gamma :]
-    return np.sqrt((B**2).sum(axis=0))
-
-
 def zeros_tried(objective: GLMMObjective, psi: np.ndarray, snap: float) -> list[np.ndarray]:
     """Points with parameters next to the boundary exactly on it, the boldest first.
 
@@ -62,7 +56,7 @@ def zeros_tried(objective: GLMMObjective, psi: np.ndarray, snap: float) -> list[
     if objective.priors is not None and (objective.priors.rows or objective.priors.matrices):
         return []
     n_gamma = objective.n_gamma
-    theta = np.abs(psi[n_gamma:]) * _units(objective)
+    theta = np.abs(psi[n_gamma:]) * objective.lengths[n_gamma:]
     small = theta <= snap * max(1.0, float(theta.max(initial=0.0)))
     free = np.zeros(len(psi), dtype=bool)
     single = (objective.M != 0.0).sum(axis=1) == 1

@@ -54,8 +54,7 @@ class ProfiledObjective(GLMMObjective):
 
     @cached_property
     def _R(self) -> np.ndarray:
-        full = self.coordinates.B @ self.M[:, self._free[1]]
-        return np.linalg.inv(np.linalg.qr(full, mode="r"))
+        return np.linalg.inv(np.linalg.qr(self.metric @ self.M[:, self._free[1]], mode="r"))
 
     @cached_property
     def _J(self) -> np.ndarray:

@@ -185,8 +185,7 @@ def _off_saddle(objective: GLMMObjective, v: np.ndarray) -> np.ndarray | None:
     The criterion is even in a column, so its gradient vanishes there whatever the curvature.
     """
     psi = objective.psi_of(v)
-    B = objective.coordinates.B[objective.n_gamma :, objective.n_gamma :]
-    units = np.sqrt((B**2).sum(axis=0))
+    units = objective.lengths[objective.n_gamma :]
     lower = objective.coordinates.map.lower
     moved = (objective.M != 0.0).any(axis=1)[objective.n_gamma :]
     tiny = np.flatnonzero((np.abs(psi[objective.n_gamma :]) * units < PROBE) & (lower == 0.0) & moved)

@@ -18,6 +18,9 @@ import numpy as np
 from mixedmodels.design import Design, GeneralisedDesign, Predictor, RandomTerm
 from mixedmodels.errors import SolverError
 from mixedmodels.family.base import Family
+from mixedmodels.family.jet import place
+from mixedmodels.optimize.control import Control
+from mixedmodels.optimize.trust_region import trust_region
 
 if TYPE_CHECKING:
     from mixedmodels.objective.glmm import GLMMObjective
@@ -25,9 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["coefficient_start", "feasible_coefficients", "starting_values", "working_response"]
 
 STEPS = 2  # of reweighted least squares
-LARGEST = 2.0  # standard deviation on the scale of the linear predictor
+LARGEST = 2.0  # standard deviation on the scale of the linear predictor, or relative to the residuals'
 SMALLEST = 0.1
 SHRINK = 2.0  # inverse of the variance that levels are shrunken with
+JOINT = Control(maxiter=8, tol=0.1, trace=False)  # for the coefficients of all predictors
 OTHER = 0.5  # standard deviation of effects on other predictors
 
 
@@ -38,7 +42,10 @@ def starting_values(objective: GLMMObjective) -> np.ndarray:
     gamma, weights, working = coefficient_start(design, family)
     G = coordinates.B[: objective.n_gamma, : objective.n_gamma]
     E = coordinates.B[objective.n_gamma :, objective.n_gamma :]
-    factors = factor_start(design, weights, working)
+    scale = 1.0
+    if objective.metric is not coordinates.B:  # the linear predictor has units
+        scale = float(np.sqrt(weights @ working**2 / weights.sum())) or 1.0
+    factors = factor_start(design, weights, working, scale)
     entries = np.array([factors[b][i, j] for b, i, j in coordinates.entries])
     theta = np.linalg.lstsq(E, entries, rcond=None)[0] if len(entries) else np.zeros(0)
     return np.concatenate([np.linalg.solve(G, gamma), theta])
@@ -79,7 +86,49 @@ def coefficient_start(design: GeneralisedDesign, family: Family) -> tuple[np.nda
         if step < STEPS:
             gamma = gamma.copy()
             gamma[conditional.columns] = _least_squares(design, conditional, etas[0] + r, w)
+    if len(design.predictors) > 1:
+        kept = _joint(design, family, kept)
+        _, w, r = working_response(design, family, linear_predictors(design, kept))
+        weights = (w, r)
     return kept, *weights
+
+
+def _joint(design: GeneralisedDesign, family: Family, gamma: np.ndarray) -> np.ndarray:
+    """Coefficients without random effects, by a few steps of Newton's method.
+
+    Shapes (a power, degrees of freedom) stay: without random effects they may run away.
+    """
+    C, size = len(design.predictors), len(gamma)
+    where = place(C, 2)
+    unit = np.eye(C, dtype=int)
+    X = [np.ones((design.n, 1)) if p.X is None else p.X for p in design.predictors]
+    columns = [p.columns for p in design.predictors]
+    free = np.zeros(size, dtype=bool)
+    for predictor in design.predictors:
+        if predictor.name in ("conditional", "dispersion", "zero_inflation"):
+            free[predictor.columns] = True
+    start = gamma
+
+    def newton(part: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        at = start.copy()
+        at[free] = part
+        table = family.derivatives(design.data, linear_predictors(design, at), 2, range(C))
+        if not np.isfinite(table).all():
+            raise FloatingPointError("a mean is out of its range")
+        g, H = np.zeros(size), np.zeros((size, size))
+        for c in range(C):
+            np.add.at(g, columns[c], -2.0 * (table[where[tuple(unit[c])]] @ X[c]))
+            for d in range(C):
+                w = table[where[tuple(unit[c] + unit[d])]]
+                np.add.at(H, np.ix_(columns[c], columns[d]), -2.0 * ((X[c] * w[:, None]).T @ X[d]))
+        return -2.0 * float(table[0].sum()), g[free], H[np.ix_(free, free)]
+
+    try:
+        out = start.copy()
+        out[free] = trust_region(newton, start[free], JOINT).theta
+        return out
+    except FloatingPointError:
+        return gamma
 
 
 def _total(design: GeneralisedDesign, family: Family, etas: list[np.ndarray]) -> float:
@@ -146,11 +195,17 @@ def feasible_coefficients(design: GeneralisedDesign, family: Family, gamma: np.n
     return centre
 
 
-def factor_start(design: GeneralisedDesign, weights: np.ndarray, working: np.ndarray) -> list[np.ndarray]:
-    """Factors of all terms: moments of the working residual on the conditional predictor."""
+def factor_start(
+    design: GeneralisedDesign, weights: np.ndarray, working: np.ndarray, scale: float = 1.0
+) -> list[np.ndarray]:
+    """Factors of all terms: moments of the working residual on the conditional predictor.
+
+    Standard deviations are kept between `SMALLEST` and `LARGEST` times `scale`.
+    """
     from mixedmodels.objective.start import moment_start
 
     factors = [OTHER * np.eye(term.k) for term in design.terms]
+    working, weights = working / scale, weights * scale**2
     own = [b for b, c in enumerate(design.term_predictor) if c == 0]
     if not own:
         return factors
@@ -159,11 +214,11 @@ def factor_start(design: GeneralisedDesign, weights: np.ndarray, working: np.nda
     for b, factor in zip(own, moment_start(model, 1.0), strict=True):
         term = design.terms[b]
         if term.k > 1 and term.covariance.clip == "block":
-            factors[b] = np.linalg.cholesky(moment_matrix(term, weights, working))
+            factors[b] = scale * np.linalg.cholesky(moment_matrix(term, weights, working))
             continue
         length = np.sqrt((factor**2).sum(axis=1))
         bounded = np.clip(length, SMALLEST, LARGEST)
-        factors[b] = factor * (bounded / np.where(length > 0.0, length, 1.0))[:, None]
+        factors[b] = scale * factor * (bounded / np.where(length > 0.0, length, 1.0))[:, None]
     return factors
 
 

@@ -13,7 +13,7 @@ from mixedmodels.optimize.cone import plain_bounds
 
 if TYPE_CHECKING:
     from mixedmodels.covariance.base import Covariance
-    from mixedmodels.design import Design
+    from mixedmodels.design import Design, GeneralisedDesign
 
 __all__ = ["ParameterMap", "gradient_of", "lower_factor", "parameter_map", "positive_part"]
 
@@ -186,7 +186,7 @@ class ParameterMap:
         return out
 
 
-def parameter_map(design: Design) -> ParameterMap:
+def parameter_map(design: Design | GeneralisedDesign) -> ParameterMap:
     """The parameter map of a design; designs with equal terms share one."""
     index = design.theta_index
     return _parameter_map(

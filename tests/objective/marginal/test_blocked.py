@@ -299,3 +299,12 @@ def test_a_mean_out_of_range_is_a_breakdown():
 def test_description_names_the_sizes():
     engine = BlockedLaplace(generalised(15, "two_crossed"), Binomial())
     assert "blocked Laplace" in engine.describe() and str(engine.layout.m[0]) in engine.describe()
+
+
+def test_exact_hessian_where_parts_are_small(monkeypatch):
+    from mixedmodels.objective.marginal import blocked
+
+    monkeypatch.setattr(blocked, "_EXACT_COLUMNS", 0)
+    monkeypatch.setattr(blocked, "_EXACT_PART", 2)
+    assert BlockedLaplace(generalised(10, "nested"), Binomial()).exact_hessian
+    assert not BlockedLaplace(generalised(10, "two_crossed"), Binomial()).exact_hessian

@@ -25,12 +25,18 @@ from mixedmodels.family.base import Family
 from mixedmodels.family.jet import place
 from mixedmodels.objective.marginal.base import Evaluation, Modes, factor_entries
 from mixedmodels.objective.marginal.blocks import Blocks, Layout
-from mixedmodels.objective.marginal.determinant import block_diagonal_traces, schur_columns, trace_products
+from mixedmodels.objective.marginal.determinant import (
+    block_diagonal_traces,
+    schur_columns,
+    separate_columns,
+    trace_products,
+)
 from mixedmodels.solver.base import Breakdown
 
 __all__ = ["BlockedLaplace"]
 
 _EXACT_COLUMNS = 300  # columns of the Schur complement up to which Newton's step takes the exact Hessian
+_EXACT_PART = 50  # or columns of the largest part of the model that shares no row with the others
 _STEPS = 200
 _DECREMENT = 1e-11  # Newton's decrement at which one more step reaches rounding
 
@@ -78,7 +84,10 @@ class BlockedLaplace:
         self._evaluator, self._B, self._PV = self.layout.evaluator()
         self._leaf: int = self._evaluator.structure.leaf
         self._unit = np.concatenate([np.eye(k).reshape(-1) for k in self.layout.k])
-        self.exact_hessian = schur_columns(self.layout, self._leaf) <= _EXACT_COLUMNS
+        self.exact_hessian = (
+            schur_columns(self.layout, self._leaf) <= _EXACT_COLUMNS
+            or int(separate_columns(self.layout, self._leaf).max()) < _EXACT_PART
+        )
         self.steps = 0
         self._active = list(design.active)
         self._X = [

@@ -95,6 +95,8 @@ class Layout:
     sizes : list of int
         Where the values of each pair of factors begin, one after another, and their end.
     rows : WeightedRows
+    slots : ndarray or None
+        Kept by `mixedmodels.objective.marginal.determinant.separate_columns`.
     entries : list of (factor, row, column)
         Free entries of the factors, in the order of `factor_entries`.
     predictors : list of ndarray
@@ -137,6 +139,7 @@ class Layout:
         stored = [len(p.rows) * self.k[p.f] * self.k[p.g] for p in self.pairs]
         self.sizes: list[int] = np.cumsum([0, *stored]).tolist()
         self._maps: DenseMaps | None = None
+        self.slots: np.ndarray | None = None
         self.rows = WeightedRows(self.codes, Z, self.predictors, slots, len(active))
         self.entries = [(self.place[b][0], self.place[b][1] + i, self.place[b][1] + j) for b, i, j in entries]
 

@@ -21,7 +21,7 @@ import numpy as np
 import mixedmodels.solver._kernels.cliques as cliques
 from mixedmodels.objective.marginal.blocks import Blocks, Layout
 
-__all__ = ["block_diagonal_traces", "schur_columns", "trace_products"]
+__all__ = ["block_diagonal_traces", "schur_columns", "separate_columns", "trace_products"]
 
 _DENSE = 5e7  # numbers up to which the derivatives of S are kept whole
 _SMALL = 300  # columns of S up to which nothing is gained by looking for separate parts
@@ -31,6 +31,13 @@ _BATCH = 256
 def schur_columns(layout: Layout, leaf: int) -> int:
     """Columns that remain when the leaf is eliminated."""
     return sum(m * k for f, (m, k) in enumerate(zip(layout.m, layout.k, strict=True)) if f != leaf)
+
+
+def separate_columns(layout: Layout, leaf: int) -> np.ndarray:
+    """Rank of each column of the Schur complement within its part of the model; parts share no rows."""
+    if layout.slots is None:
+        layout.slots = _Schur(layout, leaf).slots()
+    return layout.slots
 
 
 def block_diagonal_traces(
@@ -98,7 +105,7 @@ def trace_products(layout: Layout, leaf: int, H: Blocks, changes: Sequence[Block
     if n == 0:
         return out
     schur = _Schur(layout, leaf)
-    slot = schur.slots() if n > _SMALL else np.arange(n)
+    slot = separate_columns(layout, leaf) if n > _SMALL else np.arange(n)
     count = int(slot.max()) + 1
     if P * n * n <= _DENSE and count > 0.1 * n:
         out += _dense(layout, leaf, H, changes, solve, Di)

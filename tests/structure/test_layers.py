@@ -29,7 +29,9 @@ LEAVES = {"adapters", "datasets", "testing", "cli", "api", "model", "files", "__
 STEP = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
 
 # A fit answers questions, and it and its tables print themselves: these may reach upwards (inside functions).
+# Families call the compiled form of their densities, which lies with the other kernels.
 UPWARDS = {
+    "family/base.py": {"solver"},
     "fit/questions.py": {"inference", "report"},
     "fit/glmm_questions.py": {"inference", "report"},
     "fit/base.py": {"report"},

@@ -11,6 +11,7 @@ import numpy as np
 from mixedmodels.family.jet import Jet
 
 __all__ = [
+    "apply",
     "exp",
     "expm1",
     "lgamma",
@@ -18,8 +19,10 @@ __all__ = [
     "log1mexp",
     "log1p",
     "log_expit",
+    "log_mean_cloglog",
     "log_ndtr",
     "logaddexp",
+    "polygamma",
     "power",
     "softplus",
     "sqrt",
@@ -27,7 +30,15 @@ __all__ = [
 ]
 
 
-def _apply(x: Any, function: Callable[[np.ndarray, int], list[Any]]) -> Any:
+def apply(x: Any, function: Callable[[np.ndarray, int], list[Any]]) -> Any:
+    """A function of one variable, from ``function(values, order)`` that gives it and its derivatives.
+
+    Parameters
+    ----------
+    x : ndarray or Jet
+    function : callable
+        Takes an array and an order; returns the order + 1 arrays g, g', ...
+    """
     if isinstance(x, Jet):
         return x.compose(function(np.asarray(x.c[0], dtype=float), x.order))
     return function(np.asarray(x, dtype=float), 0)[0]
@@ -40,7 +51,7 @@ def exp(x: Any) -> Any:
         e = np.exp(v)
         return [e] * (order + 1)
 
-    return _apply(x, derivatives)
+    return apply(x, derivatives)
 
 
 def log(x: Any) -> Any:
@@ -54,7 +65,7 @@ def log(x: Any) -> Any:
             power_ = power_ * inverse
         return out
 
-    return _apply(x, derivatives)
+    return apply(x, derivatives)
 
 
 def log1p(x: Any) -> Any:
@@ -68,7 +79,7 @@ def log1p(x: Any) -> Any:
             power_ = power_ * inverse
         return out
 
-    return _apply(x, derivatives)
+    return apply(x, derivatives)
 
 
 def expm1(x: Any) -> Any:
@@ -78,7 +89,7 @@ def expm1(x: Any) -> Any:
         e = np.exp(v)
         return [np.expm1(v)] + [e] * order
 
-    return _apply(x, derivatives)
+    return apply(x, derivatives)
 
 
 def power(x: Any, exponent: Any) -> Any:
@@ -94,7 +105,7 @@ def power(x: Any, exponent: Any) -> Any:
             lead = lead * (a - k)
         return out
 
-    return _apply(x, derivatives)
+    return apply(x, derivatives)
 
 
 def sqrt(x: Any) -> Any:
@@ -115,7 +126,18 @@ def lgamma(x: Any) -> Any:
             out.append(polygamma(k - 1, v))
         return out
 
-    return _apply(x, derivatives)
+    return apply(x, derivatives)
+
+
+def polygamma(m: int, x: Any) -> Any:
+    """Derivative m + 1 of the logarithm of the gamma function: 0 is digamma, 1 trigamma."""
+
+    def derivatives(v: np.ndarray, order: int) -> list[Any]:
+        from scipy.special import polygamma as value
+
+        return [value(m + k, v) for k in range(order + 1)]
+
+    return apply(x, derivatives)
 
 
 def softplus(x: Any) -> Any:
@@ -131,7 +153,7 @@ def softplus(x: Any) -> Any:
             out += [p, s, s * d, s * (1.0 - 6.0 * s)][:order]
         return out
 
-    return _apply(x, derivatives)
+    return apply(x, derivatives)
 
 
 def log_expit(x: Any) -> Any:
@@ -154,11 +176,39 @@ def log1mexp(x: Any) -> Any:
             ][:order]
         return out
 
-    return _apply(x, derivatives)
+    return apply(x, derivatives)
+
+
+def log_mean_cloglog(x: Any) -> Any:
+    """``log(1 - exp(-exp(x)))``, which is x - exp(x)/2 + ... in the lower tail."""
+
+    def derivatives(v: np.ndarray, order: int) -> list[Any]:
+        h = np.exp(np.minimum(v, 6.9))  # exp(-h) is zero from there on
+        tiny = h < 1e-3
+        inner = np.where(tiny, 1.0, h)
+        value = np.where(inner < math.log(2.0), np.log(-np.expm1(-inner)), np.log1p(-np.exp(-inner)))
+        out = [np.where(tiny, v - h / 2.0 + h * h / 24.0 - h**4 / 2880.0, value)]
+        if order:
+            g = np.where(tiny, 1.0 - h / 2.0 + h * h / 12.0 - h**4 / 720.0, inner / np.expm1(inner))
+            low = np.where(h < 0.3, h, 0.0)  # c = 1 - h - g, so that g' = g c and c' = -h - g c
+            square = low * low
+            series = square * (1.0 / 30240.0 - square * (1.0 / 1209600.0 - square * (1.0 / 47900160.0)))
+            series = low * (-0.5 - low * (1.0 / 12.0 - square * (1.0 / 720.0 - series)))
+            c = np.where(h < 0.3, series, 1.0 - h - g)
+            c1 = -h - g * c
+            c2 = -h - g * (c * c + c1)
+            out += [g, g * c, g * (c * c + c1), g * (c**3 + 3.0 * c * c1 + c2)][:order]
+        return out
+
+    return apply(x, derivatives)
 
 
 def log_ndtr(x: Any) -> Any:
-    """Logarithm of the standard normal distribution function."""
+    r"""Logarithm of the standard normal distribution function.
+
+    In the lower tail :math:`\phi(v)/\Phi(v) = -v + c_1` with the continued fraction
+    :math:`c_k = k/(-v + c_{k+1})`, for which :math:`c_k' = c_k (c_{k+1} - c_k)`: no derivative cancels.
+    """
 
     def derivatives(v: np.ndarray, order: int) -> list[Any]:
         from scipy.special import log_ndtr as value
@@ -166,15 +216,36 @@ def log_ndtr(x: Any) -> Any:
         f = value(v)
         out = [f]
         if order:
+            low = v < -2.0
             # r = phi/Phi satisfies r' = -r (v + r); differentiated twice more
-            r = np.exp(-0.5 * v * v - 0.5 * math.log(2.0 * math.pi) - f)
-            r1 = -r * (v + r)
-            r2 = -r1 * (v + r) - r * (1.0 + r1)
-            r3 = -r2 * (v + r) - 2.0 * r1 * (1.0 + r1) - r * r2
-            out += [r, r1, r2, r3][:order]
+            w = np.where(low, 0.0, v)
+            r = np.exp(-0.5 * w * w - 0.5 * math.log(2.0 * math.pi) - np.where(low, 0.0, f))
+            r1 = -r * (w + r)
+            r2 = -r1 * (w + r) - r * (1.0 + r1)
+            r3 = -r2 * (w + r) - 2.0 * r1 * (1.0 + r1) - r * r2
+            direct = [r, r1, r2, r3]
+            if low.any():
+                tail = _mills_tail(-np.where(low, v, -2.0))
+                direct = [np.where(low, t, d) for t, d in zip(tail, direct, strict=True)]
+            out += direct[:order]
         return out
 
-    return _apply(x, derivatives)
+    return apply(x, derivatives)
+
+
+def _mills_tail(x: np.ndarray) -> list[np.ndarray]:
+    """Derivatives 1 to 4 of ``log Phi`` at -x, x >= 2."""
+    c = np.zeros_like(x)
+    for k in range(120, 4, -1):
+        c = k / (x + c)
+    c4 = 4.0 / (x + c)
+    c3 = 3.0 / (x + c4)
+    c2 = 2.0 / (x + c3)
+    c1 = 1.0 / (x + c2)
+    r, d = x + c1, c3 - c2
+    third = r * c1 * c1 * c2 * d
+    slope = -3.0 * c1 + c2 + c3 + (c3 * (c4 - c3) - c2 * d) / d
+    return [r, -r * c1, third, third * slope]
 
 
 def logaddexp(a: Any, b: Any) -> Any:

@@ -161,6 +161,16 @@ class Jet:
             power = power * x
         return self.compose(values)
 
+    def partial(self, which: int) -> Jet:
+        """Derivative with respect to one variable, a jet of one order less."""
+        where = place(self.variables, self.order)
+        out: list[Any] = []
+        for index in indices(self.variables, self.order - 1):
+            raised = (*index[:which], index[which] + 1, *index[which + 1 :])
+            c = self.c[where[raised]]
+            out.append(None if c is None else c * float(raised[which]))
+        return Jet(out, self.variables, self.order - 1)
+
     def __pow__(self, exponent: Any) -> Jet:
         from mixedmodels.family.functions import power
 

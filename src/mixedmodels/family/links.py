@@ -49,22 +49,18 @@ def _probit_inverse(eta: Any) -> Any:
     return f.exp(f.log_ndtr(eta))
 
 
-def _atan(x: Any) -> Any:
+def _cauchit_inverse(eta: Any) -> Any:
     def derivatives(v: np.ndarray, order: int) -> list[Any]:
         s = 1.0 / (1.0 + v * v)
         return [
-            np.arctan(v),
-            s,
-            -2.0 * v * s**2,
-            (6.0 * v * v - 2.0) * s**3,
-            24.0 * v * (1.0 - v * v) * s**4,
+            np.arctan2(1.0, -v) / math.pi,  # atan(1/|v|) in the lower tail
+            s / math.pi,
+            -2.0 / math.pi * (v * s) * s,
+            2.0 / math.pi * (3.0 - 4.0 * s) * s * s,
+            24.0 / math.pi * (v * s) * (2.0 * s - 1.0) * s * s,
         ][: order + 1]
 
-    return f._apply(x, derivatives)
-
-
-def _cauchit_inverse(eta: Any) -> Any:
-    return 0.5 + _atan(eta) * (1.0 / math.pi)
+    return f.apply(eta, derivatives)
 
 
 def _ndtri(mu: np.ndarray) -> np.ndarray:
@@ -94,7 +90,7 @@ LINKS: dict[str, Link] = {
             "cloglog",
             lambda mu: np.log(-np.log1p(-mu)),
             lambda eta: -f.expm1(-f.exp(eta)),
-            lambda eta: f.log1mexp(f.exp(eta)),
+            f.log_mean_cloglog,
             lambda eta: -f.exp(eta),
         ),
         Link(
@@ -102,7 +98,7 @@ LINKS: dict[str, Link] = {
             lambda mu: -np.log(-np.log(mu)),
             lambda eta: f.exp(-f.exp(-eta)),
             lambda eta: -f.exp(-eta),
-            lambda eta: f.log1mexp(f.exp(-eta)),
+            lambda eta: f.log_mean_cloglog(-eta),
         ),
         Link(
             "cauchit",

@@ -6,10 +6,15 @@ from typing import Any
 
 from mixedmodels.errors import OptionError
 from mixedmodels.family.base import Family
+from mixedmodels.family.beta import Beta
 from mixedmodels.family.betabinomial import BetaBinomial
 from mixedmodels.family.binomial import Binomial
+from mixedmodels.family.gamma import Gamma
 from mixedmodels.family.gaussian import Gaussian
 from mixedmodels.family.generalised_poisson import GeneralisedPoisson
+from mixedmodels.family.inverse_gaussian import InverseGaussian
+from mixedmodels.family.lognormal import Lognormal
+from mixedmodels.family.negative_binomial import NegativeBinomial, NegativeBinomial1
 from mixedmodels.family.ordered_beta import OrderedBeta
 from mixedmodels.family.poisson import Poisson
 from mixedmodels.family.student import Student
@@ -18,19 +23,44 @@ from mixedmodels.family.tweedie import Tweedie
 
 __all__ = ["FAMILIES", "get_family"]
 
-FAMILIES: dict[str, type[Family]] = {family.name: family for family in (Gaussian, Binomial, Poisson)}
-FAMILIES |= {
-    "betabinomial": BetaBinomial,
-    "generalised_poisson": GeneralisedPoisson,
-    "genpois": GeneralisedPoisson,
-    "ordered_beta": OrderedBeta,
-    "ordbeta": OrderedBeta,
-    "student": Student,
-    "t": Student,
-    "truncated_generalised_poisson": TruncatedGeneralisedPoisson,
-    "truncated_genpois": TruncatedGeneralisedPoisson,
-    "truncated_poisson": TruncatedPoisson,
-    "tweedie": Tweedie,
+FAMILIES: dict[str, type[Family]] = {
+    family.name: family
+    for family in (
+        Gaussian,
+        Binomial,
+        Poisson,
+        Gamma,
+        InverseGaussian,
+        Lognormal,
+        NegativeBinomial,
+        NegativeBinomial1,
+        Beta,
+        BetaBinomial,
+        GeneralisedPoisson,
+        OrderedBeta,
+        Student,
+        TruncatedGeneralisedPoisson,
+        TruncatedPoisson,
+        Tweedie,
+    )
+}
+
+# Names that other software uses.
+ALIASES = {
+    "normal": "gaussian",
+    "bernoulli": "binomial",
+    "Gamma": "gamma",
+    "inverse.gaussian": "inverse_gaussian",
+    "nbinom2": "negative_binomial",
+    "nb2": "negative_binomial",
+    "nbinom": "negative_binomial",
+    "nb1": "nbinom1",
+    "negative_binomial1": "nbinom1",
+    "beta_family": "beta",
+    "genpois": "generalised_poisson",
+    "ordbeta": "ordered_beta",
+    "t": "student",
+    "truncated_genpois": "truncated_generalised_poisson",
 }
 
 
@@ -46,6 +76,7 @@ def get_family(family: Any, link: Any = None) -> Family:
         return family if link is None else type(family)(link)
     if isinstance(family, type) and issubclass(family, Family):
         return family(link)
-    if family not in FAMILIES:
+    name = ALIASES.get(family, family) if isinstance(family, str) else None
+    if name not in FAMILIES:
         raise OptionError(f"there is no family {family!r}; available: {', '.join(sorted(FAMILIES))}")
-    return FAMILIES[family](link)
+    return FAMILIES[name](link)

@@ -197,13 +197,7 @@ class GLMMFit(GLMMQuestions, Fit):
 
     def _free_hessian(self) -> np.ndarray:
         """Hessian of the criterion in the free parameters: that of the search where it is exact."""
-        objective, found = self.objective, self._optimum.hessian
-        size = objective.M.shape[1]
-        exact = self._options.nagq > 0 and getattr(objective.marginal, "exact_hessian", True)
-        if exact and found is not None and found.shape == (size, size):
-            inverse = np.linalg.inv(objective._R)
-            return inverse.T @ found @ inverse
-        return objective.M.T @ objective.evaluate(self.psi, 2).hessian @ objective.M
+        return self.objective.free_hessian(self.psi, self._optimum.hessian)
 
     @property
     def vcov(self) -> np.ndarray:

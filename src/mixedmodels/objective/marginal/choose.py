@@ -57,6 +57,7 @@ def choose_marginal(
 def _quadrature(design: GeneralisedDesign, family: Family, nagq: int, information: str) -> Marginal:
     from mixedmodels.objective.marginal.dense import DenseLaplace
     from mixedmodels.objective.marginal.quadrature import Quadrature
+    from mixedmodels.objective.marginal.quadrature_nested import NestedQuadrature
     from mixedmodels.objective.marginal.quadrature_setup import levels_of
 
     if nagq > 100:
@@ -67,5 +68,5 @@ def _quadrature(design: GeneralisedDesign, family: Family, nagq: int, informatio
         )
     if not design.terms:
         return DenseLaplace(design, family)
-    levels_of(design, nagq)  # says what is wrong with the grouping factors
-    return Quadrature(design, family, nagq)
+    nested = len(levels_of(design, nagq)) == 2
+    return (NestedQuadrature if nested else Quadrature)(design, family, nagq)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.family.base import Family, Observations
-from mixedmodels.family.betabinomial import counted_cdf
 from mixedmodels.family.functions import exp, expm1, log
-from mixedmodels.family.poisson import _log_factorial
+from mixedmodels.family.poisson import log_factorial
 from mixedmodels.family.responses import require_counts
 
 __all__ = ["GeneralisedPoisson"]
@@ -35,7 +34,7 @@ class GeneralisedPoisson(Family):
     predictors = ("conditional", "dispersion")
 
     def log_density(self, data: Observations, eta: Sequence[Any]) -> Any:
-        constant = data.constant("factorial", lambda: _log_factorial(data.y))
+        constant = log_factorial(data)
         log_mu, mu = self.link.log_mean(eta[0]), self.link.inverse(eta[0])
         root = exp(-0.5 * eta[1])  # 1 / sqrt(phi)
         excess = -1.0 * expm1(-0.5 * eta[1])  # lambda
@@ -81,9 +80,6 @@ class GeneralisedPoisson(Family):
             left = left[~done]
             value += 1
         return out
-
-    def cdf(self, data: Observations, eta: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        return counted_cdf(self, data, eta)
 
     def start(self, data: Observations) -> tuple[np.ndarray, ...]:
         mean = float(np.mean(data.y)) or 0.1

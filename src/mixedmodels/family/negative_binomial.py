@@ -27,6 +27,7 @@ class NegativeBinomial(Family):
     """
 
     name = "negative_binomial"
+    response = "count"
     links = ("log", "sqrt", "identity")
     predictors = ("conditional", "dispersion")
     dispersion_name = "size"
@@ -93,6 +94,7 @@ class NegativeBinomial1(NegativeBinomial):
     r"""NB1, :math:`\delta = \log\phi`, variance :math:`\mu(1 + \phi)`: NB2 with size :math:`\mu/\phi`."""
 
     name = "nbinom1"
+    response = "count"
     dispersion_name = "dispersion"
     kernels: ClassVar[dict[str, int]] = {}
 

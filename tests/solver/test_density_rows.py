@@ -14,7 +14,7 @@ LOGIT, POISSON = 1, 4
 
 def exact(family, rows, eta, order):
     """By jets: a family of the same name without its compiled density."""
-    plain = type("Plain", (type(get_family(family)),), {"kernel": 0})
+    plain = type("Plain", (type(get_family(family)),), {"kernel": 0, "kernels": {}})
     return plain().derivatives(rows, [eta], order)
 
 

@@ -37,6 +37,7 @@ class PlainBinomial(Binomial):
     """Without a compiled density: tables of jets."""
 
     kernel = 0
+    kernels = {}  # noqa: RUF012
 
 
 def random_generalised(
@@ -156,6 +157,36 @@ def test_many_groups_are_a_sum_of_parts():
     assert whole.value == pytest.approx(value, rel=1e-12)
     np.testing.assert_allclose(whole.gradient, gradient, rtol=1e-9)
     np.testing.assert_allclose(whole.hessian, hessian, rtol=1e-9)
+
+
+def test_result_does_not_depend_on_threads():
+    from threadpoolctl import threadpool_limits
+
+    family = get_family("binomial")
+    design, gamma, factors = random_generalised(family, 14, SHAPES["slope"], n=30000, m=2500)
+    many = GroupedLaplace(design, family).evaluate(gamma, factors, 2)
+    with threadpool_limits(1, user_api="openmp"):
+        one = GroupedLaplace(design, family).evaluate(gamma, factors, 2)
+    assert one.value == many.value
+    np.testing.assert_array_equal(one.gradient, many.gradient)
+    np.testing.assert_array_equal(one.hessian, many.hessian)
+
+
+def test_newton_steps_reach_a_maximum():
+    """The derivatives are those of the value: Newton's method on them converges quadratically."""
+    family = get_family("binomial")
+    design, gamma, _ = random_generalised(family, 15, n=600, m=42, trials=True)
+    effects = np.random.default_rng(16).normal(size=42)[design.terms[0].codes]
+    rng = np.random.default_rng(17)
+    y = rng.binomial(design.data.trials.astype(int), 1.0 / (1.0 + np.exp(-effects))).astype(float)
+    engine = GroupedLaplace(replace(design, data=design.data.with_y(y)), family)
+    point, values = np.append(0.0 * gamma, 0.8), []
+    for _ in range(6):
+        found = engine.newton(point[:-1], [point[-1:, None]])
+        values.append(float(np.abs(found.gradient).max()))
+        point = point - np.linalg.solve(found.hessian, found.gradient)
+    assert values[-1] < 1e-8 < values[0]
+    assert np.linalg.eigvalsh(found.hessian).min() > 0.0
 
 
 def test_compiled_density_and_tables_agree():

@@ -13,7 +13,7 @@ Families with a compiled density (`Family.kernel`) take one compiled call for ev
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -83,13 +83,9 @@ class GroupedLaplace:
                 place_columns(term.Z, self._order, np.arange(where.start, where.stop), 0, Z)
         self._Z = Z[:, 0]
         data = design.data
-        self._data = replace(
-            data,
-            y=self._rows(data.y),
-            trials=None if data.trials is None else self._rows(data.trials),
-            weights=None if data.weights is None else self._rows(data.weights),
-            constants={},
-        )
+        arrays = {part.name: getattr(data, part.name) for part in fields(data)}
+        moved = {name: self._rows(a) for name, a in arrays.items() if isinstance(a, np.ndarray)}
+        self._data = replace(data, constants={}, **moved)
         self._kernel = self._passes()
 
     def _rows(self, array: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from mixedmodels.family.base import Family, Observations
 from mixedmodels.family.betabinomial import counted_cdf
 from mixedmodels.family.functions import exp, expm1, log
-from mixedmodels.family.poisson import _log_factorial
+from mixedmodels.family.poisson import log_factorial
 from mixedmodels.family.responses import require_counts
 
 __all__ = ["GeneralisedPoisson"]
@@ -35,7 +35,7 @@ class GeneralisedPoisson(Family):
     predictors = ("conditional", "dispersion")
 
     def log_density(self, data: Observations, eta: Sequence[Any]) -> Any:
-        constant = data.constant("factorial", lambda: _log_factorial(data.y))
+        constant = log_factorial(data)
         log_mu, mu = self.link.log_mean(eta[0]), self.link.inverse(eta[0])
         root = exp(-0.5 * eta[1])  # 1 / sqrt(phi)
         excess = -1.0 * expm1(-0.5 * eta[1])  # lambda

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mixedmodels.family.functions import _apply
+from mixedmodels.family.functions import apply
 from mixedmodels.family.jet import Jet, indices
 
 __all__ = ["compose", "lgamma_derivatives", "lgamma_remainder", "log_rising"]
@@ -72,7 +72,7 @@ def log_rising(log_a: Any, y: np.ndarray) -> Any:
                 into[use] += part
         return out
 
-    return _apply(log_a, derivatives)
+    return apply(log_a, derivatives)
 
 
 def _stirling_part(t: np.ndarray, y: np.ndarray, order: int) -> list[np.ndarray]:
@@ -124,7 +124,7 @@ def lgamma_remainder(log_a: Any) -> Any:
     log_a : ndarray or Jet
     """
 
-    return _apply(log_a, _remainder)
+    return apply(log_a, _remainder)
 
 
 def _remainder(t: np.ndarray, order: int) -> list[Any]:

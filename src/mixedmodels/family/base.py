@@ -285,7 +285,14 @@ class Family:
         raise OptionError(f"family {self.name!r} cannot draw responses: it has no `draw`")
 
     def cdf(self, data: Observations, eta: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """``P(Y < y)`` and ``P(Y <= y)`` of each row, for randomised quantile residuals."""
+        """``P(Y < y)`` and ``P(Y <= y)`` of each row, for randomised quantile residuals.
+
+        Counts are summed up to y; other families write it.
+        """
+        if self.response in ("count", "successes"):
+            from mixedmodels.family.summation import counted_cdf
+
+            return counted_cdf(self, data, eta)
         raise OptionError(f"family {self.name!r} has no distribution function")
 
     def expected_weight(

@@ -77,6 +77,8 @@ _ALIASES = {
     "truncated_genpois": "truncated_generalised_poisson",
 }
 
+FAMILIES |= {alias: FAMILIES[name] for alias, name in _ALIASES.items()}
+
 
 def get_family(family: Any, link: Any = None) -> Family:
     """The family of a name, class or object.

@@ -28,7 +28,6 @@ class NegativeBinomial(Family):
     """
 
     name = "negative_binomial"
-    response = "count"
     links = ("log", "sqrt", "identity")
     predictors = ("conditional", "dispersion")
     response = "count"

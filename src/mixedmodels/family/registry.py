@@ -55,7 +55,7 @@ FAMILIES: dict[str, type[Family]] = {
 }
 
 # Names that other software uses.
-_ALIASES = {
+ALIASES = {
     "normal": "gaussian",
     "bernoulli": "binomial",
     "Gamma": "gamma",
@@ -77,7 +77,7 @@ _ALIASES = {
     "truncated_genpois": "truncated_generalised_poisson",
 }
 
-FAMILIES |= {alias: FAMILIES[name] for alias, name in _ALIASES.items()}
+FAMILIES |= {alias: FAMILIES[name] for alias, name in ALIASES.items()}
 
 
 def get_family(family: Any, link: Any = None) -> Family:

@@ -150,7 +150,8 @@ def family_of(family: Any, link: Any = None) -> Family:
     name = name.removesuffix("_family").removesuffix("()")
     if name in _QUASI:
         raise OptionError(f"{family!r} is a quasi-likelihood without a log-likelihood; {_QUASI[name]}")
-    name = _SPELLINGS.get(name, ALIASES.get(name, name))
+    name = name if name in FAMILIES else _SPELLINGS.get(name, name)
+    name = ALIASES.get(name, name)
     if name in FAMILIES:
         return get_family(name, link)
     import difflib

@@ -122,6 +122,24 @@ def test_weights_and_offset(capsys, sleepstudy, tmp_path):
     assert json.loads(out)["criterion"] == pytest.approx(expected.criterion, abs=1e-7)
 
 
+def test_a_generalised_model(capsys, tmp_path):
+    formula = "incidence ~ period + (1 | herd)"
+    data = mm.load_dataset("cbpp", backend="dict")
+    fit = mm.glmm(formula, data, family="binomial", link="probit", trials="size")
+    options = ("--family", "binomial", "--link", "probit", "--trials", "size")
+    status, out, err = run(capsys, "fit", formula, "cbpp", *options, "--save", tmp_path / "fit.mm")
+    assert (status, err, out) == (0, "", f"{fit}\n")
+    assert str(mm.load(tmp_path / "fit.mm")) == str(fit)
+    status, out, _ = run(capsys, "fit", formula, "cbpp", *options, "--json")
+    result = json.loads(out)
+    assert (result["family"], result["link"], result["nagq"]) == ("binomial", "probit", 1)
+    assert [row["estimate"] for row in result["fixed"]] == pytest.approx(fit.beta.tolist(), rel=1e-8)
+    status, _, err = run(capsys, "fit", formula, "cbpp", "--zero-inflation", "~ 1")
+    assert status == 2 and err.strip() == (
+        "mixedmodels: --zero-inflation is for generalised models: give --family as well"
+    )
+
+
 def test_written_files(capsys, tmp_path, sleepstudy):
     page, saved = tmp_path / "out.html", tmp_path / "fit.mm"
     status, out, err = run(capsys, "fit", FORMULA, "sleepstudy", "--html", page, "--save", saved, "--quiet")

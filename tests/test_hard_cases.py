@@ -164,9 +164,21 @@ def test_06_one_observation_per_level(sleep):
     assert total == pytest.approx(np.mean(residual**2), rel=1e-6)
 
 
-@pytest.mark.skip(reason="7: observation-level effects of count models need the generalised models")
-def test_07_observation_level_effects():
-    raise AssertionError
+def test_06_07_one_response_per_level_of_a_generalised_model():
+    cbpp = mm.load_dataset("cbpp", backend="pandas").assign(obs=np.arange(56))
+    cbpp["x"] = np.log(cbpp["size"]) + 0.1 * np.sin(cbpp["obs"])
+    # a dispersion of its own and a variance between the rows are the same thing
+    with pytest.raises(mm.IdentifiabilityError, match=r"\(1 \| obs\).*dispersion of family 'gaussian'"):
+        mm.glmm("x ~ period + (1 | obs)", cbpp)
+    # over-dispersion of successes out of several trials, as glmmTMB (tests/references/glmm/responses.R)
+    fit = mm.glmm("incidence ~ period + (1 | herd) + (1 | obs)", cbpp, family="binomial", trials="size")
+    assert fit.loglik == pytest.approx(-87.319155541, rel=1e-8)
+    assert fit.theta[-1] == pytest.approx(0.891078, rel=1e-4)
+    assert "obs" not in notes(fit)
+    # nothing is over-dispersed in 0 and 1: glmer reports a standard deviation all the same
+    frame = cbpp.assign(any=cbpp["incidence"] > 0)
+    fit = mm.glmm("any ~ period + (1 | herd) + (1 | obs)", frame, family="binomial")
+    assert "(1 | obs) has one response of 0 or 1 per level" in notes(fit)
 
 
 def test_08_more_random_effects_than_observations():
@@ -229,6 +241,14 @@ def test_12_separation():
 def test_13_constant_response(sleep, reml):
     with pytest.raises(mm.DataError, match="Reaction"):
         mm.lmm(SLEEP, sleep.assign(Reaction=3.0), reml=reml)
+
+
+@pytest.mark.parametrize(
+    ("y", "family"), [(1, "binomial"), (0, "binomial"), ("a", "binomial"), (4, "poisson"), (2.5, "gaussian")]
+)
+def test_13_constant_response_of_generalised_models(sleep, y, family):
+    with pytest.raises(mm.DataError, match="'y' is constant"):
+        mm.glmm("y ~ Days + (1 | Subject)", sleep.assign(y=y), family=family)
 
 
 # --------------------------------------------------------------------------------------- missing data
@@ -408,6 +428,51 @@ def test_26_zero_and_negative_weights(sleep):
     w[3] = -1
     with pytest.raises(mm.DataError, match="w"):
         mm.lmm(SLEEP, sleep.assign(w=w), weights="w")
+
+
+def test_25_weights_of_generalised_models_repeat_rows():
+    # the log-likelihood of glmmTMB with the same weights (tests/references/glmm/responses.R)
+    cbpp = mm.load_dataset("cbpp", backend="pandas").assign(w=np.tile([1, 2, 3, 1], 14))
+    fit = mm.glmm("incidence ~ period + (1 | herd)", cbpp, family="binomial", trials="size", weights="w")
+    assert fit.loglik == pytest.approx(-143.229120138, rel=1e-8)
+
+
+# ----------------------------------------------------------------------- responses of generalised models
+
+
+def test_27_proportions_need_their_trials():
+    cbpp = mm.load_dataset("cbpp", backend="pandas")
+    cbpp["p"] = cbpp["incidence"] / cbpp["size"]
+    # glmer warns of "non-integer #successes" and fits something
+    with pytest.raises(mm.DataError, match=r"'p' holds proportions in 34 rows \(first in row 0\).*trials="):
+        mm.glmm("p ~ period + (1 | herd)", cbpp, family="binomial")
+    # R's habit of giving trials as weights: here weights repeat rows
+    with pytest.raises(mm.DataError, match=r"numbers of trials belong in trials="):
+        mm.glmm("p ~ period + (1 | herd)", cbpp, family="binomial", weights="size")
+    fit = mm.glmm("p ~ period + (1 | herd)", cbpp, family="binomial", trials="size")
+    assert fit.loglik == pytest.approx(-92.026281865, rel=1e-8)
+    # a row without trials is no error and says nothing
+    empty = pd.concat([cbpp, cbpp.iloc[:1].assign(size=0, incidence=0, p=np.nan)], ignore_index=True)
+    fit = mm.glmm("p ~ period + (1 | herd)", empty, family="binomial", trials="size")
+    assert fit.loglik == pytest.approx(-92.026281865, rel=1e-8)
+    assert "1 row with 0 trials" in notes(fit)
+
+
+def test_28_three_levels_are_not_a_binomial_response():
+    data = simulated()
+    data["stage"] = np.tile(["early", "mid", "late"], 32)
+    with pytest.raises(mm.DataError, match=r"'stage' has 3 levels \(early, late, mid\), not two"):
+        mm.glmm("stage ~ x + (1 | g)", data, family="binomial")
+
+
+def test_29_counts_are_whole_and_not_negative():
+    data = simulated()
+    for shift, what in ((0.5, "not a whole number"), (-3.0, "negative")):
+        data["k"] = np.arange(96) % 5 + np.where(np.arange(96) > 90, shift, 0.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(mm.DataError, match=rf"'k' is {what} in \d rows \(first in row 9\d\)"):
+                mm.glmm("k ~ x + (1 | g)", data, family="poisson")
 
 
 # ------------------------------------------------------------------------------------------- formulas

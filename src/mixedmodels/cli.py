@@ -1,5 +1,5 @@
-"""The command line: ``mixedmodels fit FORMULA DATA``, ``mixedmodels compare FORMULA FORMULA... DATA``,
-``mixedmodels datasets [NAME]``.
+"""The command line: ``mixedmodels fit FORMULA DATA [--family NAME]``,
+``mixedmodels compare FORMULA FORMULA... DATA``, ``mixedmodels datasets [NAME]``.
 
 Exit status 0 on success, 2 with exactly one line on standard error for bad input, 130 after Ctrl-C.
 """
@@ -41,16 +41,28 @@ class _Version(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=_PROGRAM, description="Linear mixed-effects models from the command line.")
+    parser = _Parser(prog=_PROGRAM, description="Mixed-effects models from the command line.")
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    fit = commands.add_parser("fit", help="fit a linear mixed model", description="Fit a linear mixed model.")
+    fit = commands.add_parser(
+        "fit",
+        help="fit a linear or generalised mixed model",
+        description="Fit a linear mixed model, or with --family a generalised one.",
+    )
     fit.add_argument("formula", metavar="FORMULA", help="for instance 'Reaction ~ Days + (Days | Subject)'")
     fit.add_argument(
         "data",
         metavar="DATA",
         help="CSV (also .gz), Parquet, Arrow/Feather file, or the name of a bundled data set",
     )
+    fit.add_argument(
+        "--family", metavar="F", help="fit a generalised model: binomial, poisson, nbinom2, gamma, ..."
+    )
+    fit.add_argument("--link", metavar="L", help="link function (default: the family's)")
+    fit.add_argument("--nagq", metavar="K", type=int, help="quadrature points; 1 (default): Laplace")
+    fit.add_argument("--trials", metavar="COL", help="column of the numbers of trials")
+    fit.add_argument("--dispersion", metavar="FORMULA", help="model of the dispersion, such as '~ x'")
+    fit.add_argument("--zero-inflation", metavar="FORMULA", help="model of extra zeros, such as '~ 1'")
     fit.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
     fit.add_argument("--weights", metavar="COL", help="column of precision weights")
     fit.add_argument("--offset", metavar="COL", help="column with a known part of the predictor")
@@ -126,8 +138,6 @@ def _one_line(message: str) -> str:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    import mixedmodels
-
     if arguments.ci not in (None, *_INTERVALS):
         raise OptionError(f"--ci {arguments.ci} is unknown; available: {', '.join(_INTERVALS)}")
     from mixedmodels.fit.wald import check_level
@@ -136,16 +146,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     data = read_data(arguments.data)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fit = mixedmodels.lmm(
-            arguments.formula,
-            data,
-            reml=not arguments.ml,
-            weights=arguments.weights,
-            offset=arguments.offset,
-            method=arguments.method,
-            solver=arguments.solver,
-            progress=False if arguments.quiet or arguments.json else "auto",
-        )
+        fit = _fitted(arguments, data)
     if fit.optimum.status.value == "interrupted":
         raise KeyboardInterrupt
     if not arguments.quiet:
@@ -168,6 +169,41 @@ def _fit(arguments: argparse.Namespace) -> int:
         if arguments.ci:
             print(f"\n{_intervals(fit, arguments)}")
     return 0
+
+
+_GENERALISED = ("link", "nagq", "trials", "dispersion", "zero_inflation")
+
+
+def _fitted(arguments: argparse.Namespace, data: Any) -> Any:
+    """The fit that the arguments ask for."""
+    import mixedmodels
+
+    progress = False if arguments.quiet or arguments.json else "auto"
+    common = {"weights": arguments.weights, "offset": arguments.offset, "solver": arguments.solver}
+    given = {name: getattr(arguments, name) for name in _GENERALISED if getattr(arguments, name) is not None}
+    if arguments.family is None:
+        if given:
+            option = next(iter(given)).replace("_", "-")
+            raise OptionError(f"--{option} is for generalised models: give --family as well")
+        return mixedmodels.lmm(
+            arguments.formula,
+            data,
+            reml=not arguments.ml,
+            method=arguments.method,
+            progress=progress,
+            **common,
+        )
+    if arguments.ddf == "auto":
+        arguments.ddf = "z"
+    return mixedmodels.glmm(
+        arguments.formula,
+        data,
+        family=arguments.family,
+        method=arguments.method,
+        progress=progress,
+        **common,
+        **given,
+    )
 
 
 def _tests_ddf(arguments: argparse.Namespace) -> str:
@@ -249,6 +285,8 @@ def _results(fit: Any, arguments: argparse.Namespace) -> dict[str, Any]:
         name: _number(getattr(fit, name))
         for name in ("nobs", "criterion", "loglik", "deviance", "aic", "bic", "df_model", "sigma", "is_reml")
     }
+    if arguments.family is not None:
+        scalars |= {"family": fit.family.name, "link": fit.family.link.name, "nagq": fit.nagq}
     return {
         "formula": fit.formula_text,
         "data": arguments.data,

@@ -186,6 +186,45 @@ def test_dispersion_formula_against_glmmtmb():
     assert fit.generalised.gamma_names[2:] == ("disp_(Intercept)", "disp_Days")
 
 
+# Values of tests/references/glmm/responses.R (glmmTMB).
+PARTS = [
+    (
+        "incidence ~ period + (1 | herd)",
+        {"family": "poisson", "zero_inflation": "~ offset(size / 100) + scale(size)"},
+        -91.162130161,
+        {"zi_(Intercept)": -2.113033, "zi_scale(size)": -1.545800},
+    ),
+    (
+        "incidence ~ offset(log(size))",
+        {"family": "poisson", "zero_inflation": "~ (1 | period)"},
+        -103.772066103,
+        {"period.zi_(Intercept)": 0.682859},
+    ),
+    (
+        "cbind(incidence, size - incidence) ~ period + (1 | herd)",
+        {"family": "betabinomial", "dispersion": "~ scale(size)"},
+        -87.909807675,
+        {"disp_(Intercept)": 2.495099, "disp_scale(size)": -0.255085},
+    ),
+]
+
+
+@pytest.mark.parametrize(("formula", "options", "loglik", "estimates"), PARTS)
+def test_formulas_of_parts_against_glmmtmb(formula, options, loglik, estimates):
+    fit = mm.glmm(formula, mm.load_dataset("cbpp", backend="dict"), **options)
+    assert fit.loglik == pytest.approx(loglik, rel=1e-8)
+    found = dict(zip((*fit.generalised.gamma_names, *fit.theta_names), fit.psi.tolist(), strict=True))
+    for name, value in estimates.items():
+        assert found[name] == pytest.approx(value, rel=1e-4)
+
+
+def test_zero_inflation_may_be_true(data):
+    a = mm.glmm("y ~ x + (1 | g)", data, family="poisson", zero_inflation=True)
+    b = mm.glmm("y ~ x + (1 | g)", data, family="poisson", zero_inflation="~ 1")
+    assert a.loglik == b.loglik and a.generalised.gamma_names[-1] == "zi_(Intercept)"
+    assert a.generalised.predictors[1].X is None
+
+
 def test_gaussian_with_identity_link_is_the_linear_model():
     sleep = mm.load_dataset("sleepstudy", backend="dict")
     formula = "Reaction ~ Days + (Days | Subject)"

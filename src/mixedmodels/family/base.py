@@ -102,12 +102,12 @@ class Family:
     predictors : tuple of str
         Names of the linear predictors, ``"conditional"`` first; ``"dispersion"`` and ``"zero_inflation"`` may
         have formulas, all others are one parameter each.
+    response : {"number", "count", "successes", "categories"}
+        What the response is: a number, a count, successes out of trials, or one of several categories.
     dispersion_name : str
         What the exponential of the dispersion predictor is; empty without one.
     kernels : dict
         Codes of compiled densities by name of the link.
-    response : {"number", "count", "successes", "categories"}
-        What the response is: a number, a count, successes out of trials, or one of several categories.
     kernel : int
         Code of the compiled density of this link, 0 for none.
 
@@ -143,9 +143,9 @@ class Family:
     name: ClassVar[str] = ""
     links: ClassVar[tuple[str, ...]] = ("identity",)
     predictors: tuple[str, ...] = ("conditional",)
+    response: str = "number"
     dispersion_name: str = ""
     kernels: ClassVar[dict[str, int]] = {}
-    response: str = "number"
     kernel: int = 0
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -285,7 +285,14 @@ class Family:
         raise OptionError(f"family {self.name!r} cannot draw responses: it has no `draw`")
 
     def cdf(self, data: Observations, eta: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """``P(Y < y)`` and ``P(Y <= y)`` of each row, for randomised quantile residuals."""
+        """``P(Y < y)`` and ``P(Y <= y)`` of each row, for randomised quantile residuals.
+
+        Counts are summed up to y; other families write it.
+        """
+        if self.response in ("count", "successes"):
+            from mixedmodels.family.summation import counted_cdf
+
+            return counted_cdf(self, data, eta)
         raise OptionError(f"family {self.name!r} has no distribution function")
 
     def expected_weight(

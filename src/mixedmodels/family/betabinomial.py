@@ -62,41 +62,9 @@ class BetaBinomial(Family):
         p = rng.beta(np.maximum(mu * phi, tiny), np.maximum((1.0 - mu) * phi, tiny))
         return rng.binomial(_trials(data).astype(np.int64), np.broadcast_to(p, data.y.shape)).astype(float)
 
-    def cdf(self, data: Observations, eta: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        return counted_cdf(self, data, eta)
-
     def start(self, data: Observations) -> tuple[np.ndarray, ...]:
         return self.link.forward((data.y + 0.5) / (_trials(data) + 1.0)), np.array(1.5)
 
 
 def _trials(data: Observations) -> np.ndarray:
     return np.ones_like(data.y) if data.trials is None else data.trials
-
-
-def counted_cdf(
-    family: Family, data: Observations, eta: Sequence[np.ndarray], least: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """``P(Y < y)`` and ``P(Y <= y)`` of a count by summation from `least` on.
-
-    All rows are summed together, the values up to y of each: sum(y + 1) densities, in blocks of rows.
-    """
-    n = data.n
-    columns = [np.broadcast_to(np.asarray(part, dtype=float), (n,)) for part in eta]
-    sizes = np.maximum(data.y - least + 1, 0).astype(np.int64)
-    below, upto = np.zeros(n), np.zeros(n)
-    ends = np.cumsum(sizes)
-    start = 0
-    while start < n:
-        base = int(ends[start - 1]) if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, base + 2_000_000, side="right")))
-        rows = np.repeat(np.arange(start, stop), sizes[start:stop])
-        first = np.repeat(ends[start:stop] - sizes[start:stop] - base, sizes[start:stop])
-        values = least + (np.arange(rows.size) - first).astype(float)
-        part = Observations(values, None if data.trials is None else data.trials[rows])
-        with np.errstate(all="ignore"):
-            p = np.exp(family.log_density(part, [column[rows] for column in columns]))
-        block = stop - start
-        upto[start:stop] = np.bincount(rows - start, p, minlength=block)
-        below[start:stop] = np.bincount(rows - start, p * (values < data.y[rows]), minlength=block)
-        start = stop
-    return np.minimum(below, 1.0), np.minimum(upto, 1.0)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.family.base import Family, Observations
-from mixedmodels.family.betabinomial import counted_cdf
 from mixedmodels.family.functions import exp, expm1, log
 from mixedmodels.family.poisson import _log_factorial
 from mixedmodels.family.responses import require_counts
@@ -81,9 +80,6 @@ class GeneralisedPoisson(Family):
             left = left[~done]
             value += 1
         return out
-
-    def cdf(self, data: Observations, eta: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        return counted_cdf(self, data, eta)
 
     def start(self, data: Observations) -> tuple[np.ndarray, ...]:
         mean = float(np.mean(data.y)) or 0.1

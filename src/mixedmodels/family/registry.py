@@ -21,7 +21,7 @@ from mixedmodels.family.student import Student
 from mixedmodels.family.truncated import TruncatedGeneralisedPoisson, TruncatedPoisson
 from mixedmodels.family.tweedie import Tweedie
 
-__all__ = ["FAMILIES", "get_family"]
+__all__ = ["ALIASES", "FAMILIES", "get_family"]
 
 FAMILIES: dict[str, type[Family]] = {
     family.name: family
@@ -35,11 +35,18 @@ FAMILIES: dict[str, type[Family]] = {
         NegativeBinomial,
         NegativeBinomial1,
         Beta,
+        BetaBinomial,
+        GeneralisedPoisson,
+        OrderedBeta,
+        Student,
+        TruncatedGeneralisedPoisson,
+        TruncatedPoisson,
+        Tweedie,
     )
 }
 
 # Names that other software uses.
-_ALIASES = {
+ALIASES = {
     "normal": "gaussian",
     "bernoulli": "binomial",
     "Gamma": "gamma",
@@ -50,21 +57,10 @@ _ALIASES = {
     "nb1": "nbinom1",
     "negative_binomial1": "nbinom1",
     "beta_family": "beta",
-}
-
-FAMILIES |= {alias: FAMILIES[name] for alias, name in _ALIASES.items()}
-FAMILIES |= {
-    "betabinomial": BetaBinomial,
-    "generalised_poisson": GeneralisedPoisson,
-    "genpois": GeneralisedPoisson,
-    "ordered_beta": OrderedBeta,
-    "ordbeta": OrderedBeta,
-    "student": Student,
-    "t": Student,
-    "truncated_generalised_poisson": TruncatedGeneralisedPoisson,
-    "truncated_genpois": TruncatedGeneralisedPoisson,
-    "truncated_poisson": TruncatedPoisson,
-    "tweedie": Tweedie,
+    "genpois": "generalised_poisson",
+    "ordbeta": "ordered_beta",
+    "t": "student",
+    "truncated_genpois": "truncated_generalised_poisson",
 }
 
 
@@ -80,6 +76,7 @@ def get_family(family: Any, link: Any = None) -> Family:
         return family if link is None else type(family)(link)
     if isinstance(family, type) and issubclass(family, Family):
         return family(link)
-    if not isinstance(family, str) or family not in FAMILIES:
+    name = ALIASES.get(family, family) if isinstance(family, str) else None
+    if name not in FAMILIES:
         raise OptionError(f"there is no family {family!r}; available: {', '.join(sorted(FAMILIES))}")
-    return FAMILIES[family](link)
+    return FAMILIES[name](link)

@@ -27,7 +27,7 @@ __all__ = ["Decoder", "Encoder"]
 _MODULES = (
     "mixedmodels.formula.ast",
     "mixedmodels.design",
-    "mixedmodels.fit.glmm",
+    "mixedmodels.fit.glmm_frame",
     "mixedmodels.fit.solve",
     "mixedmodels.fit.matrices",
 )

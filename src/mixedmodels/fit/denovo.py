@@ -14,9 +14,9 @@ from mixedmodels.fit.simulate import check_count, draw_responses, fixed_values, 
 from mixedmodels.fit.varcorr import unique_keys
 
 if TYPE_CHECKING:
-    from mixedmodels.design import Design, RandomTerm
+    from mixedmodels.design import RandomTerm
 
-__all__ = ["simulate"]
+__all__ = ["design_frame", "factors_of_sds", "factors_of_theta", "simulate", "with_stand_in"]
 
 _RESPONSE = "(response)"
 
@@ -29,7 +29,13 @@ def simulate(
     theta: Any = None,
     sd: Any = None,
     corr: Any = None,
-    sigma: float = 1.0,
+    sigma: float | None = None,
+    family: Any = None,
+    link: Any = None,
+    gamma: Mapping[str, float] | None = None,
+    dispersion: Any = None,
+    zero_inflation: Any = None,
+    trials: Any = None,
     weights: Any = None,
     offset: Any = None,
     contrasts: Mapping[str, Any] | None = None,
@@ -37,11 +43,14 @@ def simulate(
     seed: Any = None,
     n: int | None = None,
 ) -> np.ndarray:
-    r"""Draw responses of a linear mixed model without fitting it.
+    r"""Draw responses of a linear or generalised mixed model without fitting it.
 
     .. math::
         y = X\beta + Zb + o + e, \qquad
         b \sim N(0, \sigma^2 \Lambda_\theta\Lambda_\theta'), \quad e_i \sim N(0, \sigma^2 / w_i)
+
+    and with `family` :math:`y_i \sim f(\cdot \mid \eta_i)`, :math:`\eta = X\beta + Zb + o`,
+    :math:`b \sim N(0, \Lambda_\theta\Lambda_\theta')`.
 
     Parameters
     ----------
@@ -52,14 +61,25 @@ def simulate(
     beta : array, shape (p,), or dict
         Fixed effects in the order of the columns, or by name: all of them.
     theta : array, shape (n_theta,), optional
-        Relative covariance parameters in lme4's order. Otherwise `sd` and `corr`:
+        Covariance parameters in lme4's order, relative to sigma unless there is a `family`. Otherwise `sd`
+        and `corr`:
     sd : float, sequence or dict, optional
         Standard deviations of the random effects in units of the response: by grouping factor a number, a
         sequence or a dict by column. With a single random term its value alone.
     corr : float, matrix or dict, optional
         Correlations by grouping factor: a number for two columns, else a matrix; 0 where not given.
     sigma : float
-        Residual standard deviation (of an observation with weight 1).
+        Residual standard deviation (of an observation with weight 1); 1 by default. Of linear models.
+    family, link : str or Family, str
+        As for `glmm`; by default a linear model.
+    gamma : dict, optional
+        With `family`: parameters by name that are not fixed effects, on the scale of their linear predictors:
+        ``{"zi_(Intercept)": -1, "zi_x": 0.5, "disp_(Intercept)": 0.1, "power": ...}``.
+    dispersion, zero_inflation : float or str, optional
+        With `family`: the dispersion in natural units and the probability of an extra zero, or one-sided
+        formulas whose coefficients are in `gamma`.
+    trials : int, str or array, optional
+        Numbers of trials of binomial families; 1 by default.
     weights, offset : str or array, optional
         Precision weights and a known part of the mean.
     contrasts, functions : dict, optional
@@ -89,17 +109,53 @@ def simulate(
     (12,)
     >>> mm.simulate("~ x + (1 | g)", data, beta=[10, 2], sd=1, sigma=0.7, seed=1, n=5).shape
     (12, 5)
+    >>> mm.simulate("~ x + (1 | g)", data, family="binomial", beta=[0, 1], sd=1, trials=5, seed=1).max() <= 5
+    True
     """
     rng = generator(seed)
     count = 1 if n is None else check_count(n)
-    frame = _frame(formula, data, weights, offset, contrasts, functions)
-    design = frame.design
-    sigma = positive_sigma(sigma)
-    coefficients = fixed_values(beta, design.x_names)
     if theta is not None and (sd is not None or corr is not None):
         raise OptionError("give either theta or sd (and corr), not both")
+    if family is not None:
+        if sigma is not None or weights is not None:
+            raise OptionError("sigma and weights are for linear models; with family= write dispersion=")
+        from mixedmodels.fit.glmm_denovo import draw_new
+
+        draws = draw_new(
+            formula,
+            data,
+            family,
+            link,
+            beta=beta,
+            gamma=gamma,
+            theta=theta,
+            sd=sd,
+            corr=corr,
+            dispersion=dispersion,
+            zero_inflation=zero_inflation,
+            trials=trials,
+            offset=offset,
+            contrasts=contrasts,
+            functions=functions,
+            n=count,
+            rng=rng,
+        )
+        return draws[:, 0] if n is None else draws
+    for name, value in (
+        ("link", link),
+        ("gamma", gamma),
+        ("dispersion", dispersion),
+        ("zero_inflation", zero_inflation),
+        ("trials", trials),
+    ):
+        if value is not None:
+            raise OptionError(f"{name} is for generalised models: give family as well")
+    frame = design_frame(formula, data, weights, offset, contrasts, functions)
+    design = frame.design
+    sigma = 1.0 if sigma is None else positive_sigma(sigma)
+    coefficients = fixed_values(beta, design.x_names)
     factors = (
-        _factors_of_theta(design, theta) if theta is not None else _factors_of_sds(design, sd, corr, sigma)
+        factors_of_theta(design, theta) if theta is not None else factors_of_sds(design, sd, corr, sigma)
     )
     terms = [
         (term.codes, term.Z, term.m, factor, None) for term, factor in zip(design.terms, factors, strict=True)
@@ -113,11 +169,26 @@ def simulate(
     return draws[:, 0] if n is None else draws
 
 
-def _frame(formula: Any, data: Any, weights: Any, offset: Any, contrasts: Any, functions: Any) -> Any:
+def design_frame(formula: Any, data: Any, weights: Any, offset: Any, contrasts: Any, functions: Any) -> Any:
     """The model frame with a stand-in for the response."""
+    from mixedmodels.frame.build import build
+
+    formula, columns = with_stand_in(formula, data)
+    return build(
+        formula,
+        columns,
+        weights=weights,
+        offset=offset,
+        contrasts=contrasts,
+        functions=functions,
+        checked=False,
+    )
+
+
+def with_stand_in(formula: Any, data: Any) -> tuple[Any, Any]:
+    """The formula with another response, and the data with a column for it."""
     from mixedmodels.formula import parse
     from mixedmodels.formula.ast import Variable
-    from mixedmodels.frame.build import build
     from mixedmodels.frame.columns import Columns
 
     if isinstance(formula, str):
@@ -130,18 +201,11 @@ def _frame(formula: Any, data: Any, weights: Any, offset: Any, contrasts: Any, f
         raise OptionError("simulate needs the terms written out: '.' could hold the response itself")
     columns = Columns(data)
     columns.put(_RESPONSE, np.arange(columns.n_rows, dtype=float))
-    return build(
-        replace(formula, response=Variable(_RESPONSE)),
-        columns,
-        weights=weights,
-        offset=offset,
-        contrasts=contrasts,
-        functions=functions,
-        checked=False,
-    )
+    return replace(formula, response=Variable(_RESPONSE)), columns
 
 
-def _factors_of_theta(design: Design, theta: Any) -> list[np.ndarray]:
+def factors_of_theta(design: Any, theta: Any) -> list[np.ndarray]:
+    """Factors of the terms from theta."""
     from mixedmodels.objective.parameters import parameter_map
 
     names = parameter_map(design).names
@@ -154,7 +218,7 @@ def _factors_of_theta(design: Design, theta: Any) -> list[np.ndarray]:
     return [np.array(factor) for factor in values.relative_factors(design, array)]
 
 
-def _factors_of_sds(design: Design, sd: Any, corr: Any, sigma: float) -> list[np.ndarray]:
+def factors_of_sds(design: Any, sd: Any, corr: Any, sigma: float) -> list[np.ndarray]:
     """Relative factors from standard deviations and correlations by grouping factor."""
     keys = unique_keys([term.group for term in design.terms])
     sds = _by_group(sd, keys, "sd")

@@ -11,6 +11,7 @@ import numpy as np
 
 from mixedmodels.errors import FormulaError, NotImplementedYetError, OptionError
 from mixedmodels.family import FAMILIES, Family, Link, get_family
+from mixedmodels.family.registry import ALIASES
 
 __all__ = ["check_options", "family_of", "part_formula", "with_parts"]
 
@@ -151,14 +152,14 @@ def family_of(family: Any, link: Any = None) -> Family:
         raise OptionError(
             f'family must be a name such as "binomial", or a Family, got {type(family).__name__}'
         )
-    if family in FAMILIES:
+    if family in FAMILIES or family in ALIASES:
         return get_family(family, link)
     name = family.strip().lower().replace(".", "_").replace("-", "_").replace(" ", "_")
     name = name.removesuffix("_family").removesuffix("()")
     if name in _QUASI:
         raise OptionError(f"{family!r} is a quasi-likelihood without a log-likelihood; {_QUASI[name]}")
     name = name if name in FAMILIES else _SPELLINGS.get(name, name)
-    if name in FAMILIES:
+    if name in FAMILIES or name in ALIASES:
         return get_family(name, link)
     import difflib
 

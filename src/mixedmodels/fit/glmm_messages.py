@@ -23,13 +23,12 @@ __all__ = ["glmm_messages", "undetermined_coefficients"]
 
 EVENTS = 0.01
 FEW = 6  # binary observations per level
-_COUNTS = ("binom", "poisson", "genpois", "compois")
+_COUNTS = ("binom", "poisson")
 _LIMITS = {
     "nbinom": "Poisson",
-    "genpois": "Poisson",
-    "compois": "Poisson",
+    "generalised_poisson": "Poisson",
     "betabinomial": "binomial",
-    "t": "normal",
+    "student": "normal",
 }
 
 
@@ -83,7 +82,7 @@ def undetermined_coefficients(X: np.ndarray, w: np.ndarray) -> np.ndarray:
             break
         d = np.abs(np.linalg.solve(R, vector)) * size
         involved |= d > 0.1 * d.max()
-    if involved.any() and not involved.all():
+    if involved.any():
         constant = np.ptp(X, axis=0) == 0.0  # the intercept only follows the others
         if (involved & ~constant).any():
             involved &= ~constant

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import NotImplementedYetError, OptionError
+from mixedmodels.errors import OptionError
 from mixedmodels.fit import values
 from mixedmodels.fit.glmm_values import natural_dispersion
 from mixedmodels.fit.predict import Selection, check_new_levels, not_estimable, select_columns
@@ -78,7 +78,7 @@ class NewParts:
     design : GeneralisedDesign
         Of the fit.
     parts : tuple of (X, offset)
-        Per predictor; X None stands for a column of ones.
+        Per predictor.
     terms : tuple of (codes, Z) or None
         Per random term of the fit; None where it was not asked for.
     rows : ndarray of bool, shape (n,)
@@ -86,7 +86,7 @@ class NewParts:
     """
 
     design: GeneralisedDesign
-    parts: tuple[tuple[np.ndarray | None, np.ndarray | None], ...]
+    parts: tuple[tuple[np.ndarray, np.ndarray | None], ...]
     terms: tuple[Any, ...]
     rows: np.ndarray
 
@@ -95,7 +95,7 @@ class NewParts:
         out = np.empty((len(self.parts), self.rows.shape[0]))
         for c, (X, offset) in enumerate(self.parts):
             coefficients = gamma[self.design.predictors[c].columns]
-            out[c] = coefficients[0] if X is None else X @ coefficients
+            out[c] = X @ coefficients
             if offset is not None:
                 out[c] += offset
         for position, columns in selection:
@@ -111,27 +111,21 @@ def new_parts(
     fit: GLMMFit, newdata: Any, selection: Selection, new_levels: str, offset: Any = None
 ) -> NewParts:
     """Columns of all linear predictors for new data."""
-    design, first = fit.generalised, len(fit.design.terms)
+    from mixedmodels.frame.parts import new_predictors
+
     if fit.formula is None:
         fit.frame.new_data(newdata)
-    labels = fit.frame.encoding.bar_labels
-    own = [position for position, _ in selection if position < first]
-    new = fit.frame.new_data(
-        newdata,
-        re_form=[labels[position] for position in own],
-        need_groups=bool(own),
-        new_levels=new_levels,
-        offset=offset,
+    chosen = [position for position, _ in selection]
+    found = new_predictors(fit.frame, newdata, terms=chosen, new_levels=new_levels, offset=offset)
+    rows = np.array(found[0].rows)
+    for design in found:
+        rows[not_estimable(fit, design)] = False
+    return NewParts(
+        fit.generalised,
+        tuple([(design.X, design.offset) for design in found]),
+        tuple([term for design in found for term in design.terms]),
+        rows,
     )
-    parts: list[tuple[np.ndarray | None, np.ndarray | None]] = [(new.X, new.offset)]
-    for predictor in design.predictors[1:]:
-        if predictor.X is not None or predictor.offset is not None:
-            raise NotImplementedYetError(f"predictions with a model of the {predictor.name} for new data")
-        parts.append((None, None))
-    terms = (*new.terms, *[None] * (len(design.terms) - first))
-    rows = np.array(new.rows)
-    rows[not_estimable(fit, new)] = False
-    return NewParts(design, tuple(parts), terms, rows)
 
 
 def predict_glmm(

@@ -78,7 +78,7 @@ def glmm_residuals(
     if kind == "pearson":
         return _pearson(family, data, etas, y - mu)
     if kind == "deviance":
-        unit = _asked(family, "unit_deviance", kind)(data, etas)
+        unit = np.asarray(_asked(family, "unit_deviance", kind, data, etas))
         if data.weights is not None:
             unit = unit * data.weights
         return np.sign(y - mu) * np.sqrt(np.maximum(unit, 0.0))
@@ -86,7 +86,7 @@ def glmm_residuals(
 
     from mixedmodels.fit.simulate import generator
 
-    low, high = _asked(family, "cdf", kind)(data, etas)
+    low, high = _asked(family, "cdf", kind, data, etas)
     low, high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
     u = low + (high - low) * generator(seed).random(data.n)
     tiny = np.finfo(float).tiny
@@ -103,11 +103,12 @@ def _pearson(
     return out if data.weights is None else out * np.sqrt(data.weights)
 
 
-def _asked(family: Family, name: str, kind: str) -> Any:
-    """A method of a family, or the error that it does not have it."""
-    from mixedmodels.family import Family as Base
-
-    own = getattr(type(family), name, None)
-    if own is None or own is getattr(Base, name, None):
-        raise OptionError(f"family {family.name!r} gives no {kind} residuals; use 'pearson' or 'response'")
-    return getattr(family, name)
+def _asked(family: Family, name: str, kind: str, data: Observations, etas: list[np.ndarray]) -> Any:
+    """What a method of the family gives, or the error that it does not have it."""
+    method = getattr(family, name, None)
+    if method is not None:
+        try:
+            return method(data, etas)
+        except NotImplementedError:
+            pass
+    raise OptionError(f"family {family.name!r} gives no {kind} residuals; use 'pearson' or 'response'")

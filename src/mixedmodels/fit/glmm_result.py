@@ -197,13 +197,7 @@ class GLMMFit(GLMMQuestions, Fit):
 
     def _free_hessian(self) -> np.ndarray:
         """Hessian of the criterion in the free parameters: that of the search where it is exact."""
-        objective, found = self.objective, self._optimum.hessian
-        size = objective.M.shape[1]
-        exact = self._options.nagq > 0 and getattr(objective.marginal, "exact_hessian", True)
-        if exact and found is not None and found.shape == (size, size):
-            inverse = np.linalg.inv(objective._R)
-            return inverse.T @ found @ inverse
-        return objective.M.T @ objective.evaluate(self.psi, 2).hessian @ objective.M
+        return self.objective.free_hessian(self.psi, self._optimum.hessian)
 
     @property
     def vcov(self) -> np.ndarray:
@@ -227,23 +221,38 @@ class GLMMFit(GLMMQuestions, Fit):
         """
         return self._once("dispersion", self._compute_dispersion)
 
+    @property
+    def _constant_dispersion(self) -> float | None:
+        """The linear predictor of a dispersion without a model; None otherwise."""
+        if "dispersion" not in self.components:
+            return None
+        c = self.components.index("dispersion")
+        predictor = self.generalised.predictors[c]
+        if not glmm_values.constant_column(predictor) or c in self.generalised.active:
+            return None
+        first = 1.0 if predictor.X is None else float(predictor.X[0, 0])
+        return first * float(self.gamma[predictor.columns[0]])
+
     def _compute_dispersion(self) -> Any:
         if "dispersion" not in self.components:
             return 1.0
-        c = self.components.index("dispersion")
-        predictor = self.generalised.predictors[c]
-        if glmm_values.constant_column(predictor) and c not in self.generalised.active:
-            first = 1.0 if predictor.X is None else float(predictor.X[0, 0])
-            delta = first * float(self.gamma[predictor.columns[0]])
+        delta = self._constant_dispersion
+        if delta is not None:
             return float(glmm_values.natural_dispersion(self.family, delta))
+        c = self.components.index("dispersion")
         natural = glmm_values.natural_dispersion(self.family, self._solution.eta[c])
         return values.readonly(np.array(self._rows(natural)))
 
     @property
     def sigma(self) -> float:
-        """The dispersion parameter as one number; NaN where it has a model (see `dispersion`)."""
-        value = self.dispersion
-        return value if isinstance(value, float) else math.nan
+        """R's ``sigma()`` as one number: the residual SD of a Gaussian, 1.0 without a dispersion.
+
+        NaN where the dispersion has a model: see `dispersion`.
+        """
+        if "dispersion" not in self.components:
+            return 1.0
+        delta = self._constant_dispersion
+        return math.nan if delta is None else glmm_values.sigma_of(self.family, delta)
 
     @property
     def _residual_sd(self) -> float | None:
@@ -523,6 +532,35 @@ class GLMMFit(GLMMQuestions, Fit):
         )
 
     # ------------------------------------------------------------------ other models
+    def refit(self, new: Any) -> GLMMFit:
+        """The same model fitted to another response, or to other data.
+
+        Parameters
+        ----------
+        new : array of length nobs (or n_rows), or a data frame or dict
+            A response as `simulate` draws it (or two columns of successes and failures), or data for the
+            whole model (learnt levels, knots and centres are learnt afresh).
+        """
+        from mixedmodels.fit.glmm_update import refit_glmm
+
+        return refit_glmm(self, new)
+
+    def update(self, formula: Any = None, *, data: Any = None, **changes: Any) -> GLMMFit:
+        """The model with another formula or other options, fitted anew.
+
+        Parameters
+        ----------
+        formula : str or Formula, optional
+            In a text a ``.`` stands for what this fit has there: ``". ~ . + x"``, ``"~ . - (x | g)"``.
+        data : optional
+            Other data; by default those of this fit. A fit loaded from a file keeps no data: pass them.
+        **changes
+            Any keyword of `glmm`: ``nagq=9``, ``family="nbinom2"``, ``zero_inflation="~ x"``.
+        """
+        from mixedmodels.fit.glmm_update import update_glmm
+
+        return update_glmm(self, formula, data, changes)
+
     def refit_ml(self) -> GLMMFit:
         """The fit itself: it is one by maximum likelihood."""
         return self

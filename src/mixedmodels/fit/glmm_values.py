@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mixedmodels.family import Family, Observations
 
 __all__ = [
+    "base_family",
     "boundary_parameters",
     "coefficient_names",
     "component_of",
@@ -25,6 +26,7 @@ __all__ = [
     "mean_derivative",
     "natural_dispersion",
     "prefixed",
+    "sigma_of",
     "working_response",
     "working_weights",
 ]
@@ -77,10 +79,24 @@ def constant_column(predictor: Predictor) -> bool:
     return X is None or (X.shape[1] == 1 and X.shape[0] > 0 and bool((X[0, 0] == X).all()))
 
 
+def base_family(family: Family) -> Any:
+    """The family under zero inflation, a hurdle or a truncation."""
+    inner: Any = family
+    while getattr(inner, "base", None) is not None:
+        inner = inner.base
+    return inner
+
+
 def natural_dispersion(family: Family, delta: Any) -> np.ndarray:
     """The dispersion parameter in its natural units from its linear predictor (a logarithm)."""
-    natural = getattr(family, "natural", None)
-    return np.asarray(np.exp(delta) if natural is None else natural(np.asarray(delta, dtype=float)))
+    natural = getattr(base_family(family), "natural", np.exp)
+    return np.asarray(natural(np.asarray(delta, dtype=float)))
+
+
+def sigma_of(family: Family, delta: float) -> float:
+    """R's ``sigma()`` from the linear predictor of the dispersion."""
+    own = getattr(base_family(family), "sigma", None)
+    return float(natural_dispersion(family, delta) if own is None else own(np.asarray(delta, dtype=float)))
 
 
 # ---------------------------------------------------------------------- covariance of the estimates

@@ -240,6 +240,27 @@ class GLMMObjective:
         """psi at the end of a search (where coefficients are profiled out, they are found here)."""
         return self.psi_of(v)
 
+    def free_hessian(self, psi: np.ndarray, hessian: np.ndarray | None = None) -> np.ndarray:
+        """Second derivatives of the criterion in the free parameters phi, ``M'HM``.
+
+        Parameters
+        ----------
+        psi : ndarray
+        hessian : ndarray, optional
+            Of the criterion at psi in the coordinates of the search, if it is known (`Optimum.hessian`); it
+            is used where it is exact.
+        """
+        if hessian is not None and self.exact_hessian:
+            inverse = np.linalg.inv(self._R)
+            return inverse.T @ hessian @ inverse
+        found = self.evaluate(psi, 2).hessian
+        assert found is not None
+        return self.M.T @ found @ self.M
+
+    def joint_covariance(self, psi: np.ndarray, hessian: np.ndarray | None = None) -> np.ndarray:
+        """``2 M (M'HM)^{-1} M'``: covariance matrix of psi, zero for what is held; as `free_hessian`."""
+        return 2.0 * self.M @ np.linalg.solve(self.free_hessian(psi, hessian), self.M.T)
+
     @cached_property
     def start(self) -> np.ndarray:
         """Starting value of psi."""

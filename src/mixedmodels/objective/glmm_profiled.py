@@ -154,20 +154,22 @@ class ProfiledObjective(GLMMObjective):
         """psi at the end of a search."""
         return self.coefficients(self.psi_of(v))
 
-    def joint_covariance(self, psi: np.ndarray, hessian: np.ndarray | None = None) -> np.ndarray:
-        """Covariance of (theta, others) by d_0, and of beta given them by the penalised likelihood.
+    def free_hessian(self, psi: np.ndarray, hessian: np.ndarray | None = None) -> np.ndarray:
+        r"""The matrix whose inverse is the covariance of (beta, theta) here.
 
-        With C the inverse Hessian of d_0: ``Var(beta) = 2 F_bb^{-1} + 2 B C B'``; lme4's standard errors of
-        ``nAGQ = 0`` are those of the first part.
+        With D the Hessian of d_0: the variance of beta given theta is that of the penalised likelihood, the
+        variance of theta that of d_0, :math:`Var(\beta) = 2F_{\beta\beta}^{-1} + 2BD^{-1}B'`; lme4's standard
+        errors of ``nAGQ = 0`` are those of the first part.
         """
+        inside, outside = self._free
         found = self.evaluate(psi, 2)
         assert found.hessian is not None and found.penalised is not None
-        inside, outside = self._free
-        out = np.zeros_like(found.hessian)
+        out = self.M.T @ found.penalised @ self.M
+        T = np.zeros((len(out), len(outside)))
+        T[outside, np.arange(len(outside))] = 1.0
+        cross = out[np.ix_(inside, outside)]
         if len(inside):
-            M = self.M[:, inside]
-            out += M @ np.linalg.solve(M.T @ found.penalised @ M, M.T)
-        if len(outside):
-            J = self._tangent(found.penalised)
-            out += J @ np.linalg.solve(J.T @ found.hessian @ J, J.T)
-        return 2.0 * out
+            T[inside] = -np.linalg.solve(out[np.ix_(inside, inside)], cross)
+        MT = self.M @ T
+        out[np.ix_(outside, outside)] = MT.T @ found.hessian @ MT - cross.T @ T[inside]
+        return out

@@ -129,18 +129,25 @@ def search(
     name = _ALIASES.get(str(method).lower(), method)
     if name not in METHODS:
         raise OptionError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
-    v = _feasible(objective, start)
+    v = objective.v_of(start)
     if name not in ("auto", "newton") and len(v):
         from mixedmodels.optimize.minimize import minimize
 
+        v = _feasible(objective, start)
         found = minimize(
             SearchObjective(objective, v), method=name, control=control, progress=progress, certify=False
         )
     else:
         exact = objective.exact_hessian
-        found = trust_region(
-            objective.newton, v, control, objective.names, progress, exact, shown=objective.psi_of
-        )
+        try:
+            found = trust_region(
+                objective.newton, v, control, objective.names, progress, exact, shown=objective.psi_of
+            )
+        except (FloatingPointError, np.linalg.LinAlgError):  # at the start
+            v = _feasible(objective, start)
+            found = trust_region(
+                objective.newton, v, control, objective.names, progress, exact, shown=objective.psi_of
+            )
         for _ in range(control.escapes):
             off = None if exact or not found.converged else _off_saddle(objective, found.theta)
             if off is None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixedmodels.design import Design, GeneralisedDesign, Predictor
+from mixedmodels.design import Design, GeneralisedDesign, Predictor, RandomTerm
 from mixedmodels.errors import SolverError
 from mixedmodels.family.base import Family
 
@@ -27,6 +27,7 @@ __all__ = ["coefficient_start", "feasible_coefficients", "starting_values", "wor
 STEPS = 2  # of reweighted least squares
 LARGEST = 2.0  # standard deviation on the scale of the linear predictor
 SMALLEST = 0.1
+SHRINK = 2.0  # inverse of the variance that levels are shrunken with
 OTHER = 0.5  # standard deviation of effects on other predictors
 
 
@@ -45,16 +46,16 @@ def starting_values(objective: GLMMObjective) -> np.ndarray:
 
 def working_response(
     design: GeneralisedDesign, family: Family, etas: list[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and working residual ``f' / w`` of the conditional predictor, shapes (n,).
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Log-likelihood; weights and working residual ``f' / w`` of the conditional predictor, shapes (n,).
 
-    Rows whose curvature is not positive get the expected size of their squared score instead.
+    Rows whose curvature is not positive get a small weight instead.
     """
-    table = family.derivatives(design.data, etas, 2, (0,))
-    score, w = table[1], -table[2]
-    size = float(np.mean(np.abs(w)[np.isfinite(w)])) if np.isfinite(w).any() else 1.0
-    w = np.where(np.isfinite(w) & (w > 1e-6 * size), w, max(1e-6 * size, 1e-300))
-    return w, np.where(np.isfinite(score), score, 0.0) / w
+    value, score, second = family.derivatives(design.data, etas, 2, (0,))
+    finite = np.isfinite(second)
+    size = float(np.abs(second[finite]).mean()) if finite.any() else 1.0
+    w = np.where(finite & (second < -1e-6 * size), -second, max(1e-6 * size, 1e-300))
+    return float(value.sum()), w, np.where(np.isfinite(score), score, 0.0) / w
 
 
 def coefficient_start(design: GeneralisedDesign, family: Family) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -63,22 +64,22 @@ def coefficient_start(design: GeneralisedDesign, family: Family) -> tuple[np.nda
     gamma = np.zeros(len(design.gamma_names))
     for eta, predictor in zip(starts, design.predictors, strict=True):
         gamma[predictor.columns] = _least_squares(design, predictor, eta, None)
-    gamma = feasible_coefficients(design, family, gamma)
     conditional = design.predictors[0]
-    value, kept = -np.inf, gamma
-    for _ in range(STEPS):
+    value, kept, weights = -np.inf, gamma, (np.ones(design.n), np.zeros(design.n))
+    for step in range(STEPS + 1):
         etas = linear_predictors(design, gamma)
-        found = _total(design, family, etas)
+        found, w, r = working_response(design, family, etas)
+        if not np.isfinite(found):
+            gamma = feasible_coefficients(design, family, gamma)
+            etas = linear_predictors(design, gamma)
+            found, w, r = working_response(design, family, etas)
         if not found >= value:  # the step before went too far
-            gamma = kept
-            break
-        value, kept = found, gamma
-        w, r = working_response(design, family, etas)
-        trial = gamma.copy()
-        trial[conditional.columns] = _least_squares(design, conditional, etas[0] + r, w)
-        gamma = feasible_coefficients(design, family, trial)
-    etas = linear_predictors(design, gamma)
-    return (gamma, *working_response(design, family, etas))
+            return kept, *weights
+        value, kept, weights = found, gamma, (w, r)
+        if step < STEPS:
+            gamma = gamma.copy()
+            gamma[conditional.columns] = _least_squares(design, conditional, etas[0] + r, w)
+    return kept, *weights
 
 
 def _total(design: GeneralisedDesign, family: Family, etas: list[np.ndarray]) -> float:
@@ -156,7 +157,35 @@ def factor_start(design: GeneralisedDesign, weights: np.ndarray, working: np.nda
     terms = tuple(design.terms[b] for b in own)
     model = Design(working, np.empty((design.n, 0)), (), terms, weights=weights)
     for b, factor in zip(own, moment_start(model, 1.0), strict=True):
+        term = design.terms[b]
+        if term.k > 1 and term.covariance.clip == "block":
+            factors[b] = np.linalg.cholesky(moment_matrix(term, weights, working))
+            continue
         length = np.sqrt((factor**2).sum(axis=1))
         bounded = np.clip(length, SMALLEST, LARGEST)
         factors[b] = factor * (bounded / np.where(length > 0.0, length, 1.0))[:, None]
     return factors
+
+
+def moment_matrix(term: RandomTerm, w: np.ndarray, r: np.ndarray) -> np.ndarray:
+    r"""Covariance matrix of a term from moments of shrunken level estimates, shape (k, k).
+
+    With :math:`S_l = Z_l'WZ_l`, :math:`a_l = (S_l + \kappa I)^{-1} Z_l'Wr` has
+    :math:`E(a_l a_l') = A_l(S_l + S_l\Sigma S_l)A_l`, linear in Sigma. Eigenvalues are kept between the
+    squares of `SMALLEST` and `LARGEST`. A rotation of the columns rotates the answer.
+    """
+    assert term.Z is not None
+    Z, codes, m, k = term.Z, term.codes, term.m, term.k
+    S, g = np.empty((m, k, k)), np.empty((m, k))
+    for i in range(k):
+        g[:, i] = np.bincount(codes, w * r * Z[:, i], m)
+        for j in range(i + 1):
+            S[:, i, j] = S[:, j, i] = np.bincount(codes, w * Z[:, i] * Z[:, j], m)
+    A = np.linalg.inv(S + SHRINK * np.eye(k))
+    a, B = np.einsum("lij,lj->li", A, g), A @ S
+    known = np.einsum("lij,lkj->ik", B, A)
+    left = np.einsum("lij,lmn->imjn", B, B).reshape(k * k, k * k)
+    right = (a.T @ a - known).reshape(-1)
+    Sigma = np.linalg.lstsq(left, right, rcond=None)[0].reshape(k, k)
+    values, vectors = np.linalg.eigh(0.5 * (Sigma + Sigma.T))
+    return np.asarray((vectors * np.clip(values, SMALLEST**2, LARGEST**2)) @ vectors.T)

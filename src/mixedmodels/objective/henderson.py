@@ -5,11 +5,11 @@ The model is linear in a (working) response with known covariances,
 .. math:: z = X\beta + Zb + e, \qquad b \sim N(0, G), \quad e \sim N(0, W^{-1}), \quad
           V = ZGZ' + W^{-1}, \quad W = \mathrm{diag}(w).
 
-For a linear mixed model :math:`w = 1/\sigma^2`. For a generalised one z and w are the working response and the
-working weights at a point (`GLMMFit.working_response`, `GLMMFit.working_weights`), one solution of the equations
-is one step of penalised iteratively reweighted least squares, and the conditional modes are its fixed point
-(Breslow & Clayton 1993). These functions are for looking at such models by hand: they hold dense matrices; a
-fit never calls them.
+For a linear mixed model :math:`w = 1/\sigma^2`. For a generalised one z and w are the working response and
+the working weights at a point (`GLMMFit.working_response`, `GLMMFit.working_weights`): one solution of the
+equations is one step of penalised iteratively reweighted least squares, and the conditional modes are its
+fixed point (Breslow & Clayton 1993). These functions are for looking at such models by hand: they hold dense
+matrices; a fit never calls them.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def henderson(X: Any, Z: Any, G: Any, w: Any, z: Any) -> Henderson:
 
     References
     ----------
-    Henderson (1950), Estimation of genetic parameters, Ann. Math. Stat. 21:309-310; McCulloch & Searle (2001),
-    Generalized, Linear, and Mixed Models, 6.24 and 6.42.
+    Henderson (1950), Estimation of genetic parameters, Ann. Math. Stat. 21:309-310; McCulloch & Searle
+    (2001), Generalized, Linear, and Mixed Models, 6.24 and 6.42.
 
     Examples
     --------
@@ -198,8 +198,8 @@ def _checked(X: Any, Z: Any, G: Any, w: Any, z: Any) -> tuple[np.ndarray, ...]:
     n, q = z.shape[0] if z.ndim == 1 else -1, Z.shape[1] if Z.ndim == 2 else -1
     if n < 0 or q < 0 or X.ndim != 2 or X.shape[0] != n or Z.shape[0] != n or G.shape != (q, q):
         raise DataError(
-            f"shapes do not fit: X {X.shape}, Z {Z.shape}, G {G.shape}, z {z.shape}; they must be (n, p), (n, q), "
-            "(q, q) and (n,)"
+            f"shapes do not fit: X {X.shape}, Z {Z.shape}, G {G.shape}, z {z.shape}; they must be (n, p), "
+            "(n, q), (q, q) and (n,)"
         )
     if w.ndim == 0:
         w = np.full(n, float(w))

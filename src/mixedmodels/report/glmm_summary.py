@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from mixedmodels.fit.glmm_values import base_family
 from mixedmodels.inference.fixed.glmm_coefficients import ComponentTests, component_tests
 from mixedmodels.report.summary import (
     MOST_CORRELATIONS,
@@ -93,7 +94,7 @@ def family_words(fit: GLMMFit) -> str:
 def dispersion_words(fit: GLMMFit) -> list[str]:
     """Sentences about the constants of the family in natural units."""
     out = []
-    family = fit.family
+    family = base_family(fit.family)
     if "dispersion" in fit.components and isinstance(fit.dispersion, float):
         label = getattr(family, "dispersion_name", "")
         called = f" ({label})" if label and label != "dispersion" else ""

@@ -16,12 +16,14 @@ from mixedmodels.testing.designs import (
     random_factors,
     random_theta,
 )
+from mixedmodels.testing.marginal import check_marginal
 
 __all__ = [
     "DESIGN_KINDS",
     "SINGLE_FACTOR_KINDS",
     "assert_close",
     "check_covariance",
+    "check_marginal",
     "check_objective",
     "check_solver",
     "random_design",

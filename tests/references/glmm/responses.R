@@ -18,11 +18,15 @@ show("weighted01", glmmTMB(as.numeric(any == "yes") ~ period + (1 | herd), cbpp,
 # counts with an offset
 show("poisson", glmmTMB(incidence ~ period + offset(log(size)) + (1 | herd), cbpp, poisson))
 # zero inflation and dispersion with formulas of their own
-data(Owls, package = "glmmTMB")
-Owls$y <- Owls$SiblingNegotiation
-zip <- glmmTMB(y ~ FoodTreatment + offset(log(BroodSize)) + (1 | Nest), ziformula = ~ SexParent, Owls, poisson)
-show("owls_zip", zip)
-cat("owls_zi", sprintf("%.6f", fixef(zip)$zi), "\n")
+zip <- glmmTMB(incidence ~ period + (1 | herd), ziformula = ~ offset(size / 100) + scale(size), cbpp, poisson)
+show("cbpp_zip", zip)
+cat("cbpp_zip_zi", sprintf("%.6f", fixef(zip)$zi), "\n")
+zig <- glmmTMB(incidence ~ offset(log(size)), ziformula = ~ (1 | period), cbpp, poisson)
+show("cbpp_zi_random", zig)
+cat("cbpp_zi_random_sd", sprintf("%.6f", sqrt(unlist(VarCorr(zig)$zi))), "\n")
+bb <- glmmTMB(cbind(incidence, size - incidence) ~ period + (1 | herd), dispformula = ~ scale(size), cbpp, betabinomial)
+show("cbpp_betabinomial", bb)
+cat("cbpp_betabinomial_disp", sprintf("%.6f", fixef(bb)$disp), "\n")
 data(sleepstudy, package = "lme4")
 disp <- glmmTMB(Reaction ~ Days + (1 | Subject), dispformula = ~ Days, sleepstudy)
 show("sleep_disp", disp)

@@ -3,8 +3,9 @@ r"""Laplace's approximation for crossed, nested and several grouping factors.
 The pattern of :math:`A = Z'WZ`, the elimination order and the place of every row's block are found once.
 Each step towards the mode rebuilds A in one pass over the rows and factors
 :math:`H = \Lambda'A\Lambda + P`; one selected inverse then gives
-:math:`h_i = z_i'\Lambda H^{-1}\Lambda'z_i` of every row, and with it the gradient. The formulas are those of `DenseLaplace`; with
-:math:`K_f = \sum_l (A\Lambda H^{-1})_{ll}` and :math:`a = H^{-1}\Lambda'Z't`, :math:`t_i = h_i \dot w_i`,
+:math:`h_i = z_i'\Lambda H^{-1}\Lambda'z_i` of every row, and with it the gradient. The formulas are those of
+`DenseLaplace`; with :math:`K_f = \sum_l (A\Lambda H^{-1})_{ll}` and :math:`a = H^{-1}\Lambda'Z't`,
+:math:`t_i = h_i \dot w_i`,
 
 .. math:: L_\gamma = X'(-\ell' + \tfrac12 s), \quad
           L_{\Lambda_f} = \sum_l Z_l'(-\ell' + \tfrac12 s)\,u_l' + \tfrac12 \sum_l Z_l'\ell'\,a_l' + K_f,
@@ -85,7 +86,10 @@ class BlockedLaplace:
         ]
         self._u = self._zeros()
         self._state: _State | None = None
-        self._secant = _Secant()
+        self._penalty_diagonals = [
+            np.ones(m) if P is None else np.asarray(P.matrix.diagonal())
+            for P, m in zip(self.layout.precision, self.layout.m, strict=True)
+        ]
         self._guess: tuple[np.ndarray, list[np.ndarray], list[np.ndarray]] | None = None
 
     def describe(self) -> str:
@@ -252,12 +256,16 @@ class BlockedLaplace:
     # ------------------------------------------------------------------ blocks of the inverse
     def _inverse_blocks(self) -> Blocks:
         """Blocks of H^{-1} on the pattern; the factor stays."""
-        evaluator = self._evaluator
-        evaluator.log_determinant(self._unit)
-        evaluator.hold()
-        found = evaluator.selected(self._unit)
-        diagonal = [evaluator.diagonal(found, f) for f in range(len(self.layout.k))]
-        pairs = [evaluator.pairs(p.f, p.g, p.rows, p.columns)[0] for p in self.layout.pairs]
+        evaluator, layout = self._evaluator, self.layout
+        values = np.empty(layout.sizes[-1])
+        found = evaluator.inverse(self._unit, values, self._B)
+        diagonal = [evaluator.diagonal(found, f) for f in range(len(layout.k))]
+        pairs = []
+        for p, lo, hi in zip(layout.pairs, layout.sizes[:-1], layout.sizes[1:], strict=True):
+            if self._leaf in (p.f, p.g):
+                pairs.append(values[lo:hi].reshape(-1, layout.k[p.f], layout.k[p.g]))
+            else:
+                pairs.append(evaluator.pairs(p.f, p.g, p.rows, p.columns)[0])
         evaluator.restore()
         return Blocks(diagonal, pairs)
 
@@ -289,12 +297,7 @@ class BlockedLaplace:
 
     def newton(self, gamma: np.ndarray, factors: Sequence[np.ndarray]) -> Evaluation:
         """Value, gradient and a matrix for Newton's step: the Hessian, or else a model."""
-        found = self._evaluate(gamma, factors, 2, self.exact_hessian)
-        if self.exact_hessian or self._guess is None:
-            return found
-        assert found.gradient is not None and found.hessian is not None
-        correction = self._secant.update(self._guess[0], found.gradient, found.hessian)
-        return Evaluation(found.value, found.gradient, found.hessian + correction, found.penalised)
+        return self._evaluate(gamma, factors, 2, self.exact_hessian)
 
     def _evaluate(
         self, gamma: np.ndarray, factors: Sequence[np.ndarray], order: int, exact: bool
@@ -338,37 +341,6 @@ class BlockedLaplace:
         hessian, penalised = second.matrices(s, M, exact)
         self._guess = (second.point, state.u, second.du)
         return Evaluation(value, 2.0 * gradient, 2.0 * hessian, 2.0 * penalised)
-
-
-class _Secant:
-    """What the model of the Hessian lacks, learnt from differences of exact gradients by rank-one updates.
-
-    Nocedal & Wright (2006), Numerical Optimization, equation 6.24, applied to the difference between the Hessian
-    and the mean of the models at two points. Steps too long for a constant difference teach nothing.
-    """
-
-    def __init__(self) -> None:
-        self._last: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-        self._E: np.ndarray | None = None
-
-    def update(self, point: np.ndarray, gradient: np.ndarray, model: np.ndarray) -> np.ndarray:
-        """The correction at a new point, shape (P, P)."""
-        if self._E is None:
-            self._E = np.zeros_like(model)
-        if self._last is not None:
-            at, g, M = self._last
-            s = point - at
-            y = gradient - g
-            middle = 0.5 * (M + model) @ s
-            r = y - middle - self._E @ s
-            size = float(r @ s)
-            known = float(np.linalg.norm(y - middle)) < 0.5 * float(np.linalg.norm(y))
-            if known and abs(size) > 1e-8 * float(np.linalg.norm(r)) * float(np.linalg.norm(s)) > 0.0:
-                E = self._E + np.outer(r, r) / size
-                if np.linalg.norm(E) < np.linalg.norm(model):
-                    self._E = E
-        self._last = point, gradient, model
-        return self._E
 
 
 class _Second:
@@ -447,7 +419,7 @@ class _Second:
         if exact:
             traces = trace_products(layout, engine._leaf, state.H, directions, engine._solve)
         else:
-            traces = block_diagonal_traces(layout, self.Q, directions)
+            traces = block_diagonal_traces(layout, state.H, directions, engine._penalty_diagonals)
         return out - 0.5 * traces, penalised
 
     def _change(self, b: int) -> tuple[Blocks, Blocks]:

@@ -54,6 +54,31 @@ class Blocks:
     pairs: list[np.ndarray]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseMaps:
+    """Where blocks go when one factor, the leaf, is eliminated and the rest is a dense matrix.
+
+    Attributes
+    ----------
+    diagonal : list of (factor, places)
+        Flat places of the diagonal blocks of each factor of the rest.
+    pairs : list of (pair, places, places of the transpose)
+        Likewise for the pairs without the leaf.
+    start : ndarray of int64, shape (m + 1,)
+        Where the columns of each level of the leaf begin.
+    columns : ndarray of int32
+        Columns of the rest that each level touches.
+    take : ndarray of int64
+        The level's blocks, (k, columns) row-major, as places in the values of all pairs one after another.
+    """
+
+    diagonal: list[tuple[int, np.ndarray]]
+    pairs: list[tuple[int, np.ndarray, np.ndarray]]
+    start: np.ndarray
+    columns: np.ndarray
+    take: np.ndarray
+
+
 class Layout:
     """Factors of a design, their levels and the pattern of Z'WZ.
 
@@ -67,6 +92,8 @@ class Layout:
         Columns and levels of each factor.
     place : list of (factor, first column) per term
     pairs : list of PairPattern
+    sizes : list of int
+        Where the values of each pair of factors begin, one after another, and their end.
     rows : WeightedRows
     entries : list of (factor, row, column)
         Free entries of the factors, in the order of `factor_entries`.
@@ -107,6 +134,9 @@ class Layout:
                 rows = np.repeat(np.arange(self.m[f], dtype=np.intc), np.diff(indptr))
                 self.pairs.append(PairPattern(f, g, indptr, rows, indices))
                 slots.append((f, g, slots_of(self.codes[f], self.codes[g], indptr, indices)))
+        stored = [len(p.rows) * self.k[p.f] * self.k[p.g] for p in self.pairs]
+        self.sizes: list[int] = np.cumsum([0, *stored]).tolist()
+        self._maps: DenseMaps | None = None
         self.rows = WeightedRows(self.codes, Z, self.predictors, slots, len(active))
         self.entries = [(self.place[b][0], self.place[b][1] + i, self.place[b][1] + j) for b, i, j in entries]
 
@@ -143,7 +173,10 @@ class Layout:
         return diagonal, [_gram(a, q) for a, q in zip(A.pairs, Q.pairs, strict=True)]
 
     def half_products(self, A: Blocks, Q: Blocks, Lambda: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Sum of the level blocks of ``A Lambda Q``: half of ``d tr(Lambda'A Lambda Q)/dLambda``, (k, k) each."""
+        """Sum of the level blocks of ``A Lambda Q``, (k, k) per factor.
+
+        Half the derivative of ``tr(Lambda'A Lambda Q)`` with respect to the factors.
+        """
         diagonal, pairs = self.grams(A, Q)
         out = [np.einsum("ikjl,kl->ij", T, L) for T, L in zip(diagonal, Lambda, strict=True)]
         for p, T in zip(self.pairs, pairs, strict=True):
@@ -151,16 +184,59 @@ class Layout:
             out[p.g] += np.einsum("ikjl,ij->kl", T, Lambda[p.f])
         return out
 
+    def dense_maps(self, leaf: int) -> DenseMaps:
+        """Places of the blocks when `leaf` is eliminated; found once."""
+        if self._maps is not None:
+            return self._maps
+        first, n = {}, 0
+        for f, (m, k) in enumerate(zip(self.m, self.k, strict=True)):
+            if f != leaf:
+                first[f] = n
+                n += m * k
+        diagonal, pairs = [], []
+        for f, at in first.items():
+            columns = at + np.arange(self.m[f])[:, None] * self.k[f] + np.arange(self.k[f])
+            diagonal.append((f, (columns[:, :, None] * n + columns[:, None, :]).reshape(-1)))
+        levels, touched, source = [], [], []  # of the leaf: (entries,), (entries,), (entries, k)
+        k0 = self.k[leaf] if leaf >= 0 else 1
+        for i, (p, lo) in enumerate(zip(self.pairs, self.sizes[:-1], strict=True)):
+            a, b = self.k[p.f], self.k[p.g]
+            place = lo + np.arange(len(p.rows) * a * b).reshape(-1, a, b)
+            if leaf not in (p.f, p.g):
+                r = (first[p.f] + p.rows.astype(np.int64)[:, None] * a + np.arange(a))[:, :, None]
+                c = (first[p.g] + p.columns.astype(np.int64)[:, None] * b + np.arange(b))[:, None, :]
+                pairs.append((i, (r * n + c).reshape(-1), (c * n + r).reshape(-1)))
+                continue
+            turned = p.g == leaf
+            own, other, g, k = (p.columns, p.rows, p.f, a) if turned else (p.rows, p.columns, p.g, b)
+            levels.append(np.repeat(own, k))
+            touched.append((first[g] + other[:, None] * k + np.arange(k)).reshape(-1))
+            source.append((place if turned else np.swapaxes(place, 1, 2)).reshape(-1, k0))
+        start = np.zeros(self.m[leaf] + 1 if leaf >= 0 else 1, dtype=np.int64)
+        columns = np.zeros(0, dtype=np.intc)
+        take = np.zeros(0, dtype=np.int64)
+        if levels:
+            level = np.concatenate(levels)
+            order = np.argsort(level, kind="stable")
+            start[1:] = np.cumsum(np.bincount(level, minlength=self.m[leaf]))
+            columns = np.concatenate(touched)[order].astype(np.intc)
+            level = level[order]
+            width, rank = np.diff(start)[level], np.arange(len(level)) - start[level]
+            to = k0 * start[level][:, None] + np.arange(k0) * width[:, None] + rank[:, None]
+            take = np.empty(to.size, dtype=np.int64)
+            take[to.reshape(-1)] = np.concatenate(source)[order].reshape(-1)
+        self._maps = DenseMaps(diagonal, pairs, start, columns, take)
+        return self._maps
+
     def evaluator(self) -> tuple[BlockedEvaluator, np.ndarray, np.ndarray]:
         """A solver whose numbers can be replaced, and where they go."""
-        sizes = np.cumsum([0] + [len(p.rows) * self.k[p.f] * self.k[p.g] for p in self.pairs])
         arrays = {
             "A": [np.zeros((m, k, k)) for m, k in zip(self.m, self.k, strict=True)],
             "ZX": [np.zeros((m, k, 1)) for m, k in zip(self.m, self.k, strict=True)],
             "XX": np.zeros((1, 1)),
             "pairs": [
                 (p.f, p.g, p.indptr, p.columns, np.arange(lo, hi, dtype=float))
-                for p, lo, hi in zip(self.pairs, sizes[:-1].tolist(), sizes[1:].tolist(), strict=True)
+                for p, lo, hi in zip(self.pairs, self.sizes[:-1], self.sizes[1:], strict=True)
             ],
             "precision": [_symmetric_columns(P, m) for P, m in zip(self.precision, self.m, strict=True)],
         }

@@ -30,6 +30,7 @@ def choose_marginal(
     solver : {"auto", "grouped", "blocked", "dense"}
     """
     from mixedmodels.objective.marginal.dense import DenseLaplace
+    from mixedmodels.objective.marginal.grouped import GroupedLaplace, one_factor
 
     if solver not in ("auto", "grouped", "blocked", "dense"):
         raise OptionError(f"solver must be 'auto', 'grouped', 'blocked' or 'dense', got {solver!r}")
@@ -44,6 +45,8 @@ def choose_marginal(
     engine: Any
     if solver == "dense" or not design.terms:
         engine = DenseLaplace(design, family)
+    elif solver == "grouped" or (solver == "auto" and one_factor(design)):
+        engine = GroupedLaplace(design, family)
     else:
         from mixedmodels.objective.marginal.blocked import BlockedLaplace
 
@@ -54,6 +57,7 @@ def choose_marginal(
 def _quadrature(design: GeneralisedDesign, family: Family, nagq: int, information: str) -> Marginal:
     from mixedmodels.objective.marginal.dense import DenseLaplace
     from mixedmodels.objective.marginal.quadrature import Quadrature
+    from mixedmodels.objective.marginal.quadrature_nested import NestedQuadrature
     from mixedmodels.objective.marginal.quadrature_setup import levels_of
 
     if nagq > 100:
@@ -64,5 +68,5 @@ def _quadrature(design: GeneralisedDesign, family: Family, nagq: int, informatio
         )
     if not design.terms:
         return DenseLaplace(design, family)
-    levels_of(design, nagq)  # says what is wrong with the grouping factors
-    return Quadrature(design, family, nagq)
+    nested = len(levels_of(design, nagq)) == 2
+    return (NestedQuadrature if nested else Quadrature)(design, family, nagq)

@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 
+import mixedmodels.solver._kernels.cliques as cliques
 from mixedmodels.objective.marginal.blocks import Blocks, Layout
 
 __all__ = ["block_diagonal_traces", "schur_columns", "trace_products"]
 
-_DENSE = 3000  # columns of S up to which its inverse is kept whole
+_DENSE = 5e7  # numbers up to which the derivatives of S are kept whole
+_SMALL = 300  # columns of S up to which nothing is gained by looking for separate parts
 _BATCH = 256
 
 
@@ -31,18 +33,36 @@ def schur_columns(layout: Layout, leaf: int) -> int:
     return sum(m * k for f, (m, k) in enumerate(zip(layout.m, layout.k, strict=True)) if f != leaf)
 
 
-def block_diagonal_traces(layout: Layout, Q: Blocks, changes: Sequence[Blocks]) -> np.ndarray:
-    """The traces with H^{-1} replaced by its diagonal blocks, one per level: a model, shape (P, P)."""
+def block_diagonal_traces(
+    layout: Layout, H: Blocks, changes: Sequence[Blocks], penalty: Sequence[np.ndarray]
+) -> np.ndarray:
+    """The traces with the inverses of the diagonal blocks of H in the place of its inverse: a model, (P, P).
+
+    Marginal variances would not do: what two factors share, such as the mean, inflates all of them, though no
+    derivative of H acts on it.
+
+    Parameters
+    ----------
+    layout, H, changes
+        As for `trace_products`.
+    penalty : sequence of ndarray, (m,) each
+        Diagonals of the precisions between levels.
+    """
+    inverses = []
+    for block, own in zip(H.diagonal, penalty, strict=True):
+        k = block.shape[1]
+        total = block + own[:, None, None] * np.eye(k)
+        inverses.append(1.0 / total if k == 1 else np.linalg.inv(total))
     P = len(changes)
     out = np.zeros((P, P))
     for f in range(len(layout.k)):
-        part = np.array([(Q.diagonal[f] @ change.diagonal[f]).reshape(-1) for change in changes])
+        part = np.array([(inverses[f] @ change.diagonal[f]).reshape(-1) for change in changes])
         turned = np.array(
-            [np.swapaxes(Q.diagonal[f] @ change.diagonal[f], 1, 2).reshape(-1) for change in changes]
+            [np.swapaxes(inverses[f] @ change.diagonal[f], 1, 2).reshape(-1) for change in changes]
         )
         out += part @ turned.T
     for at, p in enumerate(layout.pairs):
-        left, right = Q.diagonal[p.f][p.rows], Q.diagonal[p.g][p.columns]
+        left, right = inverses[p.f][p.rows], inverses[p.g][p.columns]
         part = np.array([(left @ change.pairs[at]).reshape(-1) for change in changes])
         other = np.array([(change.pairs[at] @ right).reshape(-1) for change in changes])
         out += 2.0 * part @ other.T
@@ -66,7 +86,7 @@ def trace_products(layout: Layout, leaf: int, H: Blocks, changes: Sequence[Block
     """
     P = len(changes)
     out = np.zeros((P, P))
-    schur = _Schur(layout, leaf)
+    Di: np.ndarray = np.zeros((0, 1, 1))
     if leaf >= 0:
         k = layout.k[leaf]
         Di = np.linalg.inv(H.diagonal[leaf] + np.eye(k)) if k > 1 else 1.0 / (1.0 + H.diagonal[leaf])
@@ -74,58 +94,123 @@ def trace_products(layout: Layout, leaf: int, H: Blocks, changes: Sequence[Block
         flat = np.array([part.reshape(-1) for part in own])
         turned = np.array([np.swapaxes(part, 1, 2).reshape(-1) for part in own])
         out += flat @ turned.T
-    if schur.n == 0:
+    n = schur_columns(layout, leaf)
+    if n == 0:
         return out
+    schur = _Schur(layout, leaf)
+    slot = schur.slots() if n > _SMALL else np.arange(n)
+    count = int(slot.max()) + 1
+    if P * n * n <= _DENSE and count > 0.1 * n:
+        out += _dense(layout, leaf, H, changes, solve, Di)
+    else:
+        out += _in_batches(schur, slot, H, changes, solve, Di)
+    return 0.5 * (out + out.T)
+
+
+def _dense(
+    layout: Layout, leaf: int, H: Blocks, changes: Sequence[Blocks], solve: Any, Di: np.ndarray
+) -> np.ndarray:
+    """The traces with a Schur complement, with matrices as large as it is."""
+    P, n = len(changes), schur_columns(layout, leaf)
+    maps = layout.dense_maps(leaf)
+    inverse = _rest_solve(layout, leaf, solve, np.eye(n))
+    inverse = np.ascontiguousarray(0.5 * (inverse + inverse.T))
+    dS = np.zeros((P, n, n))
+    for a, change in enumerate(changes):
+        flat = dS[a].reshape(-1)
+        for f, where in maps.diagonal:
+            flat[where] = change.diagonal[f].reshape(-1)
+        for pair, where, turned in maps.pairs:
+            flat[where] = flat[turned] = change.pairs[pair].reshape(-1)
+    out = np.zeros((P, P))
+    if leaf >= 0:
+        B = _joined(H)[maps.take]
+        dB = np.array([_joined(change)[maps.take] for change in changes])
+        dD = np.array([change.diagonal[leaf] for change in changes])
+        out += cliques.schur_changes(maps.start, maps.columns, B, dB, Di, dD, inverse, dS)
+    products = [inverse @ part for part in dS]
+    for a in range(P):
+        for b in range(a + 1):
+            value = float(np.sum(products[a] * products[b].T))
+            out[a, b] += value
+            if a != b:
+                out[b, a] += value
+    return out
+
+
+def _joined(blocks: Blocks) -> np.ndarray:
+    """Values of all pairs, one after another."""
+    if len(blocks.pairs) == 1:
+        return blocks.pairs[0].reshape(-1)
+    return np.concatenate([part.reshape(-1) for part in blocks.pairs]) if blocks.pairs else np.zeros(0)
+
+
+def _in_batches(
+    schur: _Schur, slot: np.ndarray, H: Blocks, changes: Sequence[Blocks], solve: Any, Di: np.ndarray
+) -> np.ndarray:
+    """The traces with a Schur complement, columns of its inverse solved for in batches.
+
+    Columns of one slot lie in parts of the model that share no rows: their products never meet, and their sum
+    stands for all of them.
+    """
+    from scipy import sparse
+
+    P, leaf, layout = len(changes), schur.leaf, schur.layout
+    out = np.zeros((P, P))
     dS: list[Any] = [schur.rest(change) for change in changes]
     Y: list[Any] = []
+    DY: list[Any] = []
     if leaf >= 0:
         Dinv = schur.levels(Di)
         J = Dinv @ schur.coupling(H)
         for a, change in enumerate(changes):
             dB = schur.coupling(change)
             Ya = dB - schur.levels(change.diagonal[leaf]) @ J
-            half = J.T @ Ya
-            dS[a] = dS[a] - (dB.T @ J) - half
+            dS[a] = dS[a] - (dB.T @ J) - (J.T @ Ya)
             Y.append(Ya)
-        DY = [Dinv @ part for part in Y]
-    dense = schur.n <= _DENSE
-    if dense:
-        dS = [part if isinstance(part, np.ndarray) else part.toarray() for part in dS]
-    step = schur.n if dense else _BATCH
-    products: list[np.ndarray] = []
-    for start in range(0, schur.n, step):
-        stop = min(start + step, schur.n)
-        unit = np.zeros((schur.n, stop - start))
-        unit[np.arange(start, stop), np.arange(stop - start)] = 1.0
-        X = schur.solve(solve, unit)
+            DY.append(Dinv @ Ya)
+    count = int(slot.max()) + 1
+    columns_of = sparse.csc_array((np.ones(schur.n), (np.arange(schur.n), slot)), shape=(schur.n, count))
+    dS_slots = [_by_columns(part @ columns_of) for part in dS]
+    DY = [_by_columns(part @ columns_of) for part in DY]
+    for start in range(0, count, _BATCH):
+        stop = min(start + _BATCH, count)
+        unit = columns_of[:, start:stop].toarray()
+        X = _rest_solve(layout, leaf, solve, unit)
         if leaf >= 0:
-            for b in range(P):
-                columns = DY[b][:, start:stop]
-                for a in range(b + 1):
-                    value = 2.0 * _inner(Y[a], X, columns)
-                    out[a, b] += value
-                    if a != b:
-                        out[b, a] += value
-        if dense:
-            products = [X @ part for part in dS]
+            columns = [part[:, start:stop] for part in DY]
             for a in range(P):
+                moved = Y[a] @ X
                 for b in range(a + 1):
-                    value = float(np.vdot(products[a], products[b].T))
+                    value = 2.0 * float(columns[b].multiply(moved).sum())
                     out[a, b] += value
                     if a != b:
                         out[b, a] += value
+        left = [np.asarray(part @ X) for part in dS]
+        right = [_rest_solve(layout, leaf, solve, part[:, start:stop].toarray()) for part in dS_slots]
+        out += np.array([[float(np.vdot(x, y)) for y in right] for x in left])
+    return out
+
+
+def _by_columns(matrix: Any) -> Any:
+    """The matrix by columns."""
+    from scipy import sparse
+
+    return sparse.csc_array(matrix)
+
+
+def _rest_solve(layout: Layout, leaf: int, solve: Any, values: np.ndarray) -> np.ndarray:
+    """``S^{-1} values``, shape (others, c)."""
+    c, at = values.shape[1], 0
+    parts = []
+    for f, (m, k) in enumerate(zip(layout.m, layout.k, strict=True)):
+        if f == leaf:
+            parts.append(np.zeros((m, k, c)))
         else:
-            left = [np.asarray(part @ X) for part in dS]
-            right = [schur.solve(solve, part[:, start:stop].toarray()) for part in dS]
-            out += np.array([[float(np.vdot(x, y)) for y in right] for x in left])
-    return 0.5 * (out + out.T)
-
-
-def _inner(Y: Any, X: np.ndarray, columns: Any) -> float:
-    """``sum((Y X) * columns)`` with Y and columns dense or sparse."""
-    if isinstance(columns, np.ndarray):
-        return float(np.vdot(Y @ X, columns))
-    return float((Y.T @ columns).multiply(X).sum())
+            parts.append(values[at : at + m * k].reshape(m, k, c))
+            at += m * k
+    found = solve(parts)
+    return np.concatenate([part.reshape(-1, c) for f, part in enumerate(found) if f != leaf])
 
 
 class _Schur:
@@ -173,8 +258,7 @@ class _Schur:
             elif p.g == leaf:
                 turned = np.swapaxes(block, 1, 2)
                 parts.append((p.columns * layout.k[p.g], self.first[p.f] + p.rows * layout.k[p.f], turned))
-        out = self._sparse(parts, (self.q0, self.n))
-        return out.toarray() if self.dense else out
+        return self._sparse(parts, (self.q0, self.n))
 
     def rest(self, blocks: Blocks) -> Any:
         """C without the penalty, shape (others, others)."""
@@ -188,17 +272,32 @@ class _Schur:
                 r = self.first[p.f] + p.rows * layout.k[p.f]
                 c = self.first[p.g] + p.columns * layout.k[p.g]
                 parts += [(r, c, block), (c, r, np.swapaxes(block, 1, 2))]
-        out = self._sparse(parts, (self.n, self.n))
-        return out.toarray() if self.dense else out
+        return self._sparse(parts, (self.n, self.n))
 
-    def solve(self, solve: Any, values: np.ndarray) -> np.ndarray:
-        """``S^{-1} values``, shape (others, c)."""
-        layout, c = self.layout, values.shape[1]
-        parts = []
-        for f, (m, k) in enumerate(zip(layout.m, layout.k, strict=True)):
-            if f == self.leaf:
-                parts.append(np.zeros((m, k, c)))
-            else:
-                parts.append(values[self.first[f] : self.first[f] + m * k].reshape(m, k, c))
-        found = solve(parts)
-        return np.concatenate([found[f].reshape(-1, c) for f in self.first])
+    def slots(self) -> np.ndarray:
+        """Rank of each column of the rest among those of its part of the model, shape (others,)."""
+        from scipy import sparse
+        from scipy.sparse.csgraph import connected_components
+
+        layout = self.layout
+        ones = Blocks(
+            [np.ones((m, k, k)) for m, k in zip(layout.m, layout.k, strict=True)],
+            [np.ones((len(p.rows), layout.k[p.f], layout.k[p.g])) for p in layout.pairs],
+        )
+        graph = self.rest(ones)
+        for f, at in self.first.items():
+            P = layout.precision[f]
+            if P is not None:
+                links = sparse.coo_array(P.matrix)
+                shape = (self.n, self.n)
+                rows, columns = at + links.coords[0] * layout.k[f], at + links.coords[1] * layout.k[f]
+                graph = graph + sparse.csr_array((np.ones(links.nnz), (rows, columns)), shape=shape)
+        if self.leaf >= 0:
+            B = self.coupling(ones)
+            graph = sparse.block_array([[None, B], [B.T, graph]]) if self.q0 else graph
+        part = connected_components(graph, directed=False)[1][self.q0 :]
+        order = np.argsort(part, kind="stable")
+        sizes = np.bincount(part)
+        slot = np.empty(self.n, dtype=np.intp)
+        slot[order] = np.arange(self.n) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return slot

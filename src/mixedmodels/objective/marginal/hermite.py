@@ -11,8 +11,8 @@ gives without overflow or cancellation.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -40,14 +40,15 @@ def hermite(nodes: int) -> tuple[np.ndarray, np.ndarray]:
     array([0.166667, 0.666667, 0.166667])
     """
     off = np.sqrt(np.arange(1.0, nodes))
-    z = np.linalg.eigvalsh(np.diag(off, 1) + np.diag(off, -1))
+    x: Any = np.linalg.eigvalsh(np.diag(off, 1) + np.diag(off, -1)).astype(np.longdouble)
     for _ in range(3):
-        below, last = _functions(z, nodes)
-        z = z - last / (math.sqrt(nodes) * below)
-    z = 0.5 * (z - z[::-1])
-    below, _ = _functions(z, nodes)
-    log_weight = -math.log(nodes) - 2.0 * np.log(np.abs(below))
+        below, last = _functions(x, nodes)
+        x = x - last / (np.sqrt(np.longdouble(nodes)) * below)
+    x = (x - x[::-1]) / 2
+    below, _ = _functions(x, nodes)
+    log_weight = (-np.log(np.longdouble(nodes)) - 2 * np.log(np.abs(below))).astype(float)
     log_weight = 0.5 * (log_weight + log_weight[::-1])
+    z = x.astype(float)
     z.setflags(write=False)
     log_weight.setflags(write=False)
     return z, log_weight
@@ -55,9 +56,10 @@ def hermite(nodes: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _functions(z: np.ndarray, nodes: int) -> tuple[np.ndarray, np.ndarray]:
     """``h_{nodes-1}`` and ``h_nodes``."""
-    before, now = np.zeros_like(z), np.exp(-0.25 * z * z)
+    before, now = np.zeros_like(z), np.exp(-z * z / 4)
     for k in range(nodes):
-        before, now = now, (z * now - math.sqrt(k) * before) / math.sqrt(k + 1)
+        root = np.sqrt(np.array([k, k + 1], dtype=z.dtype))
+        before, now = now, (z * now - root[0] * before) / root[1]
     return before, now
 
 

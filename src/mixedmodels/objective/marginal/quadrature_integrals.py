@@ -342,7 +342,7 @@ def integrals(
     hessian = second_of_scale(S, T, Q, J, weight)
     du_rows = du[code]
     hessian += mode_rows(f, rows, kappa, h, w[code], K[code], omega, rho, eta1, du_rows, entries)
-    penalised = second_of_F(f, rows, eta1, du, Zl, entries, np.ones(n), np.ones(rows.m))
+    penalised = second_of_F(f, eta1, du, Zl, entries, np.ones(n), np.ones(rows.m))
     mean = np.zeros((rows.m, P))
     dC = -np.einsum("gis,gast->gait", scale.C, T)
     for at, table in node_tables(2):
@@ -362,7 +362,7 @@ def integrals(
         hessian += flat.T @ (both.reshape(-1, 1) * flat)
         t = score(picker(table, C, 2), times).reshape(-1, k)
         hessian -= second_of_F(
-            f, rows, moved, dv.reshape(-1, P, k), t, entries, both[:, code].ravel(), both.ravel()
+            f, moved, dv.reshape(-1, P, k), t, entries, both[:, code].ravel(), both.ravel()
         )
     hessian -= mean.T @ (weight[:, None] * mean)
     found.hessian, found.penalised = hessian, penalised
@@ -384,7 +384,6 @@ def second_of_scale(
 
 def second_of_F(
     f: Picker,
-    rows: Rows,
     eta1: Sequence[np.ndarray],
     du: np.ndarray,
     score: np.ndarray,

@@ -96,6 +96,7 @@ cdef extern from "blocked_second.h" nogil:
     int mm_condition(mm_model* M, const double* lam, int nc, const double* s0, const double* sR, double* cov0,
                      double* covR, double* k0_, double* kR)
     int mm_selected(mm_model* M, const double* lam, double* Q)
+    int mm_selected_coupled(mm_model* M, const double* lam, double* Q, double* T)
     int mm_rest_block(const mm_model* M, int i, int j, double* out)
     int64_t mm_trace_columns(const mm_model* M)
     void mm_pairs(const mm_model* M, int f, int g, int64_t count, const int* lf, const int* lg, double* out,
@@ -465,16 +466,46 @@ cdef class BlockedEvaluator(Evaluator):
         self._forward(lam)
         return self.logdet_L2
 
-    def hold(self):
-        """Copy the factor before `selected` overwrites it."""
-        cdef double[::1] x
+    def inverse(self, lam, double[::1] values, const int64_t[::1] B):
+        """Blocks of Lambda M^{-1} Lambda' on the pattern: (m, k, k) by factor, pairs with the leaf into `values`.
+
+        `values` and `B` are laid out as for `load`. The factor is kept.
+        """
+        cdef mm_model* M = self.model
+        cdef int m0 = M.m0, k0 = M.k0, l, a, b, c, kj, bad
+        cdef int64_t q, s, coupling = B.shape[0]
+        cdef double v
+        cdef const double* H
+        self._forward(lam)
         if self.spare is None:
-            self.spare = np.empty(max(self.model.P.nx, 1))
-        x = self.spare
-        memcpy(&x[0], self.model.x, self.model.P.nx * sizeof(double))
+            self.spare = np.empty(max(M.P.nx, 1))
+        state = np.zeros((max(m0, 1), max(k0, 1), max(k0, 1)))
+        coupled = np.empty(max(coupling, 1))
+        cdef double[:, :, ::1] Q = state
+        cdef double[::1] T = coupled, x = self.spare
+        memcpy(&x[0], M.x, M.P.nx * sizeof(double))
+        with nogil:
+            mm_quiet(&M.bl, 1)
+            bad = mm_selected_coupled(M, self.lam, &Q[0, 0, 0], &T[0])
+            mm_quiet(&M.bl, 0)
+        if bad:
+            raise MemoryError("not enough memory for the covariances of the random effects")
+        with nogil:
+            for l in range(m0 if coupling else 0):
+                H = M.H + <int64_t>l * k0 * k0
+                for q in range(M.lptr[l], M.lptr[l + 1]):
+                    kj = self.k[M.bfac[M.lblk[q]]]
+                    s = M.lval[q]
+                    for a in range(k0):
+                        for c in range(kj):
+                            v = 0.0
+                            for b in range(k0):
+                                v -= H[a * k0 + b] * T[s + b * kj + c]
+                            values[B[s + a * kj + c]] = v
+        return state
 
     def restore(self):
-        """Put the held factor back in the place of the selected inverse."""
+        """Put the factor back in the place of the selected inverse that `inverse` left."""
         cdef double[::1] x = self.spare
         memcpy(self.model.x, &x[0], self.model.P.nx * sizeof(double))
         self.model.point = self.point

@@ -122,6 +122,79 @@ static int mm_selected(mm_model *M, const double *lam, double *Q)
     return 0;
 }
 
+/* as mm_selected, and T = B W on the pattern of B, laid out as B */
+static int mm_selected_coupled(mm_model *M, const double *lam, double *Q, double *T)
+{
+    const mm_pattern *P = &M->P;
+    int k0 = M->k0;
+    if (!M->n) return 0;
+    if (M->leaf < 0 || M->dense) {
+        if (mm_selected(M, lam, Q)) return 1;
+        for (int l = 0; M->leaf >= 0 && l < M->m0; l++)
+            for (int64_t q = M->lptr[l]; q < M->lptr[l + 1]; q++) {
+                int kj = M->k[M->bfac[M->lblk[q]]];
+                for (int a = 0; a < k0; a++)
+                    memcpy(T + M->lval[q] + a * kj, M->Wd + ((int64_t)l * k0 + a) * M->n + M->lcol[q], kj * sizeof(double));
+            }
+        return 0;
+    }
+    M->point = 0;
+    if (mm_selinv(&M->bl, &M->P, M->x, &M->W)) return 1;
+    memset(T, 0, M->lval[M->lptr[M->m0]] * sizeof(double));
+    for (int j = 0; j < M->nb; j++) {
+        int cj = P->bcol[j], kj = M->k[M->bfac[j]];
+        double *w = M->w[0];
+        int64_t ldw = M->n;
+        mm_walk_column(M, lam, j, w, 1);
+        if (M->cptr[j] == M->cptr[j + 1]) continue;
+        if (cj >= P->t0) {
+            w = M->x + P->xptr[P->ns] + (int64_t)(cj - P->t0) * P->nt - P->t0;
+            ldw = P->nt;
+        } else mm_walk_column(M, lam, j, w, 2);
+        for (int64_t s = M->cptr[j]; s < M->cptr[j + 1]; s++) {
+            int l = M->cleaf[s];
+            int64_t e = M->cent[s], end = M->lptr[l + 1];
+            if (M->scalar) {
+                const int *restrict col = M->lcol;
+                const double *restrict B = M->B;
+                double b = B[e], sum = b * w[cj];
+                for (int64_t q = e + 1; q < end; q++) {
+                    double v = w[col[q]];
+                    sum += B[q] * v;
+                    T[q] += b * v;
+                }
+                T[e] += sum;
+                continue;
+            }
+            const double *Be = M->B + M->lval[e];
+            double *Te = T + M->lval[e];
+            for (int64_t q = e; q < end; q++) {
+                int ki = M->k[M->bfac[M->lblk[q]]];
+                const double *Bq = M->B + M->lval[q], *wq = w + M->lcol[q];
+                double *Tq = T + M->lval[q];
+                for (int r = 0; r < k0; r++)
+                    for (int c = 0; c < kj; c++)
+                        for (int i = 0; i < ki; i++) {
+                            double v = q > e || i >= c ? wq[i + c * ldw] : wq[c + i * ldw];
+                            Te[r * kj + c] += Bq[r * ki + i] * v;
+                            if (q > e) Tq[r * ki + i] += Be[r * kj + c] * v;
+                        }
+            }
+        }
+        if (cj < P->t0) mm_walk_column(M, lam, j, w, 3);
+    }
+    for (int l = 0; l < M->m0; l++) {
+        double *o = Q + (int64_t)l * k0 * k0;
+        for (int64_t q = M->lptr[l]; q < M->lptr[l + 1]; q++) {
+            int ki = M->k[M->bfac[M->lblk[q]]];
+            const double *B = M->B + M->lval[q], *t = T + M->lval[q];
+            for (int r = 0; r < k0; r++) for (int c = 0; c < k0; c++)
+                for (int i = 0; i < ki; i++) o[r * k0 + c] += t[r * ki + i] * B[c * ki + i];
+        }
+    }
+    return 0;
+}
+
 /* address of W(row, col), row >= col, or NULL outside the pattern */
 static inline const double *mm_find(const mm_model *M, int row, int col)
 {

@@ -1,0 +1,97 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Sums over the levels of an eliminated factor, each of which touches few columns of the rest."""
+
+from libc.stdint cimport int64_t
+from libc.stdlib cimport free, malloc
+
+import numpy as np
+
+
+def schur_changes(const int64_t[::1] start, const int[::1] columns, const double[::1] B, const double[:, ::1] dB,
+                  const double[:, :, ::1] Di, const double[:, :, :, ::1] dD, const double[:, ::1] inverse,
+                  double[:, :, ::1] dS):
+    """Derivatives of a Schur complement and of its trace term, level by level.
+
+    Level l has the columns ``columns[start[l]:start[l + 1]]`` of the rest and a block B_l, (k, columns),
+    row-major at ``k start[l]``; D_l^{-1} is `Di`, (m, k, k), changes are `dB` (P, .) and `dD` (P, m, k, k). With
+    ``J = D^{-1}B`` and ``Y_a = dB_a - dD_a J``:  ``dS_a -= dB_a'J + J'Y_a``, and
+    ``2 tr(inverse Y_a'D^{-1}Y_b)`` is returned, (P, P).
+    """
+    cdef Py_ssize_t m = Di.shape[0], P = dB.shape[0], l, at
+    cdef int k = <int>Di.shape[1], d, a, b, i, j, r, s, widest = 0
+    cdef double v
+    cdef const int* col
+    cdef double* work
+    cdef double* J
+    cdef double* Y
+    cdef double* U
+    cdef double* G
+    cdef double* T
+    cdef const double* x
+    cdef double* o
+    out = np.zeros((P, P))
+    cdef double[:, ::1] traces = out
+    for l in range(m):
+        widest = max(widest, <int>(start[l + 1] - start[l]))
+    work = <double*> malloc((k * widest * (2 + 2 * P) + <Py_ssize_t>widest * widest + 1) * sizeof(double))
+    if work == NULL:
+        raise MemoryError("not enough memory for the derivatives of the determinant")
+    with nogil:
+        for l in range(m):
+            d = <int>(start[l + 1] - start[l])
+            if d == 0:
+                continue
+            at = k * start[l]
+            col = &columns[start[l]]
+            J = work
+            T = J + k * d
+            Y = T + k * d
+            U = Y + P * k * d
+            G = U + P * k * d
+            for r in range(k):
+                for i in range(d):
+                    v = 0.0
+                    for s in range(k):
+                        v += Di[l, r, s] * B[at + s * d + i]
+                    J[r * d + i] = v
+            for i in range(d):
+                for j in range(d):
+                    G[i * d + j] = inverse[col[i], col[j]]
+            for a in range(P):
+                o = Y + a * k * d
+                for r in range(k):
+                    for i in range(d):
+                        v = dB[a, at + r * d + i]
+                        for s in range(k):
+                            v -= dD[a, l, r, s] * J[s * d + i]
+                        o[r * d + i] = v
+                for r in range(k):
+                    for i in range(d):
+                        v = 0.0
+                        for s in range(k):
+                            v += Di[l, r, s] * o[s * d + i]
+                        U[a * k * d + r * d + i] = v
+                for i in range(d):
+                    for r in range(k):
+                        v = dB[a, at + r * d + i]
+                        for j in range(d):
+                            dS[a, col[i], col[j]] -= v * J[r * d + j] + J[r * d + i] * o[r * d + j]
+            for a in range(P):
+                for r in range(k):
+                    for j in range(d):
+                        T[r * d + j] = 0.0
+                    for i in range(d):
+                        v = Y[a * k * d + r * d + i]
+                        for j in range(d):
+                            T[r * d + j] += v * G[i * d + j]
+                for b in range(a + 1):
+                    x = U + b * k * d
+                    v = 0.0
+                    for i in range(k * d):
+                        v += T[i] * x[i]
+                    traces[a, b] += 2.0 * v
+        for a in range(P):
+            for b in range(a):
+                traces[b, a] = traces[a, b]
+    free(work)
+    return out

@@ -27,7 +27,7 @@ from mixedmodels.family.truncated import (
 )
 from mixedmodels.family.tweedie import Tweedie
 
-__all__ = ["FAMILIES", "get_family"]
+__all__ = ["ALIASES", "FAMILIES", "get_family"]
 
 FAMILIES: dict[str, type[Family]] = {
     family.name: family
@@ -92,6 +92,7 @@ def get_family(family: Any, link: Any = None) -> Family:
         return family if link is None else type(family)(link)
     if isinstance(family, type) and issubclass(family, Family):
         return family(link)
-    if not isinstance(family, str) or family not in FAMILIES:
+    name = ALIASES.get(family, family) if isinstance(family, str) else None
+    if name not in FAMILIES:
         raise OptionError(f"there is no family {family!r}; available: {', '.join(sorted(FAMILIES))}")
-    return FAMILIES[family](link)
+    return FAMILIES[name](link)

@@ -151,8 +151,7 @@ def family_of(family: Any, link: Any = None) -> Family:
     if name in _QUASI:
         raise OptionError(f"{family!r} is a quasi-likelihood without a log-likelihood; {_QUASI[name]}")
     name = name if name in FAMILIES else _SPELLINGS.get(name, name)
-    name = ALIASES.get(name, name)
-    if name in FAMILIES:
+    if name in FAMILIES or name in ALIASES:
         return get_family(name, link)
     import difflib
 

@@ -77,8 +77,6 @@ ALIASES = {
     "truncated_genpois": "truncated_generalised_poisson",
 }
 
-FAMILIES |= {alias: FAMILIES[name] for alias, name in ALIASES.items()}
-
 
 def get_family(family: Any, link: Any = None) -> Family:
     """The family of a name, class or object.

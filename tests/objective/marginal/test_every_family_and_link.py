@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.objective.marginal.brute_force import FREE, deviance
 
 from mixedmodels.design import GeneralisedDesign, Predictor, RandomTerm
 from mixedmodels.family import FAMILIES, Observations
@@ -13,7 +14,6 @@ from mixedmodels.objective.marginal.dense import DenseLaplace
 from mixedmodels.objective.marginal.grouped import GroupedLaplace
 from mixedmodels.objective.marginal.quadrature import Quadrature
 from mixedmodels.testing.marginal import check_marginal
-from tests.objective.marginal.brute_force import FREE, deviance
 
 # Intercept and size of the effects: means stay where the link allows them.
 PLACES = {

@@ -1,5 +1,4 @@
-"""Every family with every link: engines against the dense algebra, derivatives against differences, quadrature
-against integration on a fixed grid."""
+"""Every family with every link: engines, derivatives and quadrature against independent computations."""
 
 from __future__ import annotations
 

@@ -201,6 +201,87 @@ class GLMMQuestions(Questions):
             self, newdata, re_form, new_levels, type, offset, se=se, interval=interval, options=options
         )
 
+    def predict_marginal(self, newdata: Any = None, offset: Any = None, level: float = 0.95) -> ResultTable:
+        r"""Population-averaged means: the random effects integrated out, with standard errors and limits.
+
+        .. math:: \bar m = E_b\, m(x'\gamma + o + z'b), \qquad z'b \sim N(0, z'\Sigma z)
+
+        in closed form for identity, log, probit and square-root links, else by quadrature to rounding; with
+        zero inflation the mean of the mixture. Standard errors by the delta method in all parameters, limits
+        on the scale of the link where the mean has one.
+
+        Parameters
+        ----------
+        newdata : data frame or dict of arrays, optional
+            Needs neither response nor grouping factors; None takes the rows of the fit.
+        offset : array or column name, optional
+            Offset of the new rows, needed if the model was fitted with an array as offset.
+        level : float
+            Confidence level.
+
+        Returns
+        -------
+        ResultTable
+            predicted, std_error, conf_low, conf_high.
+
+        Raises
+        ------
+        OptionError
+            The average does not exist: links inverse and 1/mu^2.
+
+        Examples
+        --------
+        >>> import mixedmodels as mm
+        >>> data = mm.load_dataset("cbpp", backend="dict")
+        >>> fit = mm.glmm("incidence ~ period + (1 | herd)", data, family="binomial", trials="size")
+        >>> fit.predict_marginal({"period": ["1", "2"]})["predicted"].round(4)
+        array([0.2161, 0.097 ])
+        """
+        from mixedmodels.inference.population.marginal import marginal_means_over_effects
+
+        return marginal_means_over_effects(self, newdata, offset, level)  # type: ignore[arg-type]
+
+    def marginal_coefficients(self, level: float = 0.95, ddf: str | float = "z") -> ResultTable:
+        r"""Population-averaged coefficients of the conditional predictor.
+
+        .. math:: \hat\beta^M = (X'WX)^{-1}X'W\,(g(\bar m) - o), \qquad
+                  \bar m_i = E_b\, g^{-1}(x_i'\hat\beta + o_i + z_i'b)
+
+        the least-squares projection of the link of the averaged means on X, with the number of observations
+        behind each row (trials, frequencies) as weights W. With a random intercept of variance
+        :math:`s^2` it is :math:`\beta/\sqrt{1 + s^2}` for the probit link; for the log link
+        :math:`s^2/2` is added to the intercept. Standard errors by the delta method in all parameters.
+
+        Parameters
+        ----------
+        level : float
+            Confidence level.
+        ddf : "z" or a number
+            Normal distribution (default), or t with this many degrees of freedom.
+
+        Returns
+        -------
+        ResultTable
+            term, estimate, std_error, df, statistic, p_value, conf_low, conf_high, conditional (the
+            coefficient at given random effects); ``extra["vcov"]``.
+
+        References
+        ----------
+        Hedeker, du Toit, Demirtas & Gibbons (2018), A note on marginalization of regression parameters from
+        mixed models of binary outcomes, Biometrics 74:354-361.
+
+        Examples
+        --------
+        >>> import mixedmodels as mm
+        >>> data = mm.load_dataset("cbpp", backend="dict")
+        >>> fit = mm.glmm("incidence ~ period + (1 | herd)", data, family="binomial", trials="size")
+        >>> fit.marginal_coefficients()["estimate"].round(3).tolist()
+        [-1.289, -0.942, -1.073, -1.512]
+        """
+        from mixedmodels.inference.population.marginal import marginal_coefficients
+
+        return marginal_coefficients(self, level, ddf)  # type: ignore[arg-type]
+
     def summary(self, correlation: bool | None = None, ddf: str | float = "z") -> Summary:
         """The summary as a frozen object that prints and renders to HTML, LaTeX and Markdown.
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         OptionError,
         SolverError,
     )
+    from mixedmodels.family.base import Family
     from mixedmodels.fit.denovo import simulate
     from mixedmodels.fit.glmm_result import GLMMFit
     from mixedmodels.fit.result import LMMFit
@@ -45,6 +46,7 @@ __all__ = [
     "Control",
     "ConvergenceWarning",
     "DataError",
+    "Family",
     "FormulaError",
     "FormulaWarning",
     "GLMMFit",
@@ -77,6 +79,7 @@ _HOMES = {
     "compare": "mixedmodels.inference.likelihood.compare",
     "lmm": "mixedmodels.api",
     "glmm": "mixedmodels.api",
+    "Family": "mixedmodels.family.base",
     "GLMMFit": "mixedmodels.fit.glmm_result",
     "LinearMixedModel": "mixedmodels.model",
     "LMMFit": "mixedmodels.fit.result",

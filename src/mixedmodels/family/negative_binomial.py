@@ -30,7 +30,6 @@ class NegativeBinomial(Family):
     name = "negative_binomial"
     links = ("log", "sqrt", "identity")
     predictors = ("conditional", "dispersion")
-    response = "count"
     dispersion_name = "size"
     kernels: ClassVar[dict[str, int]] = {"log": 5}
 

@@ -277,6 +277,6 @@ def untested_notes(names: Sequence[str], vcov: np.ndarray) -> tuple[str, ...]:
         notes.append(f"held at a value, without standard error or test: {', '.join(held)}")
     if flat:
         notes.append(
-            f"no standard error, as the likelihood is flat in their direction (see messages): {', '.join(flat)}"
+            f"no standard error, the likelihood is flat in their direction: {', '.join(flat)}"
         )
     return tuple(notes)

@@ -45,7 +45,7 @@ class ComPoisson(Family):
         values = [np.broadcast_to(_value(part), (data.n,)) for part in (mu, nu)]
         a0, table = _solve(values[0], values[1], order + 1)
         constant = log_factorial(data)
-        if not jets:
+        if order == 0:
             return data.y * a0 - values[1] * constant - table[0]
         model = jets[0]
         empty = [None] * (len(model.c) - 1)

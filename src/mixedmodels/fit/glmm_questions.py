@@ -170,10 +170,13 @@ class GLMMQuestions(Questions):
         se : bool
             Standard errors too: of :math:`\eta` from the joint covariance of the parameters, of the mean by
             the delta method, :math:`|\mathrm{d}\mu/\mathrm{d}\eta|\,SE(\eta)`.
-        type : {"response", "link", "conditional", "zero_probability", "dispersion"}
+        type : {"response", "link", "conditional", "zero_probability", "dispersion", "prob", ...}
             The mean of the response (a proportion for binomial families; with zero inflation that of the
             mixture); the linear predictor :math:`\eta` of the conditional model; the mean of the conditional
-            model; the probability of an extra zero; the dispersion parameter in natural units.
+            model; the probability of an extra zero; the dispersion parameter in natural units. Of ordered
+            categories: the expected number of the category (1, ..., K) as "response"; with "prob" and
+            "cumprob" the probabilities of all categories and cumulative ones, shape (rows, K); with "class"
+            the label of the likeliest category.
         offset : array or column name, optional
             Offset of the new rows, needed if the model was fitted with an array as offset.
 

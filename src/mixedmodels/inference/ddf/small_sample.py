@@ -56,8 +56,8 @@ def small_sample(fit: LMMFit) -> ResultTable:
     """
     if not fit._is_linear:
         raise OptionError(
-            "small_sample() corrects linear models; standard errors of generalised ones already hold the "
-            "uncertainty about all parameters (fit.joint_vcov)"
+            "small_sample corrects linear models; the standard errors of a generalised fit allow for the "
+            "estimated variances, and bootstrap() for small samples too"
         )
     check_structures(fit, "satterthwaite")
     objective, sigma2 = fit.objective, fit.sigma**2

@@ -48,7 +48,7 @@ def link_transform(fit: Any) -> BackTransform | None:
 
 
 def unknown_response(fit: Any) -> str:
-    """The response if its scale cannot be reached from the linear predictor: categories, unknown transforms."""
+    """The response if its scale cannot be reached from the linear predictor."""
     response = fit.formula.response
     if getattr(fit, "component", "conditional") != "conditional":
         return ""

@@ -82,7 +82,9 @@ class Questions:
 
         return small_sample(self)
 
-    def drop1(self, scope: Any = None, test: str = "f", ddf: str | float | None = None) -> ResultTable:
+    def drop1(
+        self, scope: Any = None, test: str | None = None, ddf: str | float | None = None
+    ) -> ResultTable:
         """Each droppable term of the fixed part left out in turn.
 
         Parameters
@@ -90,7 +92,7 @@ class Questions:
         scope : str or sequence of str, optional
             Terms to try; by default all that are not contained in another one.
         test : {"f", "lrt", "none"}
-            F test at the fitted variances, likelihood ratio of refits by ML, or AIC only.
+            F test at the fitted variances (default), likelihood ratio of refits by ML, or AIC only.
         """
         from mixedmodels.inference.fixed.drop1 import drop1
 

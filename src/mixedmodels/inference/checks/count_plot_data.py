@@ -84,9 +84,7 @@ def rootogram_data(fit: GLMMFit, most: int = 60) -> dict[str, Any]:
     Kleiber & Zeileis (2016), Visualizing count data regressions using rootograms, Am. Stat. 70:296-303.
     """
     if fit._is_linear or fit.family.response != "count":
-        raise OptionError(
-            "a rootogram is for responses of counts; see plot.qq() and plot.binned() for others"
-        )
+        raise OptionError("a rootogram is for counts; see plot.qq() and plot.binned() for other responses")
     if isinstance(most, bool) or not isinstance(most, (int, np.integer)) or most < 1:
         raise OptionError(f"most must be a whole number of at least 1, got {most!r}")
     data = fit.generalised.data

@@ -147,7 +147,7 @@ class FitPlots:
         return counts.plot_rootogram(self._columns("rootogram", most=most), ax)
 
     def qq(self, ax: Any = None, level: float = 0.95) -> Any:
-        """Normal quantiles of the scaled (of generalised models: quantile) residuals with pointwise limits."""
+        """Normal quantiles of the scaled (or quantile) residuals with pointwise limits."""
         label = "scaled" if self._fit._is_linear else plot_data.residual_kind(self._fit)
         return residuals.plot_qq(self._columns("qq", level=level), ax, ylabel=f"{label} residual")
 

@@ -36,6 +36,8 @@ def model(name, link, groups=5, rows=7):
     """A small model with one scalar term, parameters, and the family."""
     rng = np.random.default_rng([ord(c) for c in name + link])
     family = FAMILIES[name](link)
+    if name == "cumulative":
+        return ordinal(family, rng, groups, rows)
     n = groups * rows
     codes = np.repeat(np.arange(groups), rows).astype(np.int32)
     X = np.column_stack([np.ones(n), rng.uniform(-1.0, 1.0, n)])
@@ -56,6 +58,26 @@ def model(name, link, groups=5, rows=7):
     names = tuple(f"c{j}" for j in range(len(gamma)))
     design = GeneralisedDesign(data, tuple(predictors), names, (term,), (0,))
     return design, family, gamma, [np.array([[0.8 * size]])]
+
+
+def ordinal(family, rng, groups, rows):
+    """Categories with thresholds of the kind of the family; every category occurs."""
+    n, K = groups * rows, 4
+    codes = np.repeat(np.arange(groups), rows).astype(np.int32)
+    X = rng.uniform(-1.0, 1.0, (n, 1))
+    levels = tuple("abcd"[:K])
+    y = np.append(np.arange(1.0, K + 1.0), rng.integers(1, K + 1, n - K))
+    data = Observations(rng.permutation(y), levels=levels)
+    names, columns = family.response_columns(data)
+    tau = {"flexible": [-0.9, 0.3, 1.1], "symmetric": [0.2, 1.0], "symmetric2": [0.9]}
+    tau = tau.get(family.thresholds, [-0.8, 1.1])
+    shared = np.arange(1, 1 + len(names))
+    predictors = (Predictor("conditional", X, np.arange(1)),) + tuple(
+        Predictor(part, columns[part], shared) for part in ("thresholds", "lower")
+    )
+    term = RandomTerm("g", ("(Intercept)",), codes, list(range(groups)), None, FREE)
+    design = GeneralisedDesign(data, predictors, ("x", *names), (term,), (0,))
+    return design, family, np.array([0.4, *tau]), [np.array([[0.6]])]
 
 
 @pytest.mark.parametrize(("name", "link"), PAIRS)

@@ -72,8 +72,10 @@ def ordinal(family, rng, groups, rows):
     tau = {"flexible": [-0.9, 0.3, 1.1], "symmetric": [0.2, 1.0], "symmetric2": [0.9]}
     tau = tau.get(family.thresholds, [-0.8, 1.1])
     shared = np.arange(1, 1 + len(names))
-    predictors = (Predictor("conditional", X, np.arange(1)),) + tuple(
-        Predictor(part, columns[part], shared) for part in ("thresholds", "lower")
+    predictors = (
+        Predictor("conditional", X, np.arange(1)),
+        Predictor("thresholds", columns["thresholds"], shared),
+        Predictor("lower", columns["lower"], shared),
     )
     term = RandomTerm("g", ("(Intercept)",), codes, list(range(groups)), None, FREE)
     design = GeneralisedDesign(data, predictors, ("x", *names), (term,), (0,))

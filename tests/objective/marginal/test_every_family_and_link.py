@@ -8,6 +8,7 @@ from tests.objective.marginal.brute_force import FREE, deviance
 
 from mixedmodels.design import GeneralisedDesign, Predictor, RandomTerm
 from mixedmodels.family import FAMILIES, Observations
+from mixedmodels.family.thresholds import KINDS
 from mixedmodels.objective.marginal.blocked import BlockedLaplace
 from mixedmodels.objective.marginal.dense import DenseLaplace
 from mixedmodels.objective.marginal.grouped import GroupedLaplace
@@ -92,7 +93,10 @@ def test_engines_equal_the_dense_algebra(name, link):
 
 @pytest.mark.parametrize(("name", "link"), PAIRS)
 def test_derivatives_equal_differences_of_the_criterion(name, link):
-    design, family, gamma, factors = model(name, link)
+    check_differences(*model(name, link))
+
+
+def check_differences(design, family, gamma, factors):
     engine = GroupedLaplace(design, family)
     psi = np.append(gamma, factors[0][0, 0])
 
@@ -121,3 +125,14 @@ def test_quadrature_equals_integration_on_a_grid(name, link):
     design, family, gamma, factors = model(name, link)
     value = Quadrature(design, family, 31).evaluate(gamma, factors, 0).value
     assert value == pytest.approx(deviance(design, family, gamma, factors), abs=2e-6)
+
+
+@pytest.mark.parametrize("link", FAMILIES["cumulative"].links)
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_every_kind_of_thresholds(kind, link):
+    model = ordinal(FAMILIES["cumulative"](link, kind), np.random.default_rng(12), 5, 7)
+    design, family, gamma, factors = model
+    dense = DenseLaplace(design, family)
+    check_marginal(GroupedLaplace(design, family), dense, gamma, factors)
+    check_marginal(BlockedLaplace(design, family), dense, gamma, factors)
+    check_differences(*model)

@@ -369,7 +369,9 @@ class Family:
 
     def unit_deviance(self, data: Observations, eta: Sequence[np.ndarray]) -> np.ndarray:
         """Contribution of each row to the deviance, as R's families define it (unscaled), shape (n,)."""
-        raise OptionError(f"deviance residuals are not defined for family {self.name!r}")
+        raise OptionError(
+            f"deviance residuals are not defined for family {self.name!r}; take 'pearson' or 'quantile' ones"
+        )
 
     # ------------------------------------------------------------------ responses and starts
     def check_response(self, data: Observations) -> None:

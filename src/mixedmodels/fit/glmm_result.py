@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mixedmodels.design import GeneralisedDesign, RandomTerm
     from mixedmodels.family import Family
     from mixedmodels.fit.glmm import GLMMOptions
+    from mixedmodels.fit.pql import PQL
     from mixedmodels.fit.predict import Selection
 
 __all__ = ["GLMMFit"]
@@ -588,6 +589,27 @@ class GLMMFit(GLMMQuestions, Fit):
         from mixedmodels.fit.glmm_update import update_glmm
 
         return update_glmm(self, formula, data, changes)
+
+    def pql(self, reml: bool = False, sigma: float | None = 1.0, **options: Any) -> PQL:
+        """The same model by penalised quasi-likelihood, for comparison with systems that stop there.
+
+        Parameters
+        ----------
+        reml : bool
+            REML or maximum likelihood in the working linear mixed models.
+        sigma : float or None
+            Their residual standard deviation; None estimates it, as MASS's glmmPQL does.
+        **options
+            ``maxiter`` and ``tol``; see `mixedmodels.fit.pql`.
+
+        Returns
+        -------
+        PQL
+            ``fixef``, ``se``, ``varcorr``, and the last working linear mixed model as ``working``.
+        """
+        from mixedmodels.fit.pql import penalised_quasi_likelihood
+
+        return penalised_quasi_likelihood(self, reml, sigma, **options)
 
     def refit_ml(self) -> GLMMFit:
         """The fit itself: it is one by maximum likelihood."""

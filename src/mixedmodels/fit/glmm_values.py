@@ -262,7 +262,7 @@ def _needs_plain_mean(family: Family) -> None:
     if type(family).mean is not Base.mean:
         raise OptionError(
             f"the mean of family {family.name!r} is not the inverse link of its linear predictor, so that "
-            "expected working weights are not defined; use kind='observed'"
+            "expected working weights are not defined: take kind='observed', or Pearson residuals"
         )
 
 

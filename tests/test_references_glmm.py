@@ -157,7 +157,8 @@ def test_parameters(id_):
     tolerance = 1e-3 if fit.is_singular else 1e-4
     for term in ref["varcorr"]:
         for name, sd in zip(term["terms"], term["sd"], strict=True):
-            assert sds[term["group"], name] == pytest.approx(sd, rel=tolerance)
+            # glmmTMB, which searches log SDs, leaves a variance of zero at about 1e-6
+            assert sds[term["group"], name] == pytest.approx(sd, rel=tolerance, abs=1e-6)
 
 
 @each_reference

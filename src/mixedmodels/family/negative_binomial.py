@@ -30,6 +30,7 @@ class NegativeBinomial(Family):
     name = "negative_binomial"
     links = ("log", "sqrt", "identity")
     predictors = ("conditional", "dispersion")
+    response = "count"
     dispersion_name = "size"
     kernels: ClassVar[dict[str, int]] = {"log": 5}
 
@@ -94,7 +95,6 @@ class NegativeBinomial1(NegativeBinomial):
     r"""NB1, :math:`\delta = \log\phi`, variance :math:`\mu(1 + \phi)`: NB2 with size :math:`\mu/\phi`."""
 
     name = "nbinom1"
-    response = "count"
     dispersion_name = "dispersion"
     kernels: ClassVar[dict[str, int]] = {}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mixedmodels.errors import OptionError
-from mixedmodels.fit.glmm_values import component_of, constant_column
+from mixedmodels.fit.glmm_values import component_of, constant_column, own_predictors
 from mixedmodels.fit.wald import check_level, percent
 from mixedmodels.inference.ddf.reference import untested_notes
 from mixedmodels.inference.ddf.tails import t_quantile, t_tail
@@ -66,9 +66,13 @@ def _tests(fit: GLMMFit, df: float) -> tuple[ComponentTests, ...]:
     ses = list(fit.se_all.values())
     names = fit.gamma_names
     out = []
-    for c, predictor in enumerate(fit.generalised.predictors):
+    for predictor in own_predictors(fit.generalised):
         places = predictor.columns.tolist()
-        constant = c > 0 and predictor.name not in ("zero_inflation",) and constant_column(predictor)
+        constant = (
+            predictor.name != "conditional"
+            and predictor.name != "zero_inflation"
+            and constant_column(predictor)
+        )
         estimate = [gamma[j] for j in places]
         se = [ses[j] for j in places]
         if constant:

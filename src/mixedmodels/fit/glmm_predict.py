@@ -10,6 +10,7 @@ import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.fit import values
+from mixedmodels.fit.glmm_ordinal import CATEGORY_TYPES, category_values
 from mixedmodels.fit.glmm_values import natural_dispersion
 from mixedmodels.fit.predict import Selection, check_new_levels, not_estimable, select_columns
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TYPES", "NewParts", "new_parts", "on_scale", "predict_glmm", "select_terms"]
 
-TYPES = ("response", "link", "conditional", "zero_probability", "dispersion")
+TYPES = ("response", "link", "conditional", "zero_probability", "dispersion", *CATEGORY_TYPES)
 
 
 def select_terms(fit: GLMMFit, re_form: Any) -> Selection:
@@ -41,7 +42,7 @@ def select_terms(fit: GLMMFit, re_form: Any) -> Selection:
 
 
 def on_scale(family: Family, eta: np.ndarray, components: Sequence[str], type: str) -> np.ndarray:
-    """What `type` asks for, from all linear predictors, shape (n,).
+    """What `type` asks for, from all linear predictors, shape (n,); probabilities of categories (n, K).
 
     Raises
     ------
@@ -55,6 +56,8 @@ def on_scale(family: Family, eta: np.ndarray, components: Sequence[str], type: s
         return np.array(etas[0])
     if type == "response":
         return np.array(family.mean(etas))
+    if type in CATEGORY_TYPES:
+        return category_values(family, etas[0], type)
     if type == "conditional":
         own = getattr(family, "conditional_mean", None)
         return np.array(family.mean(etas) if own is None else own(etas))

@@ -8,8 +8,8 @@ One factor, the leaf, is eliminated level by level as in the solver. With :math:
           \qquad \dot S_a = \dot C_a - \dot B_a'J - J'Y_a .
 
 Parts of the model that share no rows never meet: columns of different parts share one slot of a matrix, and
-:math:`S^{-1}` is found by as many solves as the largest part has columns. These are done in batches, so that none
-of the products is larger than a batch, unless all directions fit.
+:math:`S^{-1}` is found by as many solves as the largest part has columns. These are done in batches, so that
+none of the products is larger than a batch, unless all directions fit.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 r"""Second derivatives of Laplace's approximation on the pattern of the data, all directions at once.
 
-Direction a is a coefficient or an entry of a factor. With :math:`N_a` the derivative of the predictors at
-fixed u and :math:`\dot u_a = -H^{-1}F_{ua}` that of the mode, :math:`\dot\eta_a = N_a + Z\Lambda\dot u_a`; the
-weights change by :math:`\dot W_a = -\ell^{(3)}\dot\eta_a` and H by
+Direction a is a coefficient or an entry of a factor. :math:`N_a` is the derivative of the predictors at fixed
+u, :math:`\dot u_a = -H^{-1}F_{ua}` that of the mode and :math:`\dot\eta_a = N_a + Z\Lambda\dot u_a`. Then the
+weights change by :math:`\dot W_a = -\ell^{(3)}\dot\eta_a`, and H by
 :math:`\dot H_a = \Lambda'Z'\dot W_aZ\Lambda + \dot\Lambda_a'A\Lambda + \Lambda'A\dot\Lambda_a`.
 `mixedmodels.objective.marginal.dense` derives the Hessian from them.
 """

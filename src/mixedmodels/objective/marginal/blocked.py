@@ -304,6 +304,24 @@ class BlockedLaplace:
         """Value, gradient and a matrix for Newton's step: the Hessian, or else a model."""
         return self._evaluate(gamma, factors, 2, self.exact_hessian)
 
+    def penalised_hessian(self, gamma: np.ndarray, factors: Sequence[np.ndarray]) -> np.ndarray:
+        """Second derivatives of twice F at the mode, without those of the determinant, shape (P, P)."""
+        gamma = np.asarray(gamma, dtype=float)
+        state = self._mode(gamma, factors)
+        C = len(self.design.predictors)
+        table = self.family.derivatives(self.design.data, list(state.eta), 2, range(C))
+        if not np.isfinite(table).all():
+            raise Breakdown("the derivatives of the likelihood cannot be computed there")
+        score = self._sums(table[1 : 1 + C][self._active])
+        second = Directions(self, state, _symmetric(table, C, 2), score)
+        self._keep(gamma, state, second)
+        return 2.0 * second.penalised()
+
+    def _keep(self, gamma: np.ndarray, state: _State, second: Directions) -> None:
+        """Where the next mode search begins: this mode and its derivatives."""
+        entries = [state.Lambda[f][i, j] for f, i, j in self.layout.entries]
+        self._guess = (np.concatenate([gamma, entries]), state.u, second.du)
+
     def _evaluate(
         self, gamma: np.ndarray, factors: Sequence[np.ndarray], order: int, exact: bool
     ) -> Evaluation:
@@ -322,11 +340,11 @@ class BlockedLaplace:
         turned = [L.T for L in Lambda]
         V = layout.transform(Q, turned, turned)
         h = layout.rows.quadratic(V.diagonal, V.pairs)
-        t = -np.einsum("cdi,cdei->ei", h, f3[np.ix_(act, act)])
+        t = -h[0] * f3[0, 0] if C == 1 else -np.einsum("cdi,cdei->ei", h, f3[np.ix_(act, act)])
         pulled = [(part @ L)[:, :, None] for part, L in zip(self._sums(t[act]), Lambda, strict=True)]
         adjoint = [part[:, :, 0] for part in self._solve(pulled)]
         along = self._effects([part @ L.T for part, L in zip(adjoint, Lambda, strict=True)])
-        s = t + np.einsum("ci,cdi->di", along, f2[act])
+        s = t + (along * f2[0] if C == 1 else np.einsum("ci,cdi->di", along, f2[act]))
         K = layout.half_products(state.A, Q, Lambda)
         r = 0.5 * s - f1
         score, R = self._sums(f1[act]), self._sums(r[act])
@@ -341,12 +359,15 @@ class BlockedLaplace:
         if order == 1:
             return Evaluation(value, 2.0 * gradient)
         f4 = _symmetric(table, C, 4)
-        M = np.einsum("ci,cdei->dei", along, f3[act]) - np.einsum("cdi,cdegi->egi", h, f4[np.ix_(act, act)])
+        if C == 1:
+            M = along * f3[0] - h[0] * f4[0, 0]
+        else:
+            M = np.einsum("ci,cdei->dei", along, f3[act])
+            M = M - np.einsum("cdi,cdegi->egi", h, f4[np.ix_(act, act)])
         second = Directions(self, state, f2, score)
         penalised = second.penalised()
         hessian = second.half_hessian(penalised, Q, adjoint, f3, s, M, exact)
-        entries = [Lambda[f][i, j] for f, i, j in layout.entries]
-        self._guess = (np.concatenate([gamma, entries]), state.u, second.du)
+        self._keep(gamma, state, second)
         return Evaluation(value, 2.0 * gradient, 2.0 * hessian, 2.0 * penalised)
 
 

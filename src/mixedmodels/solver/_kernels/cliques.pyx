@@ -33,6 +33,13 @@ def separate_parts(Py_ssize_t n, links):
     return roots
 
 
+cdef inline void _subtract(double* row, int d, double v, const double* x, double w, const double* y) noexcept nogil:
+    """``row -= v x + w y``."""
+    cdef int j
+    for j in range(d):
+        row[j] -= v * x[j] + w * y[j]
+
+
 def schur_changes(const int64_t[::1] start, const int[::1] columns, const double[::1] B, const double[:, ::1] dB,
                   const double[:, :, ::1] Di, const double[:, :, :, ::1] dD, const double[:, ::1] inverse,
                   double[:, :, ::1] dS, const int64_t[::1] slot):
@@ -46,7 +53,7 @@ def schur_changes(const int64_t[::1] start, const int[::1] columns, const double
     ``2 tr(inverse Y_a'D^{-1}Y_b)`` is returned, (P, P).
     """
     cdef Py_ssize_t m = Di.shape[0], P = dB.shape[0], l, at
-    cdef int k = <int>Di.shape[1], d, a, b, i, j, r, s, widest = 0
+    cdef int k = <int>Di.shape[1], d, a, b, i, j, r, s, widest = 0, together
     cdef double v
     cdef const int* col
     cdef double* work
@@ -71,6 +78,10 @@ def schur_changes(const int64_t[::1] start, const int[::1] columns, const double
                 continue
             at = k * start[l]
             col = &columns[start[l]]
+            together = slot[col[d - 1]] - slot[col[0]] == d - 1
+            for j in range(d):
+                if slot[col[j]] - slot[col[0]] != j:
+                    together = 0
             J = work
             T = J + k * d
             Y = T + k * d
@@ -102,8 +113,11 @@ def schur_changes(const int64_t[::1] start, const int[::1] columns, const double
                 for i in range(d):
                     for r in range(k):
                         v = dB[a, at + r * d + i]
-                        for j in range(d):
-                            dS[a, col[i], slot[col[j]]] -= v * J[r * d + j] + J[r * d + i] * o[r * d + j]
+                        if together:
+                            _subtract(&dS[a, col[i], slot[col[0]]], d, v, J + r * d, J[r * d + i], o + r * d)
+                        else:
+                            for j in range(d):
+                                dS[a, col[i], slot[col[j]]] -= v * J[r * d + j] + J[r * d + i] * o[r * d + j]
             for a in range(P):
                 for r in range(k):
                     for j in range(d):

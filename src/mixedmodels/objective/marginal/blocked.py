@@ -34,6 +34,8 @@ __all__ = ["BlockedLaplace"]
 _EXACT_COLUMNS = 300  # columns of the Schur complement up to which Newton's step takes the exact Hessian
 _EXACT_PART = 50  # or columns of the largest part of the model that shares no row with the others
 _STEPS = 200
+_NEAR = 2.0  # change of the parameters up to which the last mode is moved along its derivative
+_CLOSE = 0.3  # and up to which that is not checked
 _DECREMENT = 1e-11  # Newton's decrement at which one more step reaches rounding
 
 
@@ -161,27 +163,38 @@ class BlockedLaplace:
             return -math.inf, table, table
         return value, table[1 : 1 + A], -_symmetric(table, A, 2)
 
-    def _start(self, fixed: np.ndarray, Lambda: list[np.ndarray], point: np.ndarray) -> list[np.ndarray]:
-        """The last mode, moved along its derivative if the point is near."""
+    def _start(
+        self, fixed: np.ndarray, Lambda: list[np.ndarray], point: np.ndarray
+    ) -> tuple[list[np.ndarray], np.ndarray, tuple[float, np.ndarray, np.ndarray]]:
+        """Where the search for the mode begins, with its predictors and their `_rows`.
+
+        The last mode, moved along its derivative if the point is near and that is no worse.
+        """
+        best = None
         if self._guess is not None:
             at, u, du = self._guess
             change = point - at
-            moved = [part + d @ change for part, d in zip(u, du, strict=True)]
-            if float(np.max(np.abs(change), initial=0.0)) < 2.0:
-                best = self._penalised(fixed, Lambda, moved)
-                if best < self._penalised(fixed, Lambda, self._u):
-                    return moved
-        return self._u
+            size = float(np.max(np.abs(change), initial=0.0))
+            if size < _NEAR:
+                moved = [part + d @ change for part, d in zip(u, du, strict=True)]
+                eta = self._eta(fixed, Lambda, moved)
+                best = moved, eta, self._rows(eta)
+                if size < _CLOSE and best[2][0] != -math.inf:
+                    return best
+        eta = self._eta(fixed, Lambda, self._u)
+        rows = self._rows(eta)
+        if best is not None:
+            moved, _, (value, _, _) = best
+            if 0.5 * _dot(moved, self._penalty(moved)) - value < (
+                0.5 * _dot(self._u, self._penalty(self._u)) - rows[0]
+            ):
+                return best
+        return self._u, eta, rows
 
     def _eta(self, fixed: np.ndarray, Lambda: list[np.ndarray], u: list[np.ndarray]) -> np.ndarray:
         eta = fixed.copy()
         eta[self._active] += self._effects([part @ L.T for part, L in zip(u, Lambda, strict=True)])
         return eta
-
-    def _penalised(self, fixed: np.ndarray, Lambda: list[np.ndarray], u: list[np.ndarray]) -> float:
-        table = self.family.derivatives(self.design.data, list(self._eta(fixed, Lambda, u)), 0, self._active)
-        value = float(table[0].sum())
-        return math.inf if not math.isfinite(value) else -value + 0.5 * _dot(u, self._penalty(u))
 
     def _mode(self, gamma: np.ndarray, factors: Sequence[np.ndarray]) -> _State:
         key = (gamma.tobytes(), *[np.asarray(part).tobytes() for part in factors])
@@ -191,9 +204,7 @@ class BlockedLaplace:
         Lambda = self.layout.factors(factors)
         fixed = self._fixed(gamma)
         entries = np.array([Lambda[f][i, j] for f, i, j in self.layout.entries])
-        u = self._start(fixed, Lambda, np.concatenate([gamma, entries]))
-        eta = self._eta(fixed, Lambda, u)
-        value, f1, W = self._rows(eta)
+        u, eta, (value, f1, W) = self._start(fixed, Lambda, np.concatenate([gamma, entries]))
         if value == -math.inf:
             u = self._zeros()
             eta = fixed.copy()

@@ -39,7 +39,7 @@ class GLMMQuestions(Questions):
 
         return coefficients(self, ddf, level, component)
 
-    def predict(
+    def predict(  # type: ignore[override]
         self,
         newdata: Any = None,
         re_form: Any = None,
@@ -49,9 +49,23 @@ class GLMMQuestions(Questions):
         se: bool = False,
         type: str = "response",
         offset: Any = None,
-        **options: Any,
+        *,
+        ddf: str | float = "z",
+        trials: Any = None,
+        method: str = "analytic",
+        n: int = 1000,
+        seed: Any = None,
+        parameters: Any = None,
+        draws: bool = False,
     ) -> Any:
-        r"""Predictions of new rows, or of those of the fit.
+        r"""Predictions of new rows, or of those of the fit, with standard errors and limits if asked for.
+
+        .. math:: \hat\eta_i = x_i'\hat\gamma + o_i + z_i'\hat b, \qquad
+                  Var(\hat\eta_i - \eta_i) = z_i'\,Var(b \mid y, \hat\psi)\,z_i + J_i V J_i'
+
+        with V the covariance of all parameters and :math:`J_i` the derivative of :math:`\hat\eta_i` by them
+        with the conditional modes following: the inverse of the joint precision of parameters and random
+        effects. An effect of a new level is predicted by 0 and adds :math:`z'\Sigma z`.
 
         Parameters
         ----------
@@ -64,27 +78,55 @@ class GLMMQuestions(Questions):
         new_levels : {"error", "population", "missing"}
             What to do with levels of grouping factors that the fit has not seen (or missing ones): refuse,
             predict with random effect 0, or NaN.
-        interval, level, **options
-            Intervals are not in this version.
+        interval : {None, "confidence", "prediction"}
+            Adds conf_low and conf_high: of what `type` says, or of a new response. Confidence limits are
+            those of the linear predictor transformed; where several linear predictors take part (the mean of
+            a mixture with zeros) they are symmetric for the log of the mean (the logit of a proportion).
+            Prediction limits are quantiles of :math:`\int F(y \mid \eta)\,N(\eta; \hat\eta, S)\,d\eta`:
+            whole numbers for counts, proportions of the trials for binomial families. A response has the
+            random effects that `re_form` leaves out: those of a level it shares with the mean, or of a new
+            level.
+        level : float
+            Level of the limits.
         se : bool
-            Standard errors too: of :math:`\eta` from the joint covariance of the parameters, of the mean by
-            the delta method, :math:`|\mathrm{d}\mu/\mathrm{d}\eta|\,SE(\eta)`.
+            Adds standard errors without limits: of what `type` says, by the delta method.
         type : {"response", "link", "conditional", "zero_probability", "dispersion"}
             The mean of the response (a proportion for binomial families; with zero inflation that of the
             mixture); the linear predictor :math:`\eta` of the conditional model; the mean of the conditional
             model; the probability of an extra zero; the dispersion parameter in natural units.
         offset : array or column name, optional
             Offset of the new rows, needed if the model was fitted with an array as offset.
+        ddf : "z" or a number
+            Quantiles of confidence limits: normal, or t with this many degrees of freedom.
+        trials : int, array or column name, optional
+            Trials of new rows in prediction limits; by default the column given to `glmm`.
+        method : {"analytic", "simulation"}
+            By formulae, or from `n` joint draws of parameters and random effects (Gaussian approximation at
+            the mode) and, for prediction limits, of a response for each.
+        n, seed : int
+            Draws of ``method="simulation"``.
+        parameters : Bootstrap, optional
+            For ``method="simulation"``: draw r takes all parameters from replicate r.
+        draws : bool
+            With ``method="simulation"``: keep the draws, shape (rows, n), in ``.extra["draws"]``. Rows on one
+            new level share its effect within a draw.
 
         Returns
         -------
-        ndarray, shape (rows,), or ResultTable with predicted and std_error
-            NaN where a predictor is missing or the value is not estimable (with a `NotEstimableWarning`).
+        ndarray, shape (rows,), or ResultTable
+            Without `se` and `interval` an array. Otherwise a table with columns predicted, std_error, for
+            prediction limits prediction_sd, and conf_low, conf_high. NaN where a predictor is missing or the
+            value is not estimable (with a `NotEstimableWarning`).
 
         Raises
         ------
         NewLevelError
             A grouping factor has new levels and ``new_levels="error"``.
+
+        References
+        ----------
+        Kass & Steffey (1989), Approximate Bayesian inference in conditionally independent hierarchical
+        models, JASA 84:717-726.
 
         Examples
         --------
@@ -93,11 +135,33 @@ class GLMMQuestions(Questions):
         >>> fit = mm.glmm("incidence ~ period + (1 | herd)", data, family="binomial", trials="size")
         >>> fit.predict({"period": ["1", "2"]}, re_form="population").round(4)
         array([0.198 , 0.0839])
+        >>> rows = {"period": ["1", "2"], "herd": ["1", "1"]}
+        >>> table = fit.predict(rows, interval="confidence")
+        >>> table["conf_low"].round(3).tolist(), table["conf_high"].round(3).tolist()
+        ([0.175, 0.066], [0.483, 0.277])
+        >>> table = fit.predict(rows, interval="prediction", trials=10)
+        >>> table["conf_low"].round(1).tolist(), table["conf_high"].round(1).tolist()
+        ([0.0, 0.0], [0.7, 0.4])
         """
         from mixedmodels.inference.prediction.glmm_predict import predict
 
         return predict(
-            self, newdata, re_form, new_levels, type, offset, se=se, interval=interval, options=options
+            self,
+            newdata,
+            re_form,
+            new_levels,
+            type,
+            offset,
+            se=se,
+            interval=interval,
+            level=level,
+            ddf=ddf,
+            trials=trials,
+            method=method,
+            n=n,
+            seed=seed,
+            parameters=parameters,
+            draws=draws,
         )
 
     def summary(self, correlation: bool | None = None, ddf: str | float = "z") -> Summary:

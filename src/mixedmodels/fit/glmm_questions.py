@@ -185,6 +185,7 @@ class GLMMQuestions(Questions):
         level: float = 0.95,
         ddf: str | float = "z",
         conf_method: str = "wald",
+        exponentiate: bool = False,
         **options: Any,
     ) -> Any:
         """Estimates as a table.
@@ -205,16 +206,21 @@ class GLMMQuestions(Questions):
             As in `coefficients`.
         conf_method : {"wald", "profile", "bootstrap"}
             Where the limits come from, as for linear models.
+        exponentiate : bool
+            Odds ratios, rate ratios, ... instead of coefficients of logit and log models: estimates and
+            limits are exponentials, standard errors follow by the delta method, tests stay.
         **options
             For the profile or the bootstrap, as in `confint`.
         """
-        from mixedmodels.report.glmm_tidy import tidy_columns
+        from mixedmodels.report.glmm_tidy import exponentiated, tidy_columns
         from mixedmodels.report.tidy_limits import check_conf_method, put_limits
 
         method = check_conf_method(conf_method, options)
         columns = tidy_columns(self, effects, conf_int, level, ddf)
         if conf_int and method != "wald":
             put_limits(self, columns, method, level, options)
+        if exponentiate:
+            exponentiated(self, columns)
         return self._native(columns)
 
     def glance(self) -> Any:

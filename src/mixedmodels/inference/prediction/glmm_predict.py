@@ -298,7 +298,7 @@ def _predictive(fit: GLMMFit, request: _Request, errors: JointErrors, level: flo
     except OptionError:
         raise OptionError(
             f"family {fit.family.name!r} has no distribution function (cdf), which prediction limits by "
-            "formulae need; method='simulation' draws them"
+            "formulae need; method='simulation' draws them if it has `draw`"
         ) from None
     out = {}
     sd = predictive_sd(fit.family, eta[:, ok], S[:, :, ok], trials)
@@ -382,6 +382,8 @@ def _responses(
     try:
         with np.errstate(all="ignore"):
             y = fit.family.draw(data, list(eta[:, ok].reshape(C, -1)), rng)
+    except OptionError:  # the family cannot draw
+        raise
     except ValueError:
         raise DataError(
             f"responses cannot be drawn: some means are outside the range of family {fit.family.name!r} with "

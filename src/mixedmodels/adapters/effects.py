@@ -222,19 +222,22 @@ def _model_data(fit: Fit, data: Any) -> tuple[Any, str | None, list[str]]:
     from mixedmodels.frame.columns import Columns
     from mixedmodels.frame.values import FactorColumn
 
-    formula, encoding = fit.formula, fit.frame.encoding
+    formula = fit.formula
+    parts = getattr(fit.frame, "parts", None) or {}
+    encodings = [fit.frame.encoding, *[part.encoding for part in parts.values()]]
     columns = Columns(data)
     fixed: list[str] = []
-    used = {i for term in encoding.fixed.terms for i in term}
-    for i in sorted(used):
-        fixed += variables(encoding.variables[i].expression)
     others: list[str] = []
-    for state in encoding.variables:
-        others += variables(state.expression)
-    grouping = [name for group in encoding.groups for e in group.expressions for name in variables(e)]
+    grouping: list[str] = []
+    for encoding in encodings:
+        for i in sorted({i for term in encoding.fixed.terms for i in term}):
+            fixed += variables(encoding.variables[i].expression)
+        for state in encoding.variables:
+            others += variables(state.expression)
+        grouping += [name for group in encoding.groups for e in group.expressions for name in variables(e)]
     names = list(dict.fromkeys([*fixed, *others, *grouping]))
     response = formula.response.name if isinstance(formula.response, Variable) else None
-    extra = [encoding.offset_column] if encoding.offset_column else []
+    extra = [encoding.offset_column for encoding in encodings if encoding.offset_column]
     wanted = dict.fromkeys([*([response] if response else []), *names, *extra])
     rows = fit.frame.row_index
     series: dict[str, Any] = {}

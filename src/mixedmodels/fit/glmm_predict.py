@@ -10,6 +10,7 @@ import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.fit import values
+from mixedmodels.fit.glmm_ordinal import CATEGORY_TYPES, category_values
 from mixedmodels.fit.glmm_values import base_family, natural_dispersion
 from mixedmodels.fit.predict import Selection, check_new_levels, not_estimable, select_columns
 
@@ -30,7 +31,7 @@ __all__ = [
     "select_terms",
 ]
 
-TYPES = ("response", "link", "conditional", "zero_probability", "dispersion")
+TYPES = ("response", "link", "conditional", "zero_probability", "dispersion", *CATEGORY_TYPES)
 
 
 def select_terms(fit: GLMMFit, re_form: Any) -> Selection:
@@ -62,7 +63,7 @@ def check_type(type: Any, family: Family, components: Sequence[str]) -> None:
 
 
 def on_scale(family: Family, eta: np.ndarray, components: Sequence[str], type: str) -> np.ndarray:
-    """What `type` asks for, from all linear predictors, shape (n,).
+    """What `type` asks for, from all linear predictors, shape (n,); probabilities of categories (n, K).
 
     Raises
     ------
@@ -75,6 +76,8 @@ def on_scale(family: Family, eta: np.ndarray, components: Sequence[str], type: s
         return np.array(etas[0])
     if type == "response":
         return np.array(family.mean(etas))
+    if type in CATEGORY_TYPES:
+        return category_values(family, etas[0], type)
     if type == "conditional":
         own = getattr(family, "conditional_mean", None)
         return np.array(family.mean(etas) if own is None else own(etas))

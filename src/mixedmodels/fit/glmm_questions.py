@@ -39,6 +39,107 @@ class GLMMQuestions(Questions):
 
         return coefficients(self, ddf, level, component)
 
+    def anova(
+        self, type: int | str = 3, ddf: str | float | None = None, component: str | None = None
+    ) -> ResultTable:
+        r"""Wald chi-squared tests of the terms of the fixed part.
+
+        .. math:: W = (L\hat\gamma)'(L V L')^{-1} L\hat\gamma \sim \chi^2_r
+
+        with V the covariance of the coefficients, the uncertainty about all other parameters included.
+
+        Parameters
+        ----------
+        type : {3, 2, 1, "marginal", "sequential"}
+            1 or ``"sequential"``: each term after those before it; 2: each term after all others that do not
+            contain it; 3 or ``"marginal"``: each term after all others, in balanced (sum-to-zero) coding.
+        ddf : "z" or a number
+            A number of denominator degrees of freedom makes F tests of them.
+        component : {"conditional", "zero_inflation", "dispersion"}, optional
+            Whose terms are tested.
+
+        Returns
+        -------
+        ResultTable
+            term, statistic, df, p_value; with a number as `ddf` term, num_df, den_df, statistic, p_value.
+
+        Examples
+        --------
+        >>> import mixedmodels as mm
+        >>> data = mm.load_dataset("cbpp", backend="dict")
+        >>> fit = mm.glmm("incidence ~ period + (1 | herd)", data, family="binomial", trials="size")
+        >>> fit.anova()["statistic"].round(3).tolist(), fit.anova()["df"].tolist()
+        ([24.949], [3.0])
+        """
+        from mixedmodels.inference.fixed.anova import anova
+
+        return anova(self, type, ddf, component)  # type: ignore[arg-type]
+
+    def test(
+        self,
+        L: Any,
+        rhs: Any = None,
+        ddf: str | float | None = None,
+        joint: bool = True,
+        component: str | None = None,
+    ) -> ResultTable:
+        """Test of linear hypotheses ``L gamma = rhs``: jointly by chi-squared, or row by row by z.
+
+        Parameters
+        ----------
+        L : array, dict from coefficient names to numbers, sequence of them, or text
+            Rows of contrasts, ``{"x": 1}``, or texts such as ``"fB - fC = 0"``; names without the prefix of
+            the component.
+        rhs : number or sequence of numbers, optional
+        ddf : "z" or a number
+            A number of denominator degrees of freedom makes F and t tests of them.
+        joint : bool
+            All rows at once, or row by row.
+        component : {"conditional", "zero_inflation", "dispersion"}, optional
+            Whose coefficients these are.
+        """
+        from mixedmodels.inference.fixed.contests import test_hypothesis
+
+        return test_hypothesis(self, L, rhs, ddf, joint, component)  # type: ignore[arg-type]
+
+    def drop1(
+        self,
+        scope: Any = None,
+        test: str | None = None,
+        ddf: str | float | None = None,
+        component: str | None = None,
+    ) -> ResultTable:
+        """Each droppable term of the fixed part left out in turn.
+
+        Parameters
+        ----------
+        scope : str or sequence of str, optional
+            Terms to try; by default all that are not contained in another one.
+        test : {"lrt", "wald", "none"}
+            Likelihood ratio of refits (default), Wald chi-squared, or AIC only.
+        ddf : "z" or a number
+            Of the Wald tests.
+        component : {"conditional", "zero_inflation", "dispersion"}, optional
+            Whose terms are left out.
+        """
+        from mixedmodels.inference.fixed.drop1 import drop1
+
+        return drop1(self, scope, test, ddf, component)  # type: ignore[arg-type]
+
+    def lod(self, variable: Any, component: str | None = None) -> ResultTable:
+        """LOD score of a fixed effect: its likelihood-ratio statistic over ``2 ln 10``.
+
+        Parameters
+        ----------
+        variable : str
+            As in `test_fixed`.
+        component : {"conditional", "zero_inflation", "dispersion"}, optional
+            Whose effect it is.
+        """
+        from mixedmodels.inference.likelihood.lod import lod
+
+        return lod(self, variable, component)  # type: ignore[arg-type]
+
     def predict(  # type: ignore[override]
         self,
         newdata: Any = None,
@@ -90,10 +191,13 @@ class GLMMQuestions(Questions):
             Level of the limits.
         se : bool
             Adds standard errors without limits: of what `type` says, by the delta method.
-        type : {"response", "link", "conditional", "zero_probability", "dispersion"}
+        type : {"response", "link", "conditional", "zero_probability", "dispersion", "prob", ...}
             The mean of the response (a proportion for binomial families; with zero inflation that of the
             mixture); the linear predictor :math:`\eta` of the conditional model; the mean of the conditional
-            model; the probability of an extra zero; the dispersion parameter in natural units.
+            model; the probability of an extra zero; the dispersion parameter in natural units. Of ordered
+            categories: the expected number of the category (1, ..., K) as "response"; with "prob" and
+            "cumprob" the probabilities of all categories and cumulative ones, shape (rows, K); with "class"
+            the label of the likeliest category.
         offset : array or column name, optional
             Offset of the new rows, needed if the model was fitted with an array as offset.
         ddf : "z" or a number

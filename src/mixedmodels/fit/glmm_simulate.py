@@ -191,7 +191,8 @@ def simulate_glmm(
         if codes.size:
             m = max(m, int(codes.max()) + 1)
         terms.append(Drawing(design.term_predictor[position], codes, Z, m, factor, root))
-    return draw_generalised(fit.family, data, base, terms, n, rng)
+    family = fit.family.at(design, coefficients)
+    return draw_generalised(family, data, base, terms, n, rng)
 
 
 def _coefficients(fit: GLMMFit, gamma: Any, beta: Any) -> np.ndarray:

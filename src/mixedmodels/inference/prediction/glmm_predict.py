@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import DataError, OptionError
+from mixedmodels.errors import DataError, NotImplementedYetError, OptionError
 from mixedmodels.fit.glmm_predict import (
     NewParts,
     check_type,
@@ -98,6 +98,11 @@ def predict(
         return predict_glmm(fit, newdata, re_form, new_levels, type, offset)
     check_level(level)
     check_new_levels(new_levels)
+    if fit.family.response == "categories" and (type != "link" or interval == "prediction"):
+        raise NotImplementedYetError(
+            "standard errors and limits of models of ordered categories are in this version for type='link' "
+            "only; type='prob' without se has the probabilities"
+        )
     if interval == "prediction" and type != "response":
         raise OptionError(f"interval='prediction' is about responses: use type='response', not {type!r}")
     request = _request(fit, newdata, re_form, new_levels, offset, trials, interval == "prediction")

@@ -11,7 +11,7 @@ import numpy as np
 from mixedmodels.family.base import Family, Observations
 from mixedmodels.family.functions import exp, polygamma
 from mixedmodels.family.responses import require
-from mixedmodels.family.special import stirling
+from mixedmodels.family.stirling import lgamma_remainder
 
 __all__ = ["Beta"]
 
@@ -42,7 +42,7 @@ class Beta(Family):
             exp(a) * (log_y - up)
             + exp(b) * (log_rest - down)
             + 0.5 * (up + down + delta)
-            + (stirling(delta) - stirling(a) - stirling(b))
+            + (lgamma_remainder(delta) - lgamma_remainder(a) - lgamma_remainder(b))
             - (log_y + log_rest + 0.5 * math.log(2.0 * math.pi))
         )
 

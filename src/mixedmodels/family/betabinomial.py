@@ -10,7 +10,7 @@ import numpy as np
 from mixedmodels.family.base import Family, Observations
 from mixedmodels.family.binomial import _log_choose
 from mixedmodels.family.responses import require_trials
-from mixedmodels.family.stirling import log_rising
+from mixedmodels.family.special import log_rising
 
 __all__ = ["BetaBinomial"]
 
@@ -44,9 +44,9 @@ class BetaBinomial(Family):
         return (
             y * a
             + rest * b
-            + log_rising(a + eta[1], y)
-            + log_rising(b + eta[1], rest)
-            - log_rising(eta[1], m)
+            + log_rising(y, a + eta[1])
+            + log_rising(rest, b + eta[1])
+            - log_rising(m, eta[1])
             + constant
         )
 

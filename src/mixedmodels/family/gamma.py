@@ -11,7 +11,8 @@ import numpy as np
 from mixedmodels.family.base import Family, Observations
 from mixedmodels.family.functions import exp
 from mixedmodels.family.responses import require_positive
-from mixedmodels.family.special import expm1mx, stirling
+from mixedmodels.family.special import expm1mx
+from mixedmodels.family.stirling import lgamma_remainder
 
 __all__ = ["Gamma"]
 
@@ -35,7 +36,10 @@ class Gamma(Family):
         log_y = data.constant("log", lambda: np.log(data.y))
         excess = expm1mx(log_y - self.link.log_mean(eta[0]))
         return (
-            0.5 * eta[1] - exp(eta[1]) * excess - stirling(eta[1]) - (log_y + 0.5 * math.log(2.0 * math.pi))
+            0.5 * eta[1]
+            - exp(eta[1]) * excess
+            - lgamma_remainder(eta[1])
+            - (log_y + 0.5 * math.log(2.0 * math.pi))
         )
 
     def kernel_constant(self, data: Observations) -> np.ndarray | None:

@@ -13,20 +13,10 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.family.functions import apply
+from mixedmodels.family.stirling import SERIES
 
-__all__ = ["expm1mx", "log_rising", "softplus_ratio", "stirling"]
+__all__ = ["expm1mx", "log_rising", "softplus_ratio"]
 
-# Stirling's series log Gamma(z) = (z - 1/2) log z - z + log(2 pi)/2 + sum_i STIRLING[i] z^-(2 i + 1)
-STIRLING = (
-    1.0 / 12.0,
-    -1.0 / 360.0,
-    1.0 / 1260.0,
-    -1.0 / 1680.0,
-    1.0 / 1188.0,
-    -691.0 / 360360.0,
-    1.0 / 156.0,
-    -3617.0 / 122400.0,
-)
 SHIFT = 12  # the argument from which the series is exact to rounding
 SUMMED = 40  # counts up to this are summed term by term
 
@@ -73,37 +63,6 @@ def softplus_ratio(s: Any) -> Any:
     return apply(s, derivatives)
 
 
-def stirling(delta: Any) -> Any:
-    r"""Remainder of Stirling's formula at exp(delta).
-
-    .. math:: c(a) = \log\Gamma(a) - (a - \tfrac12)\log a + a - \tfrac12\log 2\pi, \qquad a = e^\delta
-    """
-
-    def derivatives(v: np.ndarray, order: int) -> list[Any]:
-        from scipy.special import gammaln, polygamma, psi
-
-        a = np.exp(v)
-        large = a >= SHIFT
-        b = np.where(large, a, SHIFT)
-        c = np.where(large, 1.0, a)
-        d = np.where(large, 0.0, v)
-        out = []
-        if order:
-            g = [c * psi(c), *(c ** (k + 1) * polygamma(k, c) for k in range(1, order))]
-        for m in range(order + 1):
-            series = sum(h * (-(2 * i + 1.0)) ** m * b ** -(2.0 * i + 1.0) for i, h in enumerate(STIRLING))
-            if m == 0:
-                direct = gammaln(c) - (c - 0.5) * d + c - 0.5 * math.log(2.0 * math.pi)
-            else:
-                numbers = ((1.0,), (1.0, 1.0), (1.0, 3.0, 1.0), (1.0, 7.0, 6.0, 1.0))[m - 1]  # Stirling's
-                direct = sum(w * term for w, term in zip(numbers, g, strict=False)) - c * (d + m - 1.0)
-                direct = direct + (0.5 if m == 1 else 0.0)
-            out.append(np.where(large, series, direct))
-        return out
-
-    return apply(delta, derivatives)
-
-
 def log_rising(y: np.ndarray, delta: Any) -> Any:
     r"""Logarithm of a scaled rising factorial, for counts y.
 
@@ -145,17 +104,17 @@ def _log1p_terms(s: np.ndarray, order: int) -> list[np.ndarray]:
 def _tail(x: np.ndarray, delta: np.ndarray, order: int) -> list[np.ndarray]:
     """Antiderivative of ``log(1 + x/theta)`` with Euler and Maclaurin's terms, and derivatives in delta."""
     theta = np.exp(delta)
-    v = x / theta
+    v = x / np.maximum(theta, 1e-300)
     p, q = x / (x + theta), theta / (x + theta)
-    L = np.log1p(v)
+    L = np.logaddexp(0.0, np.log(x) - delta)
     small = v < 0.3
     inside = np.where(small, v, 0.0)
-    direct = [
-        (1.0 + v) * L - v,
-        L - v,
-        L - p,
-        L - 2.0 * p + p * q,
-        L - 3.0 * p + 3.0 * p * q - p * q * (q - p),
+    direct = [  # times theta
+        (theta + x) * L - x,
+        theta * L - x,
+        theta * (L - p),
+        theta * (L - 2.0 * p + p * q),
+        theta * (L - 3.0 * p + 3.0 * p * q - p * q * (q - p)),
     ]
     ends = [L, -p, p * q, -p * q * (q - p), p * q * (1.0 - 6.0 * p * q)]
     z = x + theta
@@ -164,8 +123,8 @@ def _tail(x: np.ndarray, delta: np.ndarray, order: int) -> list[np.ndarray]:
         series = np.zeros_like(v)
         for k in range(36, 1, -1):  # sum_k (-v)^k (1 - k)^m / (k (k - 1))
             series = (1.0 - k) ** m / (k * (k - 1.0)) - inside * series
-        total = theta * np.where(small, series * inside * inside, direct[m]) - 0.5 * ends[m]
-        for i, h in enumerate(STIRLING):
+        total = np.where(small, theta * series * inside * inside, direct[m]) - 0.5 * ends[m]
+        for i, h in enumerate(SERIES):
             power = 2.0 * i + 1.0
             total = total + h * _power_terms(power, p, q)[m] * z**-power
         out.append(total)

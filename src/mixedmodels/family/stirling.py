@@ -1,4 +1,4 @@
-"""Functions of log-densities without cancellation: rising factorials, Stirling's remainder, compositions."""
+"""Functions of log-densities without cancellation: Stirling's remainder, compositions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from mixedmodels.family.functions import apply
 from mixedmodels.family.jet import Jet, indices
 
-__all__ = ["compose", "lgamma_derivatives", "lgamma_remainder", "log_rising"]
+__all__ = ["compose", "lgamma_derivatives", "lgamma_remainder"]
 
 # B_2k / (2k (2k - 1)) of Stirling's series (Abramowitz & Stegun 1964, 6.1.40)
-_STIRLING = (
+SERIES = (
     1 / 12,
     -1 / 360,
     1 / 1260,
@@ -24,92 +24,6 @@ _STIRLING = (
     1 / 156,
     -3617 / 122400,
 )
-_DIRECT = 16  # terms of a rising factorial taken one by one; Stirling's series from there
-
-
-def log_rising(log_a: Any, y: np.ndarray) -> Any:
-    r"""Logarithm of a rising factorial relative to the power, as a function of t = log a.
-
-    .. math:: \log\frac{\Gamma(a + y)}{\Gamma(a)\,a^y} = \sum_{j=1}^{y-1} \log(1 + j/a),
-              \qquad a = e^t
-
-    The first terms are summed, the others come from Stirling's series at a + 17 and a + y, so that the
-    result and its derivatives in t have an absolute error of about y eps for any t: small as for a -> 0,
-    vanishing as for a -> infinity.
-
-    Parameters
-    ----------
-    log_a : ndarray or Jet
-    y : ndarray of non-negative whole numbers, shape (n,)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> float(log_rising(np.array([0.0]), np.array([4.0]))[0])  # 4! / 1
-    3.1780538303479458
-    """
-    top = int(y.max(initial=0.0))
-
-    def derivatives(t: np.ndarray, order: int) -> list[Any]:
-        shape = np.broadcast(t, y).shape
-        a = np.exp(np.minimum(t, 150.0))
-        out = [np.zeros(shape) for _ in range(order + 1)]
-        for j in range(1, min(top, _DIRECT + 1)):
-            use = y > j
-            # softplus(log j - t) and its derivatives in t; p = j / (a + j)
-            p = np.where(use, j / (a + j), 0.0)
-            out[0] += np.where(use, np.logaddexp(0.0, math.log(j) - t), 0.0)
-            if order:
-                s = p * np.where(use, a / (a + j), 0.0)
-                for into, part in zip(
-                    out[1:], (-p, s, s * (2.0 * p - 1.0), s * (1.0 - 6.0 * s)), strict=False
-                ):
-                    into += part
-        if top > _DIRECT + 1:
-            use = y > _DIRECT + 1
-            rest = _stirling_part(np.broadcast_to(t, shape)[use], y[use], order)
-            for into, part in zip(out, rest, strict=True):
-                into[use] += part
-        return out
-
-    return apply(log_a, derivatives)
-
-
-def _stirling_part(t: np.ndarray, y: np.ndarray, order: int) -> list[np.ndarray]:
-    """``sum_{j=17}^{y-1} log(1 + j/a)`` and its derivatives in t = log a."""
-    a = np.exp(np.minimum(t, 150.0))
-    z, x = a + (_DIRECT + 1.0), a + y
-    m = y - (_DIRECT + 1.0)
-    r = np.log1p(m / z)  # log(x / z)
-
-    def difference(k: int) -> np.ndarray:  # (a/x)^k - (a/z)^k without cancellation
-        return (a / z) ** k * np.expm1(-k * r)
-
-    value = (x - 0.5) * r - m + m * (np.logaddexp(t, math.log(_DIRECT + 1.0)) - t)
-    for k, c in enumerate(_STIRLING):
-        power = 2 * k + 1
-        value += c * z ** (-power) * np.expm1(-power * r)
-    out = [value]
-    if order == 0:
-        return out
-    # a^d times the d-th derivative of lgamma(x) - lgamma(z), d = 1 .. order
-    D = []
-    for d in range(1, order + 1):
-        total = a * r if d == 1 else (-1.0) ** d * math.factorial(d - 2) * a * difference(d - 1)
-        total = total + (-1.0) ** d * 0.5 * math.factorial(d - 1) * difference(d)
-        for k, c in enumerate(_STIRLING):
-            power = 2 * k + 1
-            lead = (-1.0) ** d * math.prod(range(power, power + d)) * c
-            total = total + lead * (a / z) ** d * z ** (-power) * np.expm1(-(power + d) * r)
-        D.append(total)
-    out.append(D[0] - m)
-    if order >= 2:
-        out.append(D[0] + D[1])
-    if order >= 3:
-        out.append(D[0] + 3.0 * D[1] + D[2])
-    if order >= 4:
-        out.append(D[0] + 7.0 * D[1] + 6.0 * D[2] + D[3])
-    return out
 
 
 def lgamma_remainder(log_a: Any) -> Any:
@@ -132,7 +46,7 @@ def _remainder(t: np.ndarray, order: int) -> list[Any]:
     inverse = np.exp(-np.where(large, t, 3.0))  # 1/a
     out = [np.zeros(t.shape) for _ in range(order + 1)]
     square, power = inverse * inverse, inverse
-    for k, c in enumerate(_STIRLING):
+    for k, c in enumerate(SERIES):
         term = c * power
         for d in range(order + 1):
             out[d] += term

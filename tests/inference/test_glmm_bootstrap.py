@@ -1,5 +1,7 @@
 """Bootstrap, power, simulated likelihood ratios and comparison of optimisers for generalised fits."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -131,6 +133,17 @@ def test_parts_and_dispersions_are_bootstrapped(cbpp):
     assert "disp_(Intercept)" not in boot.confint()["term"].tolist()
     with pytest.raises(OptionError, match="no draws of a residual standard deviation"):
         _ = boot.sigma
+
+
+def test_thresholds_of_categories_follow_the_response():
+    from mixedmodels.testing.reference_data import read_reference_table
+
+    data = read_reference_table(Path(__file__).parents[1] / "references" / "data", "wine")
+    fit = mm.glmm("rating ~ temp + contact + (1 | judge)", data, family="cumulative")
+    y = fit.simulate(1, seed=1)
+    found = refit_many(fit, y)
+    assert not found.failures
+    assert found.criterion[0] == pytest.approx(fit.refit(y[:, 0]).criterion, abs=1e-6)
 
 
 def test_a_statistic_of_every_refit(fit):

@@ -390,7 +390,9 @@ class _Drawing:
 
 def _generalised_models(fit: Any, design: Any, y: np.ndarray, columns: list[int] | None) -> tuple[Any, Any]:
     """The model of a generalised fit for a design, and with `columns` that with these at zero."""
-    model = fit_to_design(fit, replace(design, data=design.data.with_y(y)))
+    from mixedmodels.frame.parts import with_observations
+
+    model = fit_to_design(fit, with_observations(design, fit.family, design.data.with_y(y)))
     if columns is None:
         return model, None
     from mixedmodels.fit.glmm import fit_glmm_frame

@@ -87,7 +87,7 @@ def fit_to_generalised(fit: GLMMFit, design: GeneralisedDesign) -> GLMMFit:
     if fit.family.response == "categories":
         fit.family.response_columns(design.data)  # refuses categories without rows
     else:
-        refuse_constant(design.data, str(frame.formula.response))
+        refuse_constant(design.data, str(frame.formula.response) if frame.formula else "the response")
     own = [j for j, c in enumerate(design.term_predictor) if c == 0]
     X, offset = design.predictors[0].X, design.predictors[0].offset
     conditional = replace(

@@ -276,7 +276,5 @@ def untested_notes(names: Sequence[str], vcov: np.ndarray) -> tuple[str, ...]:
     if held:
         notes.append(f"held at a value, without standard error or test: {', '.join(held)}")
     if flat:
-        notes.append(
-            f"no standard error, the likelihood is flat in their direction: {', '.join(flat)}"
-        )
+        notes.append(f"no standard error, the likelihood is flat in their direction: {', '.join(flat)}")
     return tuple(notes)

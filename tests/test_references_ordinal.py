@@ -2,8 +2,8 @@
 
 Log-likelihoods to 1e-6 relative, parameters to 1e-4. Standard errors are compared with clmm at ten quadrature
 points to 1e-4. Those of its Laplace fits are differences of a criterion with inexact modes, 1 percent off at
-worst (those of the dense R code 0.3 percent), so that there the Hessian is checked against differences of exact
-gradients instead (`test_standard_errors_from_differences`).
+worst (those of the dense R code 0.3 percent), so that there the Hessian is checked against differences of
+exact gradients instead (`test_standard_errors_from_differences`).
 """
 
 from __future__ import annotations

@@ -248,8 +248,12 @@ def log_between(link: Link, a: Any, b: Any, first: np.ndarray, last: np.ndarray)
     """
     log_F, log_S = link.log_mean, link.log_complement
     assert log_S is not None
-    lowest, highest = log_F(a), log_S(b)
     edge = first | last
+    if link.name == "probit":  # symmetric: from the lower tail, whichever side the category is on
+        flip = np.where(first, False, last | (_value(a) + _value(b) > 0.0))
+        near, far = log_F(f.where(flip, -b, a)), log_F(f.where(flip, -a, b))
+        return near + f.where(edge, 0.0, f.log1mexp(f.where(edge, 1.0, near - far)))
+    lowest, highest = log_F(a), log_S(b)
     if link.name == "logit":
         inside = f.log1mexp(f.where(edge, 1.0, a - b))
         return f.where(last, 0.0, lowest) + f.where(first, 0.0, highest) + f.where(edge, 0.0, inside)

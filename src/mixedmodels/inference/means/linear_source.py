@@ -80,10 +80,11 @@ class Show:
 def response_scale(type: str, source: Source) -> bool:
     """Whether `type` asks for the scale of the response, which must be known then."""
     if type in ("response", "mu", "unlink"):
-        if source.unknown and getattr(getattr(source.fit, "family", None), "response", "") == "categories":
+        fit: Any = source.fit
+        if source.unknown and not fit._is_linear and fit.family.response == "categories":
             raise OptionError(
-                'type="response": ordered categories have no single mean; use type="link" for the latent '
-                'variable, or predict(grid, re_form="population", type="prob") for the probabilities'
+                f'type="response": the response {source.unknown} has categories and no mean; use "link", '
+                "the latent scale of the thresholds"
             )
         if source.unknown:
             raise OptionError(

@@ -78,14 +78,16 @@ def vif(fit: LMMFit) -> ResultTable:
 
 
 def fixed_terms(fit: LMMFit) -> dict[str, slice]:
-    """Columns of each term of the fixed part, without the intercept and terms that were dropped."""
+    """Columns of each term of the fixed part, without the intercept and terms that were dropped or held."""
     if fit.formula is None:
-        return {name: slice(j, j + 1) for j, name in enumerate(fit.design.x_names) if name != "(Intercept)"}
-    assign = fit.frame.encoding.assign
+        assign = {name: slice(j, j + 1) for j, name in enumerate(fit.design.x_names)}
+    else:
+        assign = fit.frame.encoding.assign
+    variances = np.diagonal(fit.vcov)
     return {
         label: columns
         for label, columns in assign.items()
-        if label != "(Intercept)" and columns.stop > columns.start
+        if label != "(Intercept)" and columns.stop > columns.start and (variances[columns] != 0.0).all()
     }
 
 

@@ -241,7 +241,7 @@ def test_parameters_of_a_bootstrap(fits):
     fit = fits["cbpp"]
 
     class Replicates:
-        gamma = np.tile(fit.gamma, (300, 1))
+        beta = np.tile(fit.gamma, (300, 1))
         theta = np.tile(fit.theta, (300, 1))
 
     Replicates.theta[0] = np.nan
@@ -255,6 +255,13 @@ def test_parameters_of_a_bootstrap(fits):
         for h in rows["herd"]
     ]
     np.testing.assert_allclose(table["std_error"], given, rtol=0.12)  # only the effects vary
+    boot = fit.bootstrap(60, seed=2, progress=False)
+    wide = fit.predict(
+        rows, type="link", interval="confidence", method="simulation", seed=1, parameters=boot, draws=True
+    )
+    assert wide.extra["draws"].shape == (5, 60)
+    own = fit.predict(rows, type="link", se=True)["std_error"]
+    np.testing.assert_allclose(wide["std_error"], own, rtol=0.4)
     with pytest.raises(OptionError, match="Bootstrap of this fit"):
         fit.predict(rows, se=True, method="simulation", parameters=object())
 

@@ -335,3 +335,17 @@ def test_every_family_has_limits(family):
         assert (
             np.abs(wide[end] - drawn[end]) <= 0.12 * spread + (1.0 if own.response == "count" else 0.0)
         ).all()
+
+
+def test_coefficients_per_level_have_the_errors_of_their_predictions(fits):
+    fit = fits["cbpp"]
+    table = fit.coef(condvar=True)
+    rows = table[(table["term"] == "(Intercept)") & (table["level"].isin(["1", "7"]))]
+    link = fit.predict({"period": ["1", "1"], "herd": ["1", "7"]}, type="link", se=True)
+    np.testing.assert_allclose(rows["estimate"], link["predicted"], rtol=1e-10)
+    np.testing.assert_allclose(rows["std_error"], link["std_error"], rtol=1e-10)
+    slope = table[table["term"] == "period2"]
+    np.testing.assert_allclose(slope["std_error"], fit.se["period2"], rtol=1e-10)
+    both = fits["salamanders"].coef(condvar=True)
+    assert np.isfinite(both["std_error"]).all()
+    assert {"(Intercept)", "zi_(Intercept)", "zi_minedyes"} <= set(both["term"])

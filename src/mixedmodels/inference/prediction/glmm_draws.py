@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import DataError, OptionError
+from mixedmodels.fit.glmm_errors import JointErrors
 from mixedmodels.fit.glmm_predict import NewParts
-from mixedmodels.inference.prediction.glmm_errors import JointErrors
 
 if TYPE_CHECKING:
     from mixedmodels.fit.glmm_result import GLMMFit

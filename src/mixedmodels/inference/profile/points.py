@@ -22,6 +22,8 @@ __all__ = ["Knot", "Limit", "curve", "hermite", "limit", "slope_at_zero"]
 _CLOSE = 3e-5  # |zeta - z| after which one more Newton step is exact to about 1e-9
 _ROUGH = 1e-2  # error that the criterion of a rough point may have
 _LOWER = 1e-6  # a criterion this far below the estimate's is another minimum
+_FLAT = 1e-5  # a rise of zeta, relative to z, that is none ...
+_FLAT_STEPS = 2  # ... if it is so small in this many widening steps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,6 +146,7 @@ def _limit(held: Held, start: HeldPoint, z: float, side: int, known: Sequence[Kn
     else:
         u = start.u + side * z / slope0
     widening, before, rough = 1.0, inner, not known
+    flat = 0  # widening steps along which zeta did not rise
     for _ in range(60):
         if outer is None and side * (u - bound) >= 0.0:
             u = bound
@@ -180,7 +183,8 @@ def _limit(held: Held, start: HeldPoint, z: float, side: int, known: Sequence[Kn
                 grown = 2.0 * (knot.u - previous.u) * widening
                 if not slope > 0.0 or z / slope > 8.0 * abs(knot.u - start.u) + 8.0 * z / slope0:
                     widening *= 2.0
-                    if widening > 2.0**12:
+                    flat = flat + 1 if abs(knot.zeta - previous.zeta) < _FLAT * z else 0
+                    if widening > 2.0**12 or flat >= _FLAT_STEPS:
                         return Limit(math.nan, "no limit: the profile levels off", tuple(found))
                     u = knot.u + grown
                     continue
@@ -236,7 +240,7 @@ def curve(
         knots, bound = sides[side], _bound(held, side)
         near, u, slope = start, start.u, slope0
         other: HeldPoint | None = None
-        zeta = 0.0
+        zeta, flat = 0.0, 0
         for _ in range(8 * points):
             if side * (bound - u) <= 0.0 or zeta >= zmax:
                 break
@@ -262,7 +266,12 @@ def curve(
             if abs(knot.zeta) < zeta - 1e-6:
                 notes.append("the profile is not monotone: its limits are those next to the estimate")
             knots.append(knot)
+            widened = not length < 3.0 * last
+            flat = flat + 1 if widened and abs(abs(knot.zeta) - zeta) < _FLAT * zmax else 0
             near, other, zeta = knot.point, near, abs(knot.zeta)
+            if flat >= _FLAT_STEPS:
+                notes.append(f"the profile levels off at |zeta| = {zeta:.3g}")
+                break
             slope = knot.slope if knot.slope == knot.slope else slope0
             if told is not None:
                 told()

@@ -42,10 +42,10 @@ def principal_components(factor: np.ndarray, scale: bool = False) -> tuple[np.nd
 def group_factor(fit: LMMFit, group: str) -> tuple[np.ndarray, list[str]]:
     """Relative factor of all terms of a grouping factor together, and the names of its rows."""
     blocks, names = [], []
-    for term, factor in zip(fit.design.terms, fit._factors, strict=True):
+    for position, (term, factor) in enumerate(zip(fit._terms, fit._factors, strict=True)):
         if term.group == group:
             blocks.append(np.array(factor))
-            names += list(term.names)
+            names += list(fit._term_names(position))
     k = len(names)
     out = np.zeros((k, k))
     at = 0
@@ -94,7 +94,7 @@ def repca(fit: LMMFit, scale: bool = False) -> ResultTable:
     }
     loadings, names = {}, {}
     notes = []
-    for group in dict.fromkeys(term.group for term in fit.design.terms):
+    for group in dict.fromkeys(term.group for term in fit._terms):
         factor, names[group] = group_factor(fit, group)
         sd, loadings[group] = principal_components(factor, scale)
         total = float((sd**2).sum())

@@ -304,6 +304,10 @@ class Family:
         with np.errstate(all="ignore"):
             return np.asarray(self.link.inverse(np.asarray(eta[0])))
 
+    def expected(self, eta: Sequence[Any]) -> Any:
+        """What `mean` returns, on arrays and jets: standard errors of means follow from its derivatives."""
+        return self.link.inverse(eta[0]) if type(self).mean is Family.mean else self.mean(eta)
+
     def variance(self, data: Observations, eta: Sequence[np.ndarray]) -> np.ndarray:
         """Variance of the response given the linear predictors (of the count, not the proportion)."""
         raise OptionError(f"family {self.name!r} has no variance function")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -59,6 +59,7 @@ class Cumulative(Family):
     links = ("logit", "probit", "cloglog", "loglog", "cauchit")
     predictors = ("conditional", "thresholds", "lower")
     response = "categories"
+    kernels: ClassVar[dict[str, int]] = {"logit": 8}
 
     def __init__(self, link: Any = None, thresholds: str = "flexible") -> None:
         super().__init__(link)
@@ -83,11 +84,15 @@ class Cumulative(Family):
         # two variables, the distances of the thresholds from eta, have 15 derivatives where three have 35
         first, last = _ends(data)
         with np.errstate(all="ignore"):
-            ends = variables([eta[1] - eta[0], eta[2] - eta[0]], (0, 1), order)
-            inner = log_between(self.link, *ends, first, last).table(data.n)
+            a, b = variables([eta[1] - eta[0], eta[2] - eta[0]], (0, 1), order)
+            inner = log_between(self.link, a, b, first, last).table(data.n)
             if data.weights is not None:
                 inner *= data.weights
             return _chain(inner, order)
+
+    def kernel_constant(self, data: Observations) -> np.ndarray | None:
+        first, last = _ends(data)
+        return data.constant("ends", lambda: 1.0 * first + 2.0 * last)
 
     # ------------------------------------------------------------------ thresholds
     def at(self, design: Any, gamma: np.ndarray) -> Cumulative:

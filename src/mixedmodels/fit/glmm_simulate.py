@@ -91,6 +91,8 @@ def draw_generalised(
         try:
             with np.errstate(all="ignore"):
                 y = family.draw(kept, list(eta if everything else eta[:, valid]), rng)
+        except OptionError:  # the family cannot draw
+            raise
         except ValueError:
             raise DataError(
                 f"responses cannot be drawn: some means are outside the range of family {family.name!r} "

@@ -59,7 +59,7 @@ def new_observations(frame: Any, new: Any) -> Any:
     old = frame.generalised.data
     ordered = frame.family.response == "categories"
     y = derived.numeric_response(_codes(new, old.levels, int(ordered)) if old.levels else new)
-    label = str(frame.formula.response)
+    label = "the response" if frame.formula is None else str(frame.formula.response)
     pairs = y.ndim == 2 and y.shape[1] == 2 and old.trials is not None
     if y.ndim > 1 and not pairs:
         raise DataError(f"the new response has shape {y.shape}; it needs one value per row")

@@ -33,6 +33,7 @@ class ProfiledObjective(GLMMObjective):
     """As `GLMMObjective`, with the coefficients of the conditional predictor out of the search."""
 
     profiled = True
+    _slope: tuple[np.ndarray, np.ndarray] | None = None  # a point and the derivatives of the coefficients there
 
     @cached_property
     def _free(self) -> tuple[np.ndarray, np.ndarray]:
@@ -66,15 +67,21 @@ class ProfiledObjective(GLMMObjective):
         return np.linalg.lstsq(self.M, self.start - self.a, rcond=None)[0]
 
     def psi_of(self, v: np.ndarray) -> np.ndarray:
-        """Parameters at a point of the search, with the last coefficients."""
+        """Parameters at a point of the search, with the last coefficients moved along their derivative."""
         phi = self._phi.copy()
         phi[self._free[1]] = self._R @ v
+        if self._slope is not None:
+            at, slope = self._slope
+            change = v - at
+            if float(np.max(np.abs(change), initial=0.0)) < 1.0:
+                phi[self._free[0]] += slope @ change
         return self.a + self.M @ phi
 
     def v_of(self, psi: np.ndarray) -> np.ndarray:
         """Point of the search with these parameters; its coefficients are where the next search begins."""
         phi = np.linalg.lstsq(self.M, np.asarray(psi, dtype=float) - self.a, rcond=None)[0]
         self._phi[:] = phi
+        self._slope = None
         return np.linalg.solve(self._R, phi[self._free[1]])
 
     def _score(self, psi: np.ndarray) -> tuple[float, np.ndarray]:
@@ -124,21 +131,26 @@ class ProfiledObjective(GLMMObjective):
         raise Breakdown("the coefficients could not be found there")
 
     def _penalised(self, psi: np.ndarray) -> np.ndarray:
-        found = self.marginal.newton(*self._at(psi))
-        if found.penalised is None:
-            found = self.marginal.evaluate(*self._at(psi), 2)
-        assert found.penalised is not None
-        P = self.coordinates.B.T @ found.penalised @ self.coordinates.B
+        own = getattr(self.marginal, "penalised_hessian", None)
+        if own is not None:
+            inner = own(*self._at(psi))
+        else:
+            inner = self.marginal.newton(*self._at(psi)).penalised
+            if inner is None:
+                inner = self.marginal.evaluate(*self._at(psi), 2).penalised
+        P = self.coordinates.B.T @ inner @ self.coordinates.B
         return P if self.priors is None else P + self.priors.evaluate(psi)[2]
 
     def newton(self, v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """Criterion, gradient and Newton matrix in v."""
         inside = self._free[0]
         psi = self.coefficients(self.psi_of(v))
+        self._slope = None
         self._phi[inside] = np.linalg.lstsq(self.M, psi - self.a, rcond=None)[0][inside]
         found = self.evaluate(psi, 2)
         assert found.gradient is not None and found.hessian is not None and found.penalised is not None
         J = self._tangent(found.penalised)
+        self._slope = (v.copy(), np.linalg.lstsq(self.M, J, rcond=None)[0][inside])
         return found.value, found.gradient @ J, J.T @ found.hessian @ J
 
     def _tangent(self, penalised: np.ndarray) -> np.ndarray:

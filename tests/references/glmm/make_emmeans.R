@@ -27,8 +27,8 @@ out$cbpp <- list(loglik = as.numeric(logLik(m)), fixef = as.list(fixef(m)$cond),
   regrid_pairs = tab(summary(pairs(regrid(e), adjust = "none"), infer = TRUE)),
   wald = as.list(chisq(fixef(m)$cond, vcov(m)$cond, 2:4)),
   lrt_period = as.list(lrt(m0, m)), lrt_herd = as.list(lrt(mf, m)))
-g1 <- glmer(cbind(incidence, size - incidence) ~ period + (1 | herd), cbpp, binomial)
-g0 <- glmer(cbind(incidence, size - incidence) ~ 1 + (1 | herd), cbpp, binomial)
+g1 <- glmer(cbind(incidence, size - incidence) ~ period + (1 | herd), cbpp, binomial, control = glmerControl(tolPwrss = 1e-13))
+g0 <- glmer(cbind(incidence, size - incidence) ~ 1 + (1 | herd), cbpp, binomial, control = glmerControl(tolPwrss = 1e-13))
 a <- anova(g0, g1); d <- drop1(g1, test = "Chisq")
 out$cbpp$glmer_anova <- list(aic = a$AIC, bic = a$BIC, loglik = a$logLik, chisq = a$Chisq[2], df = a$Df[2], p = a$`Pr(>Chisq)`[2])
 out$cbpp$glmer_drop1 <- list(aic = d$AIC, lrt = d$LRT[2], p = d$`Pr(Chi)`[2])

@@ -233,18 +233,12 @@ def make_source(fit: LMMFit, ddf: Any) -> Source:
         transform = back_transform(response)
         unknown = "" if transform is not None or isinstance(response, Variable) else str(response)
         return Source(fit, reference, encoding.kept, encoding.null, transform, unknown)
-    from mixedmodels.inference.means.link_transform import MeanView, link_transform
+    from mixedmodels.inference.means.link_transform import MeanView, link_transform, unknown_response
 
     if isinstance(fit, MeanView):
         return Source(fit, reference, *fit.rank(), None)  # type: ignore[arg-type]
-    transform, unknown = link_transform(fit), ""
-    if fit.family.response == "categories" or (
-        fit.family.response == "number"
-        and not isinstance(response, Variable)
-        and back_transform(response) is None
-    ):
-        unknown = str(response)
-    return Source(fit, reference, encoding.kept, encoding.null, transform, unknown)
+    transform = link_transform(fit)
+    return Source(fit, reference, encoding.kept, encoding.null, transform, unknown_response(fit))
 
 
 def _mean_view(fit: Any) -> Any:
@@ -265,7 +259,8 @@ def _regridded(grid: Grid, source: Source) -> tuple[Grid, Source, tuple[str, ...
     response_scale("response", source)
     if source.transform is None:
         return grid, source, ()
-    note = f"means averaged on the scale of the response (delta method); the model is for {source.transform.text}"
+    text = source.transform.text
+    note = f"means averaged on the scale of the response (delta method); the model is for {text}"
     return response_grid(grid, source), replace(source, transform=None), (note,)
 
 

@@ -1,4 +1,4 @@
-"""From linear predictors of generalised models to means: inverse links, and means made of several predictors."""
+"""From linear predictors of generalised models to means: inverse links, means made of several predictors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from mixedmodels.family.jet import place, variables
 from mixedmodels.family.links import LINKS, Link
 from mixedmodels.family.mean_jets import mean_derivatives
 from mixedmodels.fit.values import readonly
+from mixedmodels.formula.ast import Variable
 from mixedmodels.inference.means.back_transform import BackTransform, Step, back_transform
 from mixedmodels.inference.means.grid import Grid, full_rows, make_grid, mean_offset
 
 if TYPE_CHECKING:
     from mixedmodels.inference.means.linear_source import Source
 
-__all__ = ["MeanView", "link_transform", "mean_grid", "response_grid", "slope_grid"]
+__all__ = ["MeanView", "link_transform", "mean_grid", "response_grid", "slope_grid", "unknown_response"]
 
 _RATIOS = {"log": "ratios", "logit": "odds ratios"}
 
@@ -34,7 +35,9 @@ def link_transform(fit: Any) -> BackTransform | None:
     component = getattr(fit, "component", "conditional")
     if component != "conditional":
         link = LINKS["logit" if component == "zero_inflation" else "log"]
-        return BackTransform(f"{link.name} of {component}", link.name, (_step(link),), math.e, _RATIOS[link.name])
+        return BackTransform(
+            f"{link.name} of {component}", link.name, (_step(link),), math.e, _RATIOS[link.name]
+        )
     link = fit.family.link
     outer = back_transform(fit.formula.response) if fit.family.response == "number" else None
     if link.name == "identity":
@@ -42,6 +45,17 @@ def link_transform(fit: Any) -> BackTransform | None:
     steps = (_step(link), *(outer.steps if outer is not None else ()))
     base = math.e if link.name in _RATIOS and outer is None else None
     return BackTransform(f"{link.name} of the mean", link.name, steps, base, _RATIOS.get(link.name, "ratios"))
+
+
+def unknown_response(fit: Any) -> str:
+    """The response if its scale cannot be reached from the linear predictor."""
+    response = fit.formula.response
+    if getattr(fit, "component", "conditional") != "conditional":
+        return ""
+    if fit.family.response == "categories":
+        return str(response)
+    plain = fit.family.response != "number" or isinstance(response, Variable)
+    return "" if plain or back_transform(response) is not None else str(response)
 
 
 def _step(link: Link) -> Step:
@@ -56,7 +70,7 @@ def _step(link: Link) -> Step:
 
 
 def response_grid(grid: Grid, source: Source) -> Grid:
-    r"""The grid on the scale of the response: ``L`` and offset such that ``L beta + offset`` is the mean there.
+    r"""The grid on the scale of the response: ``L beta + offset`` is the mean there.
 
     .. math:: m_r = h(\eta_r), \qquad L_r = h'(\eta_r)\,x_r'
 
@@ -129,9 +143,8 @@ class MeanView:
         G = len(order)
         self.vcov = readonly(np.array(fit.joint_vcov[:G, :G]))
         parts = fit.frame.parts or {}
-        self.frames = tuple(
-            [fit.frame, *[parts.get(predictor.name) for predictor in generalised.predictors[1:]]]
-        )
+        others = [parts.get(predictor.name) for predictor in generalised.predictors[1:]]
+        self.frames = (fit.frame, *others)
         self.encodings = tuple([frame.encoding for frame in self.frames if frame is not None])
         X = np.zeros((generalised.n, G))
         self.design = Design(generalised.data.y, X, generalised.gamma_names, (), None)
@@ -179,7 +192,7 @@ def mean_grid(
                 blocks.append(np.ones((n, 1)))
                 offsets.append(np.zeros(n))
                 continue
-            X, own = full_rows(_Framed(frame), values)
+            X, own = full_rows(_Framed(frame), values)  # type: ignore[arg-type]
             if c == 0 and offset is not None:
                 own = np.full(n, float(offset))
             elif c == 0:

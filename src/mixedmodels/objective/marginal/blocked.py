@@ -24,13 +24,9 @@ from mixedmodels.design import GeneralisedDesign
 from mixedmodels.family.base import Family
 from mixedmodels.family.jet import place
 from mixedmodels.objective.marginal.base import Evaluation, Modes, factor_entries
+from mixedmodels.objective.marginal.blocked_second import Directions
 from mixedmodels.objective.marginal.blocks import Blocks, Layout
-from mixedmodels.objective.marginal.determinant import (
-    block_diagonal_traces,
-    schur_columns,
-    separate_columns,
-    trace_products,
-)
+from mixedmodels.objective.marginal.determinant import schur_columns, separate_columns
 from mixedmodels.solver.base import Breakdown
 
 __all__ = ["BlockedLaplace"]
@@ -38,6 +34,8 @@ __all__ = ["BlockedLaplace"]
 _EXACT_COLUMNS = 300  # columns of the Schur complement up to which Newton's step takes the exact Hessian
 _EXACT_PART = 50  # or columns of the largest part of the model that shares no row with the others
 _STEPS = 200
+_NEAR = 2.0  # change of the parameters up to which the last mode is moved along its derivative
+_CLOSE = 0.3  # and up to which that is not checked
 _DECREMENT = 1e-11  # Newton's decrement at which one more step reaches rounding
 
 
@@ -86,7 +84,7 @@ class BlockedLaplace:
         self._unit = np.concatenate([np.eye(k).reshape(-1) for k in self.layout.k])
         self.exact_hessian = (
             schur_columns(self.layout, self._leaf) <= _EXACT_COLUMNS
-            or int(separate_columns(self.layout, self._leaf).max()) < _EXACT_PART
+            or int(separate_columns(self.layout, self._leaf)[0].max()) < _EXACT_PART
         )
         self.steps = 0
         self._active = list(design.active)
@@ -165,27 +163,38 @@ class BlockedLaplace:
             return -math.inf, table, table
         return value, table[1 : 1 + A], -_symmetric(table, A, 2)
 
-    def _start(self, fixed: np.ndarray, Lambda: list[np.ndarray], point: np.ndarray) -> list[np.ndarray]:
-        """The last mode, moved along its derivative if the point is near."""
+    def _start(
+        self, fixed: np.ndarray, Lambda: list[np.ndarray], point: np.ndarray
+    ) -> tuple[list[np.ndarray], np.ndarray, tuple[float, np.ndarray, np.ndarray]]:
+        """Where the search for the mode begins, with its predictors and their `_rows`.
+
+        The last mode, moved along its derivative if the point is near and that is no worse.
+        """
+        best = None
         if self._guess is not None:
             at, u, du = self._guess
             change = point - at
-            moved = [part + d @ change for part, d in zip(u, du, strict=True)]
-            if float(np.max(np.abs(change), initial=0.0)) < 2.0:
-                best = self._penalised(fixed, Lambda, moved)
-                if best < self._penalised(fixed, Lambda, self._u):
-                    return moved
-        return self._u
+            size = float(np.max(np.abs(change), initial=0.0))
+            if size < _NEAR:
+                moved = [part + d @ change for part, d in zip(u, du, strict=True)]
+                eta = self._eta(fixed, Lambda, moved)
+                best = moved, eta, self._rows(eta)
+                if size < _CLOSE and best[2][0] != -math.inf:
+                    return best
+        eta = self._eta(fixed, Lambda, self._u)
+        rows = self._rows(eta)
+        if best is not None:
+            moved, _, (value, _, _) = best
+            if 0.5 * _dot(moved, self._penalty(moved)) - value < (
+                0.5 * _dot(self._u, self._penalty(self._u)) - rows[0]
+            ):
+                return best
+        return self._u, eta, rows
 
     def _eta(self, fixed: np.ndarray, Lambda: list[np.ndarray], u: list[np.ndarray]) -> np.ndarray:
         eta = fixed.copy()
         eta[self._active] += self._effects([part @ L.T for part, L in zip(u, Lambda, strict=True)])
         return eta
-
-    def _penalised(self, fixed: np.ndarray, Lambda: list[np.ndarray], u: list[np.ndarray]) -> float:
-        table = self.family.derivatives(self.design.data, list(self._eta(fixed, Lambda, u)), 0, self._active)
-        value = float(table[0].sum())
-        return math.inf if not math.isfinite(value) else -value + 0.5 * _dot(u, self._penalty(u))
 
     def _mode(self, gamma: np.ndarray, factors: Sequence[np.ndarray]) -> _State:
         key = (gamma.tobytes(), *[np.asarray(part).tobytes() for part in factors])
@@ -195,9 +204,7 @@ class BlockedLaplace:
         Lambda = self.layout.factors(factors)
         fixed = self._fixed(gamma)
         entries = np.array([Lambda[f][i, j] for f, i, j in self.layout.entries])
-        u = self._start(fixed, Lambda, np.concatenate([gamma, entries]))
-        eta = self._eta(fixed, Lambda, u)
-        value, f1, W = self._rows(eta)
+        u, eta, (value, f1, W) = self._start(fixed, Lambda, np.concatenate([gamma, entries]))
         if value == -math.inf:
             u = self._zeros()
             eta = fixed.copy()
@@ -308,6 +315,24 @@ class BlockedLaplace:
         """Value, gradient and a matrix for Newton's step: the Hessian, or else a model."""
         return self._evaluate(gamma, factors, 2, self.exact_hessian)
 
+    def penalised_hessian(self, gamma: np.ndarray, factors: Sequence[np.ndarray]) -> np.ndarray:
+        """Second derivatives of twice F at the mode, without those of the determinant, shape (P, P)."""
+        gamma = np.asarray(gamma, dtype=float)
+        state = self._mode(gamma, factors)
+        C = len(self.design.predictors)
+        table = self.family.derivatives(self.design.data, list(state.eta), 2, range(C))
+        if not np.isfinite(table).all():
+            raise Breakdown("the derivatives of the likelihood cannot be computed there")
+        score = self._sums(table[1 : 1 + C][self._active])
+        second = Directions(self, state, _symmetric(table, C, 2), score)
+        self._keep(gamma, state, second)
+        return 2.0 * second.penalised()
+
+    def _keep(self, gamma: np.ndarray, state: _State, second: Directions) -> None:
+        """Where the next mode search begins: this mode and its derivatives."""
+        entries = [state.Lambda[f][i, j] for f, i, j in self.layout.entries]
+        self._guess = (np.concatenate([gamma, entries]), state.u, second.du)
+
     def _evaluate(
         self, gamma: np.ndarray, factors: Sequence[np.ndarray], order: int, exact: bool
     ) -> Evaluation:
@@ -326,11 +351,11 @@ class BlockedLaplace:
         turned = [L.T for L in Lambda]
         V = layout.transform(Q, turned, turned)
         h = layout.rows.quadratic(V.diagonal, V.pairs)
-        t = -np.einsum("cdi,cdei->ei", h, f3[np.ix_(act, act)])
+        t = -h[0] * f3[0, 0] if C == 1 else -np.einsum("cdi,cdei->ei", h, f3[np.ix_(act, act)])
         pulled = [(part @ L)[:, :, None] for part, L in zip(self._sums(t[act]), Lambda, strict=True)]
         adjoint = [part[:, :, 0] for part in self._solve(pulled)]
         along = self._effects([part @ L.T for part, L in zip(adjoint, Lambda, strict=True)])
-        s = t + np.einsum("ci,cdi->di", along, f2[act])
+        s = t + (along * f2[0] if C == 1 else np.einsum("ci,cdi->di", along, f2[act]))
         K = layout.half_products(state.A, Q, Lambda)
         r = 0.5 * s - f1
         score, R = self._sums(f1[act]), self._sums(r[act])
@@ -345,127 +370,16 @@ class BlockedLaplace:
         if order == 1:
             return Evaluation(value, 2.0 * gradient)
         f4 = _symmetric(table, C, 4)
-        M = np.einsum("ci,cdei->dei", along, f3[act]) - np.einsum("cdi,cdegi->egi", h, f4[np.ix_(act, act)])
-        second = _Second(self, state, Q, adjoint, f2, f3, score, gamma)
-        hessian, penalised = second.matrices(s, M, exact)
-        self._guess = (second.point, state.u, second.du)
-        return Evaluation(value, 2.0 * gradient, 2.0 * hessian, 2.0 * penalised)
-
-
-class _Second:
-    """Second derivatives at a mode."""
-
-    def __init__(
-        self,
-        engine: BlockedLaplace,
-        state: _State,
-        Q: Blocks,
-        adjoint: list[np.ndarray],
-        f2: np.ndarray,
-        f3: np.ndarray,
-        score: list[np.ndarray],
-        gamma: np.ndarray,
-    ) -> None:
-        self.engine, self.state, self.Q, self.adjoint = engine, state, Q, adjoint
-        layout, act, p = engine.layout, engine._active, engine.n_gamma
-        C, n = state.eta.shape
-        self.entries = list(enumerate(layout.entries, p))
-        P = p + len(layout.entries)
-        values = [state.Lambda[f][i, j] for f, i, j in layout.entries]
-        self.point = np.concatenate([gamma, values])
-        self.f2, self.f3 = f2, f3
-        N = np.zeros((P, C, n))  # derivatives of eta, u held
-        for c, (predictor, X) in enumerate(zip(engine.design.predictors, engine._X, strict=True)):
-            for j, at in enumerate(predictor.columns.tolist()):
-                N[at, c] += X[:, j]
-        for at, (f, i, j) in self.entries:
-            z = layout.Z[f]
-            own = state.u[f][:, j][layout.codes[f]]
-            N[at, act[layout.predictors[f][i]]] += own if z is None else z[:, i] * own
-        self.N = N
-        Fu = engine._zeros(P)  # derivatives of F_u
-        self.fN = np.einsum("cdi,adi->aci", f2, N)
-        for a in range(P):
-            for f, part in enumerate(engine._sums(self.fN[a][act])):
-                Fu[f][:, :, a] -= part @ state.Lambda[f]
-        for at, (f, i, j) in self.entries:
-            Fu[f][:, j, at] -= score[f][:, i]
-        self.Fu = Fu
-        self.du = [-part for part in engine._solve(Fu)]
-        self.eta1 = N.copy()
-        for a in range(P):
-            moved = [
-                np.ascontiguousarray(d[:, :, a]) @ L.T for d, L in zip(self.du, state.Lambda, strict=True)
-            ]
-            self.eta1[a][act] += engine._effects(moved)
-
-    def matrices(self, s: np.ndarray, M: np.ndarray, exact: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Second derivatives of half the criterion and of F at the mode."""
-        engine, state, layout = self.engine, self.state, self.engine.layout
-        act, P = engine._active, len(self.N)
-        penalised = -_gram(self.fN, self.N)
-        for Fu, du in zip(self.Fu, self.du, strict=True):
-            penalised += Fu.reshape(-1, P).T @ du.reshape(-1, P)
-        penalised = 0.5 * (penalised + penalised.T)
-        weighted = np.einsum("cdi,adi->aci", M, self.eta1)
-        half = _gram(weighted, self.eta1)
-        out = penalised + 0.25 * (half + half.T)
-        changes = [self._change(b) for b in range(P)]
-        moved = np.zeros((P, P))  # [a, b], a an entry
-        S = engine._sums(s[act])
-        f1dot = np.einsum("cdi,adi->aci", self.f2, self.eta1)
-        for b in range(P):
-            D = engine._sums(f1dot[b][act])
-            K = layout.half_products(changes[b][0], self.Q, state.Lambda)
-            found = [
-                0.5 * Sf.T @ np.ascontiguousarray(du[:, :, b]) + 0.5 * Df.T @ a + Kf
-                for Sf, du, Df, a, Kf in zip(S, self.du, D, self.adjoint, K, strict=True)
-            ]
-            for at, (f, i, j) in self.entries:
-                moved[at, b] = found[f][i, j]
-        out += moved + moved.T + self._both_factors(P)
-        directions = [change[1] for change in changes]
-        if exact:
-            traces = trace_products(layout, engine._leaf, state.H, directions, engine._solve)
+        if C == 1:
+            M = along * f3[0] - h[0] * f4[0, 0]
         else:
-            traces = block_diagonal_traces(layout, state.H, directions, engine._penalty_diagonals)
-        return out - 0.5 * traces, penalised
-
-    def _change(self, b: int) -> tuple[Blocks, Blocks]:
-        """Derivatives of Z'WZ and of Lambda'Z'WZ Lambda."""
-        engine, state, layout = self.engine, self.state, self.engine.layout
-        act = engine._active
-        dW = -np.einsum("cdei,ei->cdi", self.f3[np.ix_(act, act)], self.eta1[b])
-        dA = layout.products(np.ascontiguousarray(dW))
-        dH = layout.transform(dA, state.Lambda, state.Lambda)
-        if b >= engine.n_gamma:
-            f, i, j = layout.entries[b - engine.n_gamma]
-            L = state.Lambda[f]
-            own = state.A.diagonal[f]
-            block = np.zeros_like(own)
-            block[:, j, :] = own[:, i, :] @ L
-            dH.diagonal[f] += block + np.swapaxes(block, 1, 2)
-            for at, p in enumerate(layout.pairs):
-                pair = state.A.pairs[at]
-                if p.f == f:
-                    dH.pairs[at][:, j, :] += pair[:, i, :] @ state.Lambda[p.g]
-                elif p.g == f:
-                    dH.pairs[at][:, :, j] += pair[:, :, i] @ state.Lambda[p.f]
-        return dA, dH
-
-    def _both_factors(self, P: int) -> np.ndarray:
-        """``tr(dLambda_a' A dLambda_b H^{-1})`` of pairs of entries."""
-        layout = self.engine.layout
-        diagonal, pairs = layout.grams(self.state.A, self.Q)
-        where = {(p.f, p.g): T for p, T in zip(layout.pairs, pairs, strict=True)}
-        out = np.zeros((P, P))
-        for a, (f, i, j) in self.entries:
-            for b, (g, k, m) in self.entries:
-                if f == g:
-                    out[a, b] = 0.5 * (diagonal[f][i, k, j, m] + diagonal[f][k, i, m, j])
-                elif f < g:
-                    out[a, b] = out[b, a] = where[f, g][i, k, j, m]
-        return out
+            M = np.einsum("ci,cdei->dei", along, f3[act])
+            M = M - np.einsum("cdi,cdegi->egi", h, f4[np.ix_(act, act)])
+        second = Directions(self, state, f2, score)
+        penalised = second.penalised()
+        hessian = second.half_hessian(penalised, Q, adjoint, f3, s, M, exact)
+        self._keep(gamma, state, second)
+        return Evaluation(value, 2.0 * gradient, 2.0 * hessian, 2.0 * penalised)
 
 
 def _symmetric(table: np.ndarray, C: int, order: int) -> np.ndarray:
@@ -492,8 +406,3 @@ def _absolute(W: np.ndarray) -> np.ndarray:
 
 def _dot(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
     return float(sum(np.vdot(x, y) for x, y in zip(a, b, strict=True)))
-
-
-def _gram(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Sums over predictors and rows, (P, P)."""
-    return a.reshape(len(a), -1) @ b.reshape(len(b), -1).T

@@ -48,6 +48,8 @@ class Blocks:
     ----------
     diagonal : list of ndarray, (m, k, k) per factor
     pairs : list of ndarray, (nnz, k_f, k_g) per pair of factors
+
+    Many matrices are stacked along a first axis of every array.
     """
 
     diagonal: list[np.ndarray]
@@ -60,8 +62,10 @@ class DenseMaps:
 
     Attributes
     ----------
+    members : ndarray of intp, shape (parts, slots)
+        Column of the rest in each slot of each part of the model; the number of columns where there is none.
     diagonal : list of (factor, places)
-        Flat places of the diagonal blocks of each factor of the rest.
+        Flat places of the diagonal blocks of each factor of the rest, (columns, slots) row-major.
     pairs : list of (pair, places, places of the transpose)
         Likewise for the pairs without the leaf.
     start : ndarray of int64, shape (m + 1,)
@@ -72,6 +76,7 @@ class DenseMaps:
         The level's blocks, (k, columns) row-major, as places in the values of all pairs one after another.
     """
 
+    members: np.ndarray
     diagonal: list[tuple[int, np.ndarray]]
     pairs: list[tuple[int, np.ndarray, np.ndarray]]
     start: np.ndarray
@@ -95,7 +100,7 @@ class Layout:
     sizes : list of int
         Where the values of each pair of factors begin, one after another, and their end.
     rows : WeightedRows
-    slots : ndarray or None
+    slots : tuple of ndarray or None
         Kept by `mixedmodels.objective.marginal.determinant.separate_columns`.
     entries : list of (factor, row, column)
         Free entries of the factors, in the order of `factor_entries`.
@@ -139,7 +144,7 @@ class Layout:
         stored = [len(p.rows) * self.k[p.f] * self.k[p.g] for p in self.pairs]
         self.sizes: list[int] = np.cumsum([0, *stored]).tolist()
         self._maps: DenseMaps | None = None
-        self.slots: np.ndarray | None = None
+        self.slots: tuple[np.ndarray, np.ndarray] | None = None
         self.rows = WeightedRows(self.codes, Z, self.predictors, slots, len(active))
         self.entries = [(self.place[b][0], self.place[b][1] + i, self.place[b][1] + j) for b, i, j in entries]
 
@@ -161,6 +166,14 @@ class Layout:
         out = self.empty()
         self.rows.products(W, out.diagonal, out.pairs)
         return out
+
+    def products_many(self, W: np.ndarray) -> Blocks:
+        """Z'WZ for stacked weights W, shape (c, A, A, n)."""
+        c = len(W)
+        diagonal = [np.empty((c, m, k, k)) for m, k in zip(self.m, self.k, strict=True)]
+        pairs = [np.empty((c, len(p.rows), self.k[p.f], self.k[p.g])) for p in self.pairs]
+        self.rows.products_many(W, diagonal, pairs)
+        return Blocks(diagonal, pairs)
 
     def transform(self, blocks: Blocks, left: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> Blocks:
         """``left_f' block right_g`` for every block (f, g)."""
@@ -187,10 +200,16 @@ class Layout:
             out[p.g] += np.einsum("ikjl,ij->kl", T, Lambda[p.f])
         return out
 
-    def dense_maps(self, leaf: int) -> DenseMaps:
-        """Places of the blocks when `leaf` is eliminated; found once."""
+    def dense_maps(self, leaf: int, slot: np.ndarray, part: np.ndarray) -> DenseMaps:
+        """Places of the blocks when `leaf` is eliminated; found once.
+
+        Entry (r, c) of the rest is kept in ``(r, slot[c])``; `part` is the part of each column.
+        """
         if self._maps is not None:
             return self._maps
+        wide = int(slot.max()) + 1
+        members = np.full((int(part.max()) + 1, wide), len(slot), dtype=np.intp)
+        members[part, slot] = np.arange(len(slot))
         first, n = {}, 0
         for f, (m, k) in enumerate(zip(self.m, self.k, strict=True)):
             if f != leaf:
@@ -199,7 +218,7 @@ class Layout:
         diagonal, pairs = [], []
         for f, at in first.items():
             columns = at + np.arange(self.m[f])[:, None] * self.k[f] + np.arange(self.k[f])
-            diagonal.append((f, (columns[:, :, None] * n + columns[:, None, :]).reshape(-1)))
+            diagonal.append((f, (columns[:, :, None] * wide + slot[columns][:, None, :]).reshape(-1)))
         levels, touched, source = [], [], []  # of the leaf: (entries,), (entries,), (entries, k)
         k0 = self.k[leaf] if leaf >= 0 else 1
         for i, (p, lo) in enumerate(zip(self.pairs, self.sizes[:-1], strict=True)):
@@ -208,7 +227,7 @@ class Layout:
             if leaf not in (p.f, p.g):
                 r = (first[p.f] + p.rows.astype(np.int64)[:, None] * a + np.arange(a))[:, :, None]
                 c = (first[p.g] + p.columns.astype(np.int64)[:, None] * b + np.arange(b))[:, None, :]
-                pairs.append((i, (r * n + c).reshape(-1), (c * n + r).reshape(-1)))
+                pairs.append((i, (r * wide + slot[c]).reshape(-1), (c * wide + slot[r]).reshape(-1)))
                 continue
             turned = p.g == leaf
             own, other, g, k = (p.columns, p.rows, p.f, a) if turned else (p.rows, p.columns, p.g, b)
@@ -228,7 +247,7 @@ class Layout:
             to = k0 * start[level][:, None] + np.arange(k0) * width[:, None] + rank[:, None]
             take = np.empty(to.size, dtype=np.int64)
             take[to.reshape(-1)] = np.concatenate(source)[order].reshape(-1)
-        self._maps = DenseMaps(diagonal, pairs, start, columns, take)
+        self._maps = DenseMaps(members, diagonal, pairs, start, columns, take)
         return self._maps
 
     def evaluator(self) -> tuple[BlockedEvaluator, np.ndarray, np.ndarray]:
@@ -251,10 +270,11 @@ class Layout:
 
 
 def _sandwich(block: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    if block.shape[1] == block.shape[2] == 1:
+    *outer, a, b = block.shape
+    if a == b == 1:
         return block * (left[0, 0] * right[0, 0])
-    flat = block.reshape(len(block), -1) @ np.kron(left, right)
-    return flat.reshape(len(block), left.shape[1], right.shape[1])
+    flat = block.reshape(-1, a * b) @ np.kron(left, right)
+    return flat.reshape(*outer, left.shape[1], right.shape[1])
 
 
 def _gram(A: np.ndarray, Q: np.ndarray) -> np.ndarray:

@@ -7,8 +7,9 @@ One factor, the leaf, is eliminated level by level as in the solver. With :math:
           + 2\,\mathrm{tr}(S^{-1} Y_a' D^{-1} Y_b) + \mathrm{tr}(S^{-1}\dot S_a S^{-1}\dot S_b),
           \qquad \dot S_a = \dot C_a - \dot B_a'J - J'Y_a .
 
-Columns of :math:`S^{-1}` are solved for in batches; none of the products is larger than a batch, or than S
-where all of it fits.
+Parts of the model that share no rows never meet: columns of different parts share one slot of a matrix, and
+:math:`S^{-1}` is found by as many solves as the largest part has columns. These are done in batches, so that
+none of the products is larger than a batch, unless all directions fit.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from mixedmodels.objective.marginal.blocks import Blocks, Layout
 __all__ = ["block_diagonal_traces", "schur_columns", "separate_columns", "trace_products"]
 
 _DENSE = 5e7  # numbers up to which the derivatives of S are kept whole
-_SMALL = 300  # columns of S up to which nothing is gained by looking for separate parts
 _BATCH = 256
 
 
@@ -33,15 +33,38 @@ def schur_columns(layout: Layout, leaf: int) -> int:
     return sum(m * k for f, (m, k) in enumerate(zip(layout.m, layout.k, strict=True)) if f != leaf)
 
 
-def separate_columns(layout: Layout, leaf: int) -> np.ndarray:
-    """Rank of each column of the Schur complement within its part of the model; parts share no rows."""
+def separate_columns(layout: Layout, leaf: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rank of each column of the Schur complement within its part of the model, and the part's number.
+
+    Parts share no rows and no precision.
+    """
     if layout.slots is None:
-        layout.slots = _Schur(layout, leaf).slots()
+        layout.slots = _separate(layout, leaf)
     return layout.slots
 
 
+def _separate(layout: Layout, leaf: int) -> tuple[np.ndarray, np.ndarray]:
+    first = np.cumsum([0, *layout.m]).tolist()
+    ends = [(p.f, p.rows, p.g, p.columns) for p in layout.pairs]
+    for f, P in enumerate(layout.precision):
+        if P is not None:
+            rows, columns = P.matrix.nonzero()
+            ends.append((f, rows, f, columns))
+    links = [(first[f] + a.astype(np.int64), first[g] + b.astype(np.int64)) for f, a, g, b in ends]
+    roots = cliques.separate_parts(first[-1], links)
+    own = [np.repeat(roots[first[f] : first[f + 1]], k) for f, k in enumerate(layout.k) if f != leaf]
+    if not own:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    part = np.unique(np.concatenate(own), return_inverse=True)[1]
+    order = np.argsort(part, kind="stable")
+    sizes = np.bincount(part)
+    slot = np.empty(len(part), dtype=np.int64)
+    slot[order] = np.arange(len(part)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return slot, part
+
+
 def block_diagonal_traces(
-    layout: Layout, H: Blocks, changes: Sequence[Blocks], penalty: Sequence[np.ndarray]
+    layout: Layout, H: Blocks, changes: Blocks, penalty: Sequence[np.ndarray]
 ) -> np.ndarray:
     """The traces with the inverses of the diagonal blocks of H in the place of its inverse: a model, (P, P).
 
@@ -60,23 +83,23 @@ def block_diagonal_traces(
         k = block.shape[1]
         total = block + own[:, None, None] * np.eye(k)
         inverses.append(1.0 / total if k == 1 else np.linalg.inv(total))
-    P = len(changes)
+    P = len(changes.diagonal[0])
     out = np.zeros((P, P))
-    for f in range(len(layout.k)):
-        part = np.array([(inverses[f] @ change.diagonal[f]).reshape(-1) for change in changes])
-        turned = np.array(
-            [np.swapaxes(inverses[f] @ change.diagonal[f], 1, 2).reshape(-1) for change in changes]
-        )
-        out += part @ turned.T
-    for at, p in enumerate(layout.pairs):
+    for inverse, change in zip(inverses, changes.diagonal, strict=True):
+        part = _times(inverse, change)
+        out += part.reshape(P, -1) @ np.swapaxes(part, 2, 3).reshape(P, -1).T
+    for p, change in zip(layout.pairs, changes.pairs, strict=True):
         left, right = inverses[p.f][p.rows], inverses[p.g][p.columns]
-        part = np.array([(left @ change.pairs[at]).reshape(-1) for change in changes])
-        other = np.array([(change.pairs[at] @ right).reshape(-1) for change in changes])
-        out += 2.0 * part @ other.T
+        other = change * right if right.shape[1] == 1 else change @ right
+        out += 2.0 * _times(left, change).reshape(P, -1) @ other.reshape(P, -1).T
     return 0.5 * (out + out.T)
 
 
-def trace_products(layout: Layout, leaf: int, H: Blocks, changes: Sequence[Blocks], solve: Any) -> np.ndarray:
+def _times(left: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    return left * blocks if left.shape[1] == 1 else np.asarray(left @ blocks)
+
+
+def trace_products(layout: Layout, leaf: int, H: Blocks, changes: Blocks, solve: Any) -> np.ndarray:
     """The traces, exact, shape (P, P).
 
     Parameters
@@ -86,74 +109,68 @@ def trace_products(layout: Layout, leaf: int, H: Blocks, changes: Sequence[Block
         The factor that the solver eliminates first, -1 for none.
     H : Blocks
         Lambda'Z'WZ Lambda, without the precision of u.
-    changes : sequence of Blocks
+    changes : Blocks, stacked
         Directions.
     solve : callable
         ``H^{-1}`` times values by factor, (m, k, c) each.
     """
-    P = len(changes)
+    P = len(changes.diagonal[0])
     out = np.zeros((P, P))
     Di: np.ndarray = np.zeros((0, 1, 1))
     if leaf >= 0:
         k = layout.k[leaf]
         Di = np.linalg.inv(H.diagonal[leaf] + np.eye(k)) if k > 1 else 1.0 / (1.0 + H.diagonal[leaf])
-        own = [Di @ change.diagonal[leaf] for change in changes]
-        flat = np.array([part.reshape(-1) for part in own])
-        turned = np.array([np.swapaxes(part, 1, 2).reshape(-1) for part in own])
-        out += flat @ turned.T
+        own = _times(Di, changes.diagonal[leaf])
+        out += own.reshape(P, -1) @ np.swapaxes(own, 2, 3).reshape(P, -1).T
     n = schur_columns(layout, leaf)
     if n == 0:
         return out
-    schur = _Schur(layout, leaf)
-    slot = separate_columns(layout, leaf) if n > _SMALL else np.arange(n)
-    count = int(slot.max()) + 1
-    if P * n * n <= _DENSE and count > 0.1 * n:
-        out += _dense(layout, leaf, H, changes, solve, Di)
-    else:
-        out += _in_batches(schur, slot, H, changes, solve, Di)
+    wide = int(separate_columns(layout, leaf)[0].max()) + 1
+    method = _dense if P * n * wide <= _DENSE else _in_batches
+    out += method(layout, leaf, H, changes, solve, Di)
     return 0.5 * (out + out.T)
 
 
-def _dense(
-    layout: Layout, leaf: int, H: Blocks, changes: Sequence[Blocks], solve: Any, Di: np.ndarray
-) -> np.ndarray:
-    """The traces with a Schur complement, with matrices as large as it is."""
-    P, n = len(changes), schur_columns(layout, leaf)
-    maps = layout.dense_maps(leaf)
-    inverse = _rest_solve(layout, leaf, solve, np.eye(n))
-    inverse = np.ascontiguousarray(0.5 * (inverse + inverse.T))
-    dS = np.zeros((P, n, n))
-    for a, change in enumerate(changes):
-        flat = dS[a].reshape(-1)
-        for f, where in maps.diagonal:
-            flat[where] = change.diagonal[f].reshape(-1)
-        for pair, where, turned in maps.pairs:
-            flat[where] = flat[turned] = change.pairs[pair].reshape(-1)
+def _dense(layout: Layout, leaf: int, H: Blocks, changes: Blocks, solve: Any, Di: np.ndarray) -> np.ndarray:
+    """The traces with a Schur complement, with matrices as large as its parts."""
+    slot, part = separate_columns(layout, leaf)
+    maps = layout.dense_maps(leaf, slot, part)
+    members = maps.members
+    n, wide = len(slot), members.shape[1]
+    P = len(changes.diagonal[0])
+    unit = np.zeros((n, wide))
+    unit[np.arange(n), slot] = 1.0
+    inverse = np.ascontiguousarray(_rest_solve(layout, leaf, solve, unit))
+    dS = np.zeros((P, n, wide))
+    flat = dS.reshape(P, n * wide)
+    for f, where in maps.diagonal:
+        flat[:, where] = changes.diagonal[f].reshape(P, -1)
+    for pair, where, turned in maps.pairs:
+        flat[:, where] = flat[:, turned] = changes.pairs[pair].reshape(P, -1)
     out = np.zeros((P, P))
     if leaf >= 0:
-        B = _joined(H)[maps.take]
-        dB = np.array([_joined(change)[maps.take] for change in changes])
-        dD = np.array([change.diagonal[leaf] for change in changes])
-        out += cliques.schur_changes(maps.start, maps.columns, B, dB, Di, dD, inverse, dS)
-    products = [inverse @ part for part in dS]
-    for a in range(P):
-        for b in range(a + 1):
-            value = float(np.sum(products[a] * products[b].T))
-            out[a, b] += value
-            if a != b:
-                out[b, a] += value
-    return out
+        B = _joined(H.pairs, ())[maps.take]
+        dB = np.ascontiguousarray(_joined(changes.pairs, (P,))[:, maps.take])
+        dD = changes.diagonal[leaf]
+        out += cliques.schur_changes(maps.start, maps.columns, B, dB, Di, dD, inverse, dS, slot)
+    if len(members) > 1:  # (parts, slots, slots) with rows of zeros where a part has fewer columns
+        inverse = np.concatenate([inverse, np.zeros((1, wide))])[members]
+        dS = np.concatenate([dS, np.zeros((P, 1, wide))], axis=1)[:, members]
+    else:
+        inverse, dS = inverse[None], dS[:, None]
+    products = inverse @ dS
+    other = np.swapaxes(products, 2, 3).reshape(P, -1)
+    return np.asarray(out + products.reshape(P, -1) @ other.T)
 
 
-def _joined(blocks: Blocks) -> np.ndarray:
-    """Values of all pairs, one after another."""
-    if len(blocks.pairs) == 1:
-        return blocks.pairs[0].reshape(-1)
-    return np.concatenate([part.reshape(-1) for part in blocks.pairs]) if blocks.pairs else np.zeros(0)
+def _joined(pairs: Sequence[np.ndarray], outer: tuple[int, ...]) -> np.ndarray:
+    """Values of all pairs, one after another, (*outer, values)."""
+    flat = [part.reshape(*outer, -1) for part in pairs]
+    return flat[0] if len(flat) == 1 else np.concatenate(flat or [np.zeros((*outer, 0))], axis=-1)
 
 
 def _in_batches(
-    schur: _Schur, slot: np.ndarray, H: Blocks, changes: Sequence[Blocks], solve: Any, Di: np.ndarray
+    layout: Layout, leaf: int, H: Blocks, stacked: Blocks, solve: Any, Di: np.ndarray
 ) -> np.ndarray:
     """The traces with a Schur complement, columns of its inverse solved for in batches.
 
@@ -162,7 +179,9 @@ def _in_batches(
     """
     from scipy import sparse
 
-    P, leaf, layout = len(changes), schur.leaf, schur.layout
+    P, schur = len(stacked.diagonal[0]), _Schur(layout, leaf)
+    slot = separate_columns(layout, leaf)[0]
+    changes = [Blocks([d[a] for d in stacked.diagonal], [d[a] for d in stacked.pairs]) for a in range(P)]
     out = np.zeros((P, P))
     dS: list[Any] = [schur.rest(change) for change in changes]
     Y: list[Any] = []
@@ -280,31 +299,3 @@ class _Schur:
                 c = self.first[p.g] + p.columns * layout.k[p.g]
                 parts += [(r, c, block), (c, r, np.swapaxes(block, 1, 2))]
         return self._sparse(parts, (self.n, self.n))
-
-    def slots(self) -> np.ndarray:
-        """Rank of each column of the rest among those of its part of the model, shape (others,)."""
-        from scipy import sparse
-        from scipy.sparse.csgraph import connected_components
-
-        layout = self.layout
-        ones = Blocks(
-            [np.ones((m, k, k)) for m, k in zip(layout.m, layout.k, strict=True)],
-            [np.ones((len(p.rows), layout.k[p.f], layout.k[p.g])) for p in layout.pairs],
-        )
-        graph = self.rest(ones)
-        for f, at in self.first.items():
-            P = layout.precision[f]
-            if P is not None:
-                links = sparse.coo_array(P.matrix)
-                shape = (self.n, self.n)
-                rows, columns = at + links.coords[0] * layout.k[f], at + links.coords[1] * layout.k[f]
-                graph = graph + sparse.csr_array((np.ones(links.nnz), (rows, columns)), shape=shape)
-        if self.leaf >= 0:
-            B = self.coupling(ones)
-            graph = sparse.block_array([[None, B], [B.T, graph]]) if self.q0 else graph
-        part = connected_components(graph, directed=False)[1][self.q0 :]
-        order = np.argsort(part, kind="stable")
-        sizes = np.bincount(part)
-        slot = np.empty(self.n, dtype=np.intp)
-        slot[order] = np.arange(self.n) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return slot

@@ -7,10 +7,45 @@ from libc.stdlib cimport free, malloc
 import numpy as np
 
 
+def separate_parts(Py_ssize_t n, links):
+    """Connected parts of the nodes 0 .. n - 1 under links (a, b), arrays of int64: the least node of each part, (n,)."""
+    cdef int64_t i, a, b
+    cdef const int64_t[::1] x, y
+    roots = np.arange(n, dtype=np.int64)
+    cdef int64_t[::1] root = roots
+    for one, other in links:
+        x, y = one, other
+        with nogil:
+            for i in range(x.shape[0]):
+                a, b = x[i], y[i]
+                while root[a] != a:
+                    root[a] = root[root[a]]
+                    a = root[a]
+                while root[b] != b:
+                    root[b] = root[root[b]]
+                    b = root[b]
+                if a < b:
+                    root[b] = a
+                else:
+                    root[a] = b
+    for i in range(n):                                  # a root lies before what hangs on it
+        root[i] = root[root[i]]
+    return roots
+
+
+cdef inline void _subtract(double* row, int d, double v, const double* x, double w, const double* y) noexcept nogil:
+    """``row -= v x + w y``."""
+    cdef int j
+    for j in range(d):
+        row[j] -= v * x[j] + w * y[j]
+
+
 def schur_changes(const int64_t[::1] start, const int[::1] columns, const double[::1] B, const double[:, ::1] dB,
                   const double[:, :, ::1] Di, const double[:, :, :, ::1] dD, const double[:, ::1] inverse,
-                  double[:, :, ::1] dS):
+                  double[:, :, ::1] dS, const int64_t[::1] slot):
     """Derivatives of a Schur complement and of its trace term, level by level.
+
+    Row i, column j of `inverse` and of each `dS` is kept in column ``slot[j]``: parts of the model share columns.
 
     Level l has the columns ``columns[start[l]:start[l + 1]]`` of the rest and a block B_l, (k, columns),
     row-major at ``k start[l]``; D_l^{-1} is `Di`, (m, k, k), changes are `dB` (P, .) and `dD` (P, m, k, k). With
@@ -18,7 +53,7 @@ def schur_changes(const int64_t[::1] start, const int[::1] columns, const double
     ``2 tr(inverse Y_a'D^{-1}Y_b)`` is returned, (P, P).
     """
     cdef Py_ssize_t m = Di.shape[0], P = dB.shape[0], l, at
-    cdef int k = <int>Di.shape[1], d, a, b, i, j, r, s, widest = 0
+    cdef int k = <int>Di.shape[1], d, a, b, i, j, r, s, widest = 0, together
     cdef double v
     cdef const int* col
     cdef double* work
@@ -43,6 +78,10 @@ def schur_changes(const int64_t[::1] start, const int[::1] columns, const double
                 continue
             at = k * start[l]
             col = &columns[start[l]]
+            together = slot[col[d - 1]] - slot[col[0]] == d - 1
+            for j in range(d):
+                if slot[col[j]] - slot[col[0]] != j:
+                    together = 0
             J = work
             T = J + k * d
             Y = T + k * d
@@ -56,7 +95,7 @@ def schur_changes(const int64_t[::1] start, const int[::1] columns, const double
                     J[r * d + i] = v
             for i in range(d):
                 for j in range(d):
-                    G[i * d + j] = inverse[col[i], col[j]]
+                    G[i * d + j] = inverse[col[i], slot[col[j]]]
             for a in range(P):
                 o = Y + a * k * d
                 for r in range(k):
@@ -74,8 +113,11 @@ def schur_changes(const int64_t[::1] start, const int[::1] columns, const double
                 for i in range(d):
                     for r in range(k):
                         v = dB[a, at + r * d + i]
-                        for j in range(d):
-                            dS[a, col[i], col[j]] -= v * J[r * d + j] + J[r * d + i] * o[r * d + j]
+                        if together:
+                            _subtract(&dS[a, col[i], slot[col[0]]], d, v, J + r * d, J[r * d + i], o + r * d)
+                        else:
+                            for j in range(d):
+                                dS[a, col[i], slot[col[j]]] -= v * J[r * d + j] + J[r * d + i] * o[r * d + j]
             for a in range(P):
                 for r in range(k):
                     for j in range(d):

@@ -169,6 +169,149 @@ cdef class WeightedRows:
                         for i in range(n):
                             x[i] += z[i, a] * v[c[i], a]
 
+    # ---------------------------------------------------------------- many directions at once
+    def sums_many(self, const double[:, :, ::1] r, m):
+        """Z'r by factor, (m, k, c), for r (c, A, n)."""
+        cdef Py_ssize_t i, n = self.n, c, at
+        cdef const int[::1] level
+        cdef const double[:, ::1] z
+        cdef double[:, :, ::1] out
+        cdef const double* x
+        cdef double* o
+        cdef int f, a, k, count = <int>r.shape[0]
+        found = []
+        for f in range(len(self.k)):
+            k = self.k[f]
+            values = np.zeros((m[f], k, count))
+            found.append(values)
+            if count == 0 or m[f] == 0:
+                continue
+            out = values
+            level = self.codes[f]
+            o = &out[0, 0, 0]
+            if self.Z[f] is None:
+                at = self.predictors[f][0]
+                with nogil:
+                    for c in range(count):
+                        x = &r[c, at, 0]
+                        for i in range(n):
+                            o[level[i] * count + c] += x[i]
+                continue
+            z = self.Z[f]
+            for a in range(k):
+                at = self.predictors[f][a]
+                with nogil:
+                    for c in range(count):
+                        x = &r[c, at, 0]
+                        for i in range(n):
+                            o[(level[i] * k + a) * count + c] += z[i, a] * x[i]
+        return found
+
+    def effects_many(self, b, double[:, :, ::1] out, const int[::1] active):
+        """out (c, C, n) += Z b on the predictors `active`, (A,), for b by factor, (m, k, c)."""
+        cdef Py_ssize_t i, n = self.n, c, at
+        cdef const int[::1] level
+        cdef const double[:, ::1] z
+        cdef const double[:, :, ::1] v
+        cdef const double* u
+        cdef double* x
+        cdef int f, a, k, count = <int>out.shape[0]
+        for f in range(len(self.k)):
+            level = self.codes[f]
+            v = np.ascontiguousarray(b[f])
+            if count == 0 or v.shape[0] == 0:
+                continue
+            u = &v[0, 0, 0]
+            k = self.k[f]
+            if self.Z[f] is None:
+                at = active[<Py_ssize_t>self.predictors[f][0]]
+                with nogil:
+                    for c in range(count):
+                        x = &out[c, at, 0]
+                        for i in range(n):
+                            x[i] += u[level[i] * count + c]
+                continue
+            z = self.Z[f]
+            for a in range(k):
+                at = active[<Py_ssize_t>self.predictors[f][a]]
+                with nogil:
+                    for c in range(count):
+                        x = &out[c, at, 0]
+                        for i in range(n):
+                            x[i] += z[i, a] * u[(level[i] * k + a) * count + c]
+
+    def products_many(self, const double[:, :, :, ::1] W, diagonal, pairs):
+        """Z'WZ for weights (c, A, A, n): blocks (c, m, k, k) into `diagonal` and (c, nnz, k_f, k_g) into `pairs`."""
+        cdef Py_ssize_t i, n = self.n, c, at, to, size
+        cdef const int[::1] level
+        cdef const double[:, ::1] z, y
+        cdef double[:, :, :, ::1] out
+        cdef const double* w
+        cdef double* o
+        cdef double v
+        cdef int f, g, a, b, kf, kg, count = <int>W.shape[0]
+        for f in range(len(self.k)):
+            out = diagonal[f]
+            level = self.codes[f]
+            kf = self.k[f]
+            size = out.shape[1] * kf * kf
+            if count == 0 or size == 0:
+                continue
+            if self.Z[f] is None:
+                at = self.predictors[f][0]
+                with nogil:
+                    for c in range(count):
+                        w = &W[c, at, at, 0]
+                        o = &out[c, 0, 0, 0]
+                        for i in range(size):
+                            o[i] = 0.0
+                        for i in range(n):
+                            o[level[i]] += w[i]
+                continue
+            diagonal[f][...] = 0.0
+            z = self.Z[f]
+            for a in range(kf):
+                for b in range(a + 1):
+                    at, to = self.predictors[f][a], self.predictors[f][b]
+                    with nogil:
+                        for c in range(count):
+                            w = &W[c, at, to, 0]
+                            o = &out[c, 0, 0, 0]
+                            for i in range(n):
+                                o[(level[i] * kf + a) * kf + b] += z[i, a] * z[i, b] * w[i]
+                    if b < a:
+                        diagonal[f][:, :, b, a] = diagonal[f][:, :, a, b]
+        for (f, g, slots), data in zip(self.pairs, pairs):
+            out = data
+            kf, kg = self.k[f], self.k[g]
+            size = out.shape[1] * kf * kg
+            if count == 0 or size == 0:
+                continue
+            level = slots
+            if self.Z[f] is None and self.Z[g] is None:
+                at, to = self.predictors[f][0], self.predictors[g][0]
+                with nogil:
+                    for c in range(count):
+                        w = &W[c, at, to, 0]
+                        o = &out[c, 0, 0, 0]
+                        for i in range(size):
+                            o[i] = 0.0
+                        for i in range(n):
+                            o[level[i]] += w[i]
+                continue
+            data[...] = 0.0
+            z = self._columns(f)
+            y = self._columns(g)
+            for a in range(kf):
+                for b in range(kg):
+                    at, to = self.predictors[f][a], self.predictors[g][b]
+                    with nogil:
+                        for c in range(count):
+                            w = &W[c, at, to, 0]
+                            o = &out[c, 0, 0, 0]
+                            for i in range(n):
+                                o[(level[i] * kf + a) * kg + b] += z[i, a] * y[i, b] * w[i]
+
     def quadratic(self, diagonal, pairs):
         """z'Vz of each row between the predictors, (A, A, n), from the blocks of symmetric V."""
         cdef Py_ssize_t i, n = self.n

@@ -1,0 +1,205 @@
+r"""Second derivatives of Laplace's approximation on the pattern of the data, all directions at once.
+
+Direction a is a coefficient or an entry of a factor. :math:`N_a` is the derivative of the predictors at fixed
+u, :math:`\dot u_a = -H^{-1}F_{ua}` that of the mode and :math:`\dot\eta_a = N_a + Z\Lambda\dot u_a`. Then the
+weights change by :math:`\dot W_a = -\ell^{(3)}\dot\eta_a`, and H by
+:math:`\dot H_a = \Lambda'Z'\dot W_aZ\Lambda + \dot\Lambda_a'A\Lambda + \Lambda'A\dot\Lambda_a`.
+`mixedmodels.objective.marginal.dense` derives the Hessian from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixedmodels.objective.marginal.blocks import Blocks
+from mixedmodels.objective.marginal.determinant import block_diagonal_traces, trace_products
+
+if TYPE_CHECKING:
+    from mixedmodels.objective.marginal.blocked import BlockedLaplace, _State
+
+__all__ = ["Directions"]
+
+
+class Directions:
+    """How predictors and mode change along each coefficient and each entry of the factors.
+
+    Parameters
+    ----------
+    engine : BlockedLaplace
+    state : _State
+        The mode.
+    f2 : ndarray, shape (C, C, n)
+        Second derivatives of the log-densities there.
+    score : list of ndarray, (m, k)
+        Z' times their first derivatives, by factor.
+
+    Attributes
+    ----------
+    N, eta1 : ndarray, shape (P, C, n)
+        Derivatives of the predictors at fixed u, and along the mode.
+    du : list of ndarray, (m, k, P)
+        Derivatives of the mode, by factor.
+    """
+
+    def __init__(
+        self, engine: BlockedLaplace, state: _State, f2: np.ndarray, score: Sequence[np.ndarray]
+    ) -> None:
+        self.engine, self.state, self.f2 = engine, state, f2
+        layout, p = engine.layout, engine.n_gamma
+        act = engine._active
+        C, n = state.eta.shape
+        self.entries = list(enumerate(layout.entries, p))
+        P = p + len(layout.entries)
+        N = np.zeros((P, C, n))
+        for c, (predictor, X) in enumerate(zip(engine.design.predictors, engine._X, strict=True)):
+            N[predictor.columns, c] = X.T
+        for at, (f, i, j) in self.entries:
+            z = layout.Z[f]
+            own = state.u[f][:, j][layout.codes[f]]
+            N[at, act[layout.predictors[f][i]]] += own if z is None else z[:, i] * own
+        self.N = N
+        self.fN = _weighted(f2, N)
+        self.Fu = [-_left(L.T, part) for part, L in zip(self._sums(self.fN), state.Lambda, strict=True)]
+        for at, (f, i, j) in self.entries:
+            self.Fu[f][:, j, at] -= score[f][:, i]
+        self.du = [-part for part in engine._solve(self.Fu)]
+        self.eta1 = N.copy()
+        db = [_left(L, part) for L, part in zip(state.Lambda, self.du, strict=True)]
+        layout.rows.effects_many(db, self.eta1, np.array(act, dtype=np.intc))
+
+    def _sums(self, r: np.ndarray) -> list[np.ndarray]:
+        """Z'r by factor, (m, k, P), for r (P, C, n)."""
+        layout, act = self.engine.layout, self.engine._active
+        found: list[np.ndarray] = layout.rows.sums_many(np.ascontiguousarray(r[:, act]), layout.m)
+        return found
+
+    def penalised(self) -> np.ndarray:
+        """Second derivatives of F at the mode, (P, P)."""
+        P = len(self.N)
+        out = -_gram(self.fN, self.N)
+        for Fu, du in zip(self.Fu, self.du, strict=True):
+            out += Fu.reshape(-1, P).T @ du.reshape(-1, P)
+        return 0.5 * (out + out.T)
+
+    def half_hessian(
+        self,
+        penalised: np.ndarray,
+        Q: Blocks,
+        adjoint: Sequence[np.ndarray],
+        f3: np.ndarray,
+        s: np.ndarray,
+        M: np.ndarray,
+        exact: bool,
+    ) -> np.ndarray:
+        """Second derivatives of half the criterion, (P, P).
+
+        Parameters
+        ----------
+        penalised : ndarray, shape (P, P)
+        Q : Blocks
+            Of the inverse of H.
+        adjoint, s, M
+            ``a`` and ``s`` of `BlockedLaplace`'s formulas, and the weights of ``eta_a' M eta_b``.
+        f3 : ndarray, shape (C, C, C, n)
+        exact : bool
+            Whether the curvature of the determinant is exact, not a model.
+        """
+        engine, state, layout = self.engine, self.state, self.engine.layout
+        P = len(self.N)
+        half = _gram(_weighted(M, self.eta1), self.eta1)
+        out = penalised + 0.25 * (half + half.T)
+        dA, dH = self._changes(f3)
+        S = engine._sums(s[engine._active])
+        D = self._sums(_weighted(self.f2, self.eta1))
+        K = self._half_products(dA, Q)
+        found = []  # [i, j, b] by factor
+        for Sf, du, Df, a, Kf in zip(S, self.du, D, adjoint, K, strict=True):
+            m, k, _ = du.shape
+            one = (Sf.T @ du.reshape(m, k * P)).reshape(k, k, P)
+            other = np.swapaxes((a.T @ Df.reshape(m, k * P)).reshape(k, k, P), 0, 1)
+            found.append(0.5 * (one + other) + Kf)
+        moved = np.zeros((P, P))
+        for at, (f, i, j) in self.entries:
+            moved[at] = found[f][i, j]
+        out += moved + moved.T + self._both_factors(P, Q)
+        if exact:
+            traces = trace_products(layout, engine._leaf, state.H, dH, engine._solve)
+        else:
+            traces = block_diagonal_traces(layout, state.H, dH, engine._penalty_diagonals)
+        return np.asarray(out - 0.5 * traces)
+
+    def _changes(self, f3: np.ndarray) -> tuple[Blocks, Blocks]:
+        """Derivatives of Z'WZ and of Lambda'Z'WZ Lambda, stacked."""
+        state, layout = self.state, self.engine.layout
+        act, eta1 = self.engine._active, self.eta1
+        if len(f3) == 1:
+            dW = -f3[0] * eta1[:, None]
+        else:
+            dW = np.ascontiguousarray(-np.einsum("cdei,aei->acdi", f3[np.ix_(act, act)], eta1))
+        dA = layout.products_many(dW)
+        dH = layout.transform(dA, state.Lambda, state.Lambda)
+        for at, (f, i, j) in self.entries:
+            block = state.A.diagonal[f][:, i, :] @ state.Lambda[f]
+            into = dH.diagonal[f][at]
+            into[:, j, :] += block
+            into[:, :, j] += block
+            for place, p in enumerate(layout.pairs):
+                pair = state.A.pairs[place]
+                if p.f == f:
+                    dH.pairs[place][at][:, j, :] += pair[:, i, :] @ state.Lambda[p.g]
+                elif p.g == f:
+                    dH.pairs[place][at][:, :, j] += pair[:, :, i] @ state.Lambda[p.f]
+        return dA, dH
+
+    def _half_products(self, A: Blocks, Q: Blocks) -> list[np.ndarray]:
+        """`Layout.half_products` of stacked A, (k, k, P) per factor."""
+        layout, Lambda = self.engine.layout, self.state.Lambda
+        out = []
+        for a, q, L in zip(A.diagonal, Q.diagonal, Lambda, strict=True):
+            out.append(np.einsum("aikjl,kl->ija", _grams(a, q), L))
+        for p, a, q in zip(layout.pairs, A.pairs, Q.pairs, strict=True):
+            T = _grams(a, q)
+            out[p.f] += np.einsum("aikjl,kl->ija", T, Lambda[p.g])
+            out[p.g] += np.einsum("aikjl,ij->kla", T, Lambda[p.f])
+        return out
+
+    def _both_factors(self, P: int, Q: Blocks) -> np.ndarray:
+        """``tr(dLambda_a' A dLambda_b H^{-1})`` of pairs of entries."""
+        layout = self.engine.layout
+        diagonal, pairs = layout.grams(self.state.A, Q)
+        where = {(p.f, p.g): T for p, T in zip(layout.pairs, pairs, strict=True)}
+        out = np.zeros((P, P))
+        for a, (f, i, j) in self.entries:
+            for b, (g, k, m) in self.entries:
+                if f == g:
+                    out[a, b] = 0.5 * (diagonal[f][i, k, j, m] + diagonal[f][k, i, m, j])
+                elif f < g:
+                    out[a, b] = out[b, a] = where[f, g][i, k, j, m]
+        return out
+
+
+def _grams(A: np.ndarray, Q: np.ndarray) -> np.ndarray:
+    """Sums over blocks of ``A[a, :, i, k] Q[:, j, l]``, indexed [a, i, k, j, l]."""
+    P, count, i, k = A.shape
+    if i * k == 1:
+        return (A.reshape(P, count) @ Q.reshape(count)).reshape(P, 1, 1, 1, 1)
+    flat = np.swapaxes(A.reshape(P, count, i * k), 1, 2)
+    return np.asarray(flat @ Q.reshape(count, i * k)).reshape(P, i, k, i, k)
+
+
+def _left(L: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """``L part`` of each level, part (m, k, P)."""
+    return part * L[0, 0] if len(L) == 1 else np.asarray(L @ part)
+
+
+def _weighted(M: np.ndarray, N: np.ndarray) -> np.ndarray:
+    """``sum_d M[c, d] N[:, d]`` by row, (P, C, n)."""
+    return M[0] * N if len(M) == 1 else np.asarray(np.einsum("cdi,adi->aci", M, N))
+
+
+def _gram(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Sums over predictors and rows, (P, P)."""
+    return a.reshape(len(a), -1) @ b.reshape(len(b), -1).T

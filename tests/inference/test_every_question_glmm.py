@@ -221,7 +221,6 @@ REFUSED = (
     (("compare",), ("priors",), "priors: there is no parameter 'fc'; available"),
     (("compare",), ("fixed",), "fixed: there is no parameter 'x'; available"),
     (("compare",), ("equal",), "equal: there is no parameter"),
-    # of the fast criterion, whose coefficients are profiled out
 )
 
 
@@ -233,7 +232,7 @@ def refused(kind, name, text):
     )
 
 
-LIGHT = ("poisson", "zero-inflated-effects", "no-fixed", "missing-exclude", "polars")
+LIGHT = ("poisson", "zero-inflated-effects", "no-fixed")
 HEAVY = ("report", "power", "allfit", "confint-bootstrap")  # asked of the light kinds only
 
 

@@ -192,7 +192,7 @@ def ask(kind, name, directory):
 
 NO_FIXED = ("no-fixed",)
 WITHOUT_F = ("zero-inflated-effects", "hurdle-nbinom2", "null", "no-fixed")
-WITHOUT_X = ("separated", "priors", "null", "no-fixed")
+WITHOUT_X = ("separated", "priors", "null", "no-fixed", "odd-names")
 # the expectation of the response is not the inverse link of its predictor
 MIXTURES = (
     "ordered-beta", "truncated", "zero-inflated", "zero-inflated-effects", "hurdle", "hurdle-nbinom2"
@@ -220,7 +220,10 @@ REFUSED = (
     (("compare",), ("missing-omit", "missing-exclude"), "fit them to the same rows"),
     (("compare",), ("priors",), "priors: there is no parameter 'fc'; available"),
     (("compare",), ("fixed",), "fixed: there is no parameter 'x'; available"),
-    (("compare",), ("equal",), "equal: there is no parameter"),
+    (("drop1", "test-fixed", "test-random", "lod"), ("equal",), "fit the smaller one and use compare"),
+    # no likelihood is maximised
+    (("drop1", "test-fixed", "test-random", "lod"), ("priors",), "fit it without priors=, or use Wald tests"),
+    (("robust",), ("fast",), "fit with nagq=1 or more"),
 )
 
 

@@ -84,7 +84,10 @@ def fit_to_generalised(fit: GLMMFit, design: GeneralisedDesign) -> GLMMFit:
     from mixedmodels.frame.responses import refuse_constant
 
     frame = fit._frame
-    refuse_constant(design.data, str(frame.formula.response) if frame.formula else "the response")
+    if fit.family.response == "categories":
+        fit.family.response_columns(design.data)  # refuses categories without rows
+    else:
+        refuse_constant(design.data, str(frame.formula.response) if frame.formula else "the response")
     own = [j for j, c in enumerate(design.term_predictor) if c == 0]
     X, offset = design.predictors[0].X, design.predictors[0].offset
     conditional = replace(

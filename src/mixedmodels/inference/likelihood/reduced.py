@@ -260,6 +260,8 @@ def fixed_part(fit: LMMFit) -> FixedPart:
         total = len(part.names)
         kept = np.asarray(encoding.kept)
         gone = np.setdiff1d(np.arange(total), kept)
+        if part.intercept and kept.shape[0] + encoding.null.shape[1] < total:
+            gone = gone[gone > 0]  # thresholds stand for the intercept
         basis = np.zeros((p, total))
         basis[np.arange(p), kept] = 1.0
         null = encoding.null

@@ -80,6 +80,11 @@ class Show:
 def response_scale(type: str, source: Source) -> bool:
     """Whether `type` asks for the scale of the response, which must be known then."""
     if type in ("response", "mu", "unlink"):
+        if source.unknown and getattr(getattr(source.fit, "family", None), "response", "") == "categories":
+            raise OptionError(
+                'type="response": ordered categories have no single mean; use type="link" for the latent '
+                'variable, or predict(grid, re_form="population", type="prob") for the probabilities'
+            )
         if source.unknown:
             raise OptionError(
                 f'type="response": no inverse of the response {source.unknown} is known; use type="link" and '

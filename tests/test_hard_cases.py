@@ -232,9 +232,48 @@ def test_11_empty_cell_is_not_estimable():
     assert "family of 5 estimates" in str(pairs)
 
 
-@pytest.mark.skip(reason="12: separation needs the generalised models")
+def counts(seed=3, groups=15, per=8):
+    """Counts, successes and positive numbers by group and treatment."""
+    rng = np.random.default_rng(seed)
+    n = groups * per
+    g = np.repeat(np.arange(groups), per)
+    x = rng.normal(size=n)
+    t = np.array(["a", "b", "c", "b"])[np.arange(n) % 4]
+    eta = 0.2 + 0.4 * x + 0.6 * rng.normal(size=groups)[g]
+    return pd.DataFrame(
+        {
+            "count": rng.poisson(np.exp(eta)),
+            "b": (rng.random(n) < 1 / (1 + np.exp(-eta))).astype(int),
+            "rare": (rng.random(n) < 0.2 * np.exp(0.2 * x)).astype(int),
+            "time": rng.gamma(4.0, (3.0 + 0.5 * x + 0.5 * rng.normal(size=groups)[g]) / 4.0),
+            "x": x,
+            "t": t,
+            "g": g,
+        }
+    )
+
+
 def test_12_separation():
-    raise AssertionError
+    data = counts()
+    data["b"] = np.where(data["t"] == "c", 1, data["b"])
+    fit = mm.glmm("b ~ x + t + (1 | g)", data, family="binomial")
+    assert fit.converged
+    assert "separation" in notes(fit) and "tc" in notes(fit)
+    # the other coefficients are those of the rows that carry information
+    rest = mm.glmm("b ~ x + t + (1 | g)", data[data["t"] != "c"], family="binomial")
+    assert fit.loglik == pytest.approx(rest.loglik, abs=1e-2)
+    assert fit.fixef["x"] == pytest.approx(rest.fixef["x"], abs=1e-3)
+    assert fit.se["x"] == pytest.approx(rest.se["x"], rel=1e-2)
+    assert np.isnan(fit.se["tc"]) or fit.se["tc"] > 50
+    # the remedy that the message names
+    prior = fit.update(priors={"tc": ("normal", 0, 2.5)})
+    assert "separation" not in notes(prior)
+    assert 1.0 < prior.fixef["tc"] < 6.0 and prior.se["tc"] < 3.0
+    # a cell without events: glmer gives -33.3 with a standard error of 173
+    data["count"] = np.where(data["t"] == "c", 0, data["count"])
+    fit = mm.glmm("count ~ x + t + (1 | g)", data, family="poisson")
+    assert fit.converged and "separation" in notes(fit) and "tc" in notes(fit)
+    assert fit.fixef["tc"] < -10 and (np.isnan(fit.se["tc"]) or fit.se["tc"] > 50)
 
 
 @pytest.mark.parametrize("reml", [True, False])
@@ -482,6 +521,104 @@ def test_30_positive_families_refuse_zeros(family):
     data.loc[[7, 20], "t"] = 0.0
     with pytest.raises(mm.DataError, match=r"the response 't': .*2 "):
         mm.glmm("t ~ x + (1 | g)", data, family=family, link="log" if family != "lognormal" else None)
+
+
+@pytest.mark.parametrize(
+    ("formula", "family", "link"),
+    [
+        ("rare ~ x + (1 | g)", "binomial", "log"),
+        ("time ~ x + (1 | g)", "gamma", "identity"),
+        ("time ~ x + (1 | g)", "gamma", "inverse"),
+    ],
+)
+def test_32_means_out_of_range_are_rejected_steps(formula, family, link):
+    # glmer: "PIRLS step-halvings failed to reduce deviance"
+    fit = mm.glmm(formula, counts(), family=family, link=link)
+    assert fit.converged
+    mean = fit.fitted()
+    assert (mean > 0).all() and (family != "binomial" or (mean < 1).all())
+    evaluation = fit.objective.evaluate(fit.psi, 2)
+    free = np.flatnonzero(fit.joint_vcov.diagonal() > 0)
+    assert np.abs(evaluation.gradient[free] * np.sqrt(fit.joint_vcov.diagonal()[free])).max() < 1e-4
+
+
+@pytest.mark.parametrize("family", ["nbinom1", "nbinom2"])
+def test_31_counts_without_over_dispersion(family):
+    # glmer.nb: theta of 1.3e5 and warnings; glmmTMB: 1.1e7 and nothing said
+    data = counts()
+    data["count"] = np.clip(data["count"], 0, 2)
+    fit = mm.glmm("count ~ x + (1 | g)", data, family=family)
+    plain = mm.glmm("count ~ x + (1 | g)", data, family="poisson")
+    assert fit.converged and "poisson limit" in notes(fit)
+    assert fit.loglik == pytest.approx(plain.loglik, abs=1e-4)
+    assert fit.se["x"] == pytest.approx(plain.se["x"], rel=1e-4)
+    assert np.isfinite(list(fit.se.values())).all()
+
+
+def test_26_rows_of_weight_zero_of_generalised_models():
+    data = counts().assign(w=lambda d: np.where(d.index % 9 == 4, 0.0, 1.0))
+    fit = mm.glmm("count ~ x + (1 | g)", data, family="poisson", weights="w")
+    rest = mm.glmm("count ~ x + (1 | g)", data[data["w"] > 0], family="poisson")
+    assert fit.loglik == pytest.approx(rest.loglik, rel=1e-10)
+    assert "weight 0" in notes(fit)
+    with pytest.raises(mm.DataError, match="weights has a negative value"):
+        mm.glmm("count ~ x + (1 | g)", data.assign(w=-1.0), family="poisson", weights="w")
+
+
+def test_54_huge_exposures_are_a_shift():
+    data = counts()
+    data["exposure"] = np.exp(np.linspace(-3, 3, len(data)))
+    plain = mm.glmm("count ~ x + offset(log(exposure)) + (1 | g)", data, family="poisson")
+    data["exposure"] *= 1e60
+    far = mm.glmm("count ~ x + offset(log(exposure)) + (1 | g)", data, family="poisson")
+    assert far.loglik == pytest.approx(plain.loglik, rel=1e-9)
+    assert far.fixef["(Intercept)"] == pytest.approx(plain.fixef["(Intercept)"] - 60 * np.log(10), rel=1e-6)
+    # counts of a million million
+    data["many"] = np.round(1e12 * np.exp(0.1 * data["x"]) * (1 + 0.05 * np.sin(np.arange(len(data)))))
+    fit = mm.glmm("many ~ x + (1 | g)", data, family="nbinom2")
+    assert fit.converged and np.isfinite(fit.loglik)
+    assert fit.fixef["x"] == pytest.approx(0.1, abs=0.02)
+
+
+def test_49_quadrature_for_vectors_and_nested_factors():
+    # glmer: "nAGQ > 1 is only available for models with a single, scalar random-effects term"
+    data = counts()
+    laplace = mm.glmm("b ~ x + (x | g)", data, family="binomial")
+    fit = mm.glmm("b ~ x + (x | g)", data, family="binomial", nagq=9)
+    more = fit.update(nagq=15)
+    assert fit.converged and abs(more.loglik - fit.loglik) < 1e-3 < abs(fit.loglik - laplace.loglik)
+    nested = mm.glmm("b ~ x + (1 | g/t)", data, family="binomial", nagq=7)
+    assert nested.converged and np.isfinite(nested.loglik)
+    with pytest.raises(mm.OptionError, match=r"'g' and 't' are crossed.*nagq=1"):
+        mm.glmm("b ~ x + (1 | g) + (1 | t)", data, family="binomial", nagq=7)
+
+
+def test_48_hat_values_of_generalised_models():
+    # lme4's hatvalues() of this fit add up to 163.5 for 56 rows
+    cbpp = mm.load_dataset("cbpp", backend="pandas")
+    fit = mm.glmm("incidence ~ period + (1 | herd)", cbpp, family="binomial", trials="size")
+    h = np.asarray(fit.leverage())
+    assert ((h > 0) & (h < 1)).all()
+    # the effective degrees of freedom of the working linear mixed model at its modes
+    w = fit.working_weights()
+    X = np.column_stack([np.ones(56), *[cbpp["period"].astype(str) == p for p in "234"]])
+    Z = (cbpp["herd"].to_numpy()[:, None] == np.unique(cbpp["herd"])).astype(float) * fit.theta[0]
+    C = np.column_stack([X, Z])
+    penalty = np.diag(np.r_[np.zeros(4), np.ones(Z.shape[1])])
+    hat = np.linalg.inv((C * w[:, None]).T @ C + penalty)
+    np.testing.assert_allclose(h, w * np.einsum("ij,jk,ik->i", C, hat, C), rtol=1e-6)
+
+
+def test_58_simulation_and_prediction_of_generalised_models():
+    fit = mm.glmm("count ~ x + (1 | g)", counts(), family="poisson")
+    kept = fit.simulate(3000, seed=1, new_effects=False)
+    fresh = fit.simulate(3000, seed=1)
+    spread = np.sqrt(fit.fitted() / 3000)
+    assert np.abs((kept.mean(axis=1) - fit.predict()) / spread).max() < 5
+    # new effects: the mean of a log-normal, above the prediction for a random effect of zero
+    mean = fit.predict(re_form="population") * np.exp(0.5 * fit.theta[0] ** 2)
+    assert np.abs(fresh.mean(axis=1) / mean - 1).max() < 0.15
+    assert (fresh.var(axis=1) > 1.2 * kept.var(axis=1).mean()).mean() > 0.4
 
 
 # ------------------------------------------------------------------------------------------- formulas

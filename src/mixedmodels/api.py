@@ -153,6 +153,7 @@ def glmm(
     nagq: int = 1,
     dispersion: Any = "~1",
     zero_inflation: Any = None,
+    thresholds: str | None = None,
     trials: Any = None,
     weights: Any = None,
     offset: Any = None,
@@ -183,12 +184,14 @@ def glmm(
     ----------
     formula : str or Formula
         As for `lmm`. The response of a binomial family is 0 and 1, truth values, a factor of two levels (the
-        first is failure), ``cbind(successes, failures)``, or successes or proportions with `trials`.
+        first is failure), ``cbind(successes, failures)``, or successes or proportions with `trials`; that of
+        ``family="cumulative"`` an ordered factor, or numbers in their order.
     data : data frame or dict of arrays
         As for `lmm`.
     family : str, Family class or Family
         Distribution of the response given the random effects, for instance ``"binomial"``, ``"poisson"``,
-        ``"nbinom2"``, ``"gamma"``, ``"beta"``; R's spellings are understood.
+        ``"nbinom2"``, ``"gamma"``, ``"beta"``, ``"cumulative"`` (ordered categories); R's
+        spellings are understood.
     link : str, optional
         Link function; by default the family's usual one.
     nagq : int
@@ -200,6 +203,10 @@ def glmm(
     zero_inflation : str, Formula or bool, optional
         Linear predictor of the probability of extra zeros (logit link), random terms included; True is
         ``"~ 1"``. Families without a zero become hurdle models. Coefficients are named ``zi_x``.
+    thresholds : {"flexible", "symmetric", "symmetric2", "equidistant"}, optional
+        Thresholds between the ordered categories of ``family="cumulative"``,
+        ``P(Y <= j) = F(alpha_j - eta)``: all free (default), mirrored around their middle or around zero, or
+        with one spacing. They are in the place of the intercept.
     trials : str, array or int, optional
         Numbers of trials of binomial families. Whole-numbered responses are successes, others proportions.
         Rows with 0 trials are left out of the likelihood.
@@ -279,6 +286,7 @@ def glmm(
         nagq=nagq,
         dispersion=dispersion,
         zero_inflation=zero_inflation,
+        thresholds=thresholds,
         trials=trials,
         weights=weights,
         offset=offset,

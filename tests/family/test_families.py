@@ -74,6 +74,7 @@ def test_active_predictors_only_select(family, link):
         part = f.derivatives(data, eta, 3, (c,))
         for k in range(4):
             assert np.allclose(part[k], full[where[tuple(k * (i == c) for i in range(C))]], rtol=1e-12)
+        assert np.allclose(f.derivatives(data, eta, 0, (c,)), full[0], rtol=1e-12)
 
 
 @pytest.mark.parametrize(("family", "link"), PAIRS, ids=IDS)

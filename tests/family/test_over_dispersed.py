@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mixedmodels.errors import DataError, OptionError
-from mixedmodels.family import Observations, get_family
+from mixedmodels.family import FAMILIES, Observations, get_family
 from mixedmodels.family.jet import indices, place
 from mixedmodels.family.student import Student
 from mixedmodels.family.truncated import Truncated
@@ -356,3 +356,19 @@ def test_values_of_r():
     check_values("com_poisson", get_family("compois"), Observations(counts), x, delta)
     truncated = get_family("truncated_genpois")
     check_values("truncated_generalised_poisson", truncated, Observations(counts + 1), x, delta)
+
+
+def test_families_of_counts_say_so():
+    """What residuals, intervals and checks of discrete responses look at."""
+    counts = {name for name, family in FAMILIES.items() if family().response == "count"}
+    assert counts == {
+        "poisson",
+        "negative_binomial",
+        "nbinom1",
+        "com_poisson",
+        "generalised_poisson",
+        "truncated_poisson",
+        "truncated_negative_binomial",
+        "truncated_nbinom1",
+        "truncated_generalised_poisson",
+    }

@@ -154,7 +154,7 @@ def test_shared_parameters():
 @pytest.mark.parametrize(
     ("formula", "error", "match"),
     [
-        ("y ~ x", FormulaError, "ordinary least squares"),
+        ("y ~ x", FormulaError, "ordinary regression"),
         ("~ x + (1 | g)", FormulaError, "no response"),
         ("y ~ x + (1 | g) + (1 | g)", FormulaError, r"\(1 \| g\) occurs twice"),
         ("y ~ x + (x | g) + (1 + x | g)", FormulaError, "occurs twice"),

@@ -196,14 +196,28 @@ class Categories(Family):
 def test_categories_become_codes():
     value = FactorColumn(np.array([2, 0, 1, 2], np.int32), ("lo", "mid", "hi"), ordered=True)
     found, notes = read(value, family=Categories())
-    np.testing.assert_array_equal(found.y, [2, 0, 1, 2])
+    np.testing.assert_array_equal(found.y, [3, 1, 2, 3])
     assert found.levels == ("lo", "mid", "hi") and not notes
     value = FactorColumn(np.array([2, 0, 0, 2], np.int32), ("lo", "mid", "hi"))
     found, notes = read(value, family=Categories())
-    np.testing.assert_array_equal(found.y, [1, 0, 0, 1])
+    np.testing.assert_array_equal(found.y, [2, 1, 1, 2])
     assert found.levels == ("lo", "hi") and "lo < hi" in notes[1]
-    found, _ = read(np.array([3.0, 1.0, 5.0]), family=Categories())
-    assert found.levels == ("1", "3", "5")
+    found, notes = read(np.array([3.0, 1.0, 5.0]), family=Categories())
+    assert found.levels == ("1", "3", "5") and not notes
+
+
+def test_categories_need_an_order():
+    codes = np.array([2, 0, 1, 2], np.int32)
+    with pytest.raises(mm.DataError, match=r"without an order .*hi, lo, mid.*ordered\(y, levels"):
+        read(FactorColumn(codes, ("hi", "lo", "mid")), family=Categories())
+    found, notes = read(FactorColumn(codes, ("lo", "mid", "hi")), family=Categories())  # somebody's order
+    assert found.levels == ("lo", "mid", "hi") and "lo < mid < hi" in notes[0]
+    found, _ = read(FactorColumn(codes, ("8", "9", "10")), family=Categories())  # numbers kept as text
+    assert found.levels == ("8", "9", "10")
+    with pytest.raises(mm.DataError, match="without an order"):
+        read(FactorColumn(codes, ("10", "8", "9")), family=Categories())
+    with pytest.raises(mm.DataError, match="constant"):
+        read(FactorColumn(codes * 0, ("lo", "mid", "hi"), ordered=True), family=Categories())
     with pytest.raises(mm.DataError, match="different values"):
         read(np.linspace(0, 1, 200), family=Categories())
 

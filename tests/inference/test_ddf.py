@@ -322,7 +322,9 @@ def test_the_covariance_as_a_function_has_the_normal_distribution_only():
 
     from mixedmodels.inference.ddf.satterthwaite import Satterthwaite, automatic
 
-    other = SimpleNamespace(objective=SimpleNamespace(), vcov=fit.vcov, beta=fit.beta, design=fit.design)
+    other = SimpleNamespace(
+        objective=SimpleNamespace(), vcov=fit.vcov, beta=fit.beta, design=fit.design, _is_linear=True
+    )
     assert automatic(other).name == "z" and "normal" in automatic(other).notes[0]
     with pytest.raises(mm.MixedModelsError, match=r"function of theta.*residual"):
         Satterthwaite(other)

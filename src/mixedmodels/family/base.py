@@ -53,7 +53,7 @@ class Observations:
     Attributes
     ----------
     y : ndarray of float64, shape (n,)
-        Response; for binomial families the number of successes, for ordinal ones the category 0, 1, ...
+        Response; for binomial families the number of successes, for ordinal ones the category 1, 2, ...
     trials : ndarray of float64, shape (n,), or None
         Number of trials of binomial families; None stands for one each.
     weights : ndarray of float64, shape (n,), or None
@@ -267,6 +267,28 @@ class Family:
         """What the compiled density adds to the value of each row, shape (n,); None for zero."""
         return None
 
+    # ------------------------------------------------------------------ coefficients beside the predictors
+    def response_columns(self, data: Observations) -> tuple[tuple[str, ...], dict[str, np.ndarray]] | None:
+        """Columns of predictors that depend on the response: thresholds of ordered categories.
+
+        Returns
+        -------
+        (names, columns) or None
+            Names of the coefficients, and the columns of each predictor that holds all of them.
+        """
+        return None
+
+    def at(self, design: Any, gamma: np.ndarray) -> Family:
+        """The family with what its moments and draws need of the coefficients beside the linear predictors.
+
+        Parameters
+        ----------
+        design : GeneralisedDesign
+        gamma : ndarray
+            Coefficients of all predictors.
+        """
+        return self
+
     # ------------------------------------------------------------------ dispersion
     def natural(self, delta: np.ndarray) -> np.ndarray:
         """The natural dispersion parameter ``exp(delta)``; the module's table says which it is."""
@@ -281,6 +303,10 @@ class Family:
         """Expected response (of a proportion for binomial families), shape (n,)."""
         with np.errstate(all="ignore"):
             return np.asarray(self.link.inverse(np.asarray(eta[0])))
+
+    def expected(self, eta: Sequence[Any]) -> Any:
+        """What `mean` returns, on arrays and jets: standard errors of means follow from its derivatives."""
+        return self.link.inverse(eta[0]) if type(self).mean is Family.mean else self.mean(eta)
 
     def variance(self, data: Observations, eta: Sequence[np.ndarray]) -> np.ndarray:
         """Variance of the response given the linear predictors (of the count, not the proportion)."""
@@ -347,7 +373,9 @@ class Family:
 
     def unit_deviance(self, data: Observations, eta: Sequence[np.ndarray]) -> np.ndarray:
         """Contribution of each row to the deviance, as R's families define it (unscaled), shape (n,)."""
-        raise OptionError(f"deviance residuals are not defined for family {self.name!r}")
+        raise OptionError(
+            f"deviance residuals are not defined for family {self.name!r}; take 'pearson' or 'quantile' ones"
+        )
 
     # ------------------------------------------------------------------ responses and starts
     def check_response(self, data: Observations) -> None:

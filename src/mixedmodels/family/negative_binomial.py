@@ -30,6 +30,7 @@ class NegativeBinomial(Family):
     name = "negative_binomial"
     links = ("log", "sqrt", "identity")
     predictors = ("conditional", "dispersion")
+    response = "count"
     dispersion_name = "size"
     kernels: ClassVar[dict[str, int]] = {"log": 5}
 
@@ -63,12 +64,9 @@ class NegativeBinomial(Family):
         return rng.poisson(rng.gamma(size, self.mean(eta) / size, size=data.n)).astype(float)
 
     def cdf(self, data: Observations, eta: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        from scipy.special import betaincc
-
         mu, size = self.mean(eta), self._size(eta)
-        share = mu / (mu + size)  # P(Y <= y) = I_{1 - share}(size, y + 1)
-        below = np.where(data.y > 0, betaincc(np.maximum(data.y, 1.0), size, share), 0.0)
-        return below, betaincc(data.y + 1.0, size, share)
+        below = np.where(data.y > 0, _upto(np.maximum(data.y, 1.0), mu, size), 0.0)
+        return below, _upto(data.y + 1.0, mu, size)
 
     def information(self, data: Observations, eta: Sequence[Any], slope: Any) -> Any:
         log_mean, _, ratio = self._parts(eta)
@@ -94,7 +92,6 @@ class NegativeBinomial1(NegativeBinomial):
     r"""NB1, :math:`\delta = \log\phi`, variance :math:`\mu(1 + \phi)`: NB2 with size :math:`\mu/\phi`."""
 
     name = "nbinom1"
-    response = "count"
     dispersion_name = "dispersion"
     kernels: ClassVar[dict[str, int]] = {}
 
@@ -115,3 +112,19 @@ class NegativeBinomial1(NegativeBinomial):
         mean, variance = float(data.y.mean()), float(data.y.var())
         phi = variance / mean - 1.0 if mean > 0.0 else 1.0
         return self.link.forward(data.y + 0.1), np.array(math.log(min(max(0.7 * phi, 0.05), 100.0)))
+
+
+def _upto(above: np.ndarray, mu: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """``P(Y < above)``: I_x(size, above) with x = size / (mu + size), its complement where x is near 1."""
+    from scipy.special import betainc, betaincc
+
+    above, mu, size = np.broadcast_arrays(above, mu, size)
+    total = mu + size
+    near = size < 1e3
+    if near.all():
+        return betainc(size, above, size / total)
+    out = np.empty(above.shape)
+    far = ~near
+    out[near] = betainc(size[near], above[near], size[near] / total[near])
+    out[far] = betaincc(above[far], size[far], mu[far] / total[far])
+    return out

@@ -64,6 +64,11 @@ class OrderedBeta(Family):
         mu, _, zero, one = self._parts(eta)
         return one + (1.0 - zero - one) * mu
 
+    def expected(self, eta: Sequence[Any]) -> Any:
+        high = eta[2] + exp(eta[3])
+        zero, one, mu = exp(log_expit(eta[2] - eta[0])), exp(log_expit(eta[0] - high)), exp(log_expit(eta[0]))
+        return one + (1.0 - zero - one) * mu
+
     def conditional_mean(self, eta: Sequence[np.ndarray]) -> np.ndarray:
         """Mean of the beta distribution between zero and one."""
         return self._parts(eta)[0]

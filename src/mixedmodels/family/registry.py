@@ -10,6 +10,7 @@ from mixedmodels.family.beta import Beta
 from mixedmodels.family.betabinomial import BetaBinomial
 from mixedmodels.family.binomial import Binomial
 from mixedmodels.family.com_poisson import ComPoisson
+from mixedmodels.family.cumulative import Cumulative
 from mixedmodels.family.gamma import Gamma
 from mixedmodels.family.gaussian import Gaussian
 from mixedmodels.family.generalised_poisson import GeneralisedPoisson
@@ -33,6 +34,7 @@ FAMILIES: dict[str, type[Family]] = {
     family.name: family
     for family in (
         Gaussian,
+        Cumulative,
         Binomial,
         Poisson,
         Gamma,
@@ -56,6 +58,7 @@ FAMILIES: dict[str, type[Family]] = {
 
 # Names that other software uses.
 ALIASES = {
+    "ordinal": "cumulative",
     "normal": "gaussian",
     "bernoulli": "binomial",
     "Gamma": "gamma",

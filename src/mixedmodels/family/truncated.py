@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.family.base import Family, Observations
-from mixedmodels.family.functions import log1mexp
+from mixedmodels.family.functions import exp, log1mexp
 from mixedmodels.family.generalised_poisson import GeneralisedPoisson
 from mixedmodels.family.negative_binomial import NegativeBinomial, NegativeBinomial1
 from mixedmodels.family.poisson import Poisson
@@ -65,6 +65,10 @@ class Truncated(Family):
         mu = self.base.mean(eta)
         with np.errstate(all="ignore"):
             return np.where(mu > 0.0, np.maximum(mu / self._positive(_zeros(eta), eta), 1.0), 1.0)
+
+    def expected(self, eta: Sequence[Any]) -> Any:
+        zeros = _zeros([getattr(part, "value", part) for part in eta])
+        return self.base.expected(eta) * exp(-1.0 * log1mexp(-1.0 * zero_log_density(self.base, zeros, eta)))
 
     def untruncated_mean(self, eta: Sequence[np.ndarray]) -> np.ndarray:
         """Mean of the family with zeros."""

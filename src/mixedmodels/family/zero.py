@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.family.base import Family, Observations
-from mixedmodels.family.functions import log_expit, logaddexp, where
+from mixedmodels.family.functions import exp, log_expit, logaddexp, where
 from mixedmodels.family.responses import require
 from mixedmodels.family.truncated import Truncated, zero_log_density
 
@@ -36,6 +36,9 @@ class _WithZeros(Family):
 
     def mean(self, eta: Sequence[np.ndarray]) -> np.ndarray:
         return np.exp(log_expit(-np.asarray(eta[-1], dtype=float))) * self.conditional_mean(eta)
+
+    def expected(self, eta: Sequence[Any]) -> Any:
+        return exp(log_expit(-eta[-1])) * self.base.expected(eta[:-1])
 
     def variance(self, data: Observations, eta: Sequence[np.ndarray]) -> np.ndarray:
         stays = np.exp(log_expit(-np.asarray(eta[-1], dtype=float)))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import DataError
-from mixedmodels.family import LINKS, Link, Observations
+from mixedmodels.family import LINKS, Family, Link, Observations
 from mixedmodels.frame.factors import CategoryLevels
 
 __all__ = ["Decoder", "Encoder"]
@@ -36,6 +36,13 @@ _ROOMS = ("mixedmodels.frame.", "mixedmodels.optimize.", "mixedmodels.family.")
 
 def _allowed(module: str) -> bool:
     return module in _MODULES or module.startswith(_ROOMS)
+
+
+def _importable(cls: type) -> bool:
+    """Whether a class is one of the package, under its own name."""
+    if not _allowed(cls.__module__):
+        return False
+    return getattr(importlib.import_module(cls.__module__), cls.__qualname__, None) is cls
 
 
 def _attributes(cls: type) -> list[str]:
@@ -110,6 +117,11 @@ class Encoder:
             if LINKS.get(value.name) is not value:
                 raise DataError(f"a fit with a link of your own ({value.name!r}) cannot be saved")
             return {"$": "link", "name": value.name}
+        if isinstance(value, Family) and not _importable(type(value)):
+            raise DataError(
+                f"a fit with a family of your own ({value.name!r}) cannot be saved: its density is code; "
+                "keep fit.psi and fit again with start=psi"
+            )
         if isinstance(value, Observations) and value.constants:
             return self._object(dataclasses.replace(value, constants={}))
         if module.startswith("scipy.sparse"):

@@ -28,7 +28,6 @@ _SPELLINGS = {
     "nb": "negative_binomial",
     "beta_binomial": "betabinomial",
     "student_t": "student",
-    "ordinal": "cumulative",
 }
 
 

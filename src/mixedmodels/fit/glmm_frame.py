@@ -8,6 +8,7 @@ from typing import Any
 
 from mixedmodels.fit.checks import formula_of
 from mixedmodels.fit.glmm_checks import check_options, family_of, with_parts
+from mixedmodels.fit.glmm_ordinal import with_thresholds
 
 __all__ = ["FRAME_OPTIONS", "OPTION_NAMES", "GLMMOptions", "make_glmm_frame"]
 
@@ -21,6 +22,7 @@ class GLMMOptions:
     nagq: int = 1
     dispersion: Any = "~1"
     zero_inflation: Any = None
+    thresholds: Any = None
     trials: Any = None
     weights: Any = None
     offset: Any = None
@@ -51,6 +53,7 @@ FRAME_OPTIONS = frozenset(
         "link",
         "dispersion",
         "zero_inflation",
+        "thresholds",
         "trials",
         "weights",
         "offset",
@@ -69,9 +72,8 @@ def make_glmm_frame(formula: Any, data: Any, options: GLMMOptions) -> Any:
     from mixedmodels.frame.parts import build_generalised
 
     formula = formula_of(formula, data)
-    family, parts = with_parts(
-        family_of(options.family, options.link), options.dispersion, options.zero_inflation
-    )
+    family = with_thresholds(family_of(options.family, options.link), options.thresholds)
+    family, parts = with_parts(family, options.dispersion, options.zero_inflation)
     frame = build_generalised(
         formula,
         data,

@@ -23,7 +23,7 @@ __all__ = ["glmm_messages", "undetermined_coefficients"]
 
 EVENTS = 0.01
 FEW = 6  # binary observations per level
-_COUNTS = ("binom", "poisson")
+_COUNTS = ("binom", "poisson", "cumulative")
 _LIMITS = {
     "negative_binomial": "Poisson",
     "nbinom": "Poisson",

@@ -10,7 +10,8 @@ import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.fit import values
-from mixedmodels.fit.glmm_values import natural_dispersion
+from mixedmodels.fit.glmm_ordinal import CATEGORY_TYPES, category_values
+from mixedmodels.fit.glmm_values import base_family, natural_dispersion
 from mixedmodels.fit.predict import Selection, check_new_levels, not_estimable, select_columns
 
 if TYPE_CHECKING:
@@ -18,9 +19,19 @@ if TYPE_CHECKING:
     from mixedmodels.family import Family
     from mixedmodels.fit.glmm_result import GLMMFit
 
-__all__ = ["TYPES", "NewParts", "new_parts", "on_scale", "predict_glmm", "select_terms"]
+__all__ = [
+    "TYPES",
+    "NewParts",
+    "check_type",
+    "new_parts",
+    "on_scale",
+    "own_parts",
+    "predict_glmm",
+    "scale_gradient",
+    "select_terms",
+]
 
-TYPES = ("response", "link", "conditional", "zero_probability", "dispersion")
+TYPES = ("response", "link", "conditional", "zero_probability", "dispersion", *CATEGORY_TYPES)
 
 
 def select_terms(fit: GLMMFit, re_form: Any) -> Selection:
@@ -40,33 +51,75 @@ def select_terms(fit: GLMMFit, re_form: Any) -> Selection:
     return [*chosen, *[(p, None) for p in range(first, len(terms)) if terms[p].group in groups]]
 
 
+_PARTS = {"zero_probability": "zero_inflation", "dispersion": "dispersion"}
+
+
+def check_type(type: Any, family: Family, components: Sequence[str]) -> None:
+    """Refuse an unknown `type`, or one that the model does not have."""
+    if type not in TYPES:
+        raise OptionError(f"type must be one of {', '.join(TYPES)}, got {type!r}")
+    if type in _PARTS and _PARTS[type] not in components:
+        raise OptionError(f"type={type!r}: family {family.name!r} of this model has no {_PARTS[type]} part")
+
+
 def on_scale(family: Family, eta: np.ndarray, components: Sequence[str], type: str) -> np.ndarray:
-    """What `type` asks for, from all linear predictors, shape (n,).
+    """What `type` asks for, from all linear predictors, shape (n,); probabilities of categories (n, K).
 
     Raises
     ------
     OptionError
         An unknown type, or one that the model does not have.
     """
-    if type not in TYPES:
-        raise OptionError(f"type must be one of {', '.join(TYPES)}, got {type!r}")
+    check_type(type, family, components)
     etas = list(eta)
     if type == "link":
         return np.array(etas[0])
     if type == "response":
         return np.array(family.mean(etas))
+    if type in CATEGORY_TYPES:
+        return category_values(family, etas[0], type)
     if type == "conditional":
         own = getattr(family, "conditional_mean", None)
         return np.array(family.mean(etas) if own is None else own(etas))
-    name = "zero_inflation" if type == "zero_probability" else "dispersion"
-    if name not in components:
-        raise OptionError(f"type={type!r}: family {family.name!r} of this model has no {name} part")
-    delta = etas[components.index(name)]
-    if name == "dispersion":
+    delta = etas[components.index(_PARTS[type])]
+    if type == "dispersion":
         return np.array(natural_dispersion(family, delta))
     from scipy.special import expit
 
     return expit(delta)
+
+
+def scale_gradient(family: Family, eta: np.ndarray, components: Sequence[str], type: str) -> np.ndarray:
+    """Derivatives of `on_scale` with respect to all linear predictors, shape (C, n)."""
+    from mixedmodels.family import Family
+    from mixedmodels.family.functions import exp, log_expit
+    from mixedmodels.family.jet import Jet, variables
+
+    C, n = eta.shape
+    out = np.zeros((C, n))
+    if type == "link":
+        out[0] = 1.0
+        return out
+    with np.errstate(all="ignore"):
+        jets = variables(list(eta), range(C), 1)
+        value: Any
+        if type in _PARTS:
+            c = list(components).index(_PARTS[type])
+            if type == "dispersion":
+                natural = base_family(family).natural
+                value = (
+                    exp(jets[c]) if getattr(natural, "__func__", None) is Family.natural else natural(jets[c])
+                )
+            else:
+                value = exp(log_expit(jets[c]))
+        elif type == "response":
+            value = family.expected(jets)
+        elif components[-1] == "zero_inflation" and getattr(family, "base", None) is not None:
+            value = family.base.expected(jets[:-1])  # type: ignore[attr-defined]
+        else:
+            own = getattr(family, "conditional_mean", None)
+            value = family.expected(jets) if own is None else family.link.inverse(jets[0])
+    return value.table(n)[1:] if isinstance(value, Jet) else out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,16 +160,33 @@ class NewParts:
         return out
 
 
+def own_parts(design: GeneralisedDesign) -> NewParts:
+    """The rows of the fit."""
+    return NewParts(
+        design,
+        tuple([(np.ones((design.n, 1)) if p.X is None else p.X, p.offset) for p in design.predictors]),
+        tuple([(term.codes, term.Z) for term in design.terms]),
+        np.ones(design.n, dtype=bool),
+    )
+
+
 def new_parts(
-    fit: GLMMFit, newdata: Any, selection: Selection, new_levels: str, offset: Any = None
+    fit: GLMMFit,
+    newdata: Any,
+    selection: Selection,
+    new_levels: str,
+    offset: Any = None,
+    columns_of: Sequence[int] = (),
 ) -> NewParts:
-    """Columns of all linear predictors for new data."""
+    """Columns of all linear predictors for new data; of the terms `columns_of` without their levels."""
     from mixedmodels.frame.parts import new_predictors
 
     if fit.formula is None:
         fit.frame.new_data(newdata)
     chosen = [position for position, _ in selection]
-    found = new_predictors(fit.frame, newdata, terms=chosen, new_levels=new_levels, offset=offset)
+    found = new_predictors(
+        fit.frame, newdata, terms=chosen, new_levels=new_levels, offset=offset, columns_of=columns_of
+    )
     rows = np.array(found[0].rows)
     for design in found:
         rows[not_estimable(fit, design)] = False
@@ -132,8 +202,7 @@ def predict_glmm(
     fit: GLMMFit, newdata: Any, re_form: Any, new_levels: str, type: str, offset: Any = None
 ) -> np.ndarray:
     """Point predictions; see `GLMMFit.predict`."""
-    if type not in TYPES:
-        raise OptionError(f"type must be one of {', '.join(TYPES)}, got {type!r}")
+    check_type(type, fit.family, fit.components)
     check_new_levels(new_levels)
     if newdata is None:
         return fit.fitted(re_form, type)

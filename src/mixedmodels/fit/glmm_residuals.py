@@ -8,7 +8,12 @@ With y the response (the proportion of successes for binomial families), mu its 
   :math:`2\{\log f(y; \hat\mu = y) - \log f(y; \mu)\}`;
 * ``"working"``: :math:`(y - \mu) / (\mathrm{d}\mu/\mathrm{d}\eta)`;
 * ``"quantile"``: :math:`\Phi^{-1}(u)`, u uniform between :math:`P(Y < y)` and :math:`P(Y \le y)`: standard
-  normal if the model holds (Dunn & Smyth 1996, Randomized quantile residuals, JCGS 5:236-244).
+  normal if the model holds (Dunn & Smyth 1996, Randomized quantile residuals, JCGS 5:236-244);
+* ``"surrogate"``: for ordered categories a draw of the latent error given the category
+  (`mixedmodels.family.cumulative.Cumulative.surrogate`).
+
+Ordered categories count as their numbers 1, 2, ... in the first two; their deviance is :math:`-2\log f(y)`,
+their working residual the score over the observed information.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "canonical_kind", "glmm_residuals", "response_of"]
 
-KINDS = ("response", "pearson", "scaled", "deviance", "working", "quantile")
+KINDS = ("response", "pearson", "scaled", "deviance", "working", "quantile", "surrogate")
 _ALIASES = {"conditional": "response", "scaled": "pearson", "normalized": "pearson", "normalised": "pearson"}
 
 
@@ -73,6 +78,8 @@ def glmm_residuals(
     y, mu = response_of(data), family.mean(etas)
     if kind == "response":
         return y - mu
+    if kind == "working" and family.response == "categories":
+        return working_response(family, data, eta, "observed") - eta[0]
     if kind == "working":
         return working_response(family, data, eta) - eta[0]
     if kind == "pearson":
@@ -86,6 +93,8 @@ def glmm_residuals(
 
     from mixedmodels.fit.simulate import generator
 
+    if kind == "surrogate":
+        return np.asarray(_asked(family, "surrogate", kind, data, etas, generator(seed)))
     low, high = _asked(family, "cdf", kind, data, etas)
     low, high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
     u = low + (high - low) * generator(seed).random(data.n)
@@ -103,12 +112,14 @@ def _pearson(
     return out if data.weights is None else out * np.sqrt(data.weights)
 
 
-def _asked(family: Family, name: str, kind: str, data: Observations, etas: list[np.ndarray]) -> Any:
+def _asked(
+    family: Family, name: str, kind: str, data: Observations, etas: list[np.ndarray], *more: Any
+) -> Any:
     """What a method of the family gives, or the error that it does not have it."""
     method = getattr(family, name, None)
     if method is not None:
         try:
-            return method(data, etas)
+            return method(data, etas, *more)
         except NotImplementedError:
             pass
     raise OptionError(f"family {family.name!r} gives no {kind} residuals; use 'pearson' or 'response'")

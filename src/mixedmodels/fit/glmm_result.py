@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mixedmodels.design import GeneralisedDesign, RandomTerm
     from mixedmodels.family import Family
     from mixedmodels.fit.glmm import GLMMOptions
+    from mixedmodels.fit.pql import PQL
     from mixedmodels.fit.predict import Selection
 
 __all__ = ["GLMMFit"]
@@ -50,8 +51,8 @@ class GLMMFit(GLMMQuestions, Fit):
     # ------------------------------------------------------------------ the pieces
     @property
     def family(self) -> Family:
-        """Distribution and link."""
-        return self._frame.family
+        """Distribution and link; that of ordered categories knows the thresholds."""
+        return self._once("family", lambda: self._frame.family.at(self.generalised, self.gamma))
 
     @property
     def generalised(self) -> GeneralisedDesign:
@@ -144,6 +145,21 @@ class GLMMFit(GLMMQuestions, Fit):
         return self._once("beta", lambda: values.readonly(self.psi[: self.design.p]))
 
     @property
+    def thresholds(self) -> dict[str, float]:
+        """Thresholds between ordered categories: ``{"1|2": -1.6, ...}``, increasing.
+
+        Under structured thresholds they follow from the free parameters among `gamma`.
+
+        Raises
+        ------
+        OptionError
+            Another family than ``"cumulative"``.
+        """
+        from mixedmodels.fit.glmm_ordinal import thresholds_of
+
+        return thresholds_of(self)
+
+    @property
     def fixef_all(self) -> dict[str, dict[str, float]]:
         """Coefficients of all linear predictors by component and name (new dicts at each call)."""
         design, gamma = self.generalised, self.gamma
@@ -155,7 +171,7 @@ class GLMMFit(GLMMQuestions, Fit):
                     strict=True,
                 )
             )
-            for predictor in design.predictors
+            for predictor in glmm_values.own_predictors(design)
         }
 
     @property
@@ -341,12 +357,12 @@ class GLMMFit(GLMMQuestions, Fit):
         ----------
         re_form : None, "population", formula text or sequence of group names
             Random effects that take part, as in `predict`; the others are zero.
-        type : {"response", "link", "conditional", "zero_probability", "dispersion"}
+        type : {"response", "link", "conditional", "zero_probability", "dispersion", "prob", ...}
             As in `predict`: means (proportions for binomial families), linear predictors, ...
 
         Returns
         -------
-        ndarray, shape (nobs,)
+        ndarray, shape (nobs,), or (nobs, K) for probabilities of categories
             With ``na_action="exclude"`` as long as the data, NaN where values were missing.
         """
         from mixedmodels.fit.glmm_predict import on_scale
@@ -364,8 +380,9 @@ class GLMMFit(GLMMQuestions, Fit):
         ----------
         kind : str
             ``"response"``, ``"pearson"`` (also ``"scaled"``: over the whole standard deviation, dispersion
-            included), ``"deviance"``, ``"working"`` or ``"quantile"`` (randomised, standard normal if the
-            model holds); formulas in `mixedmodels.fit.glmm_residuals`.
+            included), ``"deviance"``, ``"working"``, ``"quantile"`` (randomised, standard normal if the
+            model holds) or ``"surrogate"`` (of ordered categories); formulas in
+            `mixedmodels.fit.glmm_residuals`.
         seed : int, Generator or None
             Of quantile residuals.
 
@@ -477,6 +494,7 @@ class GLMMFit(GLMMQuestions, Fit):
         theta: Any = None,
         trials: Any = None,
         offset: Any = None,
+        labels: bool = False,
     ) -> np.ndarray:
         r"""Responses drawn from the model.
 
@@ -508,16 +526,19 @@ class GLMMFit(GLMMQuestions, Fit):
             Trials of new rows; by default the column given to `glmm`.
         offset : str or array, optional
             Offset of new rows, needed if the model was fitted with an array as offset.
+        labels : bool
+            Labels of the categories of a factor response instead of their numbers.
 
         Returns
         -------
         ndarray, shape (rows in the likelihood or of newdata, n)
-            Counts, 0/1, numbers of successes, ... as `refit` takes them; NaN in rows of `newdata` with
-            missing values or a mean that is not estimable.
+            Counts, 0/1, numbers of successes, numbers 1, 2, ... of ordered categories, ... as
+            `refit` takes them; NaN (None for labels) in rows of `newdata` with missing values or a mean that
+            is not estimable.
         """
         from mixedmodels.fit.glmm_simulate import simulate_glmm
 
-        return simulate_glmm(
+        drawn = simulate_glmm(
             self,
             n,
             seed,
@@ -530,6 +551,14 @@ class GLMMFit(GLMMQuestions, Fit):
             trials=trials,
             offset=offset,
         )
+        if not labels:
+            return drawn
+        from mixedmodels.fit.glmm_ordinal import labels_of
+
+        levels = self.generalised.data.levels
+        if not levels:
+            raise OptionError("labels=True needs a factor response; this one is numeric")
+        return labels_of(drawn, levels, int(self.family.response == "categories"))
 
     # ------------------------------------------------------------------ other models
     def refit(self, new: Any) -> GLMMFit:
@@ -560,6 +589,27 @@ class GLMMFit(GLMMQuestions, Fit):
         from mixedmodels.fit.glmm_update import update_glmm
 
         return update_glmm(self, formula, data, changes)
+
+    def pql(self, reml: bool = False, sigma: float | None = 1.0, **options: Any) -> PQL:
+        """The same model by penalised quasi-likelihood, for comparison with systems that stop there.
+
+        Parameters
+        ----------
+        reml : bool
+            REML or maximum likelihood in the working linear mixed models.
+        sigma : float or None
+            Their residual standard deviation; None estimates it, as MASS's glmmPQL does.
+        **options
+            ``maxiter`` and ``tol``; see `mixedmodels.fit.pql`.
+
+        Returns
+        -------
+        PQL
+            ``fixef``, ``se``, ``varcorr``, and the last working linear mixed model as ``working``.
+        """
+        from mixedmodels.fit.pql import penalised_quasi_likelihood
+
+        return penalised_quasi_likelihood(self, reml, sigma, **options)
 
     def refit_ml(self) -> GLMMFit:
         """The fit itself: it is one by maximum likelihood."""

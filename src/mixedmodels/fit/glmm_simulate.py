@@ -91,6 +91,8 @@ def draw_generalised(
         try:
             with np.errstate(all="ignore"):
                 y = family.draw(kept, list(eta if everything else eta[:, valid]), rng)
+        except OptionError:  # the family cannot draw
+            raise
         except ValueError:
             raise DataError(
                 f"responses cannot be drawn: some means are outside the range of family {family.name!r} "
@@ -189,7 +191,8 @@ def simulate_glmm(
         if codes.size:
             m = max(m, int(codes.max()) + 1)
         terms.append(Drawing(design.term_predictor[position], codes, Z, m, factor, root))
-    return draw_generalised(fit.family, data, base, terms, n, rng)
+    family = fit.family.at(design, coefficients)
+    return draw_generalised(family, data, base, terms, n, rng)
 
 
 def _coefficients(fit: GLMMFit, gamma: Any, beta: Any) -> np.ndarray:

@@ -44,7 +44,8 @@ def new_observations(frame: Any, new: Any) -> Any:
     frame : ModelFrame
     new : array, shape (n,) or (n, 2)
         As `simulate` draws it: numbers; successes (or proportions) out of the same trials; two columns of
-        successes and failures; codes or labels of the categories of a factor response. For the rows of the
+        successes and failures; labels of a factor response, or their codes 0 and 1, numbers 1, 2, ... of
+        ordered categories. For the rows of the
         fit, or for all rows of the data.
 
     Raises
@@ -56,32 +57,45 @@ def new_observations(frame: Any, new: Any) -> Any:
     from mixedmodels.frame.values import MatrixColumn
 
     old = frame.generalised.data
-    y = derived.numeric_response(_codes(new, old.levels) if old.levels else new)
-    label = str(frame.formula.response)
+    ordered = frame.family.response == "categories"
+    y = derived.numeric_response(_codes(new, old.levels, int(ordered)) if old.levels else new)
+    label = "the response" if frame.formula is None else str(frame.formula.response)
     pairs = y.ndim == 2 and y.shape[1] == 2 and old.trials is not None
     if y.ndim > 1 and not pairs:
         raise DataError(f"the new response has shape {y.shape}; it needs one value per row")
     y = derived.rows_of_design(frame, y)
     notes: list[str] = []
-    if frame.family.response == "categories":
-        if bool((y != np.floor(y)).any() or (y < 0).any() or (y >= len(old.levels)).any()):
-            raise DataError(f"the new response must hold codes 0 to {len(old.levels) - 1} or labels")
-        found = old.with_y(y)
+    if ordered:
+        found = old.with_y(_categories(y, old.levels))
     else:
         value = MatrixColumn(y, ("successes", "failures")) if pairs else y
         trials = None if pairs else old.trials
         found = observations_of(value, label, frame.family, trials, old.weights, messages=notes)
         found = replace(found, levels=old.levels)
-    refuse_constant(found, label)
+        refuse_constant(found, label)
     return found
 
 
-def _codes(new: Any, levels: tuple[str, ...]) -> Any:
-    """Codes of labels; numbers stay as they are."""
+def _categories(y: np.ndarray, levels: tuple[str, ...]) -> np.ndarray:
+    """Numbers 1, ..., K of ordered categories, each of which must occur."""
+    K = len(levels)
+    if bool((y != np.floor(y)).any() or (y < 1).any() or (y > K).any()):
+        raise DataError(f"the new response must hold numbers of categories, 1 to {K}, or their labels")
+    missing = np.flatnonzero(np.bincount(y.astype(np.intp) - 1, minlength=K) == 0)
+    if missing.size:
+        raise DataError(
+            f"the new response has no row of category {levels[int(missing[0])]!r}: the thresholds around it "
+            "cannot be estimated; fit a model with fewer categories"
+        )
+    return y
+
+
+def _codes(new: Any, levels: tuple[str, ...], first: int = 0) -> Any:
+    """Codes of labels, from `first`; numbers stay as they are."""
     values = np.asarray(new)
     if values.dtype.kind not in "OUST":
         return new
-    places = {label: code for code, label in enumerate(levels)}
+    places = {label: code for code, label in enumerate(levels, first)}
     try:
         return np.array([places[str(label)] for label in values.ravel().tolist()], dtype=float)
     except KeyError as error:
@@ -93,10 +107,12 @@ def _codes(new: Any, levels: tuple[str, ...]) -> Any:
 
 def frame_with_observations(frame: Any, data: Any) -> Any:
     """The model frame with other observations."""
+    from mixedmodels.frame.parts import with_observations
+
     return replace(
         frame,
         design=replace(frame.design, y=data.y),
-        generalised=replace(frame.generalised, data=data),
+        generalised=with_observations(frame.generalised, frame.family, data),
     )
 
 

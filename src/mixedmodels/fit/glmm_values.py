@@ -25,6 +25,7 @@ __all__ = [
     "linear_predictor",
     "mean_derivative",
     "natural_dispersion",
+    "own_predictors",
     "prefixed",
     "sigma_of",
     "working_response",
@@ -69,6 +70,18 @@ def prefixed(names: Sequence[str], component: str) -> tuple[str, ...]:
 def coefficient_names(design: GeneralisedDesign, predictor: Predictor) -> tuple[str, ...]:
     """Names of the coefficients of a predictor."""
     return tuple([design.gamma_names[j] for j in predictor.columns.tolist()])
+
+
+def own_predictors(design: GeneralisedDesign) -> list[Predictor]:
+    """Predictors with a coefficient that no earlier one has (thresholds are in two of them)."""
+    seen: set[int] = set()
+    out = []
+    for predictor in design.predictors:
+        places = set(predictor.columns.tolist())
+        if not places or places - seen:
+            out.append(predictor)
+        seen |= places
+    return out
 
 
 def constant_column(predictor: Predictor) -> bool:
@@ -249,7 +262,7 @@ def _needs_plain_mean(family: Family) -> None:
     if type(family).mean is not Base.mean:
         raise OptionError(
             f"the mean of family {family.name!r} is not the inverse link of its linear predictor, so that "
-            "expected working weights are not defined; use kind='observed'"
+            "expected working weights are not defined: take kind='observed', or Pearson residuals"
         )
 
 

@@ -82,7 +82,9 @@ class Questions:
 
         return small_sample(self)
 
-    def drop1(self, scope: Any = None, test: str = "f", ddf: str | float | None = None) -> ResultTable:
+    def drop1(
+        self, scope: Any = None, test: str | None = None, ddf: str | float | None = None
+    ) -> ResultTable:
         """Each droppable term of the fixed part left out in turn.
 
         Parameters
@@ -90,7 +92,7 @@ class Questions:
         scope : str or sequence of str, optional
             Terms to try; by default all that are not contained in another one.
         test : {"f", "lrt", "none"}
-            F test at the fitted variances, likelihood ratio of refits by ML, or AIC only.
+            F test at the fitted variances (default), likelihood ratio of refits by ML, or AIC only.
         """
         from mixedmodels.inference.fixed.drop1 import drop1
 
@@ -401,23 +403,44 @@ class Questions:
 
         return standardized(self) if kind == "standardized" else studentized(self)
 
-    def icc(self) -> ResultTable:
-        """Intraclass correlations: adjusted, unadjusted and per group."""
+    def icc(self, scale: str = "latent", method: str | None = None) -> ResultTable:
+        """Intraclass correlations: adjusted, unadjusted and per group.
+
+        Parameters
+        ----------
+        scale : {"latent", "observation"}
+            Of generalised models: the linear predictor, or the response itself.
+        method : {"theoretical", "lognormal", "delta", "trigamma"}, optional
+            Of generalised models: the variance of single observations on the latent scale; see
+            `mixedmodels.inference.checks.latent_variance`.
+        """
         from mixedmodels.inference.checks.icc import icc
 
-        return icc(self)
+        return icc(self, scale, method)
 
-    def r2(self) -> ResultTable:
-        """Marginal and conditional R-squared (Nakagawa) with the variances they are made of."""
+    def r2(self, scale: str = "latent", method: str | None = None) -> ResultTable:
+        """Marginal and conditional R-squared (Nakagawa) with the variances they are made of.
+
+        Parameters
+        ----------
+        scale, method
+            As for `icc`.
+        """
         from mixedmodels.inference.checks.icc import r2
 
-        return r2(self)
+        return r2(self, scale, method)
 
-    def variance_parts(self) -> ResultTable:
-        """The variance of the response in parts: fixed effects, each random term, residual, and shares."""
+    def variance_parts(self, scale: str = "latent", method: str | None = None) -> ResultTable:
+        """The variance of the response in parts: fixed effects, each random term, residual, and shares.
+
+        Parameters
+        ----------
+        scale, method
+            As for `icc`.
+        """
         from mixedmodels.inference.checks.variance_parts import variance_parts
 
-        return variance_parts(self)
+        return variance_parts(self, scale, method)
 
     def repca(self, scale: bool = False) -> ResultTable:
         """Principal components of the random effects of each group.
@@ -453,6 +476,32 @@ class Questions:
 
         return simulated_residuals(self, n, seed, **options)
 
+    def check_overdispersion(self, n: int = 250, seed: Any = None) -> ResultTable:
+        """Whether the response varies more than the family says, by Pearson residuals and by simulation.
+
+        Parameters
+        ----------
+        n : int
+            Simulated responses.
+        seed : int, optional
+        """
+        from mixedmodels.inference.checks.overdispersion import check_overdispersion
+
+        return check_overdispersion(self, n, seed)
+
+    def check_zero_inflation(self, n: int = 250, seed: Any = None) -> ResultTable:
+        """Whether a response of counts has more (or fewer) zeros than the model expects.
+
+        Parameters
+        ----------
+        n : int
+            Simulated responses.
+        seed : int, optional
+        """
+        from mixedmodels.inference.checks.overdispersion import check_zero_inflation
+
+        return check_zero_inflation(self, n, seed)
+
     def allfit(self, methods: Any = None) -> ResultTable:
         """The model fitted by every optimiser, and how far their answers are apart.
 
@@ -465,12 +514,13 @@ class Questions:
 
         return allfit(self, methods)
 
-    def robust_vcov(self, kind: str = "CR2", cluster: Any = None, level: float = 0.95) -> Any:
+    def robust_vcov(self, kind: str | None = None, cluster: Any = None, level: float = 0.95) -> Any:
         """Cluster-robust covariance of the fixed effects with t tests: ``.vcov`` and ``.table``.
 
         Parameters
         ----------
-        kind : {"CR2", "CR0", "CR1", "CR1S", "CR3"}
+        kind : {"CR2", "CR0", "CR1", "CR1S", "CR3"}, optional
+            By default CR2, of generalised models CR1 (from the scores of the clusters).
         cluster : str or array, optional
             A grouping factor, a column of the data, or one label per row; by default the outermost group.
         level : float

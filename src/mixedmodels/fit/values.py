@@ -116,15 +116,18 @@ def residuals(
 def at_all_rows(
     array: np.ndarray, kept: np.ndarray, n_rows: int, zero: np.ndarray | None, filling: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Values of the rows `kept`, and `filling` in the rows `zero`, among all rows; NaN elsewhere.
+    """Values of the rows `kept`, and `filling` in the rows `zero`, among all rows; NaN (None) elsewhere.
 
     Returns
     -------
-    values : ndarray, shape (n_rows,)
+    values : ndarray, shape (n_rows,) or (n_rows, K)
     used : ndarray of bool, shape (n_rows,)
         Rows kept, and those of weight zero.
     """
-    out = np.full(n_rows, np.nan)
+    if array.dtype == object:
+        out = np.full((n_rows, *array.shape[1:]), None, dtype=object)
+    else:
+        out = np.full((n_rows, *array.shape[1:]), np.nan)
     out[kept] = array
     used = np.zeros(n_rows, dtype=bool)
     used[kept] = True

@@ -21,7 +21,7 @@ from mixedmodels.design import Design, GeneralisedDesign, Predictor, RandomTerm
 from mixedmodels.errors import DataError, FormulaError, OptionError
 from mixedmodels.formula.ast import Formula
 from mixedmodels.frame import identify
-from mixedmodels.frame.assemble import assemble, shared_parameters
+from mixedmodels.frame.assemble import Assembled, assemble, shared_parameters
 from mixedmodels.frame.build import ModelFrame, dots, resolve_dots
 from mixedmodels.frame.columns import Columns
 from mixedmodels.frame.missing import check_weights
@@ -31,7 +31,7 @@ from mixedmodels.frame.responses import observations_of, refuse_constant, rows_w
 from mixedmodels.frame.rows import Rows, nothing_left, read_rows, settle_rows
 from mixedmodels.frame.values import FactorColumn
 
-__all__ = ["PREFIXES", "build_generalised", "coefficient_names", "new_predictors"]
+__all__ = ["PREFIXES", "build_generalised", "coefficient_names", "new_predictors", "with_observations"]
 
 PREFIXES = {"zero_inflation": "zi_", "dispersion": "disp_"}
 """What stands before the names of coefficients of predictors other than the conditional one."""
@@ -114,6 +114,8 @@ def build_generalised(
     if dots(formula):
         formula, data = resolve_dots(formula, data, (weights, offset, trials), messages)
     plan = plan_of(formula)
+    if family.response == "categories":
+        plan = _with_intercept(plan, messages)
     plans = {name: _part_plan(name, part) for name, part in formulas.items()}
     messages.extend(plan.notes)
     columns = data if type(data) is Columns else Columns(data, _needed(plan, plans, weights, offset, trials))
@@ -158,6 +160,8 @@ def build_generalised(
         assemble(p, side, n, own, offset if i == 0 else None, messages)
         for i, ((p, side), own) in enumerate(zip(sides, chosen, strict=True))
     ]
+    if family.response == "categories":
+        found[0] = _without_intercept(found[0])
     for (p, side), made in zip(sides, found, strict=True):
         identify.check(n, made.X.shape[1], p, made.terms, side.groups, messages, free_sigma=False)
         messages.extend(identify.confounded_groups(p, [state.kind for state in made.encoding.variables]))
@@ -220,8 +224,16 @@ def join_predictors(
     names = list(design.x_names)
     terms: list[RandomTerm] = list(design.terms)
     owner = [0] * len(terms)
+    learnt = family.response_columns(observations)
+    shared: np.ndarray | None = None
     for c, name in enumerate(family.predictors[1:], start=1):
         frame = parts.get(name)
+        if learnt is not None and name in learnt[1]:
+            if shared is None:
+                shared = np.arange(len(names), len(names) + len(learnt[0]))
+                names.extend(learnt[0])
+            predictors.append(Predictor(name, learnt[1][name], shared))
+            continue
         if frame is None:
             predictors.append(Predictor(name, None, np.array([len(names)])))
             names.extend(coefficient_names(name, ("(Intercept)",)))
@@ -240,6 +252,17 @@ def join_predictors(
     return GeneralisedDesign(
         observations, tuple(predictors), tuple(names), tuple(terms), tuple(owner), theta_index
     )
+
+
+def with_observations(design: GeneralisedDesign, family: Any, observations: Any) -> GeneralisedDesign:
+    """The design of all predictors with another response."""
+    learnt = family.response_columns(observations)
+    predictors = design.predictors
+    if learnt is not None:
+        predictors = tuple(
+            [replace(p, X=learnt[1][p.name]) if p.name in learnt[1] else p for p in design.predictors]
+        )
+    return replace(design, data=observations, predictors=predictors)
 
 
 def new_predictors(
@@ -268,8 +291,9 @@ def new_predictors(
     Returns
     -------
     tuple of NewDesign
-        In the order of the predictors; those without a formula have a column of ones. Their `terms`, one
-        after the other, are ``generalised.terms``; all have the same `rows`.
+        In the order of the predictors; those without a formula have a column of ones, those whose columns
+        depend on the response have zeros. Their `terms`, one after the other, are ``generalised.terms``; all
+        have the same `rows`.
     """
     generalised = frame.generalised
     assert generalised is not None
@@ -299,12 +323,38 @@ def new_predictors(
             )
         )
     rows = np.logical_and.reduce([design.rows for design in found if design is not None])
-    ones = np.ones((rows.shape[0], 1))
+    constant = [
+        np.ones((rows.shape[0], 1)) if p.X is None else np.zeros((rows.shape[0], len(p.columns)))
+        for p in generalised.predictors
+    ]
     return tuple(
         [
-            NewDesign(ones, None, (), None, rows) if design is None else replace(design, rows=rows)
-            for design in found
+            NewDesign(X, None, (), None, rows) if design is None else replace(design, rows=rows)
+            for design, X in zip(found, constant, strict=True)
         ]
+    )
+
+
+def _with_intercept(plan: Plan, messages: list[str]) -> Plan:
+    """The plan with the intercept that thresholds stand for, whether or not the formula has it."""
+    if plan.fixed.intercept:
+        return plan
+    messages.append(
+        "a formula without intercept: thresholds stand in its place, so that factors are coded as with one"
+    )
+    return plan._replace(fixed=plan.fixed._replace(intercept=True))
+
+
+def _without_intercept(made: Assembled) -> Assembled:
+    """The fixed part without its intercept: thresholds stand in its place."""
+    encoding = made.encoding
+    p = len(encoding.fixed.names)
+    kept = np.arange(p) if encoding.kept is None else encoding.kept
+    null = np.zeros((p, 0)) if encoding.null is None else encoding.null
+    return made._replace(
+        X=np.ascontiguousarray(made.X[:, 1:]),
+        x_names=made.x_names[1:],
+        encoding=encoding._replace(kept=kept[1:], null=null),
     )
 
 

@@ -329,11 +329,36 @@ def _categories(value: Value, label: str, weights: np.ndarray | None, messages: 
             f"the response {label!r} has {len(names)} different values; a model of ordered categories "
             "needs a few: group them by cut(), or use a family for numbers"
         )
+    if len(names) < 2:
+        raise DataError(
+            f"the response {label!r} is constant ({', '.join(names) or 'no value'} in every row): "
+            "there is nothing to fit"
+        )
+    if isinstance(value, FactorColumn) and not factor.ordered:
+        _check_order(names, label)
     if dropped:
-        messages.append(f"response {label}: categories without rows were dropped")
-    if not factor.ordered:
+        messages.append(f"response {label}: categories without rows were dropped, their thresholds with them")
+    if isinstance(value, FactorColumn) and not factor.ordered:
         messages.append(f"response {label}: the order of the categories is {' < '.join(names)}")
-    return Observations(factor.codes.astype(np.float64), None, weights, tuple(names))
+    return Observations(factor.codes + 1.0, None, weights, tuple(names))
+
+
+def _check_order(names: Sequence[str], label: str) -> None:
+    """Refuse categories that nobody ordered: texts in alphabetical order, three or more."""
+    if len(names) < 3:
+        return
+    numbers = [float(name) for name in names] if _are_numbers(names) else []
+    if numbers and numbers == sorted(numbers):
+        return
+    if not numbers and list(names) != sorted(names):
+        return  # somebody's order: that of a categorical or an Enum
+    levels = ", ".join([f"'{name}'" for name in names[:3]]) + (", ..." if len(names) > 3 else "")
+    raise DataError(
+        f"the response {label!r} holds categories without an order ({', '.join(names[:6])}"
+        f"{', ...' if len(names) > 6 else ''}); make it an ordered factor: write "
+        f"ordered({label}, levels = c({levels})) in the formula with the levels from low to high, or give an "
+        "ordered categorical column"
+    )
 
 
 def _labels(value: Value) -> tuple[str, ...]:

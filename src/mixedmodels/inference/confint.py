@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "confint"]
 
 METHODS = ("wald", "satterthwaite", "kr", "profile", "bootstrap")
+_OF_LINEAR = ("satterthwaite", "kr")
 _ALIASES = {
     "z": "wald",
     "kenward-roger": "kr",
@@ -37,7 +38,8 @@ def confint(
 ) -> ResultTable:
     r"""Confidence intervals; see `LMMFit.confint`.
 
-    * ``"wald"``: :math:`\hat\beta_j \pm z\,\mathrm{se}_j`;
+    * ``"wald"``: :math:`\hat\beta_j \pm z\,\mathrm{se}_j`; of a generalised fit also standard deviations,
+      correlations and the dispersion (`mixedmodels.inference.glmm_wald`);
     * ``"satterthwaite"``, ``"kr"``: :math:`\hat\beta_j \pm t_{\nu_j} \mathrm{se}_j` with the degrees of
       freedom and the covariance of the method;
     * ``"profile"``: where the profile likelihood ratio is the quantile of chi-squared (``criterion="reml"``
@@ -75,6 +77,15 @@ def confint(
         from mixedmodels.inference.bootstrap.intervals import bootstrap_confint
 
         return bootstrap_confint(fit, level, parameters, **options)
+    if not fit._is_linear:
+        if name in _OF_LINEAR:
+            raise OptionError(
+                f"confint(method={name!r}): degrees of freedom are defined for linear models only; use "
+                "'wald', 'profile' or 'bootstrap'"
+            )
+        from mixedmodels.inference.glmm_wald import wald_intervals
+
+        return wald_intervals(fit, level, parameters)  # type: ignore[arg-type]
     return _of_fixed_effects(fit, name, level, parameters)
 
 

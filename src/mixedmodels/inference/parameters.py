@@ -1,22 +1,21 @@
 """The parameters of a fit on their natural scales: one set of names, in one order, for every answer.
 
-Fixed effects come first, then the standard deviations and correlations term by term, then sigma. Profiles,
-bootstraps, intervals and plots all name and select parameters here.
+Fixed effects come first, then the standard deviations and correlations term by term, then sigma. Of a
+generalised model the coefficients of all linear predictors come first, and last is the dispersion parameter,
+if it is one number, in natural units. Profiles, bootstraps, intervals and plots all name and select
+parameters here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mixedmodels.errors import OptionError
-
-if TYPE_CHECKING:
-    from mixedmodels.design import Design
-    from mixedmodels.fit.result import LMMFit
+from mixedmodels.fit.glmm_values import constant_column
 
 __all__ = [
     "KINDS",
@@ -24,13 +23,14 @@ __all__ = [
     "chosen",
     "chosen_one",
     "fixed_effects",
+    "held_places",
     "natural_values",
     "parameters_of",
     "relative_factors",
     "values_of",
 ]
 
-KINDS = ("fixed", "sd", "cor", "theta", "sigma", "statistic")
+KINDS = ("fixed", "constant", "sd", "cor", "theta", "sigma", "dispersion", "statistic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,15 @@ class Parameter:
     name : str
         ``"Days"``, ``"sd_Days|Subject"``, ``"cor_Days.(Intercept)|Subject"``, ``"sigma"``.
     kind : str
-        ``"fixed"``, ``"sd"``, ``"cor"``, ``"sigma"``, ``"theta"`` (a covariance given as a function) or
-        ``"statistic"`` (of a bootstrap).
+        ``"fixed"``, ``"sd"``, ``"cor"``, ``"sigma"``, ``"theta"`` (a covariance given as a function),
+        ``"constant"`` (a constant of the family on the scale of its linear predictor), ``"dispersion"`` (in
+        natural units) or ``"statistic"`` (of a bootstrap).
     group : str or None
         Grouping factor; ``"Residual"`` for sigma, None for fixed effects.
     term : str
         As in ``tidy()``: ``"Days"``, ``"sd__Days"``, ``"cor__(Intercept).Days"``, ``"sd__Observation"``.
     where : tuple of int
-        Column of X; or term, column and second column of a random term; or entry of theta.
+        Place among the coefficients; or term, column and second column of a random term; or entry of theta.
     estimate : float
         NaN for a correlation with a standard deviation of zero.
     """
@@ -62,14 +63,44 @@ class Parameter:
     estimate: float = field(default=float("nan"), compare=False)
 
 
-def fixed_effects(fit: LMMFit) -> tuple[Parameter, ...]:
-    """The fixed effects of a fit."""
+def fixed_effects(fit: Any) -> tuple[Parameter, ...]:
+    """The fixed effects of a fit: all coefficients of a generalised one."""
+    if not fit._is_linear:
+        return generalised_coefficients(fit)
     values = enumerate(fit.fixef.items())
     return tuple([Parameter(name, "fixed", None, name, (j,), value) for j, (name, value) in values])
 
 
-def parameters_of(fit: LMMFit) -> tuple[Parameter, ...]:
+def generalised_coefficients(fit: Any) -> tuple[Parameter, ...]:
+    """Coefficients of all linear predictors; those of predictors without a formula are constants."""
+    constant = set()
+    for c, predictor in enumerate(fit.generalised.predictors):
+        if c and predictor.name != "zero_inflation" and constant_column(predictor):
+            constant.update(predictor.columns.tolist())
+    return tuple(
+        [
+            Parameter(name, "constant" if j in constant else "fixed", None, name, (j,), value)
+            for j, (name, value) in enumerate(zip(fit.gamma_names, fit.gamma.tolist(), strict=True))
+        ]
+    )
+
+
+def natural_dispersion_of(fit: Any) -> Parameter | None:
+    """The dispersion parameter of a generalised fit if it is one number, on its natural scale."""
+    if fit._constant_dispersion is None:
+        return None
+    predictor = fit.generalised.predictors[fit.components.index("dispersion")]
+    if predictor.X is not None and predictor.X[0, 0] != 1.0:
+        return None
+    group, term = ("Residual", "sd__Observation") if fit.family.name == "gaussian" else (None, "dispersion")
+    return Parameter("dispersion", "dispersion", group, term, (int(predictor.columns[0]),), fit.dispersion)
+
+
+def parameters_of(fit: Any) -> tuple[Parameter, ...]:
     """Fixed effects, then term by term standard deviations and correlations, then sigma unless it is known.
+
+    Of a generalised fit: the coefficients of all linear predictors, standard deviations and correlations, the
+    dispersion.
 
     Examples
     --------
@@ -80,10 +111,10 @@ def parameters_of(fit: LMMFit) -> tuple[Parameter, ...]:
     ['sd_(Intercept)|Subject', 'sd_Days|Subject', 'cor_Days.(Intercept)|Subject', 'sigma']
     """
     out = list(fixed_effects(fit))
-    if not fit.design.terms:  # the covariance is a function of theta
+    if fit._is_linear and not fit.design.terms:  # the covariance is a function of theta
         theta = enumerate(zip(fit.theta_names, fit.theta.tolist(), strict=True))
         out += [Parameter(f"theta_{n}", "theta", "Z", n, (j,), value) for j, (n, value) in theta]
-    for t, part in enumerate(fit.varcorr.terms if fit.design.terms else ()):
+    for t, part in enumerate(fit.varcorr.terms if fit._terms else ()):
         group = part.group
         for i, (name, sd) in enumerate(zip(part.names, part.sds, strict=True)):
             out.append(Parameter(f"sd_{name}|{group}", "sd", group, f"sd__{name}", (t, i), sd))
@@ -92,13 +123,22 @@ def parameters_of(fit: LMMFit) -> tuple[Parameter, ...]:
                 first, second = part.names[j], part.names[i]
                 name, term = f"cor_{second}.{first}|{group}", f"cor__{first}.{second}"
                 out.append(Parameter(name, "cor", group, term, (t, j, i), value))
+    if not fit._is_linear:
+        dispersion = natural_dispersion_of(fit)
+        return tuple(out) if dispersion is None else (*out, dispersion)
     if fit._options.sigma is None:
         out.append(Parameter("sigma", "sigma", "Residual", "sd__Observation", (), fit.sigma))
     return tuple(out)
 
 
+def held_places(fit: Any) -> frozenset[int]:
+    """Entries of psi of a generalised fit that `fixed` holds at values."""
+    moved = (fit.objective.M != 0.0).any(axis=1)
+    return frozenset(np.flatnonzero(~moved).tolist())
+
+
 # ---------------------------------------------------------------------- selection
-_RANDOM = ("sd", "cor", "theta", "sigma")
+_RANDOM = ("sd", "cor", "theta", "sigma", "dispersion")
 _GROUPS = {
     "fixed": ("fixed",),
     "beta": ("fixed",),
@@ -121,7 +161,7 @@ def chosen(available: Sequence[Parameter], names: Any) -> tuple[Parameter, ...]:
     available : sequence of Parameter
     names : None, str or sequence of str
         Names of parameters, their terms in ``tidy()``, or ``"fixed"``, ``"random"``, ``"sd"``, ``"cor"``,
-        ``"statistic"``.
+        ``"statistic"``. None: all, but the dispersion on its natural scale only.
 
     Raises
     ------
@@ -129,7 +169,8 @@ def chosen(available: Sequence[Parameter], names: Any) -> tuple[Parameter, ...]:
         A name that means nothing here.
     """
     if names is None:
-        return tuple(available)
+        natural = {p.where for p in available if p.kind == "dispersion"}
+        return tuple(p for p in available if p.kind != "constant" or p.where not in natural)
     wanted = [names] if isinstance(names, str) else names
     try:
         wanted = list(wanted)
@@ -170,7 +211,7 @@ def chosen_one(available: Sequence[Parameter], name: Any) -> Parameter:
 
 # ---------------------------------------------------------------------- values
 def natural_values(
-    design: Design, parameters: Sequence[Parameter], beta: np.ndarray, sigma: np.ndarray, theta: np.ndarray
+    design: Any, parameters: Sequence[Parameter], beta: np.ndarray, sigma: np.ndarray, theta: np.ndarray
 ) -> np.ndarray:
     """The parameters of N fits of one model, shape (N, parameters).
 
@@ -178,11 +219,13 @@ def natural_values(
 
     Parameters
     ----------
-    design : Design
+    design : Design or GeneralisedDesign
     parameters : sequence of Parameter
         Of `parameters_of`.
     beta : ndarray, shape (N, p)
+        All coefficients gamma of a generalised model.
     sigma : ndarray, shape (N,)
+        What factors are relative to: ones for a generalised model.
     theta : ndarray, shape (N, n_theta)
     """
     return values_of(parameters, beta, sigma, relative_factors(design, theta), theta)
@@ -200,8 +243,10 @@ def values_of(
     out = np.empty((len(sigma), len(parameters)))
     for column, parameter in zip(out.T, parameters, strict=True):
         where = parameter.where
-        if parameter.kind == "fixed":
+        if parameter.kind in ("fixed", "constant"):
             column[:] = beta[:, where[0]]
+        elif parameter.kind == "dispersion":
+            column[:] = np.exp(beta[:, where[0]])
         elif parameter.kind == "sigma":
             column[:] = sigma
         elif parameter.kind == "theta":
@@ -218,7 +263,7 @@ def values_of(
     return out
 
 
-def relative_factors(design: Design, theta: np.ndarray) -> list[np.ndarray]:
+def relative_factors(design: Any, theta: np.ndarray) -> list[np.ndarray]:
     """Relative factors of N parameter vectors, one (N, k, k) array per term."""
     out, position = [], 0
     for term in design.terms:

@@ -67,7 +67,8 @@ class Coordinates:
             G[np.ix_(predictor.columns, predictor.columns)] = (R * signs[:, None]) / scale
         terms: list[RandomTerm] = []
         self.T: list[np.ndarray] = []
-        shared = np.bincount(np.concatenate([np.unique(own) for own in self.map.index]), minlength=1)
+        places = [np.unique(own) for own in self.map.index]
+        shared = np.bincount(np.concatenate([np.zeros(0, dtype=np.intp), *places]), minlength=1)
         for term, own in zip(design.terms, self.map.index, strict=True):
             T = np.eye(term.k)
             if term.Z is not None and term.covariance.entries is not None and shared[own].max() == 1:

@@ -133,7 +133,7 @@ def _joint(design: GeneralisedDesign, family: Family, gamma: np.ndarray) -> np.n
     columns = [p.columns for p in design.predictors]
     free = np.zeros(size, dtype=bool)
     for predictor in design.predictors:
-        if predictor.name in ("conditional", "dispersion", "zero_inflation"):
+        if predictor.name in ("conditional", "dispersion", "zero_inflation", "thresholds"):
             free[predictor.columns] = True
     start = gamma
 

@@ -15,7 +15,6 @@ from mixedmodels.inference.means.back_transform import back_transform
 from mixedmodels.report.words import evidence, joined, number
 
 if TYPE_CHECKING:
-    from mixedmodels.fit.result import LMMFit
     from mixedmodels.frame.state import VariableState
 
 __all__ = ["effect_words", "interval_words"]
@@ -44,9 +43,7 @@ def interval_words(level: float, tested: bool = True) -> str:
     )
 
 
-def effect_words(
-    rows: Sequence[Mapping[str, Any]], tests: Mapping[str, float], fit: LMMFit
-) -> tuple[str, ...]:
+def effect_words(rows: Sequence[Mapping[str, Any]], tests: Mapping[str, float], fit: Any) -> tuple[str, ...]:
     """A sentence or two for each term of the fixed part.
 
     Parameters
@@ -56,9 +53,14 @@ def effect_words(
     tests : mapping
         p-values of whole terms (each averaged over the levels of the others).
     """
-    if fit.formula is None:
+    if fit.formula is None or not rows:
         return tuple(_coefficient(row) for row in rows) if len(rows) <= _MOST_TERMS else ()
-    terms = _Terms(fit, rows, tests)
+    kind: type[_Terms] = _Terms
+    if not fit._is_linear:
+        from mixedmodels.report.glmm_words import GLMMTerms
+
+        kind = GLMMTerms
+    terms = kind(fit, rows, tests)
     if len(terms.labels) > _MOST_TERMS:
         return ("There are too many terms for sentences; the tables below have all of them.",)
     return tuple(sentence for label in terms.labels for sentence in terms.words(label))
@@ -80,7 +82,7 @@ def _range(row: Mapping[str, Any], unit: str = "") -> str:
 class _Terms:
     """The terms of the fixed part with what is needed to speak of them."""
 
-    def __init__(self, fit: LMMFit, rows: Sequence[Mapping[str, Any]], tests: Mapping[str, float]) -> None:
+    def __init__(self, fit: Any, rows: Sequence[Mapping[str, Any]], tests: Mapping[str, float]) -> None:
         encoding = fit.frame.encoding
         assert fit.formula is not None
         self.rows, self.tests, self.assign = rows, tests, encoding.assign

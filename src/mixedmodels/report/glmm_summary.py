@@ -26,6 +26,7 @@ _TITLES = {
     "conditional": "Fixed effects",
     "zero_inflation": "Zero-inflation model",
     "dispersion": "Dispersion model",
+    "thresholds": "Thresholds",
 }
 
 
@@ -43,7 +44,7 @@ def summarize_glmm(fit: GLMMFit, correlation: bool | None = None, ddf: str | flo
     parts = component_tests(fit, ddf)
     tables = [_criteria_table(fit), _residual_table(fit), _random_table(fit)]
     notes = list(fit.messages)
-    several = sum([not part.constant for part in parts]) > 1
+    several = sum([not part.constant and part.component != "thresholds" for part in parts]) > 1
     for part in parts:
         if part.names and not part.constant:
             tables.append(_component_table(part, several))
@@ -102,7 +103,7 @@ def dispersion_words(fit: GLMMFit) -> list[str]:
     natural = getattr(family, "natural_parameters", None)
     given: dict[str, float] = {}
     for predictor in fit.generalised.predictors:
-        if predictor.name not in _TITLES:
+        if predictor.name not in _TITLES and predictor.name != "lower":
             given[predictor.name] = float(fit.gamma[predictor.columns[0]])
     if given and natural is not None:
         given = natural(given)
@@ -116,6 +117,8 @@ def _facts(fit: GLMMFit) -> list[tuple[str, str]]:
     if text:
         facts.append(("Formula", text))
     facts.append((" Family", family_words(fit)))
+    if "thresholds" in fit.components:
+        facts.append(("Thresholds", str(getattr(fit.family, "thresholds", ""))))
     options = fit._options
     if "zero_inflation" in fit.components and options.zero_inflation is not None:
         facts.append(("Zero inflation", _formula_text(options.zero_inflation)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixedmodels.errors import OptionError
 from mixedmodels.fit.glmm_values import component_prefix
 from mixedmodels.fit.wald import normal_quantile
 from mixedmodels.inference.ddf.tails import t_quantile
@@ -17,8 +18,9 @@ from mixedmodels.report.tidy import add_levels, checked_effects
 if TYPE_CHECKING:
     from mixedmodels.fit.glmm_result import GLMMFit
 
-__all__ = ["augment_columns", "glance_columns", "tidy_columns"]
+__all__ = ["augment_columns", "exponentiated", "glance_columns", "tidy_columns"]
 
+_RATIOS = ("log", "logit", "cloglog", "loglog")
 _COLUMNS = (
     "effect",
     "component",
@@ -84,6 +86,36 @@ def tidy_columns(
     if not conf_int:
         del rows["conf_low"], rows["conf_high"]
     return rows
+
+
+def exponentiated(fit: GLMMFit, rows: dict[str, list[Any]]) -> None:
+    r"""Replace coefficients of log and logit models by ratios, with their limits and delta-method errors.
+
+    ``estimate`` :math:`e^{\hat\gamma}`, ``std_error`` :math:`e^{\hat\gamma} SE`, limits likewise; tests stay
+    those of the coefficient. Odds (ratios) under the logit, rate ratios under the log, hazard ratios under
+    the complementary log-log link; the dispersion model is one for logarithms. Parameters of the family that
+    are no logarithms stay as they are.
+
+    Raises
+    ------
+    OptionError
+        The exponential of a coefficient means nothing under the link of the family.
+    """
+    if fit.family.link.name not in _RATIOS:
+        raise OptionError(
+            f"exponentiate=True is for coefficients under the links {', '.join(_RATIOS)}, not for "
+            f"{fit.family.link.name!r}; leave it out, or take emmeans(type='response')"
+        )
+    limits = [name for name in ("conf_low", "conf_high") if name in rows]
+    for i, effect in enumerate(rows["effect"]):
+        if effect != "fixed" or rows["component"][i] not in ("conditional", "zero_inflation", "dispersion"):
+            continue
+        with np.errstate(over="ignore"):
+            ratio = float(np.exp(rows["estimate"][i]))
+            for name in limits:
+                rows[name][i] = float(np.exp(rows[name][i]))
+        rows["estimate"][i] = ratio
+        rows["std_error"][i] = ratio * rows["std_error"][i]
 
 
 def _component(fit: GLMMFit, name: str) -> str:

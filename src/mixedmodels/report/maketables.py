@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixedmodels.fit.result import LMMFit
+    from mixedmodels.fit.base import Fit
 
 __all__ = ["coefficient_table", "default_stats", "response_name", "stat", "stat_labels", "vcov_info"]
 
@@ -19,28 +19,65 @@ _STATS = {
     "deviance": ("Deviance", lambda fit: fit.deviance),
     "df_model": ("df(model)", lambda fit: fit.df_model),
     "df_resid": ("df(resid)", lambda fit: fit.nobs - fit.df_model),
-    "method": ("Method", lambda fit: "REML" if fit.is_reml else "ML"),
+    "method": ("Method", lambda fit: _method(fit)),
+}
+_GENERALISED = {
+    "dispersion": ("Dispersion", lambda fit: fit.sigma if "dispersion" in fit.components else None),
+    "family": ("Family", lambda fit: f"{fit.family.name} ({fit.family.link.name})"),
 }
 
 
-def coefficient_table(fit: LMMFit) -> Any:
-    """The fixed effects as a pandas frame, tested as in `summary`: b, se, t, p, df, limits ci95l, ..."""
+def _method(fit: Any) -> str:
+    if fit._is_linear:
+        return "REML" if fit.is_reml else "ML"
+    return "Laplace" if fit.nagq == 1 else "penalised mode" if fit.nagq == 0 else f"quadrature, {fit.nagq}"
+
+
+def _statistics(fit: Fit) -> dict[str, tuple[str, Any]]:
+    """Statistics that the fit has, by key."""
+    if fit._is_linear:
+        return _STATS
+    return {**{key: value for key, value in _STATS.items() if key != "sigma"}, **_GENERALISED}
+
+
+def coefficient_table(fit: Fit) -> Any:
+    """The fixed effects as a pandas frame, tested as in `summary`: b, se, t, p, df, limits ci95l, ...
+
+    Of a generalised model those of all parts with a formula: ``zi_x``, ``disp_x``.
+    """
     import numpy as np
     import pandas as pd
 
     from mixedmodels.inference.ddf.tails import t_quantile
-    from mixedmodels.inference.fixed.coefficients import coefficient_values
 
-    found = coefficient_values(fit)
-    b, se = np.array(fit.beta), np.array(found.std_error)
-    columns = {"b": b, "se": se, "t": found.statistic, "p": found.p_value, "df": found.df}
+    names, b, se, t, p, dfs = _coefficients(fit)
+    columns = {"b": np.array(b), "se": np.array(se), "t": t, "p": p, "df": dfs}
     for level in (95, 90):
-        half = np.array([t_quantile(level / 100, df) for df in found.df]) * se
-        columns[f"ci{level}l"], columns[f"ci{level}u"] = b - half, b + half
-    return pd.DataFrame(columns, index=pd.Index(list(fit.design.x_names), name="Coefficient"))
+        half = np.array([t_quantile(level / 100, df) for df in dfs]) * columns["se"]
+        columns[f"ci{level}l"], columns[f"ci{level}u"] = columns["b"] - half, columns["b"] + half
+    return pd.DataFrame(columns, index=pd.Index(names, name="Coefficient"))
 
 
-def _random(fit: LMMFit) -> dict[str, tuple[str, Any]]:
+def _coefficients(fit: Any) -> tuple[list[Any], ...]:
+    """Names, estimates, standard errors, statistics, p-values and degrees of freedom."""
+    if fit._is_linear:
+        from mixedmodels.inference.fixed.coefficients import coefficient_values
+
+        found = coefficient_values(fit)
+        parts = (found.std_error, found.statistic, found.p_value, found.df)
+        return list(fit.design.x_names), list(fit.beta), *[list(part) for part in parts]
+    from mixedmodels.inference.fixed.glmm_coefficients import component_tests
+
+    out: tuple[list[Any], ...] = ([], [], [], [], [], [])
+    for part in component_tests(fit):
+        if not part.constant:
+            cells = (part.names, part.estimate, part.std_error, part.statistic, part.p_value, part.df)
+            for column, values in zip(out, cells, strict=True):
+                column += list(values)
+    return out
+
+
+def _random(fit: Fit) -> dict[str, tuple[str, Any]]:
     """Standard deviations, correlations and numbers of levels of the random terms by key."""
     out: dict[str, tuple[str, Any]] = {}
     for part in fit.varcorr.terms:
@@ -58,36 +95,42 @@ def _random(fit: LMMFit) -> dict[str, tuple[str, Any]]:
     return out
 
 
-def stat(fit: LMMFit, key: str) -> Any:
+def stat(fit: Fit, key: str) -> Any:
     """One statistic of the model; None if there is none of that name."""
-    if key in _STATS:
-        return _STATS[key][1](fit)  # type: ignore[no-untyped-call]
+    own = _statistics(fit)
+    if key in own:
+        return own[key][1](fit)
     if key == "se_type":
         return vcov_info(fit)["vcov_type"]
     return _random(fit).get(key, ("", None))[1]
 
 
-def stat_labels(fit: LMMFit) -> dict[str, str]:
+def stat_labels(fit: Fit) -> dict[str, str]:
     """Labels of the statistics."""
     return {
-        **{key: label for key, (label, _) in _STATS.items()},
+        **{key: label for key, (label, _) in _statistics(fit).items()},
         **{key: label for key, (label, _) in _random(fit).items()},
     }
 
 
-def default_stats(fit: LMMFit) -> list[str]:
+def default_stats(fit: Fit) -> list[str]:
     """Statistics shown without being asked for: the random part, sigma, N and the likelihood."""
-    return [*_random(fit), "sigma", "N", "ll", "aic", "bic", "method"]
+    if fit._is_linear:
+        return [*_random(fit), "sigma", "N", "ll", "aic", "bic", "method"]
+    own = ["dispersion"] if stat(fit, "dispersion") is not None else []
+    return [*_random(fit), *own, "family", "N", "ll", "aic", "bic", "method"]
 
 
-def response_name(fit: LMMFit) -> str:
+def response_name(fit: Fit) -> str:
     """The response as the formula has it."""
     formula = fit.formula
     return "y" if formula is None or formula.response is None else str(formula.response)
 
 
-def vcov_info(fit: LMMFit) -> dict[str, Any]:
+def vcov_info(fit: Fit) -> dict[str, Any]:
     """How standard errors and p-values were made."""
+    if not fit._is_linear:
+        return {"vcov_type": "joint Hessian", "clustervar": None}
     from mixedmodels.inference.fixed.coefficients import coefficient_values
 
-    return {"vcov_type": coefficient_values(fit).label, "clustervar": None}
+    return {"vcov_type": coefficient_values(fit).label, "clustervar": None}  # type: ignore[arg-type]

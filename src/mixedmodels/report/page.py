@@ -51,7 +51,7 @@ def write_report(fit: LMMFit, path: Any, **options: Any) -> None:
         raise OptionError(f"the report cannot be written to {path!r}: {error}") from None
 
 
-def report_html(fit: LMMFit, title: str | None = None, level: float = 0.95, ddf: str | float = "auto") -> str:
+def report_html(fit: Any, title: str | None = None, level: float = 0.95, ddf: str | float = "auto") -> str:
     """A fit as one HTML page that needs nothing else: no network, no script, pictures inside.
 
     Parameters
@@ -64,7 +64,12 @@ def report_html(fit: LMMFit, title: str | None = None, level: float = 0.95, ddf:
     ddf : str or float
         Degrees of freedom of the tests, as in `LMMFit.summary`.
     """
-    page = _Page(fit, level, ddf)
+    kind: type[_Page] = _Page
+    if not fit._is_linear:
+        from mixedmodels.report.glmm_page import GLMMPage
+
+        kind = GLMMPage
+    page = kind(fit, level, ddf)
     heading = title if title is not None else page.heading()
     sections = [
         ("model", "The model", page.model),
@@ -82,11 +87,12 @@ def report_html(fit: LMMFit, title: str | None = None, level: float = 0.95, ddf:
     main = "\n".join(
         f'<section id="{key}"><h2>{escape(name)}</h2>\n{body}</section>' for key, name, body in bodies
     )
+    formula = f"<p>{page.formula()}</p>\n" if page.formula() else ""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(heading)}</title>\n<style>{STYLE}</style></head>\n<body>\n"
-        f"<h1>{escape(heading)}</h1>\n{_formula(fit)}<nav>{links}</nav>\n{main}\n</body></html>\n"
+        f"<h1>{escape(heading)}</h1>\n{formula}<nav>{links}</nav>\n{main}\n</body></html>\n"
     )
 
 
@@ -96,10 +102,6 @@ def _guarded(build: Callable[[], str]) -> str:
         return build()
     except MixedModelsError as error:
         return f'<p class="small">Not available: {escape(str(error))}</p>'
-
-
-def _formula(fit: LMMFit) -> str:
-    return f"<p><code>{escape(fit.formula_text)}</code></p>\n" if fit.formula_text else ""
 
 
 def _paragraph(sentences: Iterable[str], style: str = "") -> str:
@@ -192,7 +194,9 @@ _HEADS = {
 class _Page:
     """The sections of one page."""
 
-    def __init__(self, fit: LMMFit, level: float, ddf: str | float) -> None:
+    scale = "link"  # of tables of means
+
+    def __init__(self, fit: Any, level: float, ddf: str | float) -> None:
         self.fit, self.level, self.ddf = fit, check_level(level), ddf
         if fit.fixef:
             reference_for(fit, ddf)  # a wrong option is an error, not a missing section
@@ -207,14 +211,27 @@ class _Page:
         fit = self.fit
         facts = [("observations", f"{fit.nobs:,}")]
         facts += [(group, f"{count:,} groups") for group, count in fit.ngroups.items()]
-        facts.append(("unexplained spread (SD)", words.number(fit.sigma)))
+        facts += self.facts()
         items = "".join(f"<li>{escape(name)}<b>{escape(value)}</b></li>" for name, value in facts)
         good = '<p class="note good">' if fit.converged else '<p class="note">'
         notes = "".join(f'<p class="note">{escape(_sentence(note))}</p>' for note in fit.messages)
         return (
-            _paragraph(words.model_words(fit))
+            _paragraph(self.words())
             + f'<ul class="facts">{items}</ul>\n{good}{escape(words.convergence_words(fit))}</p>{notes}'
         )
+
+    def formula(self) -> str:
+        """The formula as it was written."""
+        text = self.fit.formula_text
+        return f"<code>{escape(text)}</code>" if text else ""
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Numbers about the response beyond the random effects."""
+        return [("unexplained spread (SD)", words.number(self.fit.sigma))]
+
+    def words(self) -> list[str]:
+        """What was modelled, in sentences."""
+        return words.model_words(self.fit)
 
     def effects(self) -> str:
         """Coefficients and terms, in words and as tables."""
@@ -245,19 +262,10 @@ class _Page:
         fit = self.fit
         if not fit.ngroups:
             return ""
-        from mixedmodels.inference.table import result_table
-
-        rows = {"group": [], "effect": [], "variance": [], "sd": []}  # type: dict[str, list[Any]]
-        for part in fit.varcorr.terms:
-            for name, variance, sd in zip(part.names, part.variances, part.sds, strict=True):
-                for key, value in zip(rows, (part.group, name, variance, sd), strict=True):
-                    rows[key].append(value)
-        for key, value in zip(rows, ("Residual", "", fit.sigma**2, fit.sigma), strict=True):
-            rows[key].append(value)
-        table = result_table("", rows)
-        out = _list(words.random_words(fit)) + _table(table, "Variances", {"sd": "std. deviation"})
+        table = self.variances(fit.varcorr.sigma)
+        out = _list(self.random_words()) + _table(table, "Variances", {"sd": "std. deviation"})
         figures: list[str] = []
-        for position, term in enumerate(fit.design.terms):
+        for position, term in enumerate(fit._terms):
             if term.m <= 2000 and len(figures) < 4 and np.any(fit._b[position]):
                 figures.append(
                     _figure(
@@ -267,6 +275,28 @@ class _Page:
                     )
                 )
         return out + _gallery(figures)
+
+    def random_words(self) -> list[str]:
+        """How much the groups differ, in sentences."""
+        return words.random_words(self.fit)
+
+    def variances(self, sigma: float | None) -> Any:
+        """Variances of the random effects, and of the residual if there is one."""
+        from mixedmodels.inference.table import result_table
+
+        rows = {"group": [], "effect": [], "variance": [], "sd": []}  # type: dict[str, list[Any]]
+        for part, term in zip(self.fit.varcorr.terms, self.fit._terms, strict=True):
+            for name, variance, sd in zip(part.names, part.variances, part.sds, strict=True):
+                for key, value in zip(rows, (term.group, name, variance, sd), strict=True):
+                    rows[key].append(value)
+        if sigma is not None:
+            for key, value in zip(rows, ("Residual", "", sigma**2, sigma), strict=True):
+                rows[key].append(value)
+        return result_table("", rows)
+
+    def means_table(self, name: str) -> Any:
+        """Estimated marginal means of a factor."""
+        return self.fit.emmeans(name, level=self.level, ddf=self.ddf, type=self.scale).table
 
     def means(self) -> str:
         """Estimated marginal means of the factors of the fixed part."""
@@ -289,8 +319,7 @@ class _Page:
         tables = ""
         for name in names:
             if name in factors and len(factors[name].levels) <= 30 and len(tables) < 30_000:
-                means = fit.emmeans(name, level=self.level, ddf=self.ddf)
-                tables += _table(means.table, f"Estimated means of {name}")
+                tables += _table(self.means_table(name), f"Estimated means of {name}")
         if not (tables or any(figures)):
             return ""
         return (

@@ -8,6 +8,7 @@ from tests.objective.marginal.brute_force import FREE, deviance
 
 from mixedmodels.design import GeneralisedDesign, Predictor, RandomTerm
 from mixedmodels.family import FAMILIES, Observations
+from mixedmodels.family.thresholds import KINDS
 from mixedmodels.objective.marginal.blocked import BlockedLaplace
 from mixedmodels.objective.marginal.dense import DenseLaplace
 from mixedmodels.objective.marginal.grouped import GroupedLaplace
@@ -36,6 +37,8 @@ def model(name, link, groups=5, rows=7):
     """A small model with one scalar term, parameters, and the family."""
     rng = np.random.default_rng([ord(c) for c in name + link])
     family = FAMILIES[name](link)
+    if name == "cumulative":
+        return ordinal(family, rng, groups, rows)
     n = groups * rows
     codes = np.repeat(np.arange(groups), rows).astype(np.int32)
     X = np.column_stack([np.ones(n), rng.uniform(-1.0, 1.0, n)])
@@ -58,6 +61,28 @@ def model(name, link, groups=5, rows=7):
     return design, family, gamma, [np.array([[0.8 * size]])]
 
 
+def ordinal(family, rng, groups, rows):
+    """Categories with thresholds of the kind of the family; every category occurs."""
+    n, K = groups * rows, 4
+    codes = np.repeat(np.arange(groups), rows).astype(np.int32)
+    X = rng.uniform(-1.0, 1.0, (n, 1))
+    levels = tuple("abcd"[:K])
+    y = np.append(np.arange(1.0, K + 1.0), rng.integers(1, K + 1, n - K))
+    data = Observations(rng.permutation(y), levels=levels)
+    names, columns = family.response_columns(data)
+    tau = {"flexible": [-0.9, 0.3, 1.1], "symmetric": [0.2, 1.0], "symmetric2": [0.9]}
+    tau = tau.get(family.thresholds, [-0.8, 1.1])
+    shared = np.arange(1, 1 + len(names))
+    predictors = (
+        Predictor("conditional", X, np.arange(1)),
+        Predictor("thresholds", columns["thresholds"], shared),
+        Predictor("lower", columns["lower"], shared),
+    )
+    term = RandomTerm("g", ("(Intercept)",), codes, list(range(groups)), None, FREE)
+    design = GeneralisedDesign(data, predictors, ("x", *names), (term,), (0,))
+    return design, family, np.array([0.4, *tau]), [np.array([[0.6]])]
+
+
 @pytest.mark.parametrize(("name", "link"), PAIRS)
 def test_engines_equal_the_dense_algebra(name, link):
     design, family, gamma, factors = model(name, link)
@@ -68,7 +93,10 @@ def test_engines_equal_the_dense_algebra(name, link):
 
 @pytest.mark.parametrize(("name", "link"), PAIRS)
 def test_derivatives_equal_differences_of_the_criterion(name, link):
-    design, family, gamma, factors = model(name, link)
+    check_differences(*model(name, link))
+
+
+def check_differences(design, family, gamma, factors):
     engine = GroupedLaplace(design, family)
     psi = np.append(gamma, factors[0][0, 0])
 
@@ -97,3 +125,14 @@ def test_quadrature_equals_integration_on_a_grid(name, link):
     design, family, gamma, factors = model(name, link)
     value = Quadrature(design, family, 31).evaluate(gamma, factors, 0).value
     assert value == pytest.approx(deviance(design, family, gamma, factors), abs=2e-6)
+
+
+@pytest.mark.parametrize("link", FAMILIES["cumulative"].links)
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_every_kind_of_thresholds(kind, link):
+    model = ordinal(FAMILIES["cumulative"](link, kind), np.random.default_rng(12), 5, 7)
+    design, family, gamma, factors = model
+    dense = DenseLaplace(design, family)
+    check_marginal(GroupedLaplace(design, family), dense, gamma, factors)
+    check_marginal(BlockedLaplace(design, family), dense, gamma, factors)
+    check_differences(*model)

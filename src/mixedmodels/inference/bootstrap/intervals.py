@@ -134,7 +134,7 @@ def intervals(
                 )
             rows.append((i, name, low, high))
     if "studentized" in kinds and any(i >= p for i in positions):
-        notes.append("studentized intervals exist for fixed effects only: the others have no standard error")
+        notes.append("studentized intervals exist for coefficients only: the others have no standard error")
     undefined = [i for i in positions if np.isnan(boot.draws[:, i]).sum() > len(boot.failures)]
     for i in undefined:
         count = int(np.isnan(boot.draws[:, i]).sum()) - len(boot.failures)
@@ -227,14 +227,14 @@ def jackknife_acceleration(boot: Bootstrap, groups: Any = None) -> tuple[np.ndar
     what the boundary does to standard deviations and correlations. A parameter
     that is not finite without some level, or does not change at all, has acceleration 0 or NaN.
     """
-    from mixedmodels.inference.bootstrap.resampling import cluster_design, default_cluster
-    from mixedmodels.inference.bootstrap.run import cluster_term, fit_to_design, jackknife_values
+    from mixedmodels.inference.bootstrap.resampling import default_cluster
+    from mixedmodels.inference.bootstrap.run import cluster_term, fit_to_levels, jackknife_values
 
     fit = boot.fit
     if groups is None:
-        groups = boot.settings["groups"] or default_cluster(fit.design)
-        if groups is None and fit.design.terms:
-            groups = max(fit.design.terms, key=lambda term: term.m).group
+        groups = boot.settings["groups"] or default_cluster(fit._random)
+        if groups is None and fit._terms:
+            groups = max(fit._terms, key=lambda term: term.m).group
     term = cluster_term(fit, groups)
     blocks = min(term.m, _MOST_REFITS)
     if blocks < 3:
@@ -242,9 +242,9 @@ def jackknife_acceleration(boot: Bootstrap, groups: Any = None) -> tuple[np.ndar
     values, failed = [], 0
     levels = np.arange(term.m)
     for block in range(blocks):
-        design, _ = cluster_design(fit.design, term, levels[levels % blocks != block])
         try:
-            values.append(jackknife_values(fit_to_design(fit, design), boot))
+            new = fit_to_levels(fit, term, levels[levels % blocks != block])
+            values.append(jackknife_values(new, boot))
         except MixedModelsError:
             failed += 1
     if len(values) < 3:

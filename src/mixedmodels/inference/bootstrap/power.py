@@ -20,13 +20,12 @@ from mixedmodels.inference.bootstrap.parallel import (
     run_chunks,
     seed_entropy,
 )
-from mixedmodels.inference.bootstrap.refits import limited_jobs, refit_rows, refit_state
-from mixedmodels.inference.bootstrap.resampling import cluster_design, draw_columns
-from mixedmodels.inference.bootstrap.run import fit_to_design
+from mixedmodels.inference.bootstrap.refits import coefficients_of, limited_jobs, refit_rows, refit_state
+from mixedmodels.inference.bootstrap.resampling import cluster_design, draw_columns, rows_of_design
+from mixedmodels.inference.bootstrap.run import fit_to_design, refit_one
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
-    from mixedmodels.design import Design
     from mixedmodels.fit.result import LMMFit
 
 __all__ = ["binomial_interval", "power"]
@@ -41,7 +40,7 @@ def power(
     n: int = 1000,
     seed: Any = None,
     *,
-    method: str = "satterthwaite",
+    method: str | None = None,
     effect: Mapping[str, Any] | None = None,
     extend: Mapping[str, Any] | None = None,
     level: float = 0.05,
@@ -52,8 +51,8 @@ def power(
     r"""Share of data sets drawn from a fit in which a test is significant.
 
     Responses are :math:`X\beta + Zb + e` with the fitted variances and :math:`\beta` the estimates, or what
-    `effect` says; the model is refitted to each. The interval (Clopper and Pearson) is for the simulation
-    error only.
+    `effect` says (those of a generalised model are drawn from its family); the model is refitted to each. The
+    interval (Clopper and Pearson) is for the simulation error only.
 
     Parameters
     ----------
@@ -64,10 +63,12 @@ def power(
     n : int
         Simulated data sets for each row of the table.
     seed : int, optional
-    method : {"satterthwaite", "kr", "residual", "containment", "wald", "lrt"}
-        Test of a coefficient or term: F by degrees of freedom, Wald chi-squared, likelihood ratio by ML.
+    method : {"satterthwaite", "kr", "residual", "containment", "wald", "lrt"}, optional
+        Test of a coefficient or term: F by degrees of freedom, Wald chi-squared, likelihood ratio by ML. By
+        default "satterthwaite"; generalised models have "wald" (default) and "lrt".
     effect : dict, optional
-        Coefficients by name, ``{"Days": 5}``; a sequence of values gives a row for each.
+        Coefficients by name (of any linear predictor), ``{"Days": 5}``; a sequence of values gives a row for
+        each.
     extend : dict, optional
         Number of levels of a grouping factor, ``{"Subject": 40}``: levels beyond those of the data are new
         ones with the rows of the old ones in turn. ``{"rows": 3}`` takes every row three times. Sequences
@@ -115,9 +116,9 @@ def power(
     rows = []
     for cell in grid:
         design = extended_design(fit, dict(zip(sizes, cell[: len(sizes)], strict=True)))
-        beta = np.array(fit.beta)
+        beta = np.array(coefficients_of(fit))
         for name, value in zip(effects, cell[len(sizes) :], strict=True):
-            beta[fit.design.x_names.index(name)] = value
+            beta[_coefficient_names(fit).index(name)] = value
         job = _job(fit, design, beta, columns, test if callable(test) else None, method, entropy)
         p_values = _simulate(job, int(n), n_jobs, counter, backend)
         significant = int((p_values < level).sum())
@@ -136,7 +137,7 @@ def power(
     table = dict(zip(names, (list(column) for column in zip(*rows, strict=True)), strict=True))
     what = "a test of your own" if callable(test) else f"{test}, {method} test"
     notes = [f"{n} simulated data sets each, seed {entropy}; intervals for the simulation error only"]
-    if columns is not None and not any(fit.design.x_names[j] in effects for j in columns):
+    if columns is not None and not any(_coefficient_names(fit)[j] in effects for j in columns):
         notes.append("the effect is the estimate: power at an observed effect says no more than its p-value")
     if any(row[-1] for row in rows):
         notes.append("failures: data sets without an answer, counted as not significant")
@@ -152,7 +153,7 @@ def tested_columns(fit: LMMFit, test: Any) -> list[int]:
     OptionError
         Neither a coefficient nor a term has this name.
     """
-    names = fit.design.x_names
+    names = _coefficient_names(fit)
     if not names:
         raise OptionError(
             "the model has no fixed effects; test= takes a function of a fit that returns a p-value"
@@ -172,8 +173,16 @@ def tested_columns(fit: LMMFit, test: Any) -> list[int]:
     )
 
 
-def _method(fit: LMMFit, method: str) -> str:
+def _coefficient_names(fit: Any) -> tuple[str, ...]:
+    return fit.design.x_names if fit._is_linear else fit.gamma_names
+
+
+def _method(fit: LMMFit, method: str | None) -> str:
+    if method is None:
+        return "satterthwaite" if fit._is_linear else "wald"
     name = str(method).lower()
+    if not fit._is_linear and name not in ("wald", "z", "lrt"):
+        raise OptionError(f"method {method!r} is not for generalised models; available: wald, lrt")
     if name not in _METHODS and name not in _DDF:
         raise OptionError(f"method {method!r} is unknown; available: {', '.join(_METHODS)}")
     return {"z": "wald", "kenward-roger": "kr"}.get(name, name)
@@ -195,8 +204,9 @@ def _grid_of(values: Any, word: str) -> dict[str, list[Any]]:
 
 def _check_effects(fit: LMMFit, effects: dict[str, list[Any]]) -> None:
     for name, values in effects.items():
-        if name not in fit.design.x_names:
-            raise OptionError(f"effect: no coefficient {name!r}; there are {', '.join(fit.design.x_names)}")
+        known = _coefficient_names(fit)
+        if name not in known:
+            raise OptionError(f"effect: no coefficient {name!r}; there are {', '.join(known)}")
         for value in values:
             number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
             if not number or not math.isfinite(value):
@@ -204,7 +214,7 @@ def _check_effects(fit: LMMFit, effects: dict[str, list[Any]]) -> None:
 
 
 def _check_sizes(fit: LMMFit, sizes: dict[str, list[Any]]) -> None:
-    groups = list(dict.fromkeys(term.group for term in fit.design.terms))
+    groups = list(dict.fromkeys(term.group for term in fit._terms))
     for name, values in sizes.items():
         if name not in groups and name != "rows":
             raise OptionError(
@@ -213,31 +223,16 @@ def _check_sizes(fit: LMMFit, sizes: dict[str, list[Any]]) -> None:
         for value in values:
             if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
                 raise OptionError(f"extend[{name!r}] must be a whole number >= 1, got {value!r}")
-    if sizes and any(term.precision is not None for term in fit.design.terms):
+    if sizes and any(term.precision is not None for term in fit._terms):
         raise OptionError("extend: levels correlated by a known precision cannot be added to")
 
 
-def extended_design(fit: LMMFit, sizes: Mapping[str, int]) -> Design:
+def extended_design(fit: LMMFit, sizes: Mapping[str, int]) -> Any:
     """The design with other numbers of levels: those of the data in turn, each time with their rows."""
-    design = fit.design
+    design: Any = fit._random
     for name, size in sizes.items():
         if name == "rows":
-            rows = np.repeat(np.arange(design.n), size)
-            design = replace(
-                design,
-                y=design.y[rows],
-                X=np.ascontiguousarray(design.X[rows]),
-                terms=tuple(
-                    replace(
-                        term,
-                        codes=np.ascontiguousarray(term.codes[rows]),
-                        Z=None if term.Z is None else np.ascontiguousarray(term.Z[rows]),
-                    )
-                    for term in design.terms
-                ),
-                offset=None if design.offset is None else design.offset[rows],
-                weights=None if design.weights is None else design.weights[rows],
-            )
+            design = rows_of_design(design, np.repeat(np.arange(design.n), size))
             continue
         term = next(term for term in design.terms if term.group == name)
         design, _ = cluster_design(design, term, np.arange(size) % term.m)
@@ -269,9 +264,7 @@ class _Job:
 
     model: LMMFit
     null: LMMFit | None
-    base: np.ndarray
-    sigma: float
-    factors: list[np.ndarray]
+    drawing: Callable[[np.random.Generator, int], np.ndarray]
     columns: list[int] | None
     function: Callable[[Any], float] | None
     method: str
@@ -284,9 +277,7 @@ class _Job:
 
     def run(self, state: Any, chunk: tuple[int, int]) -> np.ndarray:
         c, count = chunk
-        design = self.model.design
-        rng = chunk_stream(self.entropy, c)
-        Y = draw_columns(design, self.base, self.sigma, self.factors, rng, count).T
+        Y = self.drawing(chunk_stream(self.entropy, c), count).T
         if state is None:
             return np.array([self._p_value(y) for y in Y])
         from scipy.special import chdtrc
@@ -310,7 +301,7 @@ class _Job:
         from mixedmodels.inference.ddf.reference import reference_for
 
         try:
-            new = self.model.refit(y)
+            new = refit_one(self.model, y)
             if self.function is not None:
                 answer = self.function(new)
             else:
@@ -332,19 +323,19 @@ class _Job:
 
 def _job(
     fit: LMMFit,
-    design: Design,
+    design: Any,
     beta: np.ndarray,
     columns: list[int] | None,
     function: Callable[[Any], float] | None,
     method: str,
     entropy: int,
 ) -> _Job:
-    base = design.X @ beta
-    if design.offset is not None:
-        base = base + design.offset
-    factors = [np.array(factor) for factor in fit._factors]
     rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(2**31,)))
-    y = draw_columns(design, base, fit.sigma, factors, rng, 1)[:, 0]
+    drawing = _Drawing(fit, design, beta)
+    y = drawing(rng, 1)[:, 0]
+    if not fit._is_linear:
+        model, null = _generalised_models(fit, design, y, columns if method == "lrt" else None)
+        return _Job(model, null, drawing, columns, function, method, entropy)
     source = fit.refit_ml() if method == "lrt" and function is None else fit
     model = fit_to_design(source, replace(design, y=y))
     null = None
@@ -364,7 +355,51 @@ def _job(
         from mixedmodels.inference.ddf.reference import reference_for
 
         reference_for(model, _DDF.get(method, method))  # one clear error before the work
-    return _Job(model, null, base, fit.sigma, factors, columns, function, method, entropy)
+    return _Job(model, null, drawing, columns, function, method, entropy)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    """Responses of a design with given coefficients: ``drawing(rng, N)``, shape (n, N)."""
+
+    fit: Any
+    design: Any
+    beta: np.ndarray
+
+    def __call__(self, rng: np.random.Generator, N: int) -> np.ndarray:
+        fit, design = self.fit, self.design
+        factors = [np.array(factor) for factor in fit._factors]
+        if fit._is_linear:
+            base = design.X @ self.beta
+            if design.offset is not None:
+                base = base + design.offset
+            return draw_columns(design, base, fit.sigma, factors, rng, N)
+        from mixedmodels.fit.glmm_simulate import Drawing, draw_generalised
+        from mixedmodels.fit.glmm_values import linear_predictor
+        from mixedmodels.fit.simulate import relationship_root
+
+        base = np.array([linear_predictor(design, c, self.beta, (), ()) for c in range(len(fit.components))])
+        terms = [
+            Drawing(
+                c, term.codes, term.Z, term.m, factor, term.precision and relationship_root(term.precision)
+            )
+            for c, term, factor in zip(design.term_predictor, design.terms, factors, strict=True)
+        ]
+        return draw_generalised(fit.family, design.data, base, terms, N, rng)
+
+
+def _generalised_models(fit: Any, design: Any, y: np.ndarray, columns: list[int] | None) -> tuple[Any, Any]:
+    """The model of a generalised fit for a design, and with `columns` that with these at zero."""
+    model = fit_to_design(fit, replace(design, data=design.data.with_y(y)))
+    if columns is None:
+        return model, None
+    from mixedmodels.fit.glmm import fit_glmm_frame
+
+    zero = {fit.gamma_names[j]: 0.0 for j in columns}
+    start = np.array(fit.psi)
+    start[columns] = 0.0
+    fixed = {**(fit._options.fixed or {}), **zero}
+    return model, fit_glmm_frame(model.frame, replace(fit._options, fixed=fixed, start=start, progress=None))
 
 
 def _simulate(job: _Job, n: int, n_jobs: int | None, counter: Counter, backend: str | None) -> np.ndarray:

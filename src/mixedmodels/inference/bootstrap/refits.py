@@ -14,12 +14,22 @@ from mixedmodels.inference.bootstrap.parallel import Counter, chunk_size, run_ch
 from mixedmodels.inference.parameters import relative_factors
 
 if TYPE_CHECKING:
-    from mixedmodels.design import Design
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["Refits", "join_refits", "refit_many", "refit_rows", "refit_state", "singular_rows"]
+__all__ = [
+    "Refits",
+    "coefficients_of",
+    "join_refits",
+    "limited_jobs",
+    "refit_many",
+    "refit_rows",
+    "refit_state",
+    "singular_rows",
+    "standard_errors_of",
+]
 
 _PERFECT = 1e-10  # residual over response standard deviation below which a fit is perfect
+_SMALL = 20_000  # rows of a generalised model below which workers would wait for one another
 _WORK = 2**30  # bytes of work space that all workers together may take
 
 
@@ -30,9 +40,11 @@ class Refits:
     Attributes
     ----------
     beta : ndarray, shape (N, p)
+        All coefficients gamma of a generalised model.
     se : ndarray, shape (N, p)
         Standard errors of each replicate.
     sigma : ndarray, shape (N,)
+        What factors are relative to: ones for a generalised model.
     theta : ndarray, shape (N, n_theta)
     criterion : ndarray, shape (N,)
         What was minimised (-2 log-likelihood, REML or ML as the fit).
@@ -69,11 +81,12 @@ def refit_many(
 
     For a covariance structure linear in theta only :math:`Z'y, X'y` and :math:`y'y` are new in each column;
     they and the Newton loop are compiled and run in threads. Replicates that end badly there, and all
-    replicates of other models, go through `fit.refit`.
+    replicates of other linear models, go through `fit.refit`; those of generalised models through
+    `mixedmodels.inference.bootstrap.glmm_refits.refit_response`.
 
     Parameters
     ----------
-    fit : LMMFit
+    fit : LMMFit or GLMMFit
     Y : ndarray, shape (nobs, N)
         Rows of the fit's design.
     n_jobs : int, optional
@@ -126,7 +139,9 @@ class _RefitJob:
 
 
 def limited_jobs(fit: LMMFit, n_jobs: int | None) -> int | None:
-    """Workers that the work space of the solver leaves room for."""
+    """Workers that the work space of the solver leaves room for, one for small generalised models."""
+    if not fit._is_linear:  # little of their work is outside of the interpreter's lock
+        return 1 if n_jobs is None and fit.design.n < _SMALL else n_jobs
     size = getattr(fit.solver, "work_bytes", 0) if hasattr(fit.objective, "solver") else 0
     if size <= _WORK // 4:
         return n_jobs
@@ -137,6 +152,8 @@ def limited_jobs(fit: LMMFit, n_jobs: int | None) -> int | None:
 
 def refit_state(fit: LMMFit) -> tuple[Any, ...]:
     """What a worker needs for itself: a compiled fitter, or None inside the tuple."""
+    if not fit._is_linear:
+        return (None,)
     from mixedmodels.solver.responses import response_fitter
 
     solver = getattr(fit.objective, "solver", None)
@@ -145,6 +162,10 @@ def refit_state(fit: LMMFit) -> tuple[Any, ...]:
 
 def refit_rows(fit: LMMFit, state: tuple[Any, ...], Y: np.ndarray, vcov: bool = False) -> Refits:
     """Refits to each row of Y, shape (N, n)."""
+    if not fit._is_linear:
+        from mixedmodels.inference.bootstrap.glmm_refits import refit_generalised_rows
+
+        return refit_generalised_rows(fit, Y, vcov)  # type: ignore[arg-type]
     N, p, r = Y.shape[0], fit.design.p, len(fit.theta)
     (fitter,) = state
     redo: Sequence[int] = range(N)
@@ -186,7 +207,7 @@ def _perfect(sigma: np.ndarray, Y: np.ndarray, offset: np.ndarray | None) -> np.
 
 def join_refits(parts: Sequence[Refits], fit: LMMFit, vcov: bool = False) -> Refits:
     """Refits of chunks, one after another."""
-    p, r = fit.design.p, len(fit.theta)
+    p, r = len(coefficients_of(fit)), len(fit.theta)
 
     def joined(name: str, *shape: int) -> np.ndarray:
         return np.concatenate([np.empty((0, *shape)), *(getattr(part, name) for part in parts)])
@@ -208,7 +229,17 @@ def join_refits(parts: Sequence[Refits], fit: LMMFit, vcov: bool = False) -> Ref
     )
 
 
-def singular_rows(design: Design, theta: np.ndarray) -> np.ndarray:
+def coefficients_of(fit: Any) -> np.ndarray:
+    """Fixed effects of a linear fit, all coefficients of a generalised one."""
+    return fit.beta if fit._is_linear else fit.gamma
+
+
+def standard_errors_of(fit: Any) -> np.ndarray:
+    """Standard errors of `coefficients_of`."""
+    return np.array(list((fit.se if fit._is_linear else fit.se_all).values()))
+
+
+def singular_rows(design: Any, theta: np.ndarray) -> np.ndarray:
     """Which of N fits are singular, by the same rule as ``fit.is_singular``; shape (N,)."""
     out = np.zeros(theta.shape[0], dtype=bool)
     for term, factors in zip(design.terms, relative_factors(design, theta), strict=True):

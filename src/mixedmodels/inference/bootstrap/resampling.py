@@ -24,6 +24,7 @@ __all__ = [
     "default_cluster",
     "draw_columns",
     "residual_pool",
+    "rows_of_design",
     "simulate_columns",
 ]
 
@@ -168,7 +169,7 @@ def rescaled(u: np.ndarray, sigma: float) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------- clusters
-def default_cluster(design: Design) -> str | None:
+def default_cluster(design: Any) -> str | None:
     """The grouping factor in whose levels all other factors are nested; None if there is none."""
     for term in sorted(design.terms, key=lambda term: term.m):
         if all(_is_nested(other.codes, other.m, term.codes) for other in design.terms):
@@ -183,7 +184,7 @@ def _is_nested(inner: np.ndarray, m: int, outer: np.ndarray) -> bool:
     return bool(np.array_equal(first[inner], outer))
 
 
-def cluster_design(design: Design, cluster: RandomTerm, chosen: np.ndarray) -> tuple[Design, np.ndarray]:
+def cluster_design(design: Any, cluster: RandomTerm, chosen: np.ndarray) -> tuple[Any, np.ndarray]:
     """The design of chosen levels of a grouping factor, and its rows in the old one.
 
     A level chosen twice becomes two levels, and so do the levels of factors nested in it; levels of crossed
@@ -191,12 +192,70 @@ def cluster_design(design: Design, cluster: RandomTerm, chosen: np.ndarray) -> t
 
     Parameters
     ----------
-    design : Design
+    design : Design or GeneralisedDesign
     cluster : RandomTerm
         A term on the grouping factor.
     chosen : ndarray of int, shape (levels,)
         Levels, with repetitions.
     """
+    rows, terms = _chosen_rows(design.terms, cluster, chosen)
+    return rows_of_design(design, rows, terms), rows
+
+
+def rows_of_design(design: Any, rows: np.ndarray, terms: Sequence[RandomTerm] | None = None) -> Any:
+    """A design with some of its rows (repeated ones too).
+
+    Parameters
+    ----------
+    design : Design or GeneralisedDesign
+    rows : ndarray of int
+    terms : sequence of RandomTerm, optional
+        Terms of these rows; by default those of the design with the same levels.
+    """
+    if terms is None:
+        terms = [
+            replace(
+                term,
+                codes=np.ascontiguousarray(term.codes[rows]),
+                Z=None if term.Z is None else np.ascontiguousarray(term.Z[rows]),
+            )
+            for term in design.terms
+        ]
+    if not hasattr(design, "predictors"):
+        return replace(
+            design,
+            y=design.y[rows],
+            X=np.ascontiguousarray(design.X[rows]),
+            terms=tuple(terms),
+            offset=_taken(design.offset, rows),
+            weights=_taken(design.weights, rows),
+        )
+    data = design.data
+    predictors = [
+        replace(part, X=_taken(part.X, rows), offset=_taken(part.offset, rows)) for part in design.predictors
+    ]
+    return replace(
+        design,
+        data=replace(
+            data,
+            y=data.y[rows],
+            trials=_taken(data.trials, rows),
+            weights=_taken(data.weights, rows),
+            constants={},
+        ),
+        predictors=tuple(predictors),
+        terms=tuple(terms),
+    )
+
+
+def _taken(array: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if array is None else np.ascontiguousarray(array[rows])
+
+
+def _chosen_rows(
+    own: Sequence[RandomTerm], cluster: RandomTerm, chosen: np.ndarray
+) -> tuple[np.ndarray, list[RandomTerm]]:
+    """Rows of chosen levels, and the terms there."""
     order = np.argsort(cluster.codes, kind="stable")
     ends = np.searchsorted(cluster.codes[order], np.arange(cluster.m + 1))
     counts = np.diff(ends)[chosen]
@@ -204,9 +263,9 @@ def cluster_design(design: Design, cluster: RandomTerm, chosen: np.ndarray) -> t
     start = np.repeat(ends[:-1][chosen] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
     rows = order[start + np.arange(counts.sum())]
     copy = np.repeat(np.arange(chosen.shape[0]), counts)
-    terms: list[Any] = []
+    terms: list[RandomTerm] = []
     made: dict[int, tuple[np.ndarray, range]] = {}  # terms on one factor share their codes
-    for term in design.terms:
+    for term in own:
         key = id(term.codes)
         if key not in made:
             old = term.codes[rows].astype(np.int64)
@@ -217,13 +276,4 @@ def cluster_design(design: Design, cluster: RandomTerm, chosen: np.ndarray) -> t
         codes, levels = made[key]
         Z = None if term.Z is None else np.ascontiguousarray(term.Z[rows])
         terms.append(replace(term, codes=codes, levels=levels, Z=Z))
-    pick = [None if a is None else a[rows] for a in (design.offset, design.weights)]
-    new = replace(
-        design,
-        y=design.y[rows],
-        X=np.ascontiguousarray(design.X[rows]),
-        terms=tuple(terms),
-        offset=pick[0],
-        weights=pick[1],
-    )
-    return new, rows
+    return rows, terms

@@ -35,7 +35,8 @@ class Bootstrap(Drawn):
     settings : dict
         What the draws depend on: kind, entropy (the seed), the model and how responses were made.
     parameters : tuple of Parameter
-        Fixed effects, standard deviations and correlations term by term, sigma, then the statistic.
+        Fixed effects, standard deviations and correlations term by term, sigma, then the statistic; see
+        `mixedmodels.inference.parameters.parameters_of`.
     estimates : ndarray, shape (q,)
         Of the fit.
     fit_se : ndarray, shape (p,)
@@ -99,15 +100,21 @@ class Bootstrap(Drawn):
 
     @property
     def beta(self) -> np.ndarray:
-        """Draws of the fixed effects, shape (N, p)."""
+        """Draws of the fixed effects (of all coefficients of a generalised model), shape (N, p)."""
         return self.draws[:, : self.se.shape[1]]
 
     @property
     def sigma(self) -> np.ndarray:
         """Draws of the residual standard deviation, shape (N,)."""
         for i, parameter in enumerate(self.parameters):
-            if parameter.kind == "sigma":
+            if parameter.kind == "sigma" or (
+                parameter.kind == "dispersion" and parameter.group == "Residual"
+            ):
                 return self.draws[:, i]
+        if self.settings["sigma"] is None:
+            raise OptionError(
+                f"there are no draws of a residual standard deviation; available: {', '.join(self.names)}"
+            )
         return np.where(np.isfinite(self.criterion), self.settings["sigma"], np.nan)
 
     def __getitem__(self, name: str) -> np.ndarray:

@@ -20,11 +20,13 @@ from mixedmodels.inference.bootstrap.parallel import (
 )
 from mixedmodels.inference.bootstrap.refits import (
     Refits,
+    coefficients_of,
     join_refits,
     limited_jobs,
     refit_rows,
     refit_state,
     singular_rows,
+    standard_errors_of,
 )
 from mixedmodels.inference.bootstrap.resampling import (
     cluster_design,
@@ -36,10 +38,10 @@ from mixedmodels.inference.bootstrap.result import Bootstrap
 from mixedmodels.inference.parameters import Parameter, natural_values, parameters_of
 
 if TYPE_CHECKING:
-    from mixedmodels.design import Design, RandomTerm
+    from mixedmodels.design import RandomTerm
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["bootstrap", "cluster_term", "fit_to_design", "jackknife_values"]
+__all__ = ["bootstrap", "cluster_term", "fit_to_design", "fit_to_levels", "jackknife_values", "refit_one"]
 
 _KINDS = ("parametric", "residual", "cluster")
 
@@ -65,14 +67,15 @@ def bootstrap(
     :math:`b^* \sim N(0, \hat\sigma^2\hat\Sigma)`, :math:`e_i^* \sim N(0, \hat\sigma^2/w_i)`; a singular
     :math:`\hat\Sigma` is simulated from as it is. ``"residual"``: levels and residuals drawn with
     replacement after rescaling to the estimated variances. ``"cluster"``: whole levels of a grouping factor
-    drawn with replacement; a level drawn twice becomes two. Refits start from the estimates.
+    drawn with replacement; a level drawn twice becomes two. Refits start from the estimates. For a
+    generalised model ``"parametric"`` draws the responses from its family given :math:`X\hat\gamma + Zb^*`.
 
     Random effects are drawn anew unless ``new_effects=False``, the same default as `LMMFit.simulate`;
     `LMMFit.predict` conditions on them by default.
 
     Parameters
     ----------
-    fit : LMMFit
+    fit : LMMFit or GLMMFit
     n : int
         Replicates.
     seed : int, optional
@@ -124,6 +127,11 @@ def bootstrap(
     n = check_count(n, "replicates")
     if kind not in _KINDS:
         raise OptionError(f"bootstrap kind {kind!r} is unknown; available: {', '.join(_KINDS)}")
+    if kind == "residual" and not fit._is_linear:
+        raise OptionError(
+            "the residual bootstrap adds resampled residuals to means, which is no response of a generalised "
+            "model (a count, successes, ...); use kind='parametric' or kind='cluster'"
+        )
     if groups is not None and kind != "cluster":
         raise OptionError(f"groups={groups!r} belongs to kind='cluster', not to kind={kind!r}")
     if simulator is not None and kind != "parametric":
@@ -155,7 +163,7 @@ def bootstrap(
         "groups": None if cluster is None else cluster.group,
         "simulator": simulator is not None,
         "parameters": [parameter.name for parameter in names],
-        "sigma": fit._options.sigma,
+        "sigma": fit._options.sigma if fit._is_linear else None,
     }
     if old is not None:
         old.check_resumable(settings)
@@ -174,13 +182,13 @@ def bootstrap(
         settings=settings,
         parameters=tuple(names),
         estimates=estimates,
-        fit_se=np.array(list(fit.se.values())),
+        fit_se=standard_errors_of(fit),
         draws=np.concatenate([natural, extra], axis=1),
         se=refits.se,
         theta=refits.theta,
         criterion=refits.criterion,
         converged=refits.converged,
-        singular=singular_rows(fit.design, refits.theta),
+        singular=singular_rows(fit._random, refits.theta),
         failures=refits.failures,
         requested=int(n),
         interrupted=interrupted and refits.sigma.shape[0] < sum(hi - lo for _, lo, hi in chunks),
@@ -200,7 +208,7 @@ def cluster_term(fit: LMMFit, groups: Any) -> RandomTerm:
     OptionError
         No such factor, none in which all others are nested, or levels correlated by a known precision.
     """
-    design = fit.design
+    design = fit._random
     known = list(dict.fromkeys(term.group for term in design.terms))
     if isinstance(groups, (list, tuple)) and len(groups) == 1:
         groups = groups[0]
@@ -235,9 +243,9 @@ def _earlier(resume: Any) -> Bootstrap | None:
 def _own_estimates(fit: LMMFit) -> Refits:
     none = np.empty((1, 0))
     return Refits(
-        fit.beta[None],
+        coefficients_of(fit)[None],
         none,
-        np.array([fit.sigma]),
+        np.array([fit._scale]),
         fit.theta[None],
         np.array([fit.criterion]),
         np.array([fit.converged]),
@@ -246,7 +254,7 @@ def _own_estimates(fit: LMMFit) -> Refits:
 
 def _values_of(fit: LMMFit, parameters: Sequence[Parameter], refits: Refits) -> np.ndarray:
     """Values of the parameters of refits of a fit, shape (N, parameters)."""
-    return natural_values(fit.design, parameters, refits.beta, refits.sigma, refits.theta)
+    return natural_values(fit._random, parameters, refits.beta, refits.sigma, refits.theta)
 
 
 def _as_vector(value: Any) -> tuple[np.ndarray, list[str]]:
@@ -303,19 +311,19 @@ class _Job:
         if self.cluster is not None:
             levels = rng.integers(self.cluster.m, size=(size, self.cluster.m))[lo:hi]
             return self._full(
-                lambda j: fit_to_design(fit, cluster_design(fit.design, self.cluster, levels[j])[0]),  # type: ignore[arg-type]
+                lambda j: fit_to_levels(fit, self.cluster, levels[j]),  # type: ignore[arg-type]
                 hi - lo,
             )
         if self.simulator is not None:
             Y = np.array([self._simulated(rng) for _ in range(hi)])[lo:]
         elif pool is not None:
             Y = pool.rows(fit.design, rng, size)[lo:hi]
-        elif not fit.design.terms:  # one at a time, so that the first draws do not depend on their number
+        elif not fit._terms:  # one at a time, so that the first draws do not depend on their number
             Y = np.array([fit.simulate(1, rng, self.new_effects)[:, 0] for _ in range(hi)])[lo:]
         else:
             Y = simulate_columns(fit, rng, hi, self.new_effects)[:, lo:].T
         if self.statistic is not None:
-            return self._full(lambda j: fit.refit(Y[j]), hi - lo)
+            return self._full(lambda j: refit_one(fit, Y[j]), hi - lo)
         return refit_rows(fit, fitter, np.ascontiguousarray(Y)), np.empty((hi - lo, 0))
 
     def _simulated(self, rng: np.random.Generator) -> np.ndarray:
@@ -329,7 +337,7 @@ class _Job:
 
     def _full(self, refit: Callable[[int], LMMFit], N: int) -> tuple[Refits, np.ndarray]:
         """Replicates as fits of their own, with the statistic of each."""
-        p, r = self.fit.design.p, len(self.fit.theta)
+        p, r = len(coefficients_of(self.fit)), len(self.fit.theta)
         beta, se, theta = np.full((N, p), np.nan), np.full((N, p), np.nan), np.full((N, r), np.nan)
         sigma, criterion, converged = np.full(N, np.nan), np.full(N, np.nan), np.zeros(N, dtype=bool)
         extra = np.full((N, self.n_extra), np.nan)
@@ -341,8 +349,8 @@ class _Job:
             except MixedModelsError as error:
                 failures.append((j, str(error)))
                 continue
-            beta[j], se[j], theta[j] = new.beta, list(new.se.values()), new.theta
-            sigma[j], criterion[j], converged[j] = new.sigma, new.criterion, new.converged
+            beta[j], se[j], theta[j] = coefficients_of(new), standard_errors_of(new), new.theta
+            sigma[j], criterion[j], converged[j] = new._scale, new.criterion, new.converged
             if self.statistic is not None:
                 value, labels = _as_vector(answer)
                 if labels != self.labels:
@@ -355,11 +363,34 @@ class _Job:
         return Refits(beta, se, sigma, theta, criterion, converged, tuple(failures)), extra
 
 
-def fit_to_design(fit: LMMFit, design: Design) -> LMMFit:
+def fit_to_levels(fit: Any, cluster: RandomTerm, levels: np.ndarray) -> Any:
+    """The model of a fit with chosen levels of a grouping factor, started from its estimates."""
+    return fit_to_design(fit, cluster_design(fit._random, cluster, levels)[0])
+
+
+def refit_one(fit: Any, y: np.ndarray) -> Any:
+    """The model of a fit with another response, as a fit of its own."""
+    if fit._is_linear:
+        return fit.refit(y)
+    from mixedmodels.inference.bootstrap.glmm_refits import refit_response
+
+    return refit_response(fit, y)
+
+
+def fit_to_design(fit: Any, design: Any) -> Any:
     """The model of a fit with another design, started from its estimates.
 
     Rows no longer are those of a data frame: all of them are kept, none has weight zero.
+
+    Parameters
+    ----------
+    fit : LMMFit or GLMMFit
+    design : Design or GeneralisedDesign
     """
+    if not fit._is_linear:
+        from mixedmodels.inference.bootstrap.glmm_refits import fit_to_generalised
+
+        return fit_to_generalised(fit, design)
     from mixedmodels.fit import checks
     from mixedmodels.fit.solve import fit_frame
 

@@ -11,6 +11,7 @@ import numpy as np
 from mixedmodels.errors import ConvergenceWarning, MixedModelsError, OptionError
 from mixedmodels.inference.arguments import name_list
 from mixedmodels.inference.table import ResultTable, result_table
+from mixedmodels.objective.glmm_search import METHODS as _OF_GENERALISED
 from mixedmodels.optimize import METHODS
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["allfit"]
 
-_SAME = ("bobyqa-like",)  # another name of a method in the list
+_SAME = ("bobyqa-like", "auto")  # other names of methods in the list
 
 
 def allfit(fit: LMMFit, methods: Any = None) -> ResultTable:
@@ -26,16 +27,18 @@ def allfit(fit: LMMFit, methods: Any = None) -> ResultTable:
 
     Parameters
     ----------
-    fit : LMMFit
+    fit : LMMFit or GLMMFit
     methods : str or sequence of str, optional
-        Some of `mixedmodels.optimize.METHODS`; by default all.
+        Some of `mixedmodels.optimize.METHODS` (of a generalised model those of
+        `mixedmodels.objective.glmm_search.METHODS`); by default all.
 
     Returns
     -------
     ResultTable
         One row per method: criterion, ``above_best`` (criterion minus the smallest found), ``fixef_distance``
         (largest difference of a fixed effect from the best fit, in standard errors), ``sd_distance`` (largest
-        difference of a standard deviation, relative to the total SD of the random effects and residual),
+        difference of a standard deviation, relative to the total SD of the random effects and residual, if
+        there is one),
         iterations, evaluations, seconds, converged, message. extra["fits"] holds the fits by method.
 
     Raises
@@ -51,12 +54,13 @@ def allfit(fit: LMMFit, methods: Any = None) -> ResultTable:
     >>> bool(table["above_best"].max() < 1e-6)
     True
     """
-    chosen = [name for name in METHODS if name not in _SAME] if methods is None else methods
+    available = METHODS if fit._is_linear else _OF_GENERALISED
+    chosen = [name for name in available if name not in _SAME] if methods is None else methods
     chosen = name_list(chosen, "methods")
-    unknown = [name for name in chosen if name not in METHODS]
+    unknown = [name for name in chosen if name not in available]
     if unknown or not chosen:
         what = f"method {unknown[0]!r} is unknown" if unknown else "no methods were given"
-        raise OptionError(f"{what}; available: {', '.join(METHODS)}")
+        raise OptionError(f"{what}; available: {', '.join(available)}")
     fits: dict[str, Any] = {}
     failed: dict[str, str] = {}
     for name in chosen:
@@ -72,12 +76,15 @@ def allfit(fit: LMMFit, methods: Any = None) -> ResultTable:
 
 
 def _fit_by(fit: LMMFit, method: str) -> Any:
+    from mixedmodels.fit.glmm import fit_glmm_frame
     from mixedmodels.fit.solve import fit_frame
 
-    options = replace(fit._options, method=method, start=None, control=None, progress=False)
+    options: Any = replace(fit._options, method=method, start=None, control=None, progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # told in the table
-        return fit_frame(fit._frame, options, fit._data)
+        if fit._is_linear:
+            return fit_frame(fit._frame, options, fit._data)
+        return fit_glmm_frame(fit._frame, options, fit._data)
 
 
 def _row(name: str, fit: Any, best: Any, failure: str) -> dict[str, Any]:
@@ -105,22 +112,26 @@ def _row(name: str, fit: Any, best: Any, failure: str) -> dict[str, Any]:
 def _fixef_distance(fit: Any, best: Any) -> float:
     if not fit.design.p:
         return 0.0
-    return float(np.max(np.abs(fit.beta - best.beta) / np.sqrt(np.diagonal(best.vcov))))
+    variances = np.diagonal(best.vcov)
+    known = variances > 0.0  # others are held or undetermined
+    away = np.abs(fit.beta - best.beta)[known] / np.sqrt(variances[known])
+    return float(away.max(initial=0.0))
 
 
 def _sd_distance(fit: Any, best: Any) -> float:
     """Largest difference of a component's SD (columns in root mean squares), relative to the total SD."""
 
     def sizes(one: Any) -> np.ndarray:
-        out = [1.0]
-        for term, factor in zip(one.design.terms, one._factors, strict=True):
+        out = [1.0] if one._is_linear else []
+        for term, factor in zip(one._terms, one._factors, strict=True):
             length = np.sqrt((np.array(factor) ** 2).sum(axis=1))
             rms = 1.0 if term.Z is None else np.sqrt(np.mean(term.Z**2, axis=0))
             out += (length * rms).tolist()
-        return one.sigma * np.array(out)
+        return one._scale * np.array(out)
 
     reference = sizes(best)
-    return float(np.max(np.abs(sizes(fit) - reference)) / np.sqrt((reference**2).sum()))
+    away = np.abs(sizes(fit) - reference)
+    return float(away.max(initial=0.0) / max(np.sqrt((reference**2).sum()), 1e-6))
 
 
 def _verdict(columns: dict[str, list[Any]], fit: LMMFit, best: Any, failed: dict[str, str]) -> list[str]:

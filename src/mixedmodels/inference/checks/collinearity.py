@@ -54,6 +54,11 @@ def vif(fit: LMMFit) -> ResultTable:
     terms = fixed_terms(fit)
     if not terms:
         raise OptionError("the model has no fixed effects beside the intercept; there is nothing to inflate")
+    variances = fit.vcov.diagonal()
+    held = [label for label, columns in terms.items() if not (variances[columns] > 0.0).all()]
+    terms = {label: columns for label, columns in terms.items() if label not in held}
+    if not terms:
+        raise OptionError(f"no term has standard errors to compare ({', '.join(held)} are held at values)")
     values = generalised_vif(fit.vcov, list(terms.values()))
     sizes = np.array([columns.stop - columns.start for columns in terms.values()])
     columns: dict[str, Any] = {
@@ -65,6 +70,10 @@ def vif(fit: LMMFit) -> ResultTable:
     notes = []
     if not any(name == "(Intercept)" for name in fit.design.x_names):
         notes.append("there is no intercept: these factors compare with orthogonal, not with centred columns")
+    if np.isnan(values).any():
+        notes.append("coefficients are restricted to be equal: no joint confidence region to compare")
+    if held:
+        notes.append(f"left out, as they have no standard errors: {', '.join(held)}")
     return result_table("Variance inflation factors", columns, notes, fit._native)
 
 
@@ -93,6 +102,8 @@ def generalised_vif(vcov: np.ndarray, terms: list[slice]) -> np.ndarray:
     sd = np.sqrt(np.diagonal(vcov)[chosen])
     R = vcov[np.ix_(chosen, chosen)] / sd / sd[:, None]
     total = np.linalg.slogdet(R)[1]
+    if not np.isfinite(total):  # coefficients restricted to be equal
+        return np.full(len(terms), np.nan)
     out = []
     for t in range(len(terms)):
         own, others = owner == t, owner != t

@@ -63,17 +63,19 @@ class Diagnosis:
         return self.table.to_html()
 
 
-def diagnose(fit: LMMFit) -> Diagnosis:
+def diagnose(fit: Any) -> Diagnosis:
     """Look for everything that could be wrong with a fit.
 
     Convergence (predicted decrease of the criterion and the first-order conditions on the cone of covariance
     matrices), singular components (which combination of columns has no variance), scaling of the columns,
     collinearity (GVIF, condition number), identifiability (few levels, one row per level, terms that overlap,
     slopes of a variable that is constant within levels), unusual rows, levels and influential levels.
+    Of generalised models also the information about the parameters, separation, limits of the family, few
+    binary observations per level, overdispersion and zeros.
 
     Parameters
     ----------
-    fit : LMMFit
+    fit : LMMFit or GLMMFit
 
     Returns
     -------
@@ -87,7 +89,12 @@ def diagnose(fit: LMMFit) -> Diagnosis:
     converged: a further step would lower the criterion by less than 1e-09
     """
     findings: list[Finding] = []
-    for look in (_convergence, _singularity, _scaling, _collinearity, _identifiability, unusual_data):
+    first: tuple[Any, ...] = (_convergence,)
+    if not fit._is_linear:
+        from mixedmodels.inference.checks import glmm_diagnose
+
+        first = glmm_diagnose.LOOKS
+    for look in (*first, _singularity, _scaling, _collinearity, _identifiability, unusual_data):
         findings += look(fit)
     columns = {
         name: [str(getattr(finding, name)) for finding in findings]
@@ -142,14 +149,14 @@ def _convergence(fit: LMMFit) -> Iterator[Finding]:
 
 
 def _singularity(fit: LMMFit) -> Iterator[Finding]:
-    if not fit.design.terms:
+    if not fit._terms:
         return
     for position in fit._singular:
-        term, factor = fit.design.terms[position], np.array(fit._factors[position])
+        term, factor = fit._terms[position], np.array(fit._factors[position])
         note = checks.singular_note(term, factor).removeprefix("singular fit: ")
         finding, _, remedy = note.partition("; ")
         yield Finding("singularity", "warning", finding, remedy)
-    for position, term in enumerate(fit.design.terms):
+    for position, term in enumerate(fit._terms):
         if term.k < 2 or position in fit._singular:
             continue
         # in units of the data: neither the scale nor the origin of the columns matters
@@ -217,7 +224,7 @@ def _collinearity(fit: LMMFit) -> Iterator[Finding]:
             "leave out the terms or cells that are empty, or read the other coefficients accordingly",
         )
     terms = fixed_terms(fit)
-    if len(terms) < 2:
+    if len(terms) < 2 or not np.isfinite(fit.vcov).all():
         return
     values = generalised_vif(fit.vcov, list(terms.values()))
     sizes = np.array([columns.stop - columns.start for columns in terms.values()])
@@ -258,24 +265,35 @@ def _identifiability(fit: LMMFit) -> Iterator[Finding]:
                 "identifiability",
                 "warning" if term.m < _VERY_FEW else "note",
                 f"{group} has only {term.m} levels: its variance is poorly determined",
-                "use profile intervals and Kenward-Roger tests, or a fixed effect"
+                f"use profile intervals{' and Kenward-Roger tests' if fit._is_linear else ''}, "
+                "or a fixed effect"
                 if term.m >= _VERY_FEW
                 else "a fixed effect may serve better",
             )
         single = int((counts == 1).sum())
-        if 2 * single >= term.m:
+        if 2 * single >= term.m and not (single == term.m and _explains_overdispersion(fit)):
             found = True
             yield Finding(
                 "identifiability",
                 "note" if single < term.m else "warning",
                 f"{single} of the {term.m} levels of {group} have one row only",
-                "its variance and the residual variance are told apart by the other rows only",
+                "its variance and the residual variance are told apart by the other rows only"
+                if fit._is_linear
+                else "its variance is determined by the other rows, or by the form of the distribution alone",
             )
     for finding in [*_overlaps(fit), *_between_only(fit)]:
         found = True
         yield finding
     if terms and not found:
         yield Finding("identifiability", "ok", "levels and rows suffice for every random term")
+
+
+def _explains_overdispersion(fit: Any) -> bool:
+    """Whether an effect of each row is a model of overdispersion: the family has no dispersion of its own."""
+    if fit._is_linear or "dispersion" in fit.components:
+        return False
+    trials = fit.generalised.data.trials
+    return fit.family.response == "count" or (trials is not None and bool((trials > 1.0).any()))
 
 
 def _overlaps(fit: LMMFit) -> Iterator[Finding]:

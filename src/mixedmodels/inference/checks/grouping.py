@@ -33,7 +33,7 @@ class Grouping:
     levels: tuple[Any, ...]
 
 
-def grouping_of(fit: LMMFit, by: Any, what: str = "group") -> Grouping:
+def grouping_of(fit: Any, by: Any, what: str = "group") -> Grouping:
     """The groups that `by` names.
 
     Parameters

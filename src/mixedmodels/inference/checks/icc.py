@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mixedmodels.inference.checks.variance_parts import parts_of
 from mixedmodels.inference.table import ResultTable, result_table
 
-if TYPE_CHECKING:
-    from mixedmodels.fit.result import LMMFit
-
 __all__ = ["icc", "r2"]
 
 
-def icc(fit: LMMFit) -> ResultTable:
+def icc(fit: Any, scale: str = "latent", method: str | None = None) -> ResultTable:
     r"""Intraclass correlations: the share of the random effects in the variance.
 
     .. math:: \text{adjusted} = \frac{\sigma_r^2}{\sigma_r^2 + \sigma_e^2}, \qquad
@@ -24,7 +21,9 @@ def icc(fit: LMMFit) -> ResultTable:
 
     Parameters
     ----------
-    fit : LMMFit
+    fit : LMMFit or GLMMFit
+    scale, method
+        Of generalised models, as `mixedmodels.inference.checks.variance_parts.variance_parts`.
 
     Returns
     -------
@@ -46,7 +45,7 @@ def icc(fit: LMMFit) -> ResultTable:
     Subject     1698   0.7217     0.5206
     terms with slopes: the mean over the rows of the variance of z'b (Johnson 2014)
     """
-    parts = parts_of(fit)
+    parts = parts_of(fit, scale, method)
     within = parts.random + parts.residual
     values = {"all": parts.random, **parts.groups}
     columns: dict[str, Any] = {
@@ -58,7 +57,7 @@ def icc(fit: LMMFit) -> ResultTable:
     return result_table("Intraclass correlations", columns, parts.notes, fit._native)
 
 
-def r2(fit: LMMFit) -> ResultTable:
+def r2(fit: Any, scale: str = "latent", method: str | None = None) -> ResultTable:
     r"""Marginal and conditional R-squared.
 
     .. math:: R^2_m = \frac{\sigma_f^2}{\sigma_f^2 + \sigma_r^2 + \sigma_e^2}, \qquad
@@ -66,7 +65,9 @@ def r2(fit: LMMFit) -> ResultTable:
 
     Parameters
     ----------
-    fit : LMMFit
+    fit : LMMFit or GLMMFit
+    scale, method
+        Of generalised models, as `mixedmodels.inference.checks.variance_parts.variance_parts`.
 
     Returns
     -------
@@ -76,7 +77,7 @@ def r2(fit: LMMFit) -> ResultTable:
     Notes
     -----
     Nakagawa & Schielzeth (2013), Methods Ecol. Evol. 4:133-142; random slopes as Johnson (2014), ibid.
-    5:944-946.
+    5:944-946; generalised models: Nakagawa, Johnson & Schielzeth (2017), J. R. Soc. Interface 14:20170213.
 
     Examples
     --------
@@ -85,7 +86,7 @@ def r2(fit: LMMFit) -> ResultTable:
     >>> fit.r2()["estimate"].round(4).tolist()
     [0.2787, 0.7992]
     """
-    parts = parts_of(fit)
+    parts = parts_of(fit, scale, method)
     total = parts.fixed + parts.random + parts.residual
     columns: dict[str, Any] = {
         "kind": ["marginal", "conditional"],

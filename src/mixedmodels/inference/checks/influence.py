@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from mixedmodels.inference.checks.leverage import (
     row_pieces,
     scaled_columns,
 )
+from mixedmodels.inference.checks.working import working_fit
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ _LARGE = 1500
 _FIELDS = ("beta", "variances", "cook", "mdffits", "determinant", "trace", "rss", "removed")
 
 
-def influence(fit: LMMFit, group: Any = None, refit: bool = False, progress: Any = "auto") -> ResultTable:
+def influence(fit: Any, group: Any = None, refit: bool = False, progress: Any = "auto") -> ResultTable:
     r"""What leaving out each row, or each level of a factor, does to the estimates.
 
     By default exact at fixed variance ratios theta (mean-shift identities: no refit, sigma profiled): with
@@ -51,15 +53,20 @@ def influence(fit: LMMFit, group: Any = None, refit: bool = False, progress: Any
     * ``sigma``: residual SD without them;
     * ``dfbeta[x]`` :math:`d`, ``dfbetas[x]``: d over the standard error without them.
 
+    Generalised models: the same for the working linear model at the conditional modes
+    (`mixedmodels.inference.checks.working`), whose sigma is one: one Newton step from the estimates at fixed
+    variances. With ``refit=True`` C is the covariance matrix of beta of each fit.
+
     Parameters
     ----------
-    fit : LMMFit
+    fit : LMMFit or GLMMFit
     group : str, array or list of them, optional
         A grouping factor, a column of the data or one label per row; a list looks at each in turn. None
         leaves out single rows, and adds ``leverage``, ``standardized`` (conditional residual over its
         standard deviation) and ``studentized`` (the same with the sigma without the row).
     refit : bool
-        Estimate theta anew each time (columns ``theta[...]``), from the estimates of the fit.
+        Estimate theta anew each time (columns ``theta[...]``), from the estimates of the fit. Of generalised
+        models also the coefficients of the other predictors (``gamma[...]``).
     progress : "auto", True, False or callable
         Of the refits; a callable gets (done, total).
 
@@ -91,11 +98,23 @@ def influence(fit: LMMFit, group: Any = None, refit: bool = False, progress: Any
     refuse_function_fit(fit, "influence")
     if fit.design.p == 0:
         raise OptionError("influence looks at the fixed effects, and this model has none")
+    refit = yes_or_no(refit, "refit")
     with limited_threads(fit):
-        return _influence(fit, group, yes_or_no(refit, "refit"), progress)
+        if fit._is_linear:
+            return _influence(fit, group, _refits if refit else None, progress)
+        from mixedmodels.inference.checks.glmm_influence import refits
+
+        again = partial(refits, fit) if refit else None
+        return _without(_influence(working_fit(fit), group, again, progress), ("sigma", "studentized"))
 
 
-def _influence(fit: LMMFit, group: Any, refit: bool, progress: Any) -> ResultTable:
+def _without(table: ResultTable, names: Sequence[str]) -> ResultTable:
+    columns = {name: values for name, values in table.columns.items() if name not in names}
+    return result_table(table.title, columns, table.notes, table._native, table.extra)
+
+
+def _influence(fit: Any, group: Any, refit: Any, progress: Any) -> ResultTable:
+    """The table of one fit; `refit` are the refits of its kind, or None for deletions at fixed variances."""
     if group is None:
         return _by_row(fit, refit, progress)
     several = isinstance(group, (list, tuple)) and all(isinstance(name, str) for name in group)
@@ -115,7 +134,7 @@ def _influence(fit: LMMFit, group: Any, refit: bool, progress: Any) -> ResultTab
     return result_table(title, columns, tuple(notes), fit._native)
 
 
-def cooks_distance(fit: LMMFit, group: Any = None) -> np.ndarray:
+def cooks_distance(fit: Any, group: Any = None) -> np.ndarray:
     r"""Cook's distances: of rows on the conditional fitted values, or of levels of `group` on beta.
 
     .. math:: D_i = \frac{r_i^2}{p\,\hat\sigma^2}\,\frac{h_i}{(1 - h_i)^2}
@@ -135,6 +154,7 @@ def cooks_distance(fit: LMMFit, group: Any = None) -> np.ndarray:
     """
     if group is not None:
         return influence(fit, group)["cooks_distance"]
+    fit = working_fit(fit)
     h = leverages(fit)
     if fit.design.p == 0:
         raise OptionError("Cook's distance is relative to the fixed effects, and this model has none")
@@ -143,12 +163,12 @@ def cooks_distance(fit: LMMFit, group: Any = None) -> np.ndarray:
     return fit._rows(distance)
 
 
-def _by_row(fit: LMMFit, refit: bool, progress: Any) -> ResultTable:
+def _by_row(fit: Any, refit: Any, progress: Any) -> ResultTable:
     design = fit.design
     n, p = design.n, design.p
     notes: list[str] = []
-    if refit:
-        measures, notes = _refits(fit, Grouping("row", np.arange(n), tuple(range(n))), progress)
+    if refit is not None:
+        measures, notes = refit(fit, Grouping("row", np.arange(n), tuple(range(n))), progress)
     else:
         diagonal, B, e = row_pieces(fit)
         solution = fit._solution
@@ -156,7 +176,7 @@ def _by_row(fit: LMMFit, refit: bool, progress: Any) -> ResultTable:
             diagonal, B, e, fit.beta, np.asarray(solution.vcov_unscaled), float(solution.pwrss)
         )
         measures = _measures(fit, deletions)
-        notes.append(_FIXED)
+        notes.append(getattr(fit, "note", _FIXED))
     own = {
         "leverage": np.array(leverages(fit)),
         "standardized": standardized(fit),
@@ -171,22 +191,24 @@ def _by_row(fit: LMMFit, refit: bool, progress: Any) -> ResultTable:
     return result_table("Influence of the rows", columns, notes, fit._native, {"p": p})
 
 
-def standardized(fit: LMMFit) -> np.ndarray:
+def standardized(fit: Any) -> np.ndarray:
     """Conditional residuals over their standard deviations: ``sqrt(w_i) e_i / (sigma sqrt(1 - h_i))``.
 
     NaN where the row alone determines its fitted value.
     """
+    fit = working_fit(fit)
     kept = 1.0 - leverages(fit)
     kept = np.where(kept > 1e-10, kept, np.nan)
     return fit._residuals("scaled") / np.sqrt(kept)
 
 
-def studentized(fit: LMMFit) -> np.ndarray:
+def studentized(fit: Any) -> np.ndarray:
     """`standardized` with the sigma without the row; t with nu - 1 degrees of freedom if theta is known.
 
     At fixed theta ``sigma_(i)^2 = (y'Py - w_i e_i^2 / (1 - h_i)) / (nu - 1)``.
     """
     r = standardized(fit)
+    fit = working_fit(fit)
     if fit._options.sigma is not None:
         return r
     nu = fit._nu
@@ -195,16 +217,14 @@ def studentized(fit: LMMFit) -> np.ndarray:
         return r * np.sqrt(max(nu - 1, 1) / rest)
 
 
-def _by_group(
-    fit: LMMFit, grouping: Grouping, refit: bool, progress: Any
-) -> tuple[dict[str, Any], list[str]]:
+def _by_group(fit: Any, grouping: Grouping, refit: Any, progress: Any) -> tuple[dict[str, Any], list[str]]:
     count = len(grouping.levels)
     if count < 2:
         raise OptionError(f"group {grouping.name!r} has a single level; nothing is left without it")
-    if refit:
-        measures, notes = _refits(fit, grouping, progress)
+    if refit is not None:
+        measures, notes = refit(fit, grouping, progress)
     else:
-        measures, notes = _measures(fit, _group_deletions(fit, grouping)), [_FIXED]
+        measures, notes = _measures(fit, _group_deletions(fit, grouping)), [getattr(fit, "note", _FIXED)]
     lost = np.flatnonzero(np.isnan(measures["cooks_distance"]))
     if lost.size:
         notes.append(_lost(lost.size, f"levels of {grouping.name}", [grouping.levels[j] for j in lost[:3]]))
@@ -244,7 +264,7 @@ def _row_numbers(fit: LMMFit) -> np.ndarray:
 
 
 def _measures(
-    fit: LMMFit, deletions: Deletions, sigma: np.ndarray | None = None, theta: np.ndarray | None = None
+    fit: Any, deletions: Deletions, sigma: np.ndarray | None = None, theta: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     """Columns from the estimates without each set of rows; `sigma` (J,) where it was estimated anew."""
     p = fit.design.p
@@ -343,7 +363,7 @@ def _reduced(design: Design, keep: np.ndarray) -> Design:
     )
 
 
-def _refits(fit: LMMFit, grouping: Grouping, progress: Any) -> tuple[dict[str, np.ndarray], list[str]]:
+def _refits(fit: Any, grouping: Grouping, progress: Any) -> tuple[dict[str, np.ndarray], list[str]]:
     """Full fits without each level, started at the estimates; those that fail are NaN and told."""
     from mixedmodels.fit.solve import fit_frame
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from mixedmodels.fit import values
 from mixedmodels.inference.checks.grouping import refuse_function_fit
+from mixedmodels.inference.checks.working import working_fit
 from mixedmodels.solver.threads import one_blas_thread
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ __all__ = ["inverse_rows", "leverage", "leverages", "limited_threads", "row_piec
 _SMALL = 2000  # rows up to which BLAS keeps to one thread by itself
 
 
-def leverage(fit: LMMFit) -> np.ndarray:
+def leverage(fit: Any) -> np.ndarray:
     r"""Diagonal of the hat matrix H of the conditional fitted values, ``y_hat - offset = H (y - offset)``.
 
     .. math:: H = I - P, \qquad P = V^{-1} - V^{-1}X(X'V^{-1}X)^{-1}X'V^{-1},
@@ -28,11 +29,12 @@ def leverage(fit: LMMFit) -> np.ndarray:
 
     in rows scaled by the square roots of their weights; the diagonal is the same without the scaling. Its
     sum is the effective number of parameters, between p and p + q (Hodges & Sargent 2001, Biometrika
-    88:367-379); a conditional residual has variance ``sigma^2 (1 - h_i) / w_i``.
+    88:367-379); a conditional residual has variance ``sigma^2 (1 - h_i) / w_i``. Of generalised models it is
+    that of the working linear model (`mixedmodels.inference.checks.working`), W the expected information.
 
     Parameters
     ----------
-    fit : LMMFit
+    fit : LMMFit or GLMMFit
 
     Returns
     -------
@@ -50,8 +52,10 @@ def leverage(fit: LMMFit) -> np.ndarray:
     return fit._rows(np.array(leverages(fit)))
 
 
-def leverages(fit: LMMFit) -> np.ndarray:
+def leverages(fit: Any) -> np.ndarray:
     """Leverages of the rows of the design, shape (nobs,), read-only and kept by the fit."""
+
+    fit = working_fit(fit)
 
     def compute() -> np.ndarray:
         refuse_function_fit(fit, "leverage and influence")

@@ -11,9 +11,9 @@ import numpy as np
 from mixedmodels.errors import OptionError
 from mixedmodels.fit.ranef import conditional_sds, level_array
 from mixedmodels.fit.wald import check_level, normal_quantile
+from mixedmodels.inference.checks.working import working_fit
 
 if TYPE_CHECKING:
-    from mixedmodels.fit.result import LMMFit
     from mixedmodels.inference.profile.curve import Curve
     from mixedmodels.inference.profile.result import Profile
 
@@ -25,9 +25,12 @@ __all__ = [
     "qq_data",
     "ranef_qq_data",
     "residual_data",
+    "residual_kind",
+    "residuals_to_plot",
     "scale_location_data",
     "shrinkage_data",
     "smooth",
+    "standard_residuals",
 ]
 
 _BINS = 200
@@ -66,16 +69,46 @@ def smooth(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return grid, curve((grid - at[0]) / width) * height
 
 
-def residual_data(fit: LMMFit, kind: str = "response") -> dict[str, np.ndarray]:
-    """Columns fitted, residual: rows of the fit with a residual."""
-    fitted, residual = fit.fitted(), fit.residuals(kind)
+def residual_kind(fit: Any, kind: str | None = None) -> str:
+    """The residuals that plots show: response of linear models, quantile of generalised ones.
+
+    Pearson residuals where the family has no distribution function.
+    """
+    if kind is not None:
+        return kind
+    if fit._is_linear:
+        return "response"
+    try:
+        fit.residuals("quantile", seed=0)
+    except OptionError:
+        return "pearson"
+    return "quantile"
+
+
+def residuals_to_plot(fit: Any, kind: str) -> np.ndarray:
+    """Residuals of a kind; quantile residuals always from the same random numbers."""
+    return fit.residuals(kind, seed=0) if kind == "quantile" and not fit._is_linear else fit.residuals(kind)
+
+
+def standard_residuals(fit: Any) -> np.ndarray:
+    """Residuals that are standard normal if the model holds: scaled ones, quantile of generalised models."""
+    return fit.residuals("scaled") if fit._is_linear else residuals_to_plot(fit, residual_kind(fit))
+
+
+def residual_data(fit: Any, kind: str | None = None) -> dict[str, np.ndarray]:
+    """Columns fitted, residual: rows of the fit with a residual.
+
+    Fitted are the means of linear models, the linear predictors of generalised ones.
+    """
+    fitted = fit.fitted() if fit._is_linear else fit.fitted(type="link")
+    residual = residuals_to_plot(fit, residual_kind(fit, kind))
     known = np.isfinite(fitted) & np.isfinite(residual)
     return {"fitted": fitted[known], "residual": residual[known]}
 
 
-def scale_location_data(fit: LMMFit) -> dict[str, np.ndarray]:
+def scale_location_data(fit: Any) -> dict[str, np.ndarray]:
     """Columns fitted, root: square root of the absolute scaled residual."""
-    columns = residual_data(fit, "scaled")
+    columns = residual_data(fit, "scaled" if fit._is_linear else None)
     return {"fitted": columns["fitted"], "root": np.sqrt(np.abs(columns["residual"]))}
 
 
@@ -103,9 +136,12 @@ def qq_data(sample: np.ndarray, level: float = 0.95) -> dict[str, np.ndarray]:
             "low": low, "high": high}  # fmt: skip
 
 
-def find_term(fit: LMMFit, group: Any = None) -> int:
-    """Position of the random term on `group`: a group name, a position, or None for the first."""
-    terms = fit.design.terms
+def find_term(fit: Any, group: Any = None) -> int:
+    """Position of the random term on `group`: a group name, a position, or None for the first.
+
+    Terms of the other predictors of a generalised model come after those of the conditional one.
+    """
+    terms = fit._terms
     if not terms:
         raise OptionError("the model has no random effects")
     if group is None:
@@ -123,16 +159,16 @@ def find_term(fit: LMMFit, group: Any = None) -> int:
     )
 
 
-def caterpillar_data(fit: LMMFit, group: Any = None, level: float = 0.95) -> dict[str, Any]:
+def caterpillar_data(fit: Any, group: Any = None, level: float = 0.95) -> dict[str, Any]:
     """Columns level, term, estimate, sd, conf_low, conf_high: conditional modes with normal limits."""
     position = find_term(fit, group)
-    term = fit.design.terms[position]
+    term = fit._terms[position]
     b = np.asarray(fit._b[position])
     sd = conditional_sds(fit.conditional_covariance(position), 1.0)
     half = normal_quantile(level) * sd
     return {
         "level": [str(value) for value in np.repeat(level_array(term), term.k).tolist()],
-        "term": list(term.names) * term.m,
+        "term": list(fit._term_names(position)) * term.m,
         "estimate": b.ravel(),
         "sd": sd.ravel(),
         "conf_low": (b - half).ravel(),
@@ -140,12 +176,12 @@ def caterpillar_data(fit: LMMFit, group: Any = None, level: float = 0.95) -> dic
     }
 
 
-def ranef_qq_data(fit: LMMFit, group: Any = None, level: float = 0.95) -> dict[str, Any]:
+def ranef_qq_data(fit: Any, group: Any = None, level: float = 0.95) -> dict[str, Any]:
     """Columns term, theoretical, sample, line, low, high: a normal quantile plot per column of a term."""
     position = find_term(fit, group)
-    term = fit.design.terms[position]
+    term = fit._terms[position]
     parts = [qq_data(np.asarray(fit._b[position])[:, j], level) for j in range(term.k)]
-    out: dict[str, Any] = {"term": [name for name in term.names for _ in range(term.m)]}
+    out: dict[str, Any] = {"term": [name for name in fit._term_names(position) for _ in range(term.m)]}
     out.update({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
     return out
 
@@ -169,14 +205,19 @@ def profile_data(curves: Sequence[Curve], points: int = 201) -> dict[str, Any]:
     }
 
 
-def shrinkage_data(fit: LMMFit, group: Any = None) -> dict[str, Any]:
+def shrinkage_data(fit: Any, group: Any = None) -> dict[str, Any]:
     """Columns level, term, within, shrunken: least squares within each level, and the conditional modes.
 
     Within a level the least-squares effects minimise ``|W^(1/2) (y - X beta - Z_other b_other - Z b_l)|^2``
-    at the estimates of beta and of the other terms; NaN where the level's rows cannot determine them.
+    at the estimates of beta and of the other terms; NaN where the level's rows cannot determine them. In
+    generalised models y and W are those of the working linear model (one step of Newton's method).
     """
     position = find_term(fit, group)
-    design = fit.design
+    if position >= len(fit.design.terms):
+        raise OptionError(
+            f"shrinkage is shown for the conditional model; its groups are {', '.join(fit.ngroups)}"
+        )
+    design = working_fit(fit).design
     term = design.terms[position]
     b = np.asarray(fit._b[position])
     Z = np.ones((design.n, 1)) if term.Z is None else np.asarray(term.Z)

@@ -65,7 +65,7 @@ class RobustCovariance:
         return self.table.to_html()
 
 
-def robust_vcov(fit: LMMFit, kind: str = "CR2", cluster: Any = None, level: float = 0.95) -> RobustCovariance:
+def robust_vcov(fit: LMMFit, kind: str | None = None, cluster: Any = None, level: float = 0.95) -> Any:
     r"""Cluster-robust ("sandwich") covariance of the fixed effects, valid if the random part is wrong.
 
     With C the inverse of :math:`X'V^{-1}X`, residuals :math:`e = y - X\hat\beta` and clusters j,
@@ -82,7 +82,9 @@ def robust_vcov(fit: LMMFit, kind: str = "CR2", cluster: Any = None, level: floa
     Parameters
     ----------
     fit : LMMFit
-    kind : {"CR2", "CR0", "CR1", "CR1S", "CR3"}
+    kind : {"CR2", "CR0", "CR1", "CR1S", "CR3"}, optional
+        By default "CR2". Generalised models, by `mixedmodels.inference.checks.glmm_robust`: "CR1" (default),
+        "CR0" or "CR1S".
     cluster : str or array, optional
         A grouping factor, a column of the data, or one label per row; by default the grouping factor that
         contains all others. Every level of every grouping factor must lie within one cluster.
@@ -111,8 +113,12 @@ def robust_vcov(fit: LMMFit, kind: str = "CR2", cluster: Any = None, level: floa
     >>> robust.table["std_error"].round(4).tolist(), robust.table["df"].round(2).tolist()
     ([6.8246, 1.5458], [17.0, 17.0])
     """
+    if not fit._is_linear:
+        from mixedmodels.inference.checks import glmm_robust
+
+        return glmm_robust.robust_vcov(fit, kind, cluster, level)  # type: ignore[arg-type]
     refuse_function_fit(fit, "a cluster-robust covariance")
-    name = str(kind).upper()
+    name = "CR2" if kind is None else str(kind).upper()
     if name not in KINDS:
         raise OptionError(f"kind {kind!r} is unknown; available: {', '.join(KINDS)}")
     level = check_level(level)

@@ -13,9 +13,9 @@ from mixedmodels.inference.checks.grouping import grouping_of
 from mixedmodels.inference.table import Drawn, ResultTable, result_table
 
 if TYPE_CHECKING:
-    from mixedmodels.fit.result import LMMFit
+    pass
 
-__all__ = ["SimulatedResiduals", "simulated_residuals"]
+__all__ = ["SimulatedResiduals", "has_zeros", "simulated_residuals"]
 
 _QUANTILES = (0.25, 0.5, 0.75)
 _CHUNK = 1 << 21  # numbers ranked at a time
@@ -48,6 +48,7 @@ class SimulatedResiduals(Drawn):
     new_effects: bool
     _ranks: np.ndarray
     _spread: np.ndarray
+    _zeros: np.ndarray
     _fit: Any
 
     # ------------------------------------------------------------------ tests
@@ -65,6 +66,21 @@ class SimulatedResiduals(Drawn):
         """Number of observations beyond all simulations; 2 nobs / (n + 1) are expected."""
         extreme = (self._ranks == 0) | (self._ranks == self.n)
         return self._result("outliers", extreme.sum(axis=0).astype(float), "two-sided")
+
+    def zeros(self) -> ResultTable:
+        """Number of zeros in the response against that in the simulations.
+
+        Raises
+        ------
+        OptionError
+            The distribution of the response has no zeros.
+        """
+        if not has_zeros(self._fit):
+            raise OptionError(
+                "zeros can be counted for counts and successes out of several trials; the distribution of "
+                "this response has none (or nothing else)"
+            )
+        return self._result("zeros", self._zeros.astype(float), "two-sided")
 
     def quantiles(self, x: Any = None) -> ResultTable:
         """Trend of the quartiles of the residuals along a predictor, linear and quadratic in its ranks.
@@ -105,8 +121,10 @@ class SimulatedResiduals(Drawn):
         return _stacked([first, second], self._fit)
 
     def tests(self) -> ResultTable:
-        """Uniformity, dispersion, outliers and quantiles together."""
+        """Uniformity, dispersion, outliers and quantiles together, and zeros where counts have them."""
         parts = [self.uniformity(), self.dispersion(), self.outliers(), self.quantiles()]
+        if has_zeros(self._fit):
+            parts.append(self.zeros())
         return _stacked(parts, self._fit)
 
     # ------------------------------------------------------------------ data
@@ -187,7 +205,7 @@ class SimulatedResiduals(Drawn):
 
 
 def simulated_residuals(
-    fit: LMMFit,
+    fit: Any,
     n: int = 250,
     seed: Any = None,
     new_effects: bool = True,
@@ -198,7 +216,7 @@ def simulated_residuals(
 
     Parameters
     ----------
-    fit : LMMFit
+    fit : LMMFit or GLMMFit
     n : int
         Simulated responses, at least 20.
     seed : int, Generator or None
@@ -233,7 +251,7 @@ def simulated_residuals(
     ['uniformity', 'dispersion', 'outliers', 'quantiles along fitted']
     """
     rng = generator(seed)
-    y = np.asarray(fit.design.y)
+    y = np.asarray(fit.design.y if fit._is_linear else fit.generalised.data.y)
     if simulations is None:
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 20:
             raise OptionError(f"n must be a whole number of at least 20 simulations, got {n!r}")
@@ -246,17 +264,35 @@ def simulated_residuals(
             )
     count = drawn.shape[1]
     ranks = np.empty((y.shape[0], count + 1), dtype=np.uint16 if count < 65_000 else np.uint32)
-    sums = np.zeros(count + 1)
+    sums, zeros = np.zeros(count + 1), np.zeros(count + 1, dtype=np.int64)
     rows = max(1, _CHUNK // (count + 1))
     for start in range(0, y.shape[0], rows):
         part = slice(start, start + rows)
         pool = np.column_stack([y[part], drawn[part]])
         ranks[part] = _random_ranks(pool, rng, integer)
         sums += _leave_one_out_squares(pool)
+        zeros += np.count_nonzero(pool == 0.0, axis=0)
     scaled = (ranks[:, 0] + rng.random(y.shape[0])) / (count + 1)
-    fitted = np.array(fit._linear_predictor("population" if new_effects else None))
+    fitted = _fitted(fit, "population" if new_effects else None)
     scaled.setflags(write=False)
-    return SimulatedResiduals(scaled, fitted, count, bool(new_effects), ranks, sums, fit)
+    return SimulatedResiduals(scaled, fitted, count, bool(new_effects), ranks, sums, zeros, fit)
+
+
+def has_zeros(fit: Any) -> bool:
+    """Whether the response is a count that may be zero (and not just 0 or 1)."""
+    if fit._is_linear or fit.family.response not in ("count", "successes"):
+        return False
+    trials = fit.generalised.data.trials
+    if fit.family.response == "successes":
+        return trials is not None and bool((trials > 1.0).any())
+    return not fit.family.name.startswith("truncated")
+
+
+def _fitted(fit: Any, re_form: Any) -> np.ndarray:
+    """Means of the rows in the likelihood; linear predictors of categories."""
+    if fit._is_linear or fit.family.response == "categories":
+        return np.array(fit._linear_predictor(re_form))
+    return np.array(fit.family.mean(list(fit._etas(re_form))))
 
 
 def _random_ranks(pool: np.ndarray, rng: np.random.Generator, integer: bool | None) -> np.ndarray:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mixedmodels.errors import MixedModelsError
-
-if TYPE_CHECKING:
-    from mixedmodels.fit.result import LMMFit
+from mixedmodels.inference.checks.working import working_fit
 
 __all__ = ["Finding", "unusual_data"]
 
@@ -28,7 +26,7 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
-def unusual_data(fit: LMMFit) -> Iterator[Finding]:
+def unusual_data(fit: Any) -> Iterator[Finding]:
     """Findings about outlying rows and levels, and levels that decide the estimates."""
     from mixedmodels.inference.checks.influence import influence
 
@@ -78,14 +76,22 @@ def unusual_data(fit: LMMFit) -> Iterator[Finding]:
         yield Finding("unusual data", "ok", "no outlying rows or levels, none that decide the estimates")
 
 
-def _outlying_rows(fit: LMMFit) -> Finding | None:
-    from scipy.special import stdtr
+def _outlying_rows(fit: Any) -> Finding | None:
+    from scipy.special import ndtr, stdtr
 
     from mixedmodels.inference.checks.influence import studentized
 
-    values = studentized(fit)
-    df = max(fit._nu - 1, 1)
-    p = 2.0 * stdtr(df, -np.abs(np.nan_to_num(values))) * fit.design.n
+    if fit._is_linear:
+        values = studentized(fit)
+        p = 2.0 * stdtr(max(fit._nu - 1, 1), -np.abs(np.nan_to_num(values))) * fit.design.n
+    else:
+        from mixedmodels.fit.glmm_residuals import glmm_residuals
+
+        try:
+            values = glmm_residuals(fit.family, fit.generalised.data, fit._solution.eta, "quantile", 0)
+        except MixedModelsError:  # no distribution function
+            return None
+        p = 2.0 * ndtr(-np.abs(np.nan_to_num(values))) * fit.design.n
     rows = np.flatnonzero(p < _SIGNIFICANT)
     if not rows.size:
         return None
@@ -96,24 +102,34 @@ def _outlying_rows(fit: LMMFit) -> Finding | None:
     return Finding(
         "unusual data",
         "note",
-        f"{_count(rows.size, 'outlying row')} (studentized residual): {shown}",
-        "look at them; a transformed response or heavier tails may describe the data better",
+        f"{_count(rows.size, 'outlying row')} ({'studentized' if fit._is_linear else 'quantile'} residual): "
+        f"{shown}",
+        "look at them; "
+        + (
+            "a transformed response or heavier tails may describe the data better"
+            if fit._is_linear
+            else "another family, or one with overdispersion, may describe the data better"
+        ),
     )
 
 
-def _outlying_levels(fit: LMMFit, position: int) -> Finding | None:
+def _outlying_levels(fit: Any, position: int) -> Finding | None:
     """Levels whose predicted effects are too large: Var(b_hat) = Var(b) - Var(b_hat - b)."""
     from scipy.special import gammaincc
 
     term = fit.design.terms[position]
     if term.precision is not None or term.m > 20_000:
         return None
-    factors = [np.array(factor) for factor in fit._factors]
+    factors = [np.array(factor) for factor in fit._factors[: len(fit.design.terms)]]
     Sigma = factors[position] @ factors[position].T
-    spread = fit.sigma**2 * (Sigma - fit.solver.random_covariance(factors, position))
+    try:
+        solver = working_fit(fit).solver
+    except MixedModelsError:  # no working model
+        return None
+    spread = fit._scale**2 * (Sigma - solver.random_covariance(factors, position))
     b = fit._b[position]
     values, vectors = np.linalg.eigh(0.5 * (spread + spread.transpose(0, 2, 1)))
-    keep = values > 1e-6 * max(fit.sigma**2 * float(np.trace(Sigma)), 1e-300)
+    keep = values > 1e-6 * max(fit._scale**2 * float(np.trace(Sigma)), 1e-300)
     along = np.einsum("mab,ma->mb", vectors, b)
     distance = np.where(keep, along**2 / np.where(keep, values, 1.0), 0.0).sum(axis=1)
     rank = keep.sum(axis=1)

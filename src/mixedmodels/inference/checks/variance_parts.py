@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixedmodels.errors import OptionError
 from mixedmodels.inference.checks.grouping import refuse_function_fit
 from mixedmodels.inference.table import ResultTable, result_table
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from mixedmodels.design import Precision, RandomTerm
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["Parts", "mean_variance", "parts_of", "variance_parts"]
+__all__ = ["SCALES", "Parts", "mean_variance", "parts_of", "variance_parts"]
+
+SCALES = ("latent", "observation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +31,23 @@ class Parts:
     terms : tuple of (str, str, float)
         Grouping factor, columns, and mean over the rows of the variance of ``z'b``, per term.
     residual : float
-        Mean over the rows of the residual variance. The one place that says the response is Gaussian.
+        Mean over the rows of the residual variance.
     notes : tuple of str
+    together : float, optional
+        Variance of all random effects where it is not the sum over the terms.
     """
 
     fixed: float
     terms: tuple[tuple[str, str, float], ...]
     residual: float
     notes: tuple[str, ...] = ()
+    together: float | None = None
 
     @property
     def random(self) -> float:
-        """Sum over the terms."""
+        """Of all random effects: the sum over the terms, or `together`."""
+        if self.together is not None:
+            return self.together
         return sum(value for *_, value in self.terms)
 
     @property
@@ -51,9 +59,36 @@ class Parts:
         return out
 
 
-def parts_of(fit: LMMFit) -> Parts:
-    """`Parts` of a fit, kept by it."""
-    return fit._once("variance_parts", lambda: _parts(fit))
+def parts_of(fit: Any, scale: str = "latent", method: str | None = None) -> Parts:
+    """`Parts` of a fit, kept by it.
+
+    Parameters
+    ----------
+    fit : LMMFit or GLMMFit
+    scale : {"latent", "observation"}
+        Of generalised models; the same thing for linear ones.
+    method : str, optional
+        As `mixedmodels.inference.checks.latent_variance`.
+
+    Raises
+    ------
+    OptionError
+        An unknown scale or method.
+    """
+    if scale not in SCALES:
+        raise OptionError(f"scale must be 'latent' or 'observation', got {scale!r}")
+    if fit._is_linear:
+        if method is not None:
+            raise OptionError("method is about the latent scale of generalised models; leave it out")
+        return fit._once("variance_parts", lambda: _parts(fit))
+    from mixedmodels.inference.checks.latent_variance import latent_parts
+    from mixedmodels.inference.checks.observed_variance import observed_parts
+
+    if scale == "latent":
+        return fit._once(f"variance_parts_{method}", lambda: latent_parts(fit, method))
+    if method is not None:
+        raise OptionError("method is for scale='latent'; the scale of the response needs no approximation")
+    return fit._once("variance_parts_observation", lambda: observed_parts(fit))
 
 
 def _parts(fit: LMMFit) -> Parts:
@@ -119,14 +154,20 @@ def _own_variances(precision: Precision) -> np.ndarray:
     return out
 
 
-def variance_parts(fit: LMMFit) -> ResultTable:
+def variance_parts(fit: Any, scale: str = "latent", method: str | None = None) -> ResultTable:
     r"""Variance of the response in parts, with their shares.
 
     .. math:: \mathrm{var}(X\hat\beta) + \sum_b \frac1n\sum_i z_{ib}'\hat\Sigma_b z_{ib} + \hat\sigma^2
 
     Parameters
     ----------
-    fit : LMMFit
+    fit : LMMFit or GLMMFit
+    scale : {"latent", "observation"}
+        Of generalised models: the scale of the linear predictor
+        (`mixedmodels.inference.checks.latent_variance`) or of the response
+        (`mixedmodels.inference.checks.observed_variance`).
+    method : {"theoretical", "lognormal", "delta", "trigamma"}, optional
+        How the residual variance on the latent scale is found.
 
     Returns
     -------
@@ -144,9 +185,12 @@ def variance_parts(fit: LMMFit) -> ResultTable:
     >>> variance_parts(fit)["share"].round(3).tolist()
     [0.279, 0.521, 0.201]
     """
-    parts = parts_of(fit)
+    parts = parts_of(fit, scale, method)
     rows = [("fixed effects", "", parts.fixed)]
     rows += [(columns, group, value) for group, columns, value in parts.terms]
+    rest = parts.random - sum([value for *_, value in parts.terms])
+    if parts.together is not None and len(parts.terms) > 1:
+        rows.append(("jointly", ", ".join(parts.groups), max(rest, 0.0)))
     rows.append(("residual", "", parts.residual))
     variance = np.array([value for *_, value in rows])
     total = float(variance.sum())
@@ -157,4 +201,6 @@ def variance_parts(fit: LMMFit) -> ResultTable:
         "share": variance / total,
         "sd": np.sqrt(variance),
     }
-    return result_table("Variance of the response", columns, parts.notes, fit._native, {"total": total})
+    latent = scale == "latent" and not fit._is_linear
+    title = "Variance on the latent scale" if latent else "Variance of the response"
+    return result_table(title, columns, parts.notes, fit._native, {"total": total})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -24,6 +25,7 @@ __all__ = [
     "reference_for",
     "row_basis",
     "rows_of",
+    "untested_notes",
 ]
 
 DDF_METHODS = ("satterthwaite", "kenward-roger", "containment", "residual", "z")
@@ -149,6 +151,10 @@ class ConstantDF:
     def __init__(self, fit: LMMFit, name: str, label: str, df: float) -> None:
         self.name, self.label, self._df, self._fit = name, label, df, fit
         self.notes: tuple[str, ...] = ()
+        if not fit._is_linear:
+            self.notes = untested_notes(fit.design.x_names, fit.vcov)
+            if fit._options.equal:  # type: ignore[attr-defined]
+                self.notes += ("coefficients restricted to be equal count as one in joint tests",)
 
     @property
     def vcov(self) -> np.ndarray:
@@ -161,11 +167,35 @@ class ConstantDF:
 
     def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None, as_given: bool = False) -> FTest:
         """F test of all rows of L together."""
-        rows, values = row_basis(rows_of(L, self._fit.design.p), rhs, self.vcov)
-        F, rank = f_statistic(rows, self._fit.beta, self.vcov, values)
+        rows, beta, vcov = rows_of(L, self._fit.design.p), self._fit.beta, self.vcov
+        if not self._fit._is_linear:
+            rows, rhs, beta, vcov = _unrestricted(self._fit, rows, rhs)
+        rows, values = row_basis(rows, rhs, vcov)
+        F, rank = f_statistic(rows, beta, vcov, values)
         if rank == 0:
             return FTest(math.nan, 0, math.nan, math.nan)
         return FTest(F, rank, self._df, f_tail(F, rank, self._df))
+
+
+def _unrestricted(
+    fit: Any, L: np.ndarray, rhs: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray]:
+    """Hypotheses about coefficients that are held or equal, as hypotheses about the free ones.
+
+    With ``beta = a + M phi``, ``L beta = r`` is ``L M phi = r - L a``; rows about held ones alone are left
+    out.
+    """
+    options = fit._options
+    if not (options.fixed or options.equal):
+        return L, rhs, fit.beta, fit.vcov
+    columns = fit.generalised.predictors[getattr(fit, "position", 0)].columns
+    a, M = fit.objective.a[columns], fit.objective.M[columns]
+    M = M[:, (M != 0.0).any(axis=0)]
+    back = np.linalg.pinv(M)
+    rows = L @ M
+    free = (rows != 0.0).any(axis=1)
+    values = np.zeros(len(L)) if rhs is None else np.broadcast_to(np.asarray(rhs, dtype=float), (len(L),))
+    return rows[free], (values - L @ a)[free], back @ (fit.beta - a), back @ fit.vcov @ back.T
 
 
 def rows_of(L: np.ndarray, p: int) -> np.ndarray:
@@ -233,3 +263,18 @@ def f_statistic(
         return math.nan, rank
     d = d / scale
     return float(d @ np.linalg.solve(middle / scale / scale[:, None], d)) / rank, rank
+
+
+def untested_notes(names: Sequence[str], vcov: np.ndarray) -> tuple[str, ...]:
+    """Which coefficients have no standard error, and why, from their covariance (0 or NaN there)."""
+    variances = vcov.diagonal()
+    if (variances > 0.0).all():
+        return ()
+    notes = []
+    held = [name for name, v in zip(names, variances, strict=True) if v == 0.0]
+    flat = [name for name, v in zip(names, variances, strict=True) if v != v]
+    if held:
+        notes.append(f"held at a value, without standard error or test: {', '.join(held)}")
+    if flat:
+        notes.append(f"no standard error, the likelihood is flat in their direction: {', '.join(flat)}")
+    return tuple(notes)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixedmodels.errors import OptionError
 from mixedmodels.inference.ddf.variances import check_structures, parameter_covariance
 from mixedmodels.inference.table import ResultTable, result_table
 
@@ -53,6 +54,11 @@ def small_sample(fit: LMMFit) -> ResultTable:
     >>> bool((table["std_error"][1:] > table["conditional"][1:]).all())
     True
     """
+    if not fit._is_linear:
+        raise OptionError(
+            "small_sample corrects linear models; the standard errors of a generalised fit allow for the "
+            "estimated variances, and bootstrap() for small samples too"
+        )
     check_structures(fit, "satterthwaite")
     objective, sigma2 = fit.objective, fit.sigma**2
     factors = [np.array(factor) for factor in fit._factors]

@@ -1,18 +1,21 @@
-"""F tests of the terms of the fixed part, of type I, II or III."""
+"""Joint tests of the terms of the fixed part, of type I, II or III: F, or Wald chi-squared."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mixedmodels.errors import OptionError
-from mixedmodels.inference.ddf.reference import reference_for
+from mixedmodels.inference.ddf.reference import Reference, reference_for
+from mixedmodels.inference.fixed.component import component_view
 from mixedmodels.inference.fixed.hypotheses import (
     marginal_hypotheses,
     sequential_hypotheses,
     type_two_hypotheses,
 )
+from mixedmodels.inference.fixed.wald_table import is_chi_squared, test_names, test_row
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -26,14 +29,17 @@ _TYPES = {
 _ROMAN = {1: "I", 2: "II", 3: "III"}
 
 
-def anova(fit: LMMFit, type: int | str = 3, ddf: str | float | None = None) -> ResultTable:
-    """F tests of the terms of the fixed part; see `LMMFit.anova`.
+def anova(
+    fit: LMMFit, type: int | str = 3, ddf: str | float | None = None, component: str | None = None
+) -> ResultTable:
+    """Joint tests of the terms of the fixed part; see `LMMFit.anova` and `GLMMFit.anova`.
 
     Returns
     -------
     ResultTable
         term, sum_sq, mean_sq, num_df, den_df, statistic, p_value; ``extra["L"]`` holds the hypothesis matrix
-        of each term. ``mean_sq = F sigma^2`` before any scaling of F.
+        of each term. ``mean_sq = F sigma^2`` before any scaling of F. Of a generalised model: term,
+        statistic (chi-squared), df, p_value; with a number as `ddf` num_df, den_df, statistic (F), p_value.
 
     Raises
     ------
@@ -41,8 +47,11 @@ def anova(fit: LMMFit, type: int | str = 3, ddf: str | float | None = None) -> R
         An unknown type or method, a fit without formula.
     """
     kind = check_type(type)
+    fit = component_view(fit, component)
     reference = reference_for(fit, ddf)
     hypotheses = term_hypotheses(fit, kind)
+    if not fit._is_linear:
+        return _generalised(fit, kind, reference, hypotheses, component)
     rows: dict[str, list[Any]] = {
         "term": [], "sum_sq": [], "mean_sq": [], "num_df": [], "den_df": [], "statistic": [], "p_value": [],
     }  # fmt: skip
@@ -59,11 +68,7 @@ def anova(fit: LMMFit, type: int | str = 3, ddf: str | float | None = None) -> R
         )  # fmt: skip
         for column, cell in zip(rows.values(), cells, strict=True):
             column.append(cell)
-    if untestable:
-        notes.append(
-            "note: without a test, as none of their columns can be estimated beside the others: "
-            + ", ".join(untestable)
-        )
+    notes += _untested(untestable)
     return result_table(
         f"Type {_ROMAN[kind]} analysis of variance, {reference.label}",
         rows,
@@ -71,6 +76,30 @@ def anova(fit: LMMFit, type: int | str = 3, ddf: str | float | None = None) -> R
         fit._native,
         {"L": hypotheses, "type": kind},
     )
+
+
+def _generalised(
+    fit: Any, kind: int, reference: Reference, hypotheses: Mapping[str, np.ndarray], component: str | None
+) -> ResultTable:
+    chi = is_chi_squared(fit, reference)
+    columns: dict[str, list[Any]] = {name: [] for name in ("term", *test_names(chi))}
+    for label, L in hypotheses.items():
+        if len(L):
+            cells = {"term": label, **test_row(reference.f_test(L, as_given=True), chi)}
+            for name, cell in cells.items():
+                columns[name].append(cell)
+    notes = [*reference.notes, *_untested([label for label, L in hypotheses.items() if not len(L)])]
+    how = "Wald chi-squared tests" if chi else reference.label
+    of = "" if component is None else f" of {getattr(fit, 'component', 'conditional')}"
+    title = f"Type {_ROMAN[kind]} analysis of variance{of}, {how}"
+    return result_table(title, columns, notes, fit._native, {"L": dict(hypotheses), "type": kind})
+
+
+def _untested(labels: list[str]) -> list[str]:
+    if not labels:
+        return []
+    why = "note: without a test, as none of their columns can be estimated beside the others: "
+    return [why + ", ".join(labels)]
 
 
 def check_type(type: int | str) -> int:

@@ -13,6 +13,8 @@ import numpy as np
 from mixedmodels.errors import OptionError
 from mixedmodels.inference.ddf.reference import reference_for
 from mixedmodels.inference.ddf.tails import t_tail
+from mixedmodels.inference.fixed.component import component_view
+from mixedmodels.inference.fixed.wald_table import is_chi_squared, test_name, test_row
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -25,14 +27,20 @@ _ESTIMABLE = 1e-7
 
 
 def test_hypothesis(
-    fit: LMMFit, L: Any, rhs: Any = None, ddf: str | float | None = None, joint: bool = True
+    fit: LMMFit,
+    L: Any,
+    rhs: Any = None,
+    ddf: str | float | None = None,
+    joint: bool = True,
+    component: str | None = None,
 ) -> ResultTable:
     """Test of ``L beta = rhs``; see `LMMFit.test`.
 
     Returns
     -------
     ResultTable
-        Joint: contrast, num_df, den_df, statistic (F), p_value. Row by row: contrast, estimate (of the
+        Joint: contrast, num_df, den_df, statistic (F), p_value; of a generalised model contrast, statistic
+        (chi-squared), df, p_value. Row by row: contrast, estimate (of the
         difference from the right-hand side), std_error, df, statistic (t), p_value. ``extra["L"]`` and
         ``extra["rhs"]`` hold the numbers.
 
@@ -42,21 +50,19 @@ def test_hypothesis(
         A name that is no coefficient, text that cannot be read, a contrast that cannot be estimated,
         hypotheses that contradict each other.
     """
+    fit = component_view(fit, component)
     rows, values, labels = contrast_rows(fit, L, rhs)
     reference = reference_for(fit, ddf)
     notes = reference.notes
     extra = {"L": rows, "rhs": values}
     if joint:
         test = reference.f_test(rows, values)
-        columns: dict[str, Any] = {
-            "contrast": ["; ".join(labels)],
-            "num_df": [test.num_df],
-            "den_df": [test.den_df],
-            "statistic": [test.statistic],
-            "p_value": [test.p_value],
-        }
+        chi = is_chi_squared(fit, reference)
+        columns: dict[str, Any] = {"contrast": ["; ".join(labels)]}
+        columns |= {name: [cell] for name, cell in test_row(test, chi).items()}
         extra["scaling"] = np.array(test.scaling)
-        return result_table(f"F test, {reference.label}", columns, notes, fit._native, extra)
+        title = test_name(chi) + ("" if chi else f", {reference.label}")
+        return result_table(title, columns, notes, fit._native, extra)
     estimate = rows @ fit.beta - values
     variances = ((rows @ reference.vcov) * rows).sum(axis=1)
     se = [math.sqrt(v) if v > 0.0 else math.nan for v in variances.tolist()]
@@ -70,7 +76,8 @@ def test_hypothesis(
         "statistic": t,
         "p_value": [t_tail(a, d) for a, d in zip(t, df, strict=True)],
     }
-    return result_table(f"t tests, {reference.label}", columns, notes, fit._native, extra)
+    title = "z tests" if is_chi_squared(fit, reference) else f"t tests, {reference.label}"
+    return result_table(title, columns, notes, fit._native, extra)
 
 
 def contrast_rows(fit: LMMFit, L: Any, rhs: Any = None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

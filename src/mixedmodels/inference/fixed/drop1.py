@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mixedmodels.errors import OptionError
-from mixedmodels.inference.ddf.reference import reference_for
+from mixedmodels.inference.ddf.reference import Reference, reference_for
+from mixedmodels.inference.fixed.component import component_view
+from mixedmodels.inference.fixed.wald_table import is_chi_squared, test_names, test_row
 from mixedmodels.inference.likelihood.boundary import chi_squared_tail
 from mixedmodels.inference.likelihood.reduced import FixedPart, fit_design, fixed_part, restricted_design
 from mixedmodels.inference.table import ResultTable, result_table
@@ -20,28 +22,39 @@ __all__ = ["drop1", "match_terms"]
 _TESTS = ("f", "lrt", "none")
 
 
-def drop1(fit: LMMFit, scope: Any = None, test: str = "f", ddf: str | float | None = None) -> ResultTable:
+def drop1(
+    fit: LMMFit,
+    scope: Any = None,
+    test: str | None = None,
+    ddf: str | float | None = None,
+    component: str | None = None,
+) -> ResultTable:
     r"""Each term of the fixed part left out in turn; see `LMMFit.drop1`.
 
     By F at the fitted variances, ``sum_sq = F num_df sigma^2``; or by refits without the columns of the term,
 
     .. math:: T = 2(\ell - \ell_{(-t)}) \sim \chi^2_r, \qquad \text{AIC} = -2\ell_{(-t)} + 2 k_{(-t)},
 
-    by maximum likelihood (a REML fit is refitted first, and a note says so).
+    by maximum likelihood (a REML fit is refitted first, and a note says so). Generalised models are refitted
+    unless Wald tests are asked for.
 
     Parameters
     ----------
     fit : LMMFit
     scope : str or sequence of str, optional
         Terms to try; by default all that no other term contains.
-    test : {"f", "lrt", "none"}
+    test : {"f", "wald", "lrt", "none"}
+        By default F tests of a linear, likelihood-ratio tests of a generalised model.
+    component : str, optional
+        Linear predictor of a generalised model.
     ddf : str or float
         For the F tests.
 
     Returns
     -------
     ResultTable
-        By F: term, sum_sq, mean_sq, num_df, den_df, statistic, p_value. Else: term, df, aic, statistic and
+        By F: term, sum_sq, mean_sq, num_df, den_df, statistic, p_value (Wald tests of a generalised model:
+        term, statistic, df, p_value). Else: term, df, aic, statistic and
         p_value, with ``<none>`` for the whole model first.
 
     Examples
@@ -51,9 +64,13 @@ def drop1(fit: LMMFit, scope: Any = None, test: str = "f", ddf: str | float | No
     >>> round(fit.drop1(test="lrt").row("Days")["statistic"], 4)
     23.5365
     """
-    kind = str(test).lower()
+    fit = component_view(fit, component)
+    kind = ("f" if fit._is_linear else "lrt") if test is None else str(test).lower()
+    kind = "f" if kind == "wald" else kind
     if kind not in _TESTS:
-        raise OptionError(f"test must be 'f', 'lrt' or 'none', got {test!r}")
+        raise OptionError(
+            f"test must be 'f', 'lrt' or 'none' ('wald' for 'f' of generalised models), got {test!r}"
+        )
     part = fixed_part(fit)
     labels = [x for x in part.labels if not part.containing(x)] if scope is None else match_terms(part, scope)
     notes = [
@@ -112,6 +129,8 @@ def _by_f(
     fit: LMMFit, part: FixedPart, labels: list[str], ddf: str | float | None, notes: list[str]
 ) -> ResultTable:
     reference = reference_for(fit, ddf)
+    if not fit._is_linear:
+        return _by_wald(fit, part, labels, reference, notes)
     columns: dict[str, list[Any]] = {
         name: [] for name in ("term", "sum_sq", "mean_sq", "num_df", "den_df", "statistic", "p_value")
     }
@@ -130,6 +149,22 @@ def _by_f(
     return result_table(title, columns, notes, fit._native)
 
 
+def _by_wald(
+    fit: Any, part: FixedPart, labels: list[str], reference: Reference, notes: list[str]
+) -> ResultTable:
+    chi = is_chi_squared(fit, reference)
+    columns: dict[str, list[Any]] = {name: [] for name in ("term", *test_names(chi))}
+    for label in labels:
+        L = part.hypothesis(part.without(part.columns[label], [label]))
+        if len(L) == 0:
+            notes.append(nothing_left(label))
+            continue
+        for name, cell in {"term": label, **test_row(reference.f_test(L), chi)}.items():
+            columns[name].append(cell)
+    how = "Wald chi-squared tests" if chi else f"F tests, {reference.label}"
+    return result_table(f"Single term deletions ({how})", columns, notes, fit._native)
+
+
 def _by_refit(fit: LMMFit, part: FixedPart, labels: list[str], tested: bool, notes: list[str]) -> ResultTable:
     if fit.is_reml:
         notes.insert(0, "the model was refitted by maximum likelihood because fixed parts differ")
@@ -143,6 +178,8 @@ def _by_refit(fit: LMMFit, part: FixedPart, labels: list[str], tested: bool, not
             rows.append((label, 0.0, whole.aic, math.nan, math.nan))
             continue
         small = fit_design(fit, restricted_design(fit.design, C), reml=False)
+        if not fit._is_linear:  # coefficients may be held
+            df = whole.df_model - small.df_model
         statistic = max(small.criterion - whole.criterion, 0.0)
         rows.append((label, float(df), small.aic, statistic, chi_squared_tail(statistic, df)))
     names = ("term", "df", "aic", "statistic", "p_value")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from mixedmodels.errors import OptionError
-from mixedmodels.fit.glmm_values import component_of, constant_column
+from mixedmodels.fit.glmm_values import component_of, constant_column, own_predictors
 from mixedmodels.fit.wald import check_level, percent
+from mixedmodels.inference.ddf.reference import untested_notes
 from mixedmodels.inference.ddf.tails import t_quantile, t_tail
 
 if TYPE_CHECKING:
@@ -63,9 +66,13 @@ def _tests(fit: GLMMFit, df: float) -> tuple[ComponentTests, ...]:
     ses = list(fit.se_all.values())
     names = fit.gamma_names
     out = []
-    for c, predictor in enumerate(fit.generalised.predictors):
+    for predictor in own_predictors(fit.generalised):
         places = predictor.columns.tolist()
-        constant = c > 0 and predictor.name not in ("zero_inflation",) and constant_column(predictor)
+        constant = (
+            predictor.name != "conditional"
+            and predictor.name != "zero_inflation"
+            and constant_column(predictor)
+        )
         estimate = [gamma[j] for j in places]
         se = [ses[j] for j in places]
         if constant:
@@ -113,4 +120,16 @@ def coefficients(
         del columns["component"]
     how = "normal distribution" if math.isinf(degrees_of_freedom(ddf)) else f"{ddf:g} degrees of freedom"
     title = f"Coefficients, {how}, {percent(level)} confidence intervals"
-    return result_table(title, columns, (), fit._native)
+    return result_table(title, columns, _notes(fit, columns["term"], parts), fit._native)
+
+
+def _notes(fit: GLMMFit, terms: list[str], parts: tuple[ComponentTests, ...]) -> list[str]:
+    """Why rows have no standard error or no test."""
+    if all(p == p for part in parts for p in part.p_value):
+        return []
+    places = [fit.gamma_names.index(name) for name in terms]
+    notes = list(untested_notes(terms, fit.joint_vcov[np.ix_(places, places)]))
+    constants = [name for part in parts if part.constant for name in part.names]
+    if constants:
+        notes.append(f"constants of the family, on the scale of their predictors: {', '.join(constants)}")
+    return notes

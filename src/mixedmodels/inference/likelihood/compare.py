@@ -9,6 +9,7 @@ import numpy as np
 
 from mixedmodels.errors import DataError, OptionError
 from mixedmodels.fit.simulate import generator
+from mixedmodels.inference.likelihood.glmm_compare import check_generalised, differences, generalised_nesting
 from mixedmodels.inference.likelihood.lrt import (
     LRT_METHODS,
     LikelihoodRatio,
@@ -101,9 +102,16 @@ def compare(
         if not hasattr(fit, "refit_ml"):
             raise OptionError(f"compare() takes fits, got {type(fit).__name__}")
     resampling = Resampling(check_draws(n), generator(seed), n_jobs, progress)
-    _check_same_data(fits)
+    generalised = any(not fit._is_linear for fit in fits)
+    _check_same_rows(fits)
+    if generalised:
+        told = check_generalised(fits)
+    else:
+        _check_same_data(fits)
     spans = _spans(fits)
     fits, notes = _comparable(fits, spans, refit)
+    if generalised:
+        notes = told
     order = sorted(range(len(fits)), key=lambda i: fits[i].df_model)
     fits, spans = tuple(fits[i] for i in order), [spans[i] for i in order]
     # -2 log-likelihoods in the coding of the first model
@@ -112,18 +120,15 @@ def compare(
         shifts = [-2.0 * spans[0].logdet_from(span) for span in spans]
         notes.append("restricted likelihoods are given in the coding of the first model's fixed part")
     names = _names(fits)
+    if generalised and fits[0].formula_text and all(fit.formula_text not in names for fit in fits):
+        notes.insert(0, f"all models: {fits[0].formula_text}")
     tests: list[LikelihoodRatio | None] = [None]
     for i in range(1, len(fits)):
-        test = _pair(
-            fits[i - 1],
-            fits[i],
-            spans[i - 1],
-            spans[i],
-            shifts[i - 1] - shifts[i],
-            (names[i - 1], names[i]),
-            method,
-            resampling,
-        )
+        pair, shift = (names[i - 1], names[i]), shifts[i - 1] - shifts[i]
+        if generalised:
+            test = _generalised_pair(fits[i - 1], fits[i], pair, method, resampling)
+        else:
+            test = _pair(fits[i - 1], fits[i], spans[i - 1], spans[i], shift, pair, method, resampling)
         tests.append(test)
         if test is None:
             notes.append(
@@ -153,7 +158,13 @@ def compare(
 
 
 def _names(fits: tuple[Any, ...]) -> list[str]:
-    return [fit.formula_text or f"model {i + 1}" for i, fit in enumerate(fits)]
+    names = [fit.formula_text or f"model {i + 1}" for i, fit in enumerate(fits)]
+    if len(set(names)) == len(names) or any(fit._is_linear for fit in fits):
+        return names
+    told = differences(fits)
+    if len(set(names)) > 1:
+        told = ["; ".join(filter(None, pair)) for pair in zip(names, told, strict=True)]
+    return [text or f"model {i + 1}" for i, text in enumerate(told)]
 
 
 def _spans(fits: tuple[Any, ...]) -> list[Span]:
@@ -229,6 +240,25 @@ def _pair(
     return likelihood_ratio(small, large, method, df, random.new_dimensions, what, shift, resampling)
 
 
+def _generalised_pair(
+    small: Any, large: Any, names: tuple[str, str], method: str, resampling: Resampling
+) -> LikelihoodRatio | None:
+    df = large.df_model - small.df_model
+    if df == 0:
+        return None
+    what = f"{names[0]} against {names[1]}"
+    nesting = generalised_nesting(small, large)
+    if nesting.nested is False:
+        statistic = max(small.criterion - large.criterion, 0.0)
+        note = f"{what}: the models are not nested ({nesting.why}), so there is no test; compare AIC or BIC"
+        return LikelihoodRatio(statistic, df, math.nan, (note,))
+    test = likelihood_ratio(small, large, method, df, nesting.boundary, what, 0.0, resampling, nesting.edge)
+    if nesting.nested is None:
+        note = f"{what}: {nesting.why}; the p-value holds only if the models are nested"
+        return LikelihoodRatio(test.statistic, df, test.p_value, (note, *test.notes), test.draws)
+    return test
+
+
 def _has_function(fit: Any) -> bool:
     return getattr(fit.frame, "covariance", None) is not None
 
@@ -248,7 +278,7 @@ def _fixed_nested(small: Any, large: Any, span_small: Span, span_large: Span) ->
     return span_small is span_large or span_large.contains(small.design.X)
 
 
-def _check_same_data(fits: tuple[Any, ...]) -> None:
+def _check_same_rows(fits: tuple[Any, ...]) -> None:
     sizes = [fit.nobs for fit in fits]
     if len(set(sizes)) > 1:
         counts = ", ".join(map(str, sizes))
@@ -256,6 +286,9 @@ def _check_same_data(fits: tuple[Any, ...]) -> None:
             f"the models were fitted to different rows ({counts} observations); fit them to the same rows: "
             "drop the rows with missing values in any of their variables first"
         )
+
+
+def _check_same_data(fits: tuple[Any, ...]) -> None:
     first = fits[0].design
     for fit in fits[1:]:
         if not np.array_equal(first.y, fit.design.y):

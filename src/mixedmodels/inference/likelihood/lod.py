@@ -25,7 +25,7 @@ def lod_of(statistic: float) -> float:
     return statistic / (2.0 * math.log(10.0))
 
 
-def lod(fit: LMMFit, variable: Any) -> ResultTable:
+def lod(fit: LMMFit, variable: Any, component: str | None = None) -> ResultTable:
     """LOD score of a fixed effect by maximum likelihood: `test_fixed` with ``method="lrt"``.
 
     Parameters
@@ -33,6 +33,8 @@ def lod(fit: LMMFit, variable: Any) -> ResultTable:
     fit : LMMFit
     variable : str
         A term, a coefficient or a variable, as in `LMMFit.test_fixed`.
+    component : str, optional
+        Linear predictor of a generalised model.
 
     Returns
     -------
@@ -53,4 +55,4 @@ def lod(fit: LMMFit, variable: Any) -> ResultTable:
     """
     from mixedmodels.inference.likelihood.term_tests import test_fixed
 
-    return test_fixed(fit, variable, "lrt")
+    return test_fixed(fit, variable, "lrt", component)

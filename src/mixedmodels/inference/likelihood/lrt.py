@@ -54,6 +54,7 @@ def likelihood_ratio(
     what: str,
     shift: float = 0.0,
     resampling: Resampling | None = None,
+    edge: str = "a variance of zero",
 ) -> LikelihoodRatio:
     r"""Test of a small model inside a large one.
 
@@ -74,6 +75,8 @@ def likelihood_ratio(
         Added to the statistic: restricted likelihoods in different codings of one space.
     resampling : Resampling, optional
         For the bootstrap.
+    edge : str
+        What is on the boundary, in notes.
     """
     statistic = small.criterion - large.criterion + shift
     notes: list[str] = []
@@ -116,7 +119,7 @@ def likelihood_ratio(
         return LikelihoodRatio(statistic, df, math.nan, tuple(notes))
     if boundary:
         notes.append(
-            f"{what}: a variance of zero is on the boundary, so the chi-squared p-value is conservative (too "
+            f"{what}: {edge} is on the boundary, so the chi-squared p-value is conservative (too "
             'large); method="mixture" or "bootstrap" corrects it'
         )
     return LikelihoodRatio(statistic, df, chi_squared_tail(statistic, df), tuple(notes))

@@ -151,13 +151,17 @@ def fit_design(fit: LMMFit, design: Design, reml: bool | None = None) -> Any:
 
     Parameters
     ----------
-    fit : LMMFit
+    fit : LMMFit, GLMMFit or ComponentView
         Gives the options.
     design : Design
     reml : bool, optional
         By default as `fit`.
     """
     options = fit._options
+    if not fit._is_linear:
+        from mixedmodels.inference.likelihood.glmm_reduced import fit_component
+
+        return fit_component(fit, design)
     reml = options.reml if reml is None else reml
     frame = fit.frame
     structure = getattr(frame, "covariance", None)

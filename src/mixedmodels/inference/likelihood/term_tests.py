@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import numpy as np
 from mixedmodels.errors import OptionError
 from mixedmodels.fit.simulate import generator
 from mixedmodels.inference.ddf.reference import reference_for
+from mixedmodels.inference.fixed.component import component_view, views_with_terms
 from mixedmodels.inference.fixed.drop1 import find_term, nothing_left
+from mixedmodels.inference.fixed.wald_table import is_chi_squared, test_name, test_row
 from mixedmodels.inference.likelihood.lod import lod_of
 from mixedmodels.inference.likelihood.lrt import LikelihoodRatio, Resampling, check_method, likelihood_ratio
 from mixedmodels.inference.likelihood.lrt_bootstrap import check_draws
@@ -41,7 +44,9 @@ _DRAWS = ("n", "seed", "n_jobs", "progress")
 # ---------------------------------------------------------------------- fixed effects
 
 
-def test_fixed(fit: LMMFit, variable: Any, method: str = "wald", **options: Any) -> ResultTable:
+def test_fixed(
+    fit: LMMFit, variable: Any, method: str = "wald", component: str | None = None, **options: Any
+) -> ResultTable:
     r"""Test of a fixed effect: a term, a coefficient, or all terms of a variable; see `LMMFit.test_fixed`.
 
     Parameters
@@ -53,11 +58,14 @@ def test_fixed(fit: LMMFit, variable: Any, method: str = "wald", **options: Any)
     method : {"wald", "lrt", "bootstrap"}
         F test with ``ddf=``; or refits by maximum likelihood without the columns, with chi-squared or
         bootstrap p-value (``n=``, ``seed=``, ``n_jobs=``, ``progress=``).
+    component : str, optional
+        Linear predictor of a generalised model.
 
     Returns
     -------
     ResultTable
-        Wald: term, statistic, num_df, den_df, p_value. Else term, statistic, df, lod, p_value, where ``lod``
+        Wald: term, statistic, num_df, den_df, p_value; of a generalised model term, statistic (chi-squared),
+        df, p_value. Else term, statistic, df, lod, p_value, where ``lod``
         is the statistic over ``2 ln 10``.
 
     Raises
@@ -73,6 +81,7 @@ def test_fixed(fit: LMMFit, variable: Any, method: str = "wald", **options: Any)
     [23.5365]
     """
     check_method(method, _FIXED)
+    fit = component_view(fit, component)
     _check_options(options, ("ddf",) if method == "wald" else _DRAWS if method == "bootstrap" else ())
     part = fixed_part(fit)
     label, columns, labels = _chosen(part, fit, variable)
@@ -89,19 +98,18 @@ def test_fixed(fit: LMMFit, variable: Any, method: str = "wald", **options: Any)
     if method == "wald":
         reference = reference_for(fit, options.get("ddf"))
         t = reference.f_test(part.hypothesis(C))
-        cells: dict[str, list[Any]] = {
-            "term": [label],
-            "statistic": [t.statistic],
-            "num_df": [t.num_df],
-            "den_df": [t.den_df],
-            "p_value": [t.p_value],
-        }
-        title = f"F test of {label} ({reference.label} degrees of freedom)"
+        chi = is_chi_squared(fit, reference)
+        row = test_row(t, chi)
+        order = ("statistic", "df", "p_value") if chi else ("statistic", "num_df", "den_df", "p_value")
+        cells: dict[str, list[Any]] = {"term": [label], **{name: [row[name]] for name in order}}
+        title = f"{test_name(chi)} of {label}" + ("" if chi else f" ({reference.label} degrees of freedom)")
         return result_table(title, cells, notes, fit._native)
     if fit.is_reml:
         notes.insert(0, "the model was refitted by maximum likelihood because fixed parts differ")
     large = fit.refit_ml()
     small = fit_design(fit, restricted_design(fit.design, C), reml=False)
+    if not fit._is_linear:  # coefficients may be held
+        df = large.df_model - small.df_model
     resampling = _resampling(options)
     test = likelihood_ratio(
         small, large, "bootstrap" if method == "bootstrap" else "chi2", df, 0, label, resampling=resampling
@@ -216,18 +224,24 @@ def test_random(fit: LMMFit, term: Any = None, method: str = "lrt", **options: A
     [('Days in (Days | Subject)', 42.8368, 2.0), ('(Days | Subject)', 150.0354, 3.0)]
     """
     check_method(method, _RANDOM)
+    if method == "rlrt" and not fit._is_linear:
+        raise OptionError(
+            'method="rlrt" is exact for linear mixed models only; a generalised one has method="mixture" or '
+            '"bootstrap"'
+        )
     draws = {"bootstrap": _DRAWS, "rlrt": ("n", "seed")}.get(method, ())
     _check_options(options, draws)
     resampling = _resampling(options, 10_000 if method == "rlrt" else 1000)
-    reductions = find_reductions(fit, term)
+    found = _reductions(fit, term)
+    reductions = [reduction for _, reduction in found]
     notes: list[str] = []
     rows: list[tuple[Any, ...]] = [
         ("<none>", fit.df_model, fit.loglik, fit.aic, math.nan, math.nan, math.nan)
     ]
     kept: list[Any] = [None]
     skipped: list[str] = []
-    for reduction in reductions:
-        small = fit_design(fit, without_term(fit.design, reduction))
+    for view, reduction in found:
+        small = fit_design(view, without_term(view.design, reduction))
         df = fit.df_model - small.df_model
         if method == "rlrt" and term is None and not _one_variance(fit, reduction, df):
             skipped.append(reduction.label)
@@ -235,7 +249,7 @@ def test_random(fit: LMMFit, term: Any = None, method: str = "lrt", **options: A
         elif method == "rlrt":
             test = _exact(fit, small, reduction, df, resampling)
         else:
-            boundary = nested_random(small.design, fit.design).new_dimensions
+            boundary = _boundary(view, reduction, small)
             kind = "chi2" if method == "lrt" else method
             test = likelihood_ratio(small, fit, kind, df, boundary, reduction.label, resampling=resampling)
         notes += test.notes
@@ -280,6 +294,31 @@ def _joined(notes: list[str]) -> list[str]:
     return [f"{', '.join(heads)}: {text}" if heads[0] else text for text, heads in by_text.items()]
 
 
+def _reductions(fit: Any, term: Any) -> list[tuple[Any, Reduction]]:
+    """Reductions of all linear predictors, with the view of the fit that each is about."""
+    views = views_with_terms(fit)
+    out: list[tuple[Any, Reduction]] = []
+    problem: OptionError | None = None
+    for view in views:
+        component = getattr(view, "component", "")
+        try:
+            reductions = find_reductions(view, term)
+        except OptionError as error:
+            problem = problem or error
+            continue
+        out += [(view, replace(r, label=f"{component}: {r.label}") if component else r) for r in reductions]
+    if not out and problem is not None:
+        raise problem
+    return out
+
+
+def _boundary(view: Any, reduction: Reduction, small: Any) -> int:
+    """Variances that are zero where the smaller model is true."""
+    if view._is_linear:
+        return nested_random(small.design, view.design).new_dimensions
+    return nested_random(without_term(view.design, reduction), view.design).new_dimensions
+
+
 def _one_variance(fit: LMMFit, reduction: Reduction, df: int) -> bool:
     """Whether exactly one variance goes and nothing else."""
     term = fit.design.terms[reduction.position]
@@ -314,8 +353,6 @@ def _exact(fit: LMMFit, small: Any, reduction: Reduction, df: int, resampling: R
 
 def _left_out(term: Any, small: Any) -> Any:
     """The one column of an independent-columns term that the smaller term does not have."""
-    from dataclasses import replace
-
     from mixedmodels.covariance import make_covariance
 
     columns = [j for j, name in enumerate(term.names) if name not in small.names]

@@ -31,12 +31,15 @@ class BackTransform:
     steps : tuple of callable
     log_base : float or None
         Base if the response is the logarithm of a multiple of a variable: differences become ratios.
+    ratio_name : str
+        What these are called: "ratios", "odds ratios".
     """
 
     text: str
     scale: str
     steps: tuple[Step, ...]
     log_base: float | None
+    ratio_name: str = "ratios"
 
     def derivatives(self, eta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """h(eta), h', h'' and h''' by the chain rule."""

@@ -44,6 +44,11 @@ def effect_size(
     contrasts = replace(contrasts, show=replace(contrasts.show, adjust="none", response=False), _cache={})
     estimate, se, df, _ = estimates(contrasts)
     given = sigma is not None
+    if sigma is None and not means.source.fit._is_linear:
+        raise OptionError(
+            "effect_size() of a generalised model needs sigma=, the SD that differences on the scale of the "
+            "linear predictor are divided by"
+        )
     if sigma is None:
         sigma = math.sqrt(total_variance(means.source.fit, None))
     if not (isinstance(sigma, (int, float)) and math.isfinite(sigma) and sigma > 0):

@@ -17,6 +17,7 @@ from mixedmodels.fit.wald import check_level
 from mixedmodels.formula.ast import Variable
 from mixedmodels.inference.arguments import name_list, yes_or_no
 from mixedmodels.inference.ddf.reference import reference_for
+from mixedmodels.inference.fixed.component import component_view
 from mixedmodels.inference.means.adjust import check_adjust
 from mixedmodels.inference.means.back_transform import back_transform
 from mixedmodels.inference.means.grid import Grid, make_grid, term_variables
@@ -50,6 +51,8 @@ def emmeans(
     bias_adjust: bool = False,
     sigma: float | None = None,
     data: Any = None,
+    component: str | None = None,
+    regrid: bool = False,
 ) -> MarginalMeans:
     r"""Estimated marginal means.
 
@@ -74,7 +77,9 @@ def emmeans(
     adjust : str
         Adjustment of the intervals (and tests) within each family.
     type : {"link", "response"}
-        ``"response"`` undoes the transform of the response.
+        ``"response"`` undoes the transform of the response and the link of a generalised model: means with
+        random effects 0, limits transformed from the scale of the linear predictor, differences of
+        logarithms and logits as ratios and odds ratios.
     weights : {"equal", "proportional", "outer", "cells", "flat"} or sequence of float
         Of the combinations averaged over: equal; their frequencies; products of one-way frequencies; the
         frequencies of the cells themselves; equal for cells with data; or numbers.
@@ -90,9 +95,15 @@ def emmeans(
     bias_adjust : bool
         With ``type="response"``: second-order bias adjustment.
     sigma : float, optional
-        Total SD for it.
+        Total SD for it; by default that of all random parts (of a generalised model: of the random effects
+        on its linear predictor).
     data : data frame, optional
         Where values of covariates come from if the fit does not hold its data.
+    component : {"conditional", "zero_inflation", "dispersion", "response"}, optional
+        Of a generalised model: whose linear predictor the means are of. ``"response"``: the mean of the
+        response from all of them, ``(1 - p) mu`` with zero inflation, by the delta method.
+    regrid : bool
+        Average means over the grid, not linear predictors: all is on the scale of the response then.
 
     Returns
     -------
@@ -113,12 +124,25 @@ def emmeans(
     >>> means.pairs()["contrast"].tolist()
     ['A - B', 'A - C', 'B - C']
     """
+    whole = component == "response"
+    fit = _mean_view(fit) if whole else component_view(fit, component)
     source = make_source(fit, ddf)
-    grid = make_grid(fit, at, cov_reduce, cov_keep, offset, nesting, data)
+    if whole:
+        from mixedmodels.inference.means.link_transform import mean_grid
+
+        options = (at, cov_reduce, cov_keep, offset, nesting, data)
+        grid = mean_grid(fit, source, *options)  # type: ignore[arg-type]
+    else:
+        grid = make_grid(fit, at, cov_reduce, cov_keep, offset, nesting, data)
+    response_scale(type, source)
+    if yes_or_no(regrid, "regrid") and not whole:
+        grid, source, told = _regridded(grid, source)
+    else:
+        told = ("means of the response from all linear predictors, by the delta method",) if whole else ()
     method, names, by_names = parse_specs(specs, by, grid.names)
     means = average(fit, grid, names, by_names, weights, source)
     show = Show(check_level(level), check_adjust(adjust), response=response_scale(type, source))
-    means = replace(means, show=show)
+    means = replace(means, show=show, notes=(*means.notes, *told))
     if yes_or_no(bias_adjust, "bias_adjust"):
         means = means.summary(bias_adjust=True, sigma=sigma)
     elif sigma is not None:
@@ -140,6 +164,8 @@ def emtrends(
     cov_keep: Any = 2,
     nesting: Any = None,
     data: Any = None,
+    type: str = "link",
+    component: str | None = None,
 ) -> MarginalMeans:
     """Estimated marginal slopes of a covariate: the derivative of the means with respect to it.
 
@@ -155,6 +181,10 @@ def emtrends(
         A numeric variable, or a function of one (``"log(x)"``): the slope per unit of that function.
     by, at, ddf, level, adjust, weights, cov_reduce, cov_keep, nesting, data
         As in `emmeans`; the slope of a curve is taken at the value of `var` in the grid.
+    type : {"link", "response"}
+        Slopes of the linear predictor, or of the mean of the response (averaged over the grid).
+    component : {"conditional", "zero_inflation", "dispersion"}, optional
+        Of a generalised model: which linear predictor.
 
     Returns
     -------
@@ -169,9 +199,17 @@ def emtrends(
     """
     from mixedmodels.inference.means.slopes import slope_rows
 
+    fit = component_view(fit, component)
     source = make_source(fit, ddf)
     notes: list[str] = []
     grid = make_grid(fit, at, cov_reduce, cov_keep, 0.0, nesting, data, rows=slope_rows(fit, var, notes))
+    if response_scale(type, source) and source.transform is not None:
+        from mixedmodels.inference.means.link_transform import slope_grid
+
+        plain = make_grid(fit, at, cov_reduce, cov_keep, None, nesting, data)
+        grid = slope_grid(grid, plain, source)
+        notes.append("slopes of the mean of the response, by the delta method")
+        source = replace(source, transform=None)
     method, names, by_names = parse_specs(specs, by, grid.names)
     trends = average(fit, grid, names, by_names, weights, source)
     trends = replace(
@@ -190,9 +228,40 @@ def make_source(fit: LMMFit, ddf: Any) -> Source:
         raise OptionError("marginal means need a formula; this model was made from matrices")
     encoding = fit.frame.encoding
     response = fit.formula.response
-    transform = back_transform(response)
-    unknown = "" if transform is not None or isinstance(response, Variable) else str(response)
-    return Source(fit, reference_for(fit, ddf), encoding.kept, encoding.null, transform, unknown)
+    reference = reference_for(fit, ddf)
+    if fit._is_linear:
+        transform = back_transform(response)
+        unknown = "" if transform is not None or isinstance(response, Variable) else str(response)
+        return Source(fit, reference, encoding.kept, encoding.null, transform, unknown)
+    from mixedmodels.inference.means.link_transform import MeanView, link_transform, unknown_response
+
+    if isinstance(fit, MeanView):
+        return Source(fit, reference, *fit.rank(), None)  # type: ignore[arg-type]
+    transform = link_transform(fit)
+    return Source(fit, reference, encoding.kept, encoding.null, transform, unknown_response(fit))
+
+
+def _mean_view(fit: Any) -> Any:
+    """The fit as all its coefficients, for means of the response."""
+    from mixedmodels.inference.means.link_transform import MeanView
+
+    if fit._is_linear:
+        raise OptionError('component="response" is for generalised models; linear ones have one predictor')
+    if fit.formula is None:
+        raise OptionError("marginal means need a formula; this model was made from matrices")
+    return MeanView(fit)
+
+
+def _regridded(grid: Grid, source: Source) -> tuple[Grid, Source, tuple[str, ...]]:
+    """The grid on the scale of the response."""
+    from mixedmodels.inference.means.link_transform import response_grid
+
+    response_scale("response", source)
+    if source.transform is None:
+        return grid, source, ()
+    text = source.transform.text
+    note = f"means averaged on the scale of the response (delta method); the model is for {text}"
+    return response_grid(grid, source), replace(source, transform=None), (note,)
 
 
 # ---------------------------------------------------------------------- which means

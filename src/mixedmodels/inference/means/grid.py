@@ -23,6 +23,7 @@ from mixedmodels.inference.arguments import name_list, one_number
 from mixedmodels.inference.means.grid_variables import (
     GridVariable,
     data_columns,
+    encodings_of,
     grid_variables,
     unknown_variable,
 )
@@ -30,7 +31,7 @@ from mixedmodels.inference.means.grid_variables import (
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["Grid", "full_rows", "make_grid", "term_variables"]
+__all__ = ["Grid", "full_rows", "make_grid", "mean_offset", "term_variables"]
 
 _LARGEST = 200_000
 
@@ -68,12 +69,12 @@ class Grid:
 
 def term_variables(fit: LMMFit) -> list[tuple[str, tuple[str, ...]]]:
     """Label and raw variables of each term of the fixed part."""
-    encoding = fit.frame.encoding
     return [
         (
             label,
             tuple(dict.fromkeys(n for v in term for n in variables(encoding.variables[v].expression))),
         )
+        for encoding in encodings_of(fit)
         for label, term in zip(encoding.fixed.labels, encoding.fixed.terms, strict=True)
     ]
 
@@ -119,7 +120,7 @@ def make_grid(
     elif grid_offset is not None:
         total += grid_offset
     if offset is None and rows is None:
-        total += _mean_offset(fit)
+        total += mean_offset(fit)
     counts = _cell_counts(fit, predictors, codes)
     return Grid(
         predictors, codes, L, total, counts, _nesting(fit, predictors, nesting, {v.name for v in predictors})
@@ -141,7 +142,7 @@ def full_rows(fit: LMMFit, values: Mapping[str, Any]) -> tuple[np.ndarray, np.nd
     return design.X, design.offset
 
 
-def _mean_offset(fit: LMMFit) -> float:
+def mean_offset(fit: LMMFit) -> float:
     """Mean of an offset given beside the formula; those in the formula follow their variables."""
     encoding, design = fit.frame.encoding, fit.design
     if encoding.offset_column is None or design.offset is None:

@@ -66,9 +66,10 @@ def grid_variables(
     fit: LMMFit, at: Mapping[str, Any] | None, cov_reduce: Any, cov_keep: Any, data: Any
 ) -> tuple[GridVariable, ...]:
     """The predictors of the fixed part with their values in the grid, in the formula's order."""
-    encoding = fit.frame.encoding
-    used = sorted({v for term in encoding.fixed.terms for v in term} | set(encoding.offsets))
-    expressions = [encoding.variables[v].expression for v in used]
+    expressions = []
+    for encoding in encodings_of(fit):
+        used = sorted({v for term in encoding.fixed.terms for v in term} | set(encoding.offsets))
+        expressions += [encoding.variables[v].expression for v in used]
     names = list(dict.fromkeys(name for expression in expressions for name in variables(expression)))
     if at is not None and not isinstance(at, Mapping):
         raise OptionError(f"at must be a dict of values by variable, such as {{'x': [0, 5]}}, got {at!r}")
@@ -82,6 +83,11 @@ def grid_variables(
         _variable(fit, name, columns, rows, at.get(name), cov_reduce, cov_keep, name in discrete)
         for name in names
     )
+
+
+def encodings_of(fit: Any) -> tuple[Any, ...]:
+    """Encodings of the linear predictors that means are about: one, unless all make up the mean."""
+    return getattr(fit, "encodings", None) or (fit.frame.encoding,)
 
 
 def unknown_variable(fit: LMMFit, name: str, names: Sequence[str]) -> str:
@@ -100,7 +106,7 @@ def data_columns(fit: LMMFit, data: Any) -> tuple[Columns | None, np.ndarray | N
     if source is None:
         return None, None
     encoding = fit.frame.encoding
-    needed = [name for v in encoding.variables for name in variables(v.expression)]
+    needed = [name for e in encodings_of(fit) for v in e.variables for name in variables(v.expression)]
     if encoding.offset_column:
         needed.append(encoding.offset_column)
     columns = source if type(source) is Columns else Columns(source, needed)

@@ -1,4 +1,4 @@
-"""F tests of all contrasts of a term of the model, computed on the reference grid."""
+"""Joint tests of all contrasts of a term of the model, computed on the reference grid."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.inference.arguments import name_list
+from mixedmodels.inference.fixed.component import component_view
+from mixedmodels.inference.fixed.wald_table import is_chi_squared, test_names, test_row
 from mixedmodels.inference.means.grid import Grid, make_grid, term_variables
 from mixedmodels.inference.means.grid_variables import unknown_variable
 from mixedmodels.inference.table import ResultTable, result_table
@@ -30,8 +32,9 @@ def joint_tests(
     weights: Any = "equal",
     nesting: Any = None,
     data: Any = None,
+    component: str | None = None,
 ) -> ResultTable:
-    """F test of each term from contrasts of marginal means.
+    """F test (generalised models: Wald chi-squared test) of each term from contrasts of marginal means.
 
     The term A:B is tested by all products of differences of A and of B, averaged over the other variables;
     covariates take their mean plus and minus one. These are type III tests that do not depend on the coding
@@ -44,11 +47,13 @@ def joint_tests(
         Tests within each combination of these variables.
     ddf, at, cov_keep, weights, nesting, data
         As in `mixedmodels.inference.means.emmeans.emmeans`.
+    component : str, optional
+        Linear predictor of a generalised model.
 
     Returns
     -------
     ResultTable
-        Columns by..., term, num_df, den_df, statistic, p_value.
+        Columns by..., term, num_df, den_df, statistic, p_value; by..., term, statistic, df, p_value.
 
     Examples
     --------
@@ -60,7 +65,9 @@ def joint_tests(
     """
     from mixedmodels.inference.means.emmeans import average, make_source
 
+    fit = component_view(fit, component)
     source = make_source(fit, ddf)
+    chi = is_chi_squared(fit, source.reference)
     grid = make_grid(fit, at, _around_mean, cov_keep, 0.0, nesting, data)
     by_names = name_list(by, "by")
     for name in by_names:
@@ -89,10 +96,10 @@ def joint_tests(
             if test.num_df == 0:
                 continue
             row = {name: means.labels[name][group[0]] for name in by_names}
-            rows.append({**row, "term": label, **_test_columns(test)})
+            rows.append({**row, "term": label, **test_row(test, chi)})
     places = {key: i for i, key in enumerate(dict.fromkeys(map(by_key, rows)))}
     rows.sort(key=lambda row: places[by_key(row)])
-    names = [*by_names, "term", "num_df", "den_df", "statistic", "p_value"]
+    names = [*by_names, "term", *test_names(chi)]
     columns = {name: [row[name] for row in rows] for name in names}
     facts = [*notes, f"degrees of freedom: {source.reference.label}"]
     title = "Joint tests of terms" + (f" by {', '.join(by_names)}" if by_names else "")
@@ -108,7 +115,7 @@ def joint_test(means: MarginalMeans, null: float) -> ResultTable:
         test, lost = _estimable_test(source, means.L[group], means.offset[group] - null)
         lost_rows += lost
         row = {name: means.labels[name][group[0]] for name in means.by}
-        rows.append({**row, **_test_columns(test)})
+        rows.append({**row, **test_row(test, is_chi_squared(source.fit, source.reference))})
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
     notes = [f"degrees of freedom: {source.reference.label}"]
     if null:
@@ -118,15 +125,6 @@ def joint_test(means: MarginalMeans, null: float) -> ResultTable:
     return result_table(
         f"Joint test: {means.title[0].lower()}{means.title[1:]}", columns, notes, source.fit._native
     )
-
-
-def _test_columns(test: Any) -> dict[str, Any]:
-    return {
-        "num_df": test.num_df,
-        "den_df": float(test.den_df),
-        "statistic": test.statistic,
-        "p_value": test.p_value,
-    }
 
 
 def _around_mean(values: np.ndarray) -> np.ndarray:

@@ -100,11 +100,16 @@ def side_of(side: Any) -> int:
 
 
 def total_variance(fit: LMMFit, sigma: float | None) -> float:
-    """Variance of one response around its fixed part: given, or averaged over the rows of the fit."""
+    """Variance around the fixed part: given, or averaged over the rows of the fit.
+
+    Of one response of a linear model; of the linear predictor (all its random effects) of a generalised one.
+    """
     if sigma is not None:
         if not (isinstance(sigma, (int, float)) and math.isfinite(sigma) and sigma >= 0):
             raise OptionError(f"sigma must be a number >= 0, got {sigma!r}")
         return float(sigma) ** 2
+    if not fit._is_linear:
+        return _random_variance(fit)
     design, total = fit.design, fit.sigma**2
     if design.weights is not None:
         total *= float(np.mean(1.0 / design.weights))
@@ -112,6 +117,18 @@ def total_variance(fit: LMMFit, sigma: float | None) -> float:
         F = fit.sigma * np.array(factor)
         moments = np.ones((1, 1)) if term.Z is None else term.Z.T @ term.Z / design.n
         total += float(np.sum((F @ F.T) * moments))
+    return total
+
+
+def _random_variance(fit: Any) -> float:
+    """Variance of the random effects on the linear predictor, averaged over the rows of the fit."""
+    design, position = fit.generalised, getattr(fit, "position", 0)
+    total = 0.0
+    for term, c, factor in zip(design.terms, design.term_predictor, fit._factors, strict=True):
+        if c == position:
+            F = np.array(factor)
+            moments = np.ones((1, 1)) if term.Z is None else term.Z.T @ term.Z / design.n
+            total += float(np.sum((F @ F.T) * moments))
     return total
 
 

@@ -126,7 +126,7 @@ def _to_response(
     if means.ratio_labels is not None:
         first = next(iter(labels))
         labels = {first: means.ratio_labels, **{k: v for k, v in labels.items() if k != first}}
-    notes = [f"ratios, back-transformed from the {transform.scale} scale"]
+    notes = [f"{transform.ratio_name}, back-transformed from the {transform.scale} scale"]
     if show.tests:
         notes.append(f"tests on the {transform.scale} scale")
     return value, slope * se, transform.ratio(low)[0], transform.ratio(high)[0], labels, notes

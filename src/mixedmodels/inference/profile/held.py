@@ -33,6 +33,7 @@ def _arcsine_rate(x: Any) -> Any:
 _NATURAL = Scale(lambda x: x, lambda u: u, np.ones_like)
 _SCALES = {
     "sigma": Scale(np.log, np.exp, lambda x: 1.0 / x),
+    "dispersion": Scale(np.log, np.exp, lambda x: 1.0 / x),
     "cor": Scale(np.arcsin, np.sin, _arcsine_rate),
 }
 
@@ -44,6 +45,10 @@ def scale_of(parameter: Parameter) -> Scale:
 
 def held_for(fit: LMMFit, parameter: Parameter) -> Held:
     """The criterion of the fit with one parameter held."""
+    if not fit._is_linear:
+        from mixedmodels.inference.profile.held_glmm import held_glmm
+
+        return held_glmm(fit, parameter)  # type: ignore[arg-type]
     objective, theta, where = fit.objective, fit.theta, parameter.where
     if parameter.kind == "fixed":
         return HeldCoefficient(objective, theta, where[0], _Reduced(fit))

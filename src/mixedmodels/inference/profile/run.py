@@ -10,7 +10,7 @@ import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.fit.wald import normal_quantile
-from mixedmodels.inference.parameters import Parameter, chosen, parameters_of
+from mixedmodels.inference.parameters import Parameter, chosen, held_places, parameters_of
 from mixedmodels.inference.profile.curve import Curve
 from mixedmodels.inference.profile.held import held_for, scale_of, values_at
 from mixedmodels.inference.profile.intervals import NOT_IDENTIFIED, interval_table
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["profile", "profile_intervals"]
 
 _CRITERIA = ("ml", "reml")
+_COEFFICIENTS = ("fixed", "constant", "dispersion")
 
 
 def profile(
@@ -50,7 +51,8 @@ def profile(
         ... or to this |zeta|.
     criterion : {"ml", "reml"}
         A fit by REML is refitted by ML first, since restricted likelihoods at different fixed effects are not
-        comparable; ``"reml"`` profiles the restricted likelihood of SDs, correlations and sigma.
+        comparable; ``"reml"`` profiles the restricted likelihood of SDs, correlations and sigma of a linear
+        model.
     points : int
         About so many on each side of the estimate.
     progress : "auto", True, False or callable
@@ -119,6 +121,8 @@ def _prepared(
     if criterion not in _CRITERIA:
         raise OptionError(f"criterion {criterion!r} is unknown; available: {', '.join(_CRITERIA)}")
     notes: list[str] = []
+    if not fit._is_linear:
+        return _prepared_generalised(fit, parameters, criterion)
     available = parameters_of(fit)
     if criterion == "reml":
         base = fit if fit.is_reml else fit.update(reml=True)
@@ -140,6 +144,34 @@ def _prepared(
         base = fit.refit_ml()
         notes.append("the fit by REML was refitted by maximum likelihood; estimates are those of that fit")
     return base, chosen(parameters_of(base), parameters), notes
+
+
+def _prepared_generalised(
+    fit: Any, parameters: Any, criterion: str
+) -> tuple[Any, tuple[Parameter, ...], list[str]]:
+    """As `_prepared`, for a generalised fit."""
+    if criterion == "reml":
+        raise OptionError(
+            'a generalised model has no restricted likelihood; use criterion="ml" (the default)'
+        )
+    notes: list[str] = []
+    chosen(parameters_of(fit), parameters)
+    base = fit
+    if fit.nagq == 0:
+        base = fit.update(nagq=1)
+        notes.append(
+            "with nagq=0 the coefficients do not minimise the criterion: the model was refitted with nagq=1, "
+            "estimates are those of that fit"
+        )
+    available = parameters_of(base)
+    held = held_places(base)
+    wanted = chosen(available, parameters)
+    known = [p.name for p in wanted if p.kind in _COEFFICIENTS and p.where[0] in held]
+    if known:
+        if parameters is not None:
+            raise OptionError(f"fixed= holds {', '.join(known)} at a value: there is nothing to profile")
+        notes.append(f"{', '.join(known)}: held at a value by fixed=, not profiled")
+    return base, tuple([p for p in wanted if p.name not in known]), notes
 
 
 def _curve_of(

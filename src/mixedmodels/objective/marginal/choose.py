@@ -31,11 +31,14 @@ def choose_marginal(
     """
     from mixedmodels.objective.marginal.dense import DenseLaplace
     from mixedmodels.objective.marginal.grouped import GroupedLaplace, one_factor
+    from mixedmodels.objective.marginal.no_effects import NoRandomEffects
 
     if solver not in ("auto", "grouped", "blocked", "dense"):
         raise OptionError(f"solver must be 'auto', 'grouped', 'blocked' or 'dense', got {solver!r}")
     if information not in ("observed", "expected"):
         raise OptionError(f"information must be 'observed' or 'expected', got {information!r}")
+    if not design.terms:
+        return NoRandomEffects(design, family)
     if nagq > 1:
         return _quadrature(design, family, nagq, information)
     if information == "expected" and nagq == 1:
@@ -43,7 +46,7 @@ def choose_marginal(
 
         return ExpectedLaplace(design, family)
     engine: Any
-    if solver == "dense" or not design.terms:
+    if solver == "dense":
         engine = DenseLaplace(design, family)
     elif solver == "grouped" or (solver == "auto" and one_factor(design)):
         engine = GroupedLaplace(design, family)
@@ -55,7 +58,6 @@ def choose_marginal(
 
 
 def _quadrature(design: GeneralisedDesign, family: Family, nagq: int, information: str) -> Marginal:
-    from mixedmodels.objective.marginal.dense import DenseLaplace
     from mixedmodels.objective.marginal.quadrature import Quadrature
     from mixedmodels.objective.marginal.quadrature_nested import NestedQuadrature
     from mixedmodels.objective.marginal.quadrature_setup import levels_of
@@ -66,7 +68,5 @@ def _quadrature(design: GeneralisedDesign, family: Family, nagq: int, informatio
         raise OptionError(
             "information='expected' is for Laplace's approximation: use nagq=1 or information='observed'"
         )
-    if not design.terms:
-        return DenseLaplace(design, family)
     nested = len(levels_of(design, nagq)) == 2
     return (NestedQuadrature if nested else Quadrature)(design, family, nagq)

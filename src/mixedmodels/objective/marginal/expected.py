@@ -56,9 +56,9 @@ class ExpectedLaplace(DenseLaplace):
             )
         if design.n * design.q > LARGEST:
             raise OptionError(
-                f"information='expected' works with dense matrices, which {design.n} rows and {design.q} random "
-                "effects make too large; use information='observed', the default (with a canonical link, such as "
-                "logit or log for counts, the two are the same)"
+                f"information='expected' works with dense matrices, too large for {design.n} rows and "
+                f"{design.q} random effects; use information='observed', the default (with a canonical link, "
+                "such as logit, or log for Poisson counts, the two are the same)"
             )
         super().__init__(design, family)
 

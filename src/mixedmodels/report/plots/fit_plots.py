@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mixedmodels.errors import OptionError
-from mixedmodels.inference.checks import plot_data
-from mixedmodels.report.plots import influential, profiles, random_effects, residuals, results
+from mixedmodels.inference.checks import count_plot_data, plot_data
+from mixedmodels.report.plots import counts, influential, profiles, random_effects, residuals, results
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -21,6 +21,8 @@ KINDS = (
     "caterpillar",
     "shrinkage",
     "influence",
+    "binned",
+    "rootogram",
     "profile",
     "profile_density",
     "profile_pairs",
@@ -97,24 +99,62 @@ class FitPlots:
     def _columns(self, name: str, /, **options: Any) -> dict[str, Any]:
         fit = self._fit
         if name == "qq":
-            return plot_data.qq_data(fit.residuals("scaled"), **options)
+            return plot_data.qq_data(plot_data.standard_residuals(fit), **options)
+        if name in ("binned", "rootogram"):
+            return getattr(count_plot_data, f"{name}_data")(fit, **options)
         if name == "influence":
             return dict(fit.influence(**options).columns)
         return getattr(plot_data, f"{_SOURCES.get(name, name)}_data")(fit, **options)
 
-    def residuals(self, ax: Any = None, kind: str = "response") -> Any:
-        """Residuals against fitted values: no trend and an even spread are what the model assumes."""
+    def residuals(self, ax: Any = None, kind: str | None = None) -> Any:
+        """Residuals against fitted values: no trend and an even spread are what the model assumes.
+
+        Parameters
+        ----------
+        kind : str, optional
+            By default response residuals; of generalised models quantile residuals, which are standard
+            normal if the model holds, against linear predictors.
+        """
+        kind = plot_data.residual_kind(self._fit, kind)
         return residuals.plot_residuals(
-            self._columns("residuals", kind=kind), ax, ylabel=f"{kind} residual" if kind != "response" else ""
+            self._columns("residuals", kind=kind),
+            ax,
+            ylabel=f"{kind} residual" if kind != "response" else "",
+            xlabel=self._fitted_label(),
         )
 
+    def _fitted_label(self) -> str:
+        return "fitted" if self._fit._is_linear else "linear predictor"
+
+    def binned(self, ax: Any = None, bins: int | None = None) -> Any:
+        """Mean residuals of rows with similar fitted values, with two standard errors of the model.
+
+        For binary responses, whose single residuals show nothing: about 95 % of the points should lie within
+        the band.
+        """
+        return counts.plot_binned(self._columns("binned", bins=bins), ax)
+
+    def rootogram(self, ax: Any = None, most: int = 60) -> Any:
+        """Frequencies of counts against those the model expects, as square roots, hanging from the latter.
+
+        Bars that end below zero are counts that occur more often than the model expects.
+
+        Parameters
+        ----------
+        most : int
+            Larger counts are drawn together.
+        """
+        return counts.plot_rootogram(self._columns("rootogram", most=most), ax)
+
     def qq(self, ax: Any = None, level: float = 0.95) -> Any:
-        """Normal quantiles of the scaled residuals with pointwise limits."""
-        return residuals.plot_qq(self._columns("qq", level=level), ax)
+        """Normal quantiles of the scaled (or quantile) residuals with pointwise limits."""
+        label = "scaled" if self._fit._is_linear else plot_data.residual_kind(self._fit)
+        return residuals.plot_qq(self._columns("qq", level=level), ax, ylabel=f"{label} residual")
 
     def scale_location(self, ax: Any = None) -> Any:
         """Square roots of absolute scaled residuals against fitted values: a flat curve is an even spread."""
-        return residuals.plot_scale_location(self._columns("scale_location"), ax)
+        label = "scaled" if self._fit._is_linear else plot_data.residual_kind(self._fit)
+        return residuals.plot_scale_location(self._columns("scale_location"), ax, self._fitted_label(), label)
 
     def caterpillar(self, group: Any = None, axes: Any = None, level: float = 0.95, sort: bool = True) -> Any:
         """Conditional modes of a group's effects with intervals, one panel per effect."""
@@ -241,7 +281,7 @@ class FitPlots:
         return profile
 
     def _group(self, group: Any) -> str:
-        return self._fit.design.terms[plot_data.find_term(self._fit, group)].group
+        return self._fit._terms[plot_data.find_term(self._fit, group)].group
 
 
 def _check(value: Any, kind: str, name: str, source: str) -> None:

@@ -13,7 +13,9 @@ from mixedmodels.report.plots.style import BAND, LINE, SMOOTH, clean, dots, new_
 __all__ = ["plot_qq", "plot_residuals", "plot_scale_location"]
 
 
-def plot_residuals(columns: Mapping[str, Any], ax: Any = None, title: str = "", ylabel: str = "") -> Any:
+def plot_residuals(
+    columns: Mapping[str, Any], ax: Any = None, title: str = "", ylabel: str = "", xlabel: str = "fitted"
+) -> Any:
     """Residuals against fitted values with a smooth curve and the zero line."""
     ax = new_axes(ax)
     ax.axhline(0.0, color=LINE, linewidth=1)
@@ -21,10 +23,12 @@ def plot_residuals(columns: Mapping[str, Any], ax: Any = None, title: str = "", 
     x, y = smooth(np.asarray(columns["fitted"]), np.asarray(columns["residual"]))
     if x.size:
         ax.plot(x, y, color=SMOOTH, linewidth=1.6)
-    return clean(ax, title or "Residuals against fitted values", "fitted", ylabel or "residual")
+    return clean(ax, title or "Residuals against fitted values", xlabel, ylabel or "residual")
 
 
-def plot_scale_location(columns: Mapping[str, Any], ax: Any = None) -> Any:
+def plot_scale_location(
+    columns: Mapping[str, Any], ax: Any = None, xlabel: str = "fitted", kind: str = "scaled"
+) -> Any:
     """Square roots of absolute scaled residuals against fitted values with a smooth curve."""
     ax = new_axes(ax)
     dots(ax, columns["fitted"], columns["root"])
@@ -32,7 +36,7 @@ def plot_scale_location(columns: Mapping[str, Any], ax: Any = None) -> Any:
     if x.size:
         ax.plot(x, y, color=SMOOTH, linewidth=1.6)
     ax.set_ylim(bottom=0.0)
-    return clean(ax, "Scale-location", "fitted", r"$\sqrt{|\mathrm{scaled\ residual}|}$")
+    return clean(ax, "Scale-location", xlabel, rf"$\sqrt{{|\mathrm{{{kind}\ residual}}|}}$")
 
 
 def plot_qq(columns: Mapping[str, Any], ax: Any = None, title: str = "", ylabel: str = "") -> Any:

@@ -13,7 +13,8 @@
  * Both return 0, or 1 where the log-density is not finite (a mean out of its range: the step is to be rejected).
  * `eta` has mm_density_predictors(code) numbers. `trials` is read by binomial codes only (1.0 for 0/1 responses).
  * `constant` is what does not depend on eta and is added to the value: log(trials choose y), -log(y!), ...
- * (`Family.kernel_constant`; 0.0 where only derivatives matter). Weights are applied by the caller.
+ * (`Family.kernel_constant`; 0.0 where only derivatives matter); for ordered categories it says instead whether the
+ * category is the first (1.0), the last (2.0) or between two thresholds (0.0). Weights are applied by the caller.
  */
 #ifndef MIXEDMODELS_DENSITIES_H
 #define MIXEDMODELS_DENSITIES_H
@@ -28,7 +29,8 @@ enum {
     MM_POISSON_LOG = 4,
     MM_NBINOM2_LOG = 5,
     MM_GAUSSIAN_IDENTITY = 6,
-    MM_GAMMA_LOG = 7
+    MM_GAMMA_LOG = 7,
+    MM_CUMULATIVE_LOGIT = 8
 };
 
 /* log(1 + e) for e >= 0: the rounding of 1 + e is put back to first order. */
@@ -382,12 +384,66 @@ static inline void mm_gamma_log(double y, double constant, const double* eta, in
     if (order >= 1) out[2] += 0.5;
 }
 
+/* Logarithm of the logistic distribution function at x and derivatives. */
+static inline void mm_log_expit(double x, int order, double* out) {
+    const double e = exp(-fabs(x)), small = e / (1.0 + e), large = 1.0 / (1.0 + e);
+    const double q = x >= 0.0 ? small : large, v = small * large;
+    out[0] = (x >= 0.0 ? 0.0 : x) - mm_log1p(e);
+    if (order >= 1) out[1] = q;
+    if (order >= 2) out[2] = -v;
+    if (order >= 3) out[3] = x >= 0.0 ? v * (large - small) : -v * (large - small);
+    if (order >= 4) out[4] = -v * (1.0 - 6.0 * v);
+}
+
+/* Ordered categories, with a = upper - eta, b = lower - eta and G the logistic distribution function:
+ * f = log G(a) + log G(-b) + log(1 - e^(b - a)), without the first term in the last category, without the second in
+ * the first and without the third in both. Each depends on one difference of predictors. */
+static inline void mm_cumulative_logit(double kind, const double* eta, int order, int mean_only, double* out) {
+    double U[5] = {0.0, 0.0, 0.0, 0.0, 0.0}, V[5] = {0.0, 0.0, 0.0, 0.0, 0.0}, W[5] = {0.0, 0.0, 0.0, 0.0, 0.0};
+    if (kind != 2.0) mm_log_expit(eta[1] - eta[0], order, U);
+    if (kind != 1.0) {
+        mm_log_expit(eta[0] - eta[2], order, V);
+        V[1] = -V[1];
+        V[3] = -V[3];
+    }
+    if (kind == 0.0) {
+        const double d = eta[1] - eta[2];
+        if (!(d > 0.0)) {
+            out[0] = NAN;
+            return;
+        }
+        const double rise = expm1(d), w = 1.0 / rise, v = w * (1.0 + w);
+        W[0] = d < 0.69314718055994531 ? log(-expm1(-d)) : log1p(-exp(-d));
+        if (order >= 1 && !mean_only) {
+            W[1] = w;
+            W[2] = -v;
+            W[3] = v * (1.0 + 2.0 * w);
+            W[4] = -v * (1.0 + 6.0 * v);
+        }
+    }
+    int at = 0;
+    for (int total = 0; total <= order; total++)
+        for (int i = total; i >= (mean_only ? total : 0); i--)
+            for (int j = total - i; j >= 0; j--, at++) {
+                const int k = total - i - j;
+                double value = 0.0;
+                if (k == 0) value += i & 1 ? -U[total] : U[total];
+                if (j == 0) value += i & 1 ? -V[total] : V[total];
+                if (i == 0) value += k & 1 ? -W[total] : W[total];
+                out[at] = value;
+            }
+}
+
 /* Number of linear predictors of a code. */
-static inline int mm_density_predictors(int code) { return code >= MM_NBINOM2_LOG ? 2 : 1; }
+static inline int mm_density_predictors(int code) {
+    return code == MM_CUMULATIVE_LOGIT ? 3 : code >= MM_NBINOM2_LOG ? 2 : 1;
+}
 
 /* Numbers that mm_density writes: (C + order choose order). */
 static inline int mm_density_count(int code, int order) {
-    return mm_density_predictors(code) == 1 ? order + 1 : (order + 1) * (order + 2) / 2;
+    const int C = mm_density_predictors(code);
+    if (C == 3) return (order + 1) * (order + 2) * (order + 3) / 6;
+    return C == 1 ? order + 1 : (order + 1) * (order + 2) / 2;
 }
 
 static inline int mm_density_mean(int code, double y, double trials, double constant, const double* eta, int order,
@@ -400,6 +456,7 @@ static inline int mm_density_mean(int code, double y, double trials, double cons
         case MM_NBINOM2_LOG: mm_nbinom2_log(y, constant, eta, order, 1, out); break;
         case MM_GAUSSIAN_IDENTITY: mm_gaussian_identity(y, constant, eta, order, 1, out); break;
         case MM_GAMMA_LOG: mm_gamma_log(y, constant, eta, order, 1, out); break;
+        case MM_CUMULATIVE_LOGIT: mm_cumulative_logit(constant, eta, order, 1, out); break;
         default: out[0] = NAN;
     }
     return !isfinite(out[0]);
@@ -411,6 +468,7 @@ static inline int mm_density(int code, double y, double trials, double constant,
         case MM_NBINOM2_LOG: mm_nbinom2_log(y, constant, eta, order, 0, out); break;
         case MM_GAUSSIAN_IDENTITY: mm_gaussian_identity(y, constant, eta, order, 0, out); break;
         case MM_GAMMA_LOG: mm_gamma_log(y, constant, eta, order, 0, out); break;
+        case MM_CUMULATIVE_LOGIT: mm_cumulative_logit(constant, eta, order, 0, out); break;
         default: return mm_density_mean(code, y, trials, constant, eta, order, out);
     }
     return !isfinite(out[0]);

@@ -35,13 +35,14 @@ def table(int code, const double[::1] y, object trials, object weights, object c
     cdef const double[::1] c = constant if constant is not None else y
     cdef const double[::1] e0 = eta[0]
     cdef const double[::1] e1 = eta[1] if C > 1 else eta[0]
+    cdef const double[::1] e2 = eta[2] if C > 2 else eta[0]
     cdef bint has_m = trials is not None, has_w = weights is not None, has_c = constant is not None
-    if m.shape[0] != n or w.shape[0] != n or c.shape[0] != n or e0.shape[0] != n or e1.shape[0] != n:
+    if m.shape[0] != n or w.shape[0] != n or c.shape[0] != n or e0.shape[0] != n or e1.shape[0] != n or e2.shape[0] != n:
         raise ValueError("the arrays of a density table do not fit together")
     out = np.empty((count, n))
     cdef double[:, ::1] o = out
-    cdef double row[15]
-    cdef double x[2]
+    cdef double row[35]
+    cdef double x[3]
     if C == 1:
         if n:
             with nogil:
@@ -52,6 +53,7 @@ def table(int code, const double[::1] y, object trials, object weights, object c
         for i in range(n):
             x[0] = e0[i]
             x[1] = e1[i]
+            x[2] = e2[i]
             if mean_only:
                 mm_density_mean(code, y[i], m[i] if has_m else 1.0, c[i] if has_c else 0.0, x, order, row)
             else:

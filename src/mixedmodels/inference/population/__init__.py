@@ -1,0 +1,1 @@
+"""Population-averaged quantities: random effects integrated out of means."""

@@ -1,0 +1,141 @@
+r"""Errors of linear predictors of generalised models, from the joint precision of parameters and effects.
+
+.. math:: Var(\hat\eta_c - \eta_c, \hat\eta_d - \eta_d) = z_c'\,Var(b \mid y, \hat\psi)\,z_d + J_c V J_d',
+          \qquad J_c = \frac{\partial}{\partial\psi}\bigl(x_c'\gamma + z_c'\hat b(\psi)\bigr),
+
+with V the joint covariance of all parameters: the conditional modes follow the parameters. The effect of a
+level that the fit has not seen is predicted by 0 and adds :math:`z'\Sigma z`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.fit.glmm_predict import NewParts
+from mixedmodels.inference.prediction.rows import chosen
+
+if TYPE_CHECKING:
+    from mixedmodels.fit.glmm_result import GLMMFit
+    from mixedmodels.fit.predict import Selection
+    from mixedmodels.objective.marginal.mode_errors import ModeErrors
+
+__all__ = ["JointErrors"]
+
+_CHUNK = 4_000_000  # numbers at a time
+
+
+class JointErrors:
+    """Covariances of the errors of linear predictors at the estimates of a fit.
+
+    Parameters
+    ----------
+    fit : GLMMFit
+
+    Attributes
+    ----------
+    modes : ModeErrors or None
+        The random effects at the estimates; None without any.
+    moves : tuple of ndarray, (m, k, n_gamma + n_theta)
+        Derivatives of the conditional modes of each term with respect to all parameters.
+    """
+
+    def __init__(self, fit: GLMMFit) -> None:
+        self.fit, self.design = fit, fit.generalised
+        self.factors = [np.array(factor, dtype=float) for factor in fit._factors]
+        self.modes: ModeErrors | None = None
+        self.moves: tuple[np.ndarray, ...] = ()
+        if self.design.terms:
+            from mixedmodels.objective.marginal.mode_errors import ModeErrors
+
+            self.modes = ModeErrors(self.design, fit.family, fit.gamma, self.factors, fit._solution.u)
+            to_entries = self._entries()
+            self.moves = tuple([part @ to_entries for part in self.modes.moves()])
+        V = np.array(fit.joint_vcov)
+        self.unknown = np.isnan(V.diagonal())
+        V[self.unknown] = 0.0
+        V[:, self.unknown] = 0.0
+        self.V = V
+
+    def _entries(self) -> np.ndarray:
+        """Derivatives of gamma and the entries of the factors with respect to gamma and theta."""
+        from mixedmodels.objective.marginal.base import factor_entries
+        from mixedmodels.objective.parameters import parameter_map
+
+        design, index = self.design, parameter_map(self.design).index  # type: ignore[arg-type]
+        places = {entry: at for at, entry in enumerate(factor_entries(design))}
+        p = len(design.gamma_names)
+        out = np.zeros((p + len(places), p + len(self.fit.theta)))
+        out[:p, :p] = np.eye(p)
+        for b, term in enumerate(design.terms):
+            assert term.covariance.entries is not None
+            for i, j, t in term.covariance.entries.tolist():
+                out[p + places[b, i, j], p + index[b][t]] += 1.0
+        return out
+
+    def known_rows(self, parts: NewParts, selection: Selection) -> list[Any]:
+        """By term (codes, values of its columns) with -1 for new levels; None where it has no part."""
+        out: list[Any] = [None] * len(self.design.terms)
+        n = parts.rows.shape[0]
+        for position, columns in selection:
+            term = self.design.terms[position]
+            codes, Z = parts.terms[position]
+            codes = np.where(codes >= term.m, -1, codes)
+            out[position] = (codes, chosen(Z, columns, term.k, n))
+        return out
+
+    def jacobian(self, parts: NewParts, rows: Sequence[Any], at: slice) -> np.ndarray:
+        """J of some rows, shape (C, rows, n_gamma + n_theta)."""
+        P = len(self.V)
+        n = parts.rows[at].shape[0]
+        out = np.zeros((len(parts.parts), n, P))
+        for c, (X, _) in enumerate(parts.parts):
+            out[c][:, self.design.predictors[c].columns] += X[at]
+        for position, row in enumerate(rows):
+            if row is None:
+                continue
+            codes, Z = row[0][at], row[1][at]
+            seen = np.flatnonzero(codes >= 0)
+            c = self.design.term_predictor[position]
+            out[c, seen] += np.einsum("rk,rkp->rp", Z[seen], self.moves[position][codes[seen]])
+        return out
+
+    def covariance(self, parts: NewParts, selection: Selection, new: bool = True) -> np.ndarray:
+        """Error covariance of all predictors with the terms of `selection`, shape (C, C, rows).
+
+        Parameters
+        ----------
+        parts : NewParts
+        selection : Selection
+            Terms whose effects are in the predictors.
+        new : bool
+            Add the variance of the effects of new levels.
+        """
+        rows = self.known_rows(parts, selection)
+        C, n, P = len(parts.parts), parts.rows.shape[0], len(self.V)
+        out = np.zeros((C, C, n))
+        if self.modes is not None and any(row is not None for row in rows):
+            out += self.modes.covariances(rows)
+        step = max(1, _CHUNK // (C * max(P, 1)))
+        for first in range(0, n, step):
+            at = slice(first, min(first + step, n))
+            J = self.jacobian(parts, rows, at)
+            out[:, :, at] += np.einsum("crp,drp->cdr", J @ self.V, J)
+            if self.unknown.any():
+                flat = (J[:, :, self.unknown] != 0.0).any(axis=2)  # (C, rows)
+                for c in range(C):
+                    out[c, :, at][:, flat[c]] = np.nan
+                    out[:, c, at][:, flat[c]] = np.nan
+        if new:
+            for position, row in enumerate(rows):
+                if row is not None and (row[0] < 0).any():
+                    self.add_variance(out, position, np.where(row[0][:, None] < 0, row[1], 0.0))
+        out[:, :, ~parts.rows] = np.nan
+        return out
+
+    def add_variance(self, out: np.ndarray, position: int, Z: np.ndarray) -> None:
+        """Add ``z'Sigma z`` of a term to its predictor."""
+        c = self.design.term_predictor[position]
+        out[c, c] += ((Z @ self.factors[position]) ** 2).sum(axis=1)

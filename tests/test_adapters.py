@@ -124,3 +124,24 @@ def test_a_model_that_cannot_be_adapted(fit):
     matrices = mm.LinearMixedModel.from_matrices(fit.response(), np.ones((180, 1)), [term]).fit()
     with pytest.raises(mm.OptionError, match="matrices"):
         mm.adapters.marginaleffects(matrices)
+
+
+def test_generalised_predictions_are_means():
+    me = pytest.importorskip("marginaleffects")
+    rng = np.random.default_rng(4)
+    g = np.repeat(np.arange(12), 10)
+    x = rng.normal(size=120)
+    y = rng.poisson(np.exp(0.5 + 0.3 * x + 0.4 * rng.normal(size=12)[g])) * (rng.random(120) < 0.8)
+    data = {"y": y, "x": x, "z": rng.normal(size=120), "g": g.astype(str)}
+    fit = mm.glmm("y ~ x + (1 | g)", data, family="poisson", zero_inflation="~ z")
+    for kind in ("response", "link", "zero_probability"):
+        found = me.predictions(mm.adapters.marginaleffects(fit, type=kind))
+        own = fit.predict(re_form="population", type=kind, se=True)
+        np.testing.assert_allclose(column(found, "estimate"), own["predicted"], rtol=1e-10)
+        # at the population level the error is that of the coefficients
+        np.testing.assert_allclose(column(found, "std_error"), own["std_error"], rtol=1e-5)
+    slopes = me.avg_slopes(mm.adapters.marginaleffects(fit), variables="x")
+    mean = fit.predict(re_form="population")
+    np.testing.assert_allclose(column(slopes, "estimate"), (mean * fit.fixef["x"]).mean(), rtol=1e-4)
+    with pytest.raises(mm.errors.OptionError, match="no dispersion part"):
+        mm.adapters.marginaleffects(fit, type="dispersion")

@@ -140,6 +140,26 @@ def test_a_generalised_model(capsys, tmp_path):
     )
 
 
+def test_everything_about_a_generalised_model(capsys, tmp_path):
+    formula, page = "incidence ~ period + (1 | herd)", tmp_path / "page.html"
+    options = ("--family", "binomial", "--trials", "size")
+    status, out, _ = run(
+        capsys, "fit", formula, "cbpp", *options, "--ci", "profile", "--anova", "--json", "--report", page
+    )
+    result = json.loads(out)
+    fit = mm.glmm(formula, mm.load_dataset("cbpp", backend="dict"), family="binomial", trials="size")
+    assert status == 0 and "<html" in page.read_text()
+    limits = fit.confint("profile")
+    assert [row["conf_low"] for row in result["intervals"]] == pytest.approx(limits["conf_low"].tolist())
+    assert result["anova"][0]["p_value"] == pytest.approx(fit.anova()["p_value"][0])
+    status, _, err = run(capsys, "fit", formula, "cbpp", *options, "--ci", "satterthwaite")
+    assert status == 2 and err.startswith("mixedmodels: ") and err.count("\n") == 1
+    options = (*options, "--json")
+    status, out, _ = run(capsys, "compare", "incidence ~ 1 + (1 | herd)", formula, "cbpp", *options)
+    # lme4::anova of the two fits by glmer
+    assert json.loads(out)["models"][1]["statistic"] == pytest.approx(25.610, abs=1e-3)
+
+
 def test_written_files(capsys, tmp_path, sleepstudy):
     page, saved = tmp_path / "out.html", tmp_path / "fit.mm"
     status, out, err = run(capsys, "fit", FORMULA, "sleepstudy", "--html", page, "--save", saved, "--quiet")

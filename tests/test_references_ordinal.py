@@ -1,9 +1,9 @@
 """Cumulative link mixed models against R's ordinal package and dense R code.
 
 Log-likelihoods to 1e-6 relative, parameters to 1e-4. Standard errors are compared with clmm at ten quadrature
-points to 1e-4. Those of its Laplace fits are differences of a criterion with inexact modes and up to 1 percent
-off (those of the dense R code 0.3 percent), so that there the Hessian is checked against differences of exact
-gradients instead (`test_standard_errors_from_differences`).
+points to 1e-4. Those of its Laplace fits are differences of a criterion with inexact modes and up to 1
+percent off (those of the dense R code 0.3 percent), so that there the Hessian is checked against differences
+of exact gradients instead (`test_standard_errors_from_differences`).
 """
 
 from __future__ import annotations

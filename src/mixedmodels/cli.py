@@ -55,14 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DATA",
         help="CSV (also .gz), Parquet, Arrow/Feather file, or the name of a bundled data set",
     )
-    fit.add_argument(
-        "--family", metavar="F", help="fit a generalised model: binomial, poisson, nbinom2, gamma, ..."
-    )
-    fit.add_argument("--link", metavar="L", help="link function (default: the family's)")
-    fit.add_argument("--nagq", metavar="K", type=int, help="quadrature points; 1 (default): Laplace")
-    fit.add_argument("--trials", metavar="COL", help="column of the numbers of trials")
-    fit.add_argument("--dispersion", metavar="FORMULA", help="model of the dispersion, such as '~ x'")
-    fit.add_argument("--zero-inflation", metavar="FORMULA", help="model of extra zeros, such as '~ 1'")
+    _add_generalised(fit)
     fit.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
     fit.add_argument("--weights", metavar="COL", help="column of precision weights")
     fit.add_argument("--offset", metavar="COL", help="column with a known part of the predictor")
@@ -94,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("formulas", metavar="FORMULA", nargs="+", help="two or more formulas")
     compare.add_argument("data", metavar="DATA", help="as for 'fit'")
+    _add_generalised(compare)
     compare.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
     compare.add_argument("--weights", metavar="COL", help="column of precision weights")
     compare.add_argument("--offset", metavar="COL", help="column with a known part of the predictor")
@@ -103,6 +97,17 @@ def _parser() -> argparse.ArgumentParser:
     datasets.add_argument("name", metavar="NAME", nargs="?", help="a data set")
     datasets.set_defaults(run=_datasets)
     return parser
+
+
+def _add_generalised(command: argparse.ArgumentParser) -> None:
+    """The options of generalised models."""
+    add = command.add_argument
+    add("--family", metavar="F", help="fit a generalised model: binomial, poisson, nbinom2, gamma, ...")
+    add("--link", metavar="L", help="link function (default: the family's)")
+    add("--nagq", metavar="K", type=int, help="quadrature points; 1 (default): Laplace")
+    add("--trials", metavar="COL", help="column of the numbers of trials")
+    add("--dispersion", metavar="FORMULA", help="model of the dispersion, such as '~ x'")
+    add("--zero-inflation", metavar="FORMULA", help="model of extra zeros, such as '~ 1'")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -176,34 +181,31 @@ _GENERALISED = ("link", "nagq", "trials", "dispersion", "zero_inflation")
 
 def _fitted(arguments: argparse.Namespace, data: Any) -> Any:
     """The fit that the arguments ask for."""
+    progress = False if arguments.quiet or arguments.json else "auto"
+    if arguments.family is not None and arguments.ddf == "auto":
+        arguments.ddf = "z"
+    return _model(
+        arguments,
+        arguments.formula,
+        data,
+        method=arguments.method,
+        solver=arguments.solver,
+        progress=progress,
+    )
+
+
+def _model(arguments: argparse.Namespace, formula: str, data: Any, **options: Any) -> Any:
+    """A formula fitted by `lmm`, or by `glmm` if there is a family."""
     import mixedmodels
 
-    progress = False if arguments.quiet or arguments.json else "auto"
-    common = {"weights": arguments.weights, "offset": arguments.offset, "solver": arguments.solver}
+    options |= {"weights": arguments.weights, "offset": arguments.offset}
     given = {name: getattr(arguments, name) for name in _GENERALISED if getattr(arguments, name) is not None}
     if arguments.family is None:
         if given:
             option = next(iter(given)).replace("_", "-")
             raise OptionError(f"--{option} is for generalised models: give --family as well")
-        return mixedmodels.lmm(
-            arguments.formula,
-            data,
-            reml=not arguments.ml,
-            method=arguments.method,
-            progress=progress,
-            **common,
-        )
-    if arguments.ddf == "auto":
-        arguments.ddf = "z"
-    return mixedmodels.glmm(
-        arguments.formula,
-        data,
-        family=arguments.family,
-        method=arguments.method,
-        progress=progress,
-        **common,
-        **given,
-    )
+        return mixedmodels.lmm(formula, data, reml=not arguments.ml, **options)
+    return mixedmodels.glmm(formula, data, family=arguments.family, **options, **given)
 
 
 def _tests_ddf(arguments: argparse.Namespace) -> str:
@@ -226,17 +228,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     data = read_data(arguments.data)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fits = [
-            mixedmodels.lmm(
-                formula,
-                data,
-                reml=not arguments.ml,
-                weights=arguments.weights,
-                offset=arguments.offset,
-                progress=False,
-            )
-            for formula in arguments.formulas
-        ]
+        fits = [_model(arguments, formula, data, progress=False) for formula in arguments.formulas]
     for warning in caught:
         print(f"{_PROGRAM}: warning: {_one_line(str(warning.message))}", file=sys.stderr)
     table = mixedmodels.compare(*fits)

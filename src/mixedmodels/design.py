@@ -11,7 +11,7 @@ Z_b holds ``Z[i, :]`` in the k columns of level ``codes[i]``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,6 +184,16 @@ class GeneralisedDesign:
     def q(self) -> int:
         """Number of random effects."""
         return sum(term.m * term.k for term in self.terms)
+
+    def with_response(self, family: Any, data: Any) -> GeneralisedDesign:
+        """The design with another response, and with the columns that depend on it (thresholds)."""
+        learnt = family.response_columns(data)
+        predictors = self.predictors
+        if learnt is not None:
+            predictors = tuple(
+                [replace(p, X=learnt[1][p.name]) if p.name in learnt[1] else p for p in self.predictors]
+            )
+        return replace(self, data=data, predictors=predictors)
 
     @property
     def active(self) -> tuple[int, ...]:

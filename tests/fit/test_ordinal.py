@@ -207,11 +207,7 @@ def test_predictions(fit, wine):
     np.testing.assert_allclose(fit.predict(wine), fit.fitted(), rtol=1e-12)
     np.testing.assert_allclose(fit.predict(wine, type="prob"), fit.fitted(type="prob"), rtol=1e-12)
     assert [int(k) for k in fit.fitted(type="class")] == (fit.fitted(type="prob").argmax(axis=1) + 1).tolist()
-    binomial = mm.glmm(
-        "(rating > '2') ~ temp + (1 | judge)",
-        wine.assign(rating=wine["rating"].astype(str)),
-        family="binomial",
-    )
+    binomial = mm.glmm("y ~ 1 + (1 | g)", {"y": [0, 1, 1, 0, 1, 0], "g": list("aabbcc")}, family="binomial")
     with pytest.raises(mm.OptionError, match="ordered categories"):
         binomial.predict(type="prob")
 
@@ -299,3 +295,53 @@ def test_separation_is_named(wine):
     data = wine.assign(odd=(wine["rating"].astype(int) == 5) * 1.0)
     fit = mm.glmm("rating ~ odd + (1 | judge)", data, family="cumulative")
     assert any("separation" in message and "odd" in message for message in fit.messages)
+
+
+# ---------------------------------------------------------------------- questions asked of a fit
+def test_likelihood_ratio_tests_are_differences_of_fits(wine, fit):
+    small = mm.glmm("rating ~ temp + (1 | judge)", wine, family="cumulative")
+    statistic = 2.0 * (fit.loglik - small.loglik)
+    table = fit.drop1()
+    at = list(table["term"]).index("contact")
+    assert table["statistic"][at] == pytest.approx(statistic, rel=1e-6)
+    wald = fit.anova()
+    assert wald["statistic"][1] == pytest.approx((fit.fixef["contactyes"] / fit.se["contactyes"]) ** 2)
+
+
+def test_bootstrap_refits_follow_the_thresholds(fit):
+    result = fit.bootstrap(6, seed=3)
+    Y = fit.simulate(1, seed=5)
+    assert np.isfinite(np.asarray(result.beta)).any()
+    again = fit.refit(Y[:, 0])
+    from mixedmodels.inference.bootstrap.glmm_refits import refit_response
+
+    np.testing.assert_allclose(refit_response(fit, Y[:, 0]).psi, again.psi, rtol=1e-4, atol=1e-5)
+
+
+def test_profile_limits_are_where_the_likelihood_is(wine, fit):
+    table = fit.confint(method="profile")
+    at = list(table["term"]).index("2|3")
+    held = mm.glmm(FORMULA, wine, family="cumulative", fixed={"2|3": float(table["conf_low"][at])})
+    assert 2.0 * (fit.loglik - held.loglik) == pytest.approx(3.841459, rel=1e-3)
+
+
+def test_marginal_means_are_latent(fit):
+    means = fit.emmeans("temp")
+    difference = means["estimate"][1] - means["estimate"][0]
+    assert difference == pytest.approx(fit.fixef["tempwarm"])
+    with pytest.raises(mm.OptionError, match="no single mean"):
+        fit.emmeans("temp", type="response")
+
+
+def test_responses_of_a_model_that_was_never_fitted():
+    rng = np.random.default_rng(0)
+    data = {"g": np.repeat(np.arange(60), 20), "x": rng.normal(size=1200)}
+    alpha = [-1.0, 0.2, 1.3]
+    draw = {"family": "cumulative", "beta": [1.0], "sd": 1.0, "seed": 1}
+    y = mm.simulate("~ x + (1 | g)", data, gamma={"thresholds": alpha}, **draw)
+    fit = mm.glmm("y ~ x + (1 | g)", {**data, "y": y}, family="cumulative")
+    z = (fit.gamma - [1.0, *alpha]) / list(fit.se_all.values())
+    assert np.abs(z).max() < 3.5
+    for gamma, match in ((None, "need thresholds"), ({"thresholds": [1, 0]}, "increasing")):
+        with pytest.raises(mm.OptionError, match=match):
+            mm.simulate("~ x + (1 | g)", data, gamma=gamma, **draw)

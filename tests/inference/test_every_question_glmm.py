@@ -10,11 +10,12 @@ import re
 import warnings
 
 import numpy as np
+import pytest
 
 import mixedmodels as mm
 from mixedmodels.inference.table import ResultTable
 
-from .glmm_kinds import fitted, rows
+from .glmm_kinds import KINDS, fitted, rows
 
 # ---------------------------------------------------------------------- questions
 
@@ -185,3 +186,70 @@ def ask(kind, name, directory):
             return None, str(error)
         except Exception as error:  # any other error is the finding
             return f"{type(error).__name__}: {error}", None
+
+
+# ---------------------------------------------------------------------- what is refused, and why
+
+NO_FIXED = ("no-fixed",)
+WITHOUT_F = ("zero-inflated-effects", "hurdle-nbinom2", "null", "no-fixed")
+WITHOUT_X = ("separated", "priors", "null", "no-fixed", "odd-names")
+# the expectation of the response is not the inverse link of its predictor
+MIXTURES = (
+    "ordered-beta", "truncated", "zero-inflated", "zero-inflated-effects", "hurdle", "hurdle-nbinom2"
+)  # fmt: skip
+# a saturated density that depends on the dispersion gives no deviance
+NO_DEVIANCE = (*MIXTURES, "nbinom1", "genpois", "compois", "betabinomial", "tweedie", "student")
+RANDOM_COMPONENTS = ("zero-inflated-effects", "crossed", "row-effects", "singular")
+EVERY = tuple(KINDS)
+# questions (by the beginnings of their names), kinds, words of the error
+REFUSED = (
+    (("emmeans", "contrast"), WITHOUT_F, "'f' is not a predictor of the model"),
+    (("emtrends",), WITHOUT_X, "'x' is not a predictor of the model"),
+    (("emtrends", "joint-tests"), NO_FIXED, "no predictors|no fixed effects|no terms"),
+    (("residuals-deviance", "residual-deviance"), NO_DEVIANCE, "take 'pearson' or 'quantile'"),
+    (("residuals-working", "working-"), MIXTURES, "take kind='observed'"),
+    (("robust-CR2",), EVERY, "generalised models have CR0, CR1"),
+    (("robust",), RANDOM_COMPONENTS, "with crossed factors no clusters are independent"),
+    (("robust", "influence", "cooks", "vif", "test", "power", "lod"), NO_FIXED, "no fixed effects|has none"),
+    (("cooks-distance", "influence"), NO_FIXED, "this model has none"),
+    (("compare", "drop1", "update"), (*NO_FIXED, "null"), "no term|not part|no terms"),
+    (("confint-profile", "profile"), NO_FIXED, "there is no parameter 'x'"),
+    (("vif",), ("null",), "nothing to inflate"),
+    (("test-fixed", "lod", "compare"), ("null",), "has no term 'x'"),
+    (("test-fixed", "lod"), ("rank-deficient",), "leaving it out changes nothing"),
+    (("compare",), ("missing-omit", "missing-exclude"), "fit them to the same rows"),
+    (("compare",), ("priors",), "priors: there is no parameter 'fc'; available"),
+    (("compare",), ("fixed",), "fixed: there is no parameter 'x'; available"),
+    (("drop1", "test-fixed", "test-random", "lod"), ("equal",), "fit the smaller one and use compare"),
+    # no likelihood is maximised
+    (("drop1", "test-fixed", "test-random", "lod"), ("priors",), "fit it without priors=, or use Wald tests"),
+    (("robust",), ("fast",), "fit with nagq=1 or more"),
+)
+
+
+def refused(kind, name, text):
+    """Whether this error is one of those listed."""
+    return any(
+        kind in kinds and name.startswith(questions) and re.search(words, text)
+        for questions, kinds, words in REFUSED
+    )
+
+
+LIGHT = ("poisson", "zero-inflated-effects", "no-fixed")
+HEAVY = ("report", "power", "allfit", "confint-bootstrap")  # asked of the light kinds only
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in LIGHT else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
+def test_every_question(kind, tmp_path):
+    findings = {}
+    for name in QUESTIONS:
+        if name in HEAVY and kind not in LIGHT:
+            continue
+        finding, error = ask(kind, name, tmp_path)
+        if error is not None and not refused(kind, name, error):
+            finding = f"refused: {error}"
+        if finding:
+            findings[name] = finding
+    assert findings == {}

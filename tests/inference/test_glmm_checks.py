@@ -348,3 +348,14 @@ def test_random_effects_of_the_zeros_are_diagnosed_too(inflated):
     assert len(fit.diagnose().findings) > 5
     assert np.isfinite(fit.r2("observation")["estimate"]).all()
     assert fit.leverage().sum() < 27
+
+
+def test_components_of_each_predictor_and_held_coefficients(inflated):
+    data = inflated[1]._data
+    both = mm.glmm("y ~ x + (1 + x | g)", data, family="poisson", zero_inflation="~ 1 + (1 | g)")
+    table = both.repca()
+    assert table["group"].tolist() == ["g", "g", "g (zero_inflation)"]
+    assert table["sd"][:2] ** 2 @ np.ones(2) == pytest.approx(sum(both.varcorr.terms[0].variances))
+    held = mm.glmm("y ~ x + I(x ** 2) + (1 | g)", data, family="poisson", fixed={"x": 0.3})
+    assert held.vif()["term"].tolist() == ["I(x^2)"]
+    assert held.diagnose().findings

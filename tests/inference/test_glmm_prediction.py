@@ -241,7 +241,7 @@ def test_parameters_of_a_bootstrap(fits):
     fit = fits["cbpp"]
 
     class Replicates:
-        gamma = np.tile(fit.gamma, (300, 1))
+        beta = np.tile(fit.gamma, (300, 1))
         theta = np.tile(fit.theta, (300, 1))
 
     Replicates.theta[0] = np.nan
@@ -255,6 +255,13 @@ def test_parameters_of_a_bootstrap(fits):
         for h in rows["herd"]
     ]
     np.testing.assert_allclose(table["std_error"], given, rtol=0.12)  # only the effects vary
+    boot = fit.bootstrap(60, seed=2, progress=False)
+    wide = fit.predict(
+        rows, type="link", interval="confidence", method="simulation", seed=1, parameters=boot, draws=True
+    )
+    assert wide.extra["draws"].shape == (5, 60)
+    own = fit.predict(rows, type="link", se=True)["std_error"]
+    np.testing.assert_allclose(wide["std_error"], own, rtol=0.4)
     with pytest.raises(OptionError, match="Bootstrap of this fit"):
         fit.predict(rows, se=True, method="simulation", parameters=object())
 
@@ -328,3 +335,17 @@ def test_every_family_has_limits(family):
         assert (
             np.abs(wide[end] - drawn[end]) <= 0.12 * spread + (1.0 if own.response == "count" else 0.0)
         ).all()
+
+
+def test_coefficients_per_level_have_the_errors_of_their_predictions(fits):
+    fit = fits["cbpp"]
+    table = fit.coef(condvar=True)
+    rows = table[(table["term"] == "(Intercept)") & (table["level"].isin(["1", "7"]))]
+    link = fit.predict({"period": ["1", "1"], "herd": ["1", "7"]}, type="link", se=True)
+    np.testing.assert_allclose(rows["estimate"], link["predicted"], rtol=1e-10)
+    np.testing.assert_allclose(rows["std_error"], link["std_error"], rtol=1e-10)
+    slope = table[table["term"] == "period2"]
+    np.testing.assert_allclose(slope["std_error"], fit.se["period2"], rtol=1e-10)
+    both = fits["salamanders"].coef(condvar=True)
+    assert np.isfinite(both["std_error"]).all()
+    assert {"(Intercept)", "zi_(Intercept)", "zi_minedyes"} <= set(both["term"])

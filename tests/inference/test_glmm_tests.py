@@ -248,3 +248,17 @@ def test_bootstrap_of_a_random_term_simulates_from_the_model_without(cbpp):
 def test_bootstrap_of_the_zero_inflation(zip_fit):
     table = zip_fit.test_fixed("mined", "bootstrap", component="zi", n=5, seed=3)
     assert table["p_value"][0] == pytest.approx(1 / 6)
+
+
+def test_ordinal_models_drop_terms_beside_their_thresholds():
+    data = read_reference_table(HERE / "data", "wine")
+    fit = mm.glmm("rating ~ temp + contact + (1 | judge)", data, family="cumulative")
+    small = mm.glmm("rating ~ temp + (1 | judge)", data, family="cumulative")
+    assert fit.drop1().row("contact")["aic"] == pytest.approx(small.aic, rel=1e-9)
+    assert mm.compare(small, fit)["statistic"][1] == pytest.approx(fit.drop1().row("contact")["statistic"])
+    pairs = fit.emmeans("contact").pairs()
+    assert pairs["statistic"][0] ** 2 == pytest.approx(fit.anova().row("contact")["statistic"], rel=1e-9)
+    with pytest.raises(mm.OptionError, match="has categories and no mean"):
+        fit.emmeans("contact", type="response")
+    with pytest.raises(mm.OptionError, match="category"):
+        fit.predict_marginal()

@@ -116,5 +116,3 @@ def test_standard_errors_of_predictions(fit):
     mean = fit.predict(new, re_form="population", se=True)
     mu = mean["predicted"]
     np.testing.assert_allclose(mean["std_error"], mu * (1.0 - mu) * link["std_error"], rtol=1e-12)
-    with pytest.raises(mm.NotImplementedYetError, match="population"):
-        fit.predict(se=True)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mixedmodels.errors import OptionError
+from mixedmodels.errors import DataError, OptionError
 from mixedmodels.family import functions as f
 from mixedmodels.family.base import Family, Observations
 from mixedmodels.family.jet import Jet, count, indices, place, variables
@@ -104,12 +104,43 @@ class Cumulative(Family):
         out.levels = tuple(design.data.levels)
         return out
 
+    def with_alpha(self, alpha: Any) -> Cumulative:
+        """The family with thresholds given as numbers, for means and draws.
+
+        Raises
+        ------
+        OptionError
+            They are not increasing numbers.
+        """
+        try:
+            values = np.array(alpha, dtype=float)
+        except (TypeError, ValueError):
+            values = np.empty((0, 0))
+        if (
+            values.ndim != 1
+            or not values.size
+            or not np.isfinite(values).all()
+            or (np.diff(values) <= 0).any()
+        ):
+            raise OptionError(
+                f"thresholds must be increasing numbers, one between two categories, got {alpha!r}"
+            )
+        out = copy.copy(self)
+        out.alpha, out.levels = values, tuple([str(j) for j in range(1, len(values) + 2)])
+        return out
+
     def response_columns(self, data: Observations) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
         """Names of the threshold parameters and the columns of both predictors that hold them."""
         names, J = threshold_map(self.thresholds, data.levels)
+        category = data.y.astype(np.intp) - 1
+        rows = np.bincount(category, minlength=len(data.levels))
+        if not rows.all():
+            raise DataError(
+                f"the response has no row of category {data.levels[int(np.argmin(rows))]!r}: the thresholds "
+                "around it cannot be estimated; fit a model with fewer categories"
+            )
         above = np.vstack([J, np.zeros((1, J.shape[1]))])
         below = np.vstack([np.zeros((1, J.shape[1])), J])
-        category = data.y.astype(np.intp) - 1
         return names, {"thresholds": above[category], "lower": below[category]}
 
     def start(self, data: Observations) -> tuple[np.ndarray, ...]:
@@ -217,8 +248,12 @@ def log_between(link: Link, a: Any, b: Any, first: np.ndarray, last: np.ndarray)
     """
     log_F, log_S = link.log_mean, link.log_complement
     assert log_S is not None
-    lowest, highest = log_F(a), log_S(b)
     edge = first | last
+    if link.name == "probit":  # symmetric: from the lower tail, whichever side the category is on
+        flip = np.where(first, False, last | (_value(a) + _value(b) > 0.0))
+        near, far = log_F(f.where(flip, -b, a)), log_F(f.where(flip, -a, b))
+        return near + f.where(edge, 0.0, f.log1mexp(f.where(edge, 1.0, near - far)))
+    lowest, highest = log_F(a), log_S(b)
     if link.name == "logit":
         inside = f.log1mexp(f.where(edge, 1.0, a - b))
         return f.where(last, 0.0, lowest) + f.where(first, 0.0, highest) + f.where(edge, 0.0, inside)

@@ -225,8 +225,11 @@ def log_ndtr(x: Any) -> Any:
             r3 = -r2 * (w + r) - 2.0 * r1 * (1.0 + r1) - r * r2
             direct = [r, r1, r2, r3]
             if low.any():
-                tail = _mills_tail(-np.where(low, v, -2.0))
-                direct = [np.where(low, t, d) for t, d in zip(tail, direct, strict=True)]
+                tail = _mills_tail(-v[low])
+                for t, line in enumerate(direct):
+                    line = np.array(line)
+                    line[low] = tail[t]
+                    direct[t] = line
             out += direct[:order]
         return out
 

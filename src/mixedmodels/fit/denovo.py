@@ -32,7 +32,7 @@ def simulate(
     sigma: float | None = None,
     family: Any = None,
     link: Any = None,
-    gamma: Mapping[str, float] | None = None,
+    gamma: Mapping[str, Any] | None = None,
     dispersion: Any = None,
     zero_inflation: Any = None,
     trials: Any = None,
@@ -74,7 +74,8 @@ def simulate(
         As for `glmm`; by default a linear model.
     gamma : dict, optional
         With `family`: parameters by name that are not fixed effects, on the scale of their linear predictors:
-        ``{"zi_(Intercept)": -1, "zi_x": 0.5, "disp_(Intercept)": 0.1, "power": ...}``.
+        ``{"zi_(Intercept)": -1, "zi_x": 0.5, "disp_(Intercept)": 0.1, "power": ...}``. Ordered
+        categories need ``{"thresholds": [-1, 0, 1]}`` and have no intercept in `beta`.
     dispersion, zero_inflation : float or str, optional
         With `family`: the dispersion in natural units and the probability of an extra zero, or one-sided
         formulas whose coefficients are in `gamma`.

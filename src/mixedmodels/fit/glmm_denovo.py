@@ -10,6 +10,7 @@ import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.family import Observations
+from mixedmodels.family.cumulative import Cumulative
 from mixedmodels.family.gaussian import Gaussian
 from mixedmodels.fit.denovo import factors_of_sds, factors_of_theta, with_stand_in
 from mixedmodels.fit.glmm_checks import family_of, with_parts
@@ -49,7 +50,14 @@ def draw_new(
     )
     formula, columns = with_stand_in(formula, data)
     stand_in = Gaussian()  # takes any response; only the design is looked at
-    stand_in.predictors = made.predictors  # type: ignore[assignment]
+    given = _given(gamma, made, dispersion, zero_inflation)
+    if isinstance(made, Cumulative):
+        if "thresholds" not in given:
+            raise OptionError('ordered categories need thresholds: gamma={"thresholds": [-1.0, 0.0, 1.0]}')
+        made = made.with_alpha(given.pop("thresholds"))
+        stand_in.predictors = ("conditional",)  # type: ignore[assignment]
+    else:
+        stand_in.predictors = made.predictors  # type: ignore[assignment]
     frame = build_generalised(
         formula,
         columns,
@@ -64,15 +72,18 @@ def draw_new(
     assert design is not None
     p = frame.design.p
     names = design.gamma_names[p:]
-    given = _given(gamma, made, dispersion, zero_inflation)
     for name in given:
         if name not in names:
             raise OptionError(
                 f"gamma: there is no parameter {name!r}; beside the fixed effects (beta) the model has "
                 f"{', '.join(names) or 'none'}"
             )
+    x_names = frame.design.x_names
+    intercept = np.zeros(0)
+    if isinstance(made, Cumulative) and x_names[:1] == ("(Intercept)",):  # thresholds stand in its place
+        x_names, intercept = x_names[1:], np.zeros(1)
     coefficients = np.concatenate(
-        [fixed_values(beta, frame.design.x_names), fixed_values(given, names, None, "gamma")]
+        [intercept, fixed_values(beta, x_names), fixed_values(given, names, None, "gamma")]
     )
     base = np.array(
         [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import NotImplementedYetError, OptionError
+from mixedmodels.errors import OptionError
 from mixedmodels.fit import glmm_values, values
 from mixedmodels.fit.base import Fit
 from mixedmodels.fit.glmm_questions import GLMMQuestions
@@ -467,17 +467,17 @@ class GLMMFit(GLMMQuestions, Fit):
         """The columns of `coef` as lists and arrays."""
         from mixedmodels.fit.ranef import coefficient_columns, joined_columns
 
-        if condvar:
-            raise NotImplementedYetError(
-                "standard errors of coefficients per level are not in this version for generalised models; "
-                "ranef(condvar=True) has the conditional standard deviations of the random effects"
-            )
         design = self.generalised
         parts = []
         for c in design.active:
             b = [self._b[j] for j, own in enumerate(design.term_predictor) if own == c]
             gamma = self.gamma[design.predictors[c].columns]
-            parts.append(coefficient_columns(self._named_design(c), gamma, b))
+            named = self._named_design(c)
+            parts.append(coefficient_columns(named, gamma, b))
+            if condvar:
+                from mixedmodels.fit.glmm_errors import coefficient_errors
+
+                parts[-1]["std_error"] = coefficient_errors(self, named, c)
         return joined_columns(parts)
 
     # ------------------------------------------------------------------ draws

@@ -45,8 +45,7 @@ def new_observations(frame: Any, new: Any) -> Any:
     new : array, shape (n,) or (n, 2)
         As `simulate` draws it: numbers; successes (or proportions) out of the same trials; two columns of
         successes and failures; labels of a factor response, or their codes 0 and 1, numbers 1, 2, ... of
-        ordered categories. For the rows of the
-        fit, or for all rows of the data.
+        ordered categories. For the rows of the fit, or for all rows of the data.
 
     Raises
     ------
@@ -77,16 +76,10 @@ def new_observations(frame: Any, new: Any) -> Any:
 
 
 def _categories(y: np.ndarray, levels: tuple[str, ...]) -> np.ndarray:
-    """Numbers 1, ..., K of ordered categories, each of which must occur."""
+    """Numbers 1, ..., K of ordered categories."""
     K = len(levels)
     if bool((y != np.floor(y)).any() or (y < 1).any() or (y > K).any()):
         raise DataError(f"the new response must hold numbers of categories, 1 to {K}, or their labels")
-    missing = np.flatnonzero(np.bincount(y.astype(np.intp) - 1, minlength=K) == 0)
-    if missing.size:
-        raise DataError(
-            f"the new response has no row of category {levels[int(missing[0])]!r}: the thresholds around it "
-            "cannot be estimated; fit a model with fewer categories"
-        )
     return y
 
 
@@ -107,12 +100,10 @@ def _codes(new: Any, levels: tuple[str, ...], first: int = 0) -> Any:
 
 def frame_with_observations(frame: Any, data: Any) -> Any:
     """The model frame with other observations."""
-    from mixedmodels.frame.parts import with_observations
-
     return replace(
         frame,
         design=replace(frame.design, y=data.y),
-        generalised=with_observations(frame.generalised, frame.family, data),
+        generalised=frame.generalised.with_response(frame.family, data),
     )
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "NamedTerm",
     "TermEffects",
     "coefficient_columns",
+    "coefficient_rows",
     "coefficient_sds",
     "conditional_sds",
     "effect_columns",
@@ -162,13 +163,30 @@ def joined_columns(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name in ("group", "term"):
         out[name] = [item for part in parts for item in part[name]]
     out["level"] = _joined([np.asarray(part["level"]) for part in parts])
-    out["estimate"] = np.concatenate([part["estimate"] for part in parts])
+    for name in ("estimate", "std_error"):
+        if name in parts[0]:
+            out[name] = np.concatenate([part[name] for part in parts])
     return out
 
 
 def coefficient_sds(design: Design, solver: Any, factors: Sequence[Any]) -> np.ndarray:
     """Standard errors of the rows of `coefficient_columns` over sigma."""
     relative = [np.array(factor) for factor in factors]
+    out = [
+        np.sqrt(np.maximum(solver.predictor_variance(relative, X, rows), 0.0))
+        for X, rows in coefficient_rows(design)
+    ]
+    return np.concatenate(out) if out else np.zeros(0)
+
+
+def coefficient_rows(design: Any) -> list[tuple[np.ndarray, list[Any]]]:
+    """For every grouping factor the predictors that the rows of `coefficient_columns` are.
+
+    Returns
+    -------
+    list of (X, rows)
+        Fixed-effects columns, and (codes, Z) of each term, None for those on other factors.
+    """
     out = []
     for _, names, positions in _coefficient_groups(design):
         m, size = design.terms[positions[0]].m, len(names)
@@ -178,8 +196,8 @@ def coefficient_sds(design: Design, solver: Any, factors: Sequence[Any]) -> np.n
         for position in positions:
             columns = np.array([names.index(name) for name in design.terms[position].names])
             rows[position] = (codes, np.tile(np.eye(size)[:, columns], (m, 1)))
-        out.append(np.sqrt(np.maximum(solver.predictor_variance(relative, X, rows), 0.0)))
-    return np.concatenate(out) if out else np.zeros(0)
+        out.append((X, rows))
+    return out
 
 
 def _joined(parts: list[np.ndarray]) -> Any:

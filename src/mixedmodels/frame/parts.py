@@ -31,7 +31,7 @@ from mixedmodels.frame.responses import observations_of, refuse_constant, rows_w
 from mixedmodels.frame.rows import Rows, nothing_left, read_rows, settle_rows
 from mixedmodels.frame.values import FactorColumn
 
-__all__ = ["PREFIXES", "build_generalised", "coefficient_names", "new_predictors", "with_observations"]
+__all__ = ["PREFIXES", "build_generalised", "coefficient_names", "new_predictors"]
 
 PREFIXES = {"zero_inflation": "zi_", "dispersion": "disp_"}
 """What stands before the names of coefficients of predictors other than the conditional one."""
@@ -252,17 +252,6 @@ def join_predictors(
     return GeneralisedDesign(
         observations, tuple(predictors), tuple(names), tuple(terms), tuple(owner), theta_index
     )
-
-
-def with_observations(design: GeneralisedDesign, family: Any, observations: Any) -> GeneralisedDesign:
-    """The design of all predictors with another response."""
-    learnt = family.response_columns(observations)
-    predictors = design.predictors
-    if learnt is not None:
-        predictors = tuple(
-            [replace(p, X=learnt[1][p.name]) if p.name in learnt[1] else p for p in design.predictors]
-        )
-    return replace(design, data=observations, predictors=predictors)
 
 
 def new_predictors(

@@ -240,7 +240,9 @@ class GLMMObjective:
 
     def v_of(self, psi: np.ndarray) -> np.ndarray:
         """Point of the search with (nearly) these parameters."""
-        phi = np.linalg.lstsq(self.M, np.asarray(psi, dtype=float) - self.a, rcond=None)[0]
+        phi = np.asarray(psi, dtype=float)
+        if self.restricted:
+            phi = np.linalg.lstsq(self.M, phi - self.a, rcond=None)[0]
         return np.linalg.solve(self._R, phi)
 
     def newton(self, v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:

@@ -33,7 +33,7 @@ class ProfiledObjective(GLMMObjective):
     """As `GLMMObjective`, with the coefficients of the conditional predictor out of the search."""
 
     profiled = True
-    _slope: tuple[np.ndarray, np.ndarray] | None = None  # a point and the derivatives of the coefficients there
+    _slope: tuple[np.ndarray, np.ndarray] | None = None  # a point, and the coefficients' derivatives there
 
     @cached_property
     def _free(self) -> tuple[np.ndarray, np.ndarray]:

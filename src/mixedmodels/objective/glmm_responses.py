@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mixedmodels.objective.glmm import DIMENSIONLESS
@@ -31,8 +30,8 @@ def with_observations(objective: GLMMObjective, data: Observations, options: Any
         ``nagq``, ``information`` and ``solver`` choose the engine.
     """
     coordinates = copy.copy(objective.coordinates)
-    coordinates.design = replace(coordinates.design, data=data)
-    coordinates.inner = replace(coordinates.inner, data=data)
+    coordinates.design = coordinates.design.with_response(objective.family, data)
+    coordinates.inner = coordinates.inner.with_response(objective.family, data)
     new = copy.copy(objective)
     new.coordinates, new.design = coordinates, coordinates.design
     new.marginal = choose_marginal(

@@ -11,6 +11,7 @@ r"""Starting values of a generalised linear mixed model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["coefficient_start", "feasible_coefficients", "starting_values", "working_response"]
 
 STEPS = 2  # of reweighted least squares
+COMPILED = 16  # columns up to which these are compiled loops
 LARGEST = 2.0  # standard deviation on the scale of the linear predictor, or relative to the residuals'
 SMALLEST = 0.1
 SHRINK = 2.0  # inverse of the variance that levels are shrunken with
@@ -68,6 +70,9 @@ def working_response(
 def coefficient_start(design: GeneralisedDesign, family: Family) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Coefficients gamma without random effects; weights and working residual of the rows there."""
     starts = family.start(design.data)
+    compiled = _compiled_start(design, family, starts)
+    if compiled is not None:
+        return compiled
     gamma = np.zeros(len(design.gamma_names))
     for eta, predictor in zip(starts, design.predictors, strict=True):
         gamma[predictor.columns] = _least_squares(design, predictor, eta, None)
@@ -91,6 +96,29 @@ def coefficient_start(design: GeneralisedDesign, family: Family) -> tuple[np.nda
         _, w, r = working_response(design, family, linear_predictors(design, kept))
         weights = (w, r)
     return kept, *weights
+
+
+def _compiled_start(
+    design: GeneralisedDesign, family: Family, starts: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """What `coefficient_start` returns, for a compiled density with one predictor of few columns."""
+    conditional, data = design.predictors[0], design.data
+    X = conditional.X
+    if not family.kernel or len(design.predictors) > 1 or X is None or not 0 < X.shape[1] <= COMPILED:
+        return None
+    from mixedmodels.solver._kernels.densities import reweighted
+
+    rows = [
+        None if a is None else np.ascontiguousarray(a, dtype=float)
+        for a in (data.y, data.trials, data.weights, family.kernel_constant(data), conditional.offset)
+    ]
+    start = np.ascontiguousarray(np.broadcast_to(starts[0], (design.n,)), dtype=float)
+    found = reweighted(family.kernel, *rows[:4], X, rows[4], start, STEPS)
+    if found is None:
+        return None
+    gamma = np.zeros(len(design.gamma_names))
+    gamma[conditional.columns] = found[0]
+    return gamma, found[1], found[2]
 
 
 def _joint(design: GeneralisedDesign, family: Family, gamma: np.ndarray) -> np.ndarray:

@@ -45,6 +45,7 @@ _TITLES = {
     "conditional": "Coefficients",
     "zero_inflation": "Model of the extra zeros",
     "dispersion": "Model of the dispersion",
+    "thresholds": "Thresholds between the categories",
 }
 
 
@@ -139,9 +140,8 @@ class GLMMPage(_Page):
 
     def _with_ratios(self, table: ResultTable, component: str) -> ResultTable:
         """The table with the exponentials of the estimates and their limits where these mean something."""
-        link = self.fit.family.link.name if component == "conditional" else "logit"
-        if component == "dispersion":
-            link = "log"
+        others = {"zero_inflation": "logit", "dispersion": "log"}
+        link = self.fit.family.link.name if component == "conditional" else others.get(component, "")
         name = glmm_words.ratio_name(link)
         columns = {key: values for key, values in table.columns.items() if key not in ("component", "df")}
         if component == "dispersion" and name:
@@ -163,7 +163,10 @@ class GLMMPage(_Page):
         fit = self.fit
         rows: dict[str, list[Any]] = {"scale": [], "marginal": [], "conditional": []}
         out, told, notes = "", "", []
-        for scale, title in (("latent", "linear predictor"), ("observation", "response")):
+        scales = {"latent": "linear predictor", "observation": "response"}
+        if fit.family.response == "categories":
+            del scales["observation"]
+        for scale, title in scales.items():
             try:
                 r2, icc = fit.r2(scale), fit.icc(scale)
             except MixedModelsError as error:

@@ -78,7 +78,7 @@ def tidy_columns(
             if fit.varcorr.sigma is not None:
                 add(effect, "dispersion", "Residual", "sd__Observation", fit.varcorr.sigma)
         else:
-            columns = fit.ranef_columns(True) if effect == "ran_vals" else fit.coef_columns()
+            columns = fit.ranef_columns(True) if effect == "ran_vals" else fit.coef_columns(True)
             before = len(rows["effect"])
             add_levels(rows, effect, columns, normal_quantile(level) if conf_int else None)
             rows["component"] += [_component(fit, name) for name in columns["term"]]

@@ -34,6 +34,8 @@ def scale_words(fit: GLMMFit) -> str:
     """The scale on which effects add up."""
     link = fit.family.link.name
     response = _response(fit)
+    if base_family(fit.family).response == "categories":
+        return f"the {_SCALES.get(link, link + ' scale')} of a higher {response}"
     if link in _SCALES:
         return f"the {_SCALES[link]} of {response}"
     return f"the {link} scale of {response}"
@@ -86,11 +88,12 @@ def _family_sentence(fit: GLMMFit, family: Any) -> str:
         "number": "a number",
     }
     trials = fit.generalised.data.trials
+    kind = "model" if family.response == "categories" else "distribution"
     what = kinds.get(family.response, "a number")
     if family.response == "successes" and (trials is None or bool((trials <= 1.0).all())):
         what = "either of two outcomes"
     return (
-        f"Each response is {what}, with a {name} distribution. Effects add up on {scale_words(fit)} "
+        f"Each response is {what}, with a {name} {kind}. Effects add up on {scale_words(fit)} "
         f"({family.link.name} link)."
     )
 
@@ -151,6 +154,8 @@ class GLMMTerms(_Terms):
         self.link = fit.family.link
         self.log = 1.0  # no differences of slopes in units of the response
         self.response = self.scale = _response(fit)
+        ordered = base_family(fit.family).response == "categories"
+        self.target = f"a higher {self.response}" if ordered else self.response
         self.successes = base_family(fit.family).response == "successes"
         self.zeros = "zero_inflation" in fit.components
 
@@ -177,6 +182,6 @@ class GLMMTerms(_Terms):
         first, low, high = map(number, values)
         limits = f"({low} to {high})" if np.isfinite(values[1:]).all() else "(no interval)"
         if self.link.name in _RATIOS:
-            return f"factor of {first} {limits} on the {_RATIOS[self.link.name][1]} {self.response}"
+            return f"factor of {first} {limits} on the {_RATIOS[self.link.name][1]} {self.target}"
         scale = "" if self.link.name == "identity" else f"the {self.link.name} scale of "
         return f"change of {first} {limits} in {scale}{self.scale}"

@@ -99,3 +99,12 @@ def test_other_links_differ():
 def test_families_with_more_predictors_are_refused():
     with pytest.raises(OptionError, match="information='observed'"):
         ExpectedLaplace(design_of(), Gaussian())
+
+
+def test_dense_matrices_that_would_be_too_large_are_refused(monkeypatch):
+    from mixedmodels.objective.marginal import expected
+
+    design = design_of()
+    monkeypatch.setattr(expected, "LARGEST", design.n * design.q - 1)
+    with pytest.raises(OptionError, match="use information='observed'"):
+        ExpectedLaplace(design, WithExpected("cloglog"))

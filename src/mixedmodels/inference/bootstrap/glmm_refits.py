@@ -30,22 +30,17 @@ def refit_response(fit: GLMMFit, y: np.ndarray) -> GLMMFit:
     SolverError
         The likelihood cannot be computed.
     """
-    from mixedmodels.fit.glmm import glmm_objective
     from mixedmodels.fit.glmm_result import GLMMFit
     from mixedmodels.fit.glmm_update import frame_with_observations, new_observations
     from mixedmodels.objective.glmm_responses import with_observations
     from mixedmodels.objective.glmm_search import search
 
     data = new_observations(fit._frame, y)
-    frame = frame_with_observations(fit._frame, data)
-    if frame.generalised.predictors is fit.generalised.predictors:
-        objective = with_observations(fit.objective, data, fit._options)
-    else:  # columns that follow from the response: the thresholds of categories
-        objective = glmm_objective(frame, fit._options)
+    objective = with_observations(fit.objective, data, fit._options)
     control = fit._options.control
     control = Control(trace=False) if control is None else replace(control, trace=False)
     optimum = search(objective, np.array(fit.psi), "auto", control, None)
-    return GLMMFit(frame, objective, optimum, fit._options, None)
+    return GLMMFit(frame_with_observations(fit._frame, data), objective, optimum, fit._options, None)
 
 
 def refit_generalised_rows(fit: GLMMFit, Y: np.ndarray, vcov: bool = False) -> Refits:
@@ -89,7 +84,10 @@ def fit_to_generalised(fit: GLMMFit, design: GeneralisedDesign) -> GLMMFit:
     from mixedmodels.frame.responses import refuse_constant
 
     frame = fit._frame
-    refuse_constant(design.data, str(frame.formula.response) if frame.formula else "the response")
+    if fit.family.response == "categories":
+        fit.family.response_columns(design.data)  # refuses categories without rows
+    else:
+        refuse_constant(design.data, str(frame.formula.response) if frame.formula else "the response")
     own = [j for j, c in enumerate(design.term_predictor) if c == 0]
     X, offset = design.predictors[0].X, design.predictors[0].offset
     conditional = replace(

@@ -385,14 +385,12 @@ class _Drawing:
             )
             for c, term, factor in zip(design.term_predictor, design.terms, factors, strict=True)
         ]
-        return draw_generalised(fit.family, design.data, base, terms, N, rng)
+        return draw_generalised(fit.family.at(design, self.beta), design.data, base, terms, N, rng)
 
 
 def _generalised_models(fit: Any, design: Any, y: np.ndarray, columns: list[int] | None) -> tuple[Any, Any]:
     """The model of a generalised fit for a design, and with `columns` that with these at zero."""
-    from mixedmodels.frame.parts import with_observations
-
-    model = fit_to_design(fit, with_observations(design, fit.family, design.data.with_y(y)))
+    model = fit_to_design(fit, design.with_response(fit.family, design.data.with_y(y)))
     if columns is None:
         return model, None
     from mixedmodels.fit.glmm import fit_glmm_frame

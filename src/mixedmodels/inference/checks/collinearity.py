@@ -12,7 +12,7 @@ from mixedmodels.inference.table import ResultTable, result_table
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["condition_number", "fixed_terms", "generalised_vif", "vif"]
+__all__ = ["condition_number", "fixed_terms", "generalised_vif", "inflatable", "vif"]
 
 
 def vif(fit: LMMFit) -> ResultTable:
@@ -51,12 +51,11 @@ def vif(fit: LMMFit) -> ResultTable:
     >>> fit.vif()["gvif"].round(2).tolist()
     [13.66, 13.66]
     """
-    terms = fixed_terms(fit)
-    if not terms:
+    everything = fixed_terms(fit)
+    terms = inflatable(fit, everything)
+    held = [label for label in everything if label not in terms]
+    if not everything:
         raise OptionError("the model has no fixed effects beside the intercept; there is nothing to inflate")
-    variances = fit.vcov.diagonal()
-    held = [label for label, columns in terms.items() if not (variances[columns] > 0.0).all()]
-    terms = {label: columns for label, columns in terms.items() if label not in held}
     if not terms:
         raise OptionError(f"no term has standard errors to compare ({', '.join(held)} are held at values)")
     values = generalised_vif(fit.vcov, list(terms.values()))
@@ -78,15 +77,23 @@ def vif(fit: LMMFit) -> ResultTable:
 
 
 def fixed_terms(fit: LMMFit) -> dict[str, slice]:
-    """Columns of each term of the fixed part, without the intercept and terms that were dropped."""
+    """Columns of each term of the fixed part, without the intercept and terms that were dropped or held."""
     if fit.formula is None:
-        return {name: slice(j, j + 1) for j, name in enumerate(fit.design.x_names) if name != "(Intercept)"}
-    assign = fit.frame.encoding.assign
+        assign = {name: slice(j, j + 1) for j, name in enumerate(fit.design.x_names)}
+    else:
+        assign = fit.frame.encoding.assign
+    variances = np.diagonal(fit.vcov)
     return {
         label: columns
         for label, columns in assign.items()
-        if label != "(Intercept)" and columns.stop > columns.start
+        if label != "(Intercept)" and columns.stop > columns.start and (variances[columns] != 0.0).all()
     }
+
+
+def inflatable(fit: LMMFit, terms: dict[str, slice]) -> dict[str, slice]:
+    """The terms all of whose coefficients have a standard error."""
+    variances = fit.vcov.diagonal()
+    return {label: columns for label, columns in terms.items() if (variances[columns] > 0.0).all()}
 
 
 def generalised_vif(vcov: np.ndarray, terms: list[slice]) -> np.ndarray:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.fit import checks
-from mixedmodels.inference.checks.collinearity import condition_number, fixed_terms, generalised_vif, vif
+from mixedmodels.inference.checks.collinearity import (
+    condition_number,
+    fixed_terms,
+    generalised_vif,
+    inflatable,
+    vif,
+)
 from mixedmodels.inference.checks.repca import principal_components
 from mixedmodels.inference.checks.unusual import Finding, unusual_data
 from mixedmodels.inference.table import ResultTable, result_table
@@ -223,10 +229,12 @@ def _collinearity(fit: LMMFit) -> Iterator[Finding]:
             f"columns left out because they depend on others: {', '.join(fit.dropped_columns)}",
             "leave out the terms or cells that are empty, or read the other coefficients accordingly",
         )
-    terms = fixed_terms(fit)
+    terms = inflatable(fit, fixed_terms(fit))
     if len(terms) < 2 or not np.isfinite(fit.vcov).all():
         return
     values = generalised_vif(fit.vcov, list(terms.values()))
+    if not np.isfinite(values).all():
+        return
     sizes = np.array([columns.stop - columns.start for columns in terms.values()])
     adjusted = values ** (1.0 / sizes)  # comparable with a VIF
     worst = int(adjusted.argmax())

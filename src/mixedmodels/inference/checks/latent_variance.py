@@ -97,6 +97,11 @@ def _method(family: Family, method: Any) -> str:
     link = family.link.name
     latent = family.name == "binomial" or family.response == "categories"
     allowed = ["theoretical"] if latent and link in _LATENT else []
+    if family.response != "categories" and not latent and type(family).mean is not _plain_mean():
+        raise OptionError(
+            f"the mean of family {family.name!r} is not the inverse link of its linear predictor, so that "
+            "there is no variance of observations on the latent scale; use scale='observation'"
+        )
     if family.response != "categories":
         allowed += ["lognormal", "delta", "trigamma"] if link == "log" else ["delta"]
     if not allowed:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mixedmodels.inference.arguments import yes_or_no
 from mixedmodels.inference.checks.grouping import refuse_function_fit
 from mixedmodels.inference.table import ResultTable, result_table
-
-if TYPE_CHECKING:
-    from mixedmodels.fit.result import LMMFit
 
 __all__ = ["group_factor", "principal_components", "repca"]
 
@@ -39,13 +36,16 @@ def principal_components(factor: np.ndarray, scale: bool = False) -> tuple[np.nd
     return s, U * signs
 
 
-def group_factor(fit: LMMFit, group: str) -> tuple[np.ndarray, list[str]]:
-    """Relative factor of all terms of a grouping factor together, and the names of its rows."""
+def group_factor(fit: Any, group: str, predictor: int = 0) -> tuple[np.ndarray, list[str]]:
+    """Relative factor of all terms of a grouping factor together, and the names of its rows.
+
+    Of generalised models those of one linear predictor.
+    """
     blocks, names = [], []
-    for term, factor in zip(fit.design.terms, fit._factors, strict=True):
-        if term.group == group:
+    for j, (term, factor) in enumerate(zip(fit._terms, fit._factors, strict=True)):
+        if (term.group, _predictor(fit, j)) == (group, predictor):
             blocks.append(np.array(factor))
-            names += list(term.names)
+            names += list(fit._term_names(j))
     k = len(names)
     out = np.zeros((k, k))
     at = 0
@@ -56,7 +56,12 @@ def group_factor(fit: LMMFit, group: str) -> tuple[np.ndarray, list[str]]:
     return out, names
 
 
-def repca(fit: LMMFit, scale: bool = False) -> ResultTable:
+def _predictor(fit: Any, position: int) -> int:
+    """The linear predictor of a term."""
+    return 0 if fit._is_linear else fit.generalised.term_predictor[position]
+
+
+def repca(fit: Any, scale: bool = False) -> ResultTable:
     r"""Principal components of the covariance of the random effects relative to the residual variance.
 
     Per grouping factor (all its terms together) the singular value decomposition of the relative factor,
@@ -66,7 +71,8 @@ def repca(fit: LMMFit, scale: bool = False) -> ResultTable:
 
     Parameters
     ----------
-    fit : LMMFit
+    fit : LMMFit or GLMMFit
+        Of generalised models each linear predictor by itself, and standard deviations are absolute.
     scale : bool
         Components of the correlation matrix, which do not depend on the units of the columns.
 
@@ -94,8 +100,10 @@ def repca(fit: LMMFit, scale: bool = False) -> ResultTable:
     }
     loadings, names = {}, {}
     notes = []
-    for group in dict.fromkeys(term.group for term in fit.design.terms):
-        factor, names[group] = group_factor(fit, group)
+    pairs = [(term.group, _predictor(fit, j)) for j, term in enumerate(fit._terms)]
+    for factor_name, c in dict.fromkeys(pairs):
+        group = factor_name if c == 0 else f"{factor_name} ({fit.components[c]})"
+        factor, names[group] = group_factor(fit, factor_name, c)
         sd, loadings[group] = principal_components(factor, scale)
         total = float((sd**2).sum())
         share = sd**2 / total if total > 0.0 else np.zeros_like(sd)

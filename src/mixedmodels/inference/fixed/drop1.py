@@ -68,9 +68,8 @@ def drop1(
     kind = ("f" if fit._is_linear else "lrt") if test is None else str(test).lower()
     kind = "f" if kind == "wald" else kind
     if kind not in _TESTS:
-        raise OptionError(
-            f"test must be 'f', 'lrt' or 'none' ('wald' for 'f' of generalised models), got {test!r}"
-        )
+        known = "'f', 'lrt' or 'none'" if fit._is_linear else "'lrt', 'wald' or 'none'"
+        raise OptionError(f"test must be {known}, got {test!r}")
     part = fixed_part(fit)
     labels = [x for x in part.labels if not part.containing(x)] if scope is None else match_terms(part, scope)
     notes = [

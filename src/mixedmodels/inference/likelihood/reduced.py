@@ -260,10 +260,15 @@ def fixed_part(fit: LMMFit) -> FixedPart:
         total = len(part.names)
         kept = np.asarray(encoding.kept)
         gone = np.setdiff1d(np.arange(total), kept)
+        if part.intercept and kept.shape[0] + encoding.null.shape[1] < total:
+            gone = gone[gone > 0]  # thresholds stand for the intercept
         basis = np.zeros((p, total))
         basis[np.arange(p), kept] = 1.0
         null = encoding.null
-        basis[:, gone] = -np.linalg.solve(null[gone].T, null[kept].T).T
+        if part.intercept and null.shape[1] < len(gone):
+            gone = gone[gone != 0]  # the thresholds of an ordinal model take the place of the intercept
+        if len(gone):
+            basis[:, gone] = -np.linalg.solve(null[gone].T, null[kept].T).T
         basis[np.abs(basis) * scale[:, None] < _TINY * (np.abs(basis) * scale[:, None]).max(axis=0)] = 0.0
     return FixedPart(columns, part.names, basis, variables, frozenset(constant), scale)
 

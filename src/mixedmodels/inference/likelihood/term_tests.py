@@ -103,7 +103,8 @@ def test_fixed(
         order = ("statistic", "df", "p_value") if chi else ("statistic", "num_df", "den_df", "p_value")
         cells: dict[str, list[Any]] = {"term": [label], **{name: [row[name]] for name in order}}
         title = f"{test_name(chi)} of {label}" + ("" if chi else f" ({reference.label} degrees of freedom)")
-        return result_table(title, cells, notes, fit._native)
+        untested = () if fit._is_linear else reference.notes
+        return result_table(title, cells, [*notes, *untested], fit._native)
     if fit.is_reml:
         notes.insert(0, "the model was refitted by maximum likelihood because fixed parts differ")
     large = fit.refit_ml()

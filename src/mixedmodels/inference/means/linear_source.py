@@ -80,6 +80,12 @@ class Show:
 def response_scale(type: str, source: Source) -> bool:
     """Whether `type` asks for the scale of the response, which must be known then."""
     if type in ("response", "mu", "unlink"):
+        fit: Any = source.fit
+        if source.unknown and not fit._is_linear and fit.family.response == "categories":
+            raise OptionError(
+                f'type="response": the response {source.unknown} has categories and no mean; use "link", '
+                "the latent scale of the thresholds"
+            )
         if source.unknown:
             raise OptionError(
                 f'type="response": no inverse of the response {source.unknown} is known; use type="link" and '

@@ -39,6 +39,8 @@ def link_transform(fit: Any) -> BackTransform | None:
             f"{link.name} of {component}", link.name, (_step(link),), math.e, _RATIOS[link.name]
         )
     link = fit.family.link
+    if fit.family.response == "categories":
+        return None
     outer = back_transform(fit.formula.response) if fit.family.response == "number" else None
     if link.name == "identity":
         return outer

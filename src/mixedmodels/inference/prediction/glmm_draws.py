@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import DataError, OptionError
+from mixedmodels.fit.glmm_errors import JointErrors
 from mixedmodels.fit.glmm_predict import NewParts
-from mixedmodels.inference.prediction.glmm_errors import JointErrors
 
 if TYPE_CHECKING:
     from mixedmodels.fit.glmm_result import GLMMFit
@@ -162,18 +162,17 @@ def _effect_root(modes: Any) -> Any:
 
 def replicates(fit: GLMMFit, parameters: Any) -> np.ndarray:
     """psi of the replicates of a bootstrap that could be fitted, shape (n, n_gamma + n_theta)."""
-    theta, gamma = getattr(parameters, "theta", None), getattr(parameters, "gamma", None)
-    size = len(fit.psi)
-    if gamma is not None and theta is not None:
-        theta = np.column_stack([gamma, theta])
-    if theta is None or np.ndim(theta) != 2 or np.shape(theta)[1] != size:
+    gamma: Any = getattr(parameters, "beta", None)
+    theta: Any = getattr(parameters, "theta", None)
+    sizes = (len(fit.gamma), len(fit.theta))
+    if [np.shape(part)[1:] for part in (gamma, theta)] != [(size,) for size in sizes]:
         raise OptionError("parameters must be a Bootstrap of this fit (fit.bootstrap(...))")
     origin = getattr(parameters, "settings", {}).get("model", [fit.formula_text, fit.nobs])[:2]
     if list(origin) != [fit.formula_text, fit.nobs]:
         raise OptionError(
             f"parameters is a Bootstrap of another fit ({origin[0]}, {origin[1]} rows); use this fit's own"
         )
-    psi = np.asarray(theta, dtype=float)
+    psi = np.column_stack([np.asarray(gamma, dtype=float), np.asarray(theta, dtype=float)])
     psi = psi[np.isfinite(psi).all(axis=1)]
     if not len(psi):
         raise DataError("parameters holds no replicate that could be fitted")

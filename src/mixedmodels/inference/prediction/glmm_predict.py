@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import DataError, NotImplementedYetError, OptionError
+from mixedmodels.fit.glmm_errors import JointErrors
 from mixedmodels.fit.glmm_predict import (
     NewParts,
     check_type,
@@ -24,7 +25,6 @@ from mixedmodels.fit.simulate import check_count, generator
 from mixedmodels.fit.wald import check_level
 from mixedmodels.inference.ddf.tails import t_quantile
 from mixedmodels.inference.fixed.glmm_coefficients import degrees_of_freedom
-from mixedmodels.inference.prediction.glmm_errors import JointErrors
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:

@@ -20,6 +20,8 @@ from mixedmodels.objective.marginal.dense import DenseLaplace
 
 __all__ = ["ExpectedLaplace", "has_expected_information"]
 
+LARGEST = 2e7  # rows times random effects
+
 
 def has_expected_information(family: Family) -> bool:
     """Whether a family has one linear predictor and gives its expected information."""
@@ -40,7 +42,7 @@ class ExpectedLaplace(DenseLaplace):
     Raises
     ------
     OptionError
-        The family has no expected information here.
+        The family has no expected information here, or the matrices would be too large.
     """
 
     name = "expected"
@@ -51,6 +53,12 @@ class ExpectedLaplace(DenseLaplace):
             raise OptionError(
                 f"information='expected' is not available for the family {family.name!r}; "
                 "use information='observed', the default"
+            )
+        if design.n * design.q > LARGEST:
+            raise OptionError(
+                f"information='expected' works with dense matrices, too large for {design.n} rows and "
+                f"{design.q} random effects; use information='observed', the default (with a canonical link, "
+                "such as logit, or log for Poisson counts, the two are the same)"
             )
         super().__init__(design, family)
 

@@ -133,4 +133,11 @@ MM_INLINE void mm_density_rows(int code, ptrdiff_t n, const double* y, const dou
     }
 }
 
+/* As `mm_density_rows`, for the processor at hand; lines of n numbers. */
+MM_CLONES static void mm_density_table(int code, ptrdiff_t n, const double* y, const double* trials,
+                                       const double* constant, const double* weights, const double* eta, int order,
+                                       int mean, double* out) {
+    mm_density_rows(code, n, y, trials, constant, weights, eta, order, mean, out, n);
+}
+
 #endif

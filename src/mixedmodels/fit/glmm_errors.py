@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.fit.glmm_predict import NewParts
-from mixedmodels.inference.prediction.rows import chosen
+from mixedmodels.fit.ranef import coefficient_rows
 
 if TYPE_CHECKING:
     from mixedmodels.fit.glmm_result import GLMMFit
     from mixedmodels.fit.predict import Selection
     from mixedmodels.objective.marginal.mode_errors import ModeErrors
 
-__all__ = ["JointErrors"]
+__all__ = ["JointErrors", "coefficient_errors"]
 
 _CHUNK = 4_000_000  # numbers at a time
 
@@ -83,7 +83,7 @@ class JointErrors:
             term = self.design.terms[position]
             codes, Z = parts.terms[position]
             codes = np.where(codes >= term.m, -1, codes)
-            out[position] = (codes, chosen(Z, columns, term.k, n))
+            out[position] = (codes, _chosen(Z, columns, term.k, n))
         return out
 
     def jacobian(self, parts: NewParts, rows: Sequence[Any], at: slice) -> np.ndarray:
@@ -139,3 +139,45 @@ class JointErrors:
         """Add ``z'Sigma z`` of a term to its predictor."""
         c = self.design.term_predictor[position]
         out[c, c] += ((Z @ self.factors[position]) ** 2).sum(axis=1)
+
+
+def coefficient_errors(fit: GLMMFit, named: Any, component: int) -> np.ndarray:
+    """Standard errors of the coefficients per level of one linear predictor, rows as in `coef`.
+
+    Parameters
+    ----------
+    fit : GLMMFit
+    named : Effects
+        The terms of the predictor under their names.
+    component : int
+        Position of the predictor.
+    """
+    errors, design = JointErrors(fit), fit.generalised
+    own = [position for position, c in enumerate(design.term_predictor) if c == component]
+    out = []
+    for X, found in coefficient_rows(named):
+        n = X.shape[0]
+        terms: list[Any] = [None] * len(design.terms)
+        for position, row in zip(own, found, strict=True):
+            terms[position] = row
+        parts = tuple(
+            [
+                (X if c == component else np.zeros((n, len(predictor.columns))), None)
+                for c, predictor in enumerate(design.predictors)
+            ]
+        )
+        rows = NewParts(design, parts, tuple(terms), np.ones(n, dtype=bool))
+        selection: Selection = [(position, None) for position in own if terms[position] is not None]
+        out.append(np.sqrt(np.maximum(errors.covariance(rows, selection)[component, component], 0.0)))
+    return np.concatenate(out) if out else np.zeros(0)
+
+
+def _chosen(Z: np.ndarray | None, columns: Sequence[int] | None, k: int, n: int) -> np.ndarray:
+    """Values of a term's columns with those not chosen at zero, shape (n, k)."""
+    if Z is None:
+        return np.ones((n, k))
+    if columns is None:
+        return Z
+    out = np.zeros_like(Z)
+    out[:, list(columns)] = Z[:, list(columns)]
+    return out

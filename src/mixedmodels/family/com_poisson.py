@@ -150,7 +150,10 @@ def _solve_block(mu: np.ndarray, nu: np.ndarray, order: int) -> tuple[np.ndarray
         step = np.clip(off * mean / np.maximum(slope, 1e-300), -1.0 - nu, 1.0 + nu)
         new = a + step
         outside = ~((new > below) & (new < above)) & np.isfinite(below) & np.isfinite(above)
-        new = np.where(outside & (off != 0.0), 0.5 * (below + above), new)
+        outside &= np.abs(step) > 1e-8 * (
+            1.0 + np.abs(a)
+        )  # near the solution rounding decides about the side
+        new = np.where(outside, 0.5 * (below + above), new)
         last = bool(
             np.all(np.abs(new - a) <= 1e-8 * (1.0 + np.abs(a)))
         )  # Newton doubles the digits once more

@@ -15,6 +15,7 @@ from mixedmodels.objective.glmm_boundary import on_boundary, with_positive_diago
 from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.optimum import Optimum, Status
 from mixedmodels.optimize.trust_region import trust_region
+from mixedmodels.solver._kernels.small import newton_step
 
 if TYPE_CHECKING:
     from mixedmodels.objective.glmm import GLMMObjective
@@ -139,22 +140,28 @@ def search(
         )
     else:
         exact = objective.exact_hessian
+
+        def newton(begin: np.ndarray) -> Optimum:
+            return trust_region(
+                objective.newton,
+                begin,
+                control,
+                objective.names,
+                progress,
+                exact,
+                objective.psi_of,
+                newton_step,
+            )
+
         try:
-            found = trust_region(
-                objective.newton, v, control, objective.names, progress, exact, shown=objective.psi_of
-            )
+            found = newton(v)
         except (FloatingPointError, np.linalg.LinAlgError):  # at the start
-            v = _feasible(objective, start)
-            found = trust_region(
-                objective.newton, v, control, objective.names, progress, exact, shown=objective.psi_of
-            )
+            found = newton(_feasible(objective, start))
         for _ in range(control.escapes):
             off = None if exact or not found.converged else _off_saddle(objective, found.theta)
             if off is None:
                 break
-            more = trust_region(
-                objective.newton, off, control, objective.names, progress, exact, shown=objective.psi_of
-            )
+            more = newton(off)
             if not more.value < found.value - control.tol:
                 break
             found = _joined(found, more)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from mixedmodels.solver._kernels.small import inverse, newton_step, orthonormal
 
 from mixedmodels.optimize.trust_region import trust_region
-from mixedmodels.solver._kernels.small import inverse, newton_step, orthonormal
 
 
 def positive(p, seed=0):

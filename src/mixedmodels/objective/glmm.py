@@ -59,17 +59,18 @@ class Coordinates:
         G, back, predictors = _orthonormal_predictors(design, n_gamma)  # gamma~ = G gamma
         terms: list[RandomTerm] = []
         self.T: list[np.ndarray] = []
+        self.moved: list[bool] = []  # whether T is not the identity
         structures = tuple([term.covariance for term in design.terms])
         alone = _alone(self.map)
-        plain = True
         for term, own in zip(design.terms, alone, strict=True):
             T = np.eye(term.k)
             if term.Z is not None and term.covariance.entries is not None and own:
                 T = np.array(term.covariance.transform(term.Z.T @ term.Z / design.n, _constant(term.Z)))
                 terms.append(replace(term, Z=np.ascontiguousarray(term.Z @ T)))
-                plain = False
+                self.moved.append(True)
             else:
                 terms.append(term)
+                self.moved.append(False)
             self.T.append(T)
         self.inner = GeneralisedDesign(
             design.data,
@@ -88,7 +89,7 @@ class Coordinates:
         # entries~ = E theta
         E = (
             _plain_factors(self.map, structures, self.entries)
-            if plain
+            if not any(self.moved)
             else _factors(self.map, structures, self.entries, self.T)
         )
         P = n_gamma + len(self.entries)
@@ -267,8 +268,9 @@ class GLMMObjective:
     def modes(self, psi: np.ndarray) -> Modes:
         """Conditional modes; b in the user's coordinates."""
         found = self.marginal.modes(*self._at(psi))
-        b = tuple(part @ T.T for part, T in zip(found.b, self.coordinates.T, strict=True))
-        return replace(found, b=b)
+        parts = zip(found.b, self.coordinates.T, self.coordinates.moved, strict=True)
+        b = tuple([part @ T.T if moved else part for part, T, moved in parts])
+        return Modes(found.u, b, found.eta, found.penalised, found.logdet)
 
     def conditional_covariance(self, psi: np.ndarray, term: int) -> np.ndarray:
         """Var(b_l | y, psi) of one term, shape (m, k, k), by the curvature at the mode."""
@@ -375,6 +377,10 @@ class GLMMObjective:
         if hessian is not None and self.exact_hessian:
             inverse = self.coordinates.B if self.plain else np.linalg.inv(self._R)
             return inverse.T @ hessian @ inverse
+        if self.plain and self.priors is None:
+            found = self.marginal.evaluate(*self._at(psi), 2).hessian
+            assert found is not None
+            return self.coordinates.B.T @ found @ self.coordinates.B
         found = self.evaluate(psi, 2).hessian
         assert found is not None
         return self.M.T @ found @ self.M

@@ -117,7 +117,9 @@ def _compiled_start(
         None if a is None else np.ascontiguousarray(a, dtype=float)
         for a in (data.y, data.trials, data.weights, family.kernel_constant(data), conditional.offset)
     ]
-    start = np.ascontiguousarray(np.broadcast_to(starts[0], (design.n,)), dtype=float)
+    start = np.ascontiguousarray(starts[0], dtype=float)
+    if start.shape != (design.n,):
+        start = np.full(design.n, start)
     found = reweighted(family.kernel, *rows[:4], X, rows[4], start, STEPS)
     if found is None:
         return None

@@ -184,8 +184,11 @@ class GroupedLaplace:
         value = self._run(gamma, factors, 0).value
         u = self._kernel.modes.copy()
         design = self.design
-        parts = tuple(np.ascontiguousarray(u[:, where]) for where in self._columns)
-        b = tuple(part @ factor.T for part, factor in zip(parts, factors, strict=True))
+        if len(factors) == 1:
+            parts: tuple[np.ndarray, ...] = (u,)
+        else:
+            parts = tuple([np.ascontiguousarray(u[:, where]) for where in self._columns])
+        b = tuple([part @ factor.T for part, factor in zip(parts, factors, strict=True)])
         gamma = np.asarray(gamma, dtype=float)
         eta = np.empty((len(design.predictors), design.n))
         for c, predictor in enumerate(design.predictors):
@@ -200,7 +203,7 @@ class GroupedLaplace:
             rows = part[term.codes]
             eta[c] += rows[:, 0] if term.Z is None else np.einsum("ij,ij->i", term.Z, rows)
         table = self.family.derivatives(design.data, list(eta), 0, (0,))
-        penalised = float(np.sum(u * u)) - 2.0 * float(table[0].sum())
+        penalised = float(np.vdot(u, u)) - 2.0 * float(table[0].sum())
         return Modes(parts, b, eta, penalised, value - penalised)
 
     def _covariances(self, gamma: np.ndarray, factors: Sequence[np.ndarray]) -> np.ndarray:

@@ -398,4 +398,11 @@ class Family:
 
 
 def _contiguous(part: Any, n: int) -> np.ndarray:
+    if (
+        isinstance(part, np.ndarray)
+        and part.shape == (n,)
+        and part.dtype == float
+        and part.flags.c_contiguous
+    ):
+        return part
     return np.ascontiguousarray(np.broadcast_to(np.asarray(part, dtype=float), (n,)))

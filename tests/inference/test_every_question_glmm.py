@@ -224,6 +224,7 @@ REFUSED = (
     # no likelihood is maximised
     (("drop1", "test-fixed", "test-random", "lod"), ("priors",), "fit it without priors=, or use Wald tests"),
     (("robust",), ("fast",), "fit with nagq=1 or more"),
+    (("icc", "r2", "variance-parts"), ("ordered-beta",), "use scale='observation'"),
 )
 
 

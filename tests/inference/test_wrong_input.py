@@ -477,7 +477,6 @@ MISTAKES = [
     (lambda m: m.fit.allfit([]), "no methods were given; available: newton, ai, fisher,"),
     (lambda m: m.fit.allfit(3), "methods must be the name of a variable or a list of names,"),
     (lambda m: m.fit.robust_vcov("CR4"), "kind 'CR4' is unknown; available: CR0, CR1, CR1S, CR2, CR3"),
-    (lambda m: m.fit.robust_vcov(None), "kind None is unknown; available: CR0, CR1, CR1S, CR2, CR3"),
     (
         lambda m: m.fit.robust_vcov(cluster="q"),
         "cluster='q' is neither a grouping factor of the model (g) nor",

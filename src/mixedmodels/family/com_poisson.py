@@ -131,7 +131,9 @@ def _solve_block(mu: np.ndarray, nu: np.ndarray, order: int) -> tuple[np.ndarray
     L = gammaln(j + 1.0)
     base = nu[:, None] * L
     shifted = mu + (nu - 1.0) / (2.0 * nu)  # Shmueli et al. 2005
-    a = np.where(shifted > 0.3, nu * np.log(np.maximum(shifted, 0.3)), np.log(mu))
+    a = np.where(shifted > 0.3, nu * np.log(np.maximum(shifted, 0.3)), np.log(mu / (1.0 + mu)))
+    below, above = np.full(mu.size, -np.inf), np.full(mu.size, np.inf)  # the mean grows with a
+    last = False
     for _ in range(100):
         value = j * a[:, None] - base
         top = value.max(axis=1)
@@ -141,11 +143,22 @@ def _solve_block(mu: np.ndarray, nu: np.ndarray, order: int) -> tuple[np.ndarray
         mean = np.sum(w * j, axis=1)
         d = j - mean[:, None]
         slope = np.sum(w * d * d, axis=1)
-        off = np.log(mu / mean)
-        step = np.clip(off * mean / np.maximum(slope, 1e-300), -1.0 - nu, 1.0 + nu)
-        if np.all(np.abs(off) < 1e-14) or np.all(np.abs(step) < 4e-16 * (1.0 + np.abs(a))):
+        if last:
             break
-        a = a + step
+        off = np.log(mu) - np.log(np.maximum(mean, 1e-300))
+        below, above = np.where(off > 0.0, a, below), np.where(off < 0.0, a, above)
+        step = np.clip(off * mean / np.maximum(slope, 1e-300), -1.0 - nu, 1.0 + nu)
+        new = a + step
+        outside = ~((new > below) & (new < above)) & np.isfinite(below) & np.isfinite(above)
+        outside &= np.abs(step) > 1e-8 * (
+            1.0 + np.abs(a)
+        )  # near the solution rounding decides about the side
+        new = np.where(outside, 0.5 * (below + above), new)
+        last = bool(
+            np.all(np.abs(new - a) <= 1e-8 * (1.0 + np.abs(a)))
+        )  # Newton doubles the digits once more
+        a = new
+    a = np.where(np.abs(np.log(mu) - np.log(np.maximum(mean, 1e-300))) < 1e-9, a, np.nan)
     K = top + np.log(total * stride)
     if order == 0:
         return a, K[None]

@@ -83,8 +83,8 @@ def response_scale(type: str, source: Source) -> bool:
         fit: Any = source.fit
         if source.unknown and not fit._is_linear and fit.family.response == "categories":
             raise OptionError(
-                f'type="response": the response {source.unknown} has categories and no mean; use "link", '
-                "the latent scale of the thresholds"
+                f'type="response": the response {source.unknown} has categories and no single mean; use '
+                '"link", the latent scale of the thresholds'
             )
         if source.unknown:
             raise OptionError(

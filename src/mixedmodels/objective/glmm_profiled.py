@@ -158,15 +158,15 @@ class ProfiledObjective(GLMMObjective):
         self._slope = (v.copy(), np.linalg.lstsq(self.M, J, rcond=None)[0][inside])
         return found.value, found.gradient @ J, J.T @ found.hessian @ J
 
-    def _near(self, psi: np.ndarray) -> np.ndarray:
-        """`coefficients` for the search, together with the random effects where the engine can."""
+    def _near(self, psi: np.ndarray, enough: float = SEARCH) -> np.ndarray:
+        """`coefficients`, together with the random effects where the engine can."""
         joint = getattr(self.marginal, "joint_mode", None)
         if joint is not None and self.priors is None and len(self._free[0]):
             M = self.M[:, self._free[0]]
             c = joint(*self._at(psi), self.coordinates.B[: self.n_gamma] @ M)
             if c is not None:
                 return psi + M @ c
-        return self.coefficients(psi, SEARCH)
+        return self.coefficients(psi, enough)
 
     def _newton_along(self, v: np.ndarray, psi: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """`newton` by an engine with second derivatives along the search only."""
@@ -195,7 +195,7 @@ class ProfiledObjective(GLMMObjective):
 
     def point(self, v: np.ndarray) -> np.ndarray:
         """psi at the end of a search."""
-        return self.coefficients(self.psi_of(v))
+        return self._near(self.psi_of(v), 1e-9)
 
     def free_hessian(self, psi: np.ndarray, hessian: np.ndarray | None = None) -> np.ndarray:
         r"""The matrix whose inverse is the covariance of (beta, theta) here.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["joint_mode"]
 
 _STEPS = 50
-_DECREMENT = 1e-9  # Newton's decrement at which this step is the last: it squares the error
+_DECREMENT = 1e-10  # Newton's decrement at which this step is the last: it squares the error
 
 
 def joint_mode(

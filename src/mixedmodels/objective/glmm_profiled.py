@@ -4,13 +4,12 @@ At given (theta, other parameters) :math:`\beta^*` minimises the penalised likel
 :math:`F(\beta) = \min_u\{-2\sum_i \log f_i + u'Pu\}`, and the search has the criterion
 :math:`d_0 = d(\beta^*(\theta), \theta)` with d Laplace's approximation. It is cheaper where there are many
 coefficients, and cruder: :math:`\beta^*` does not minimise d. With :math:`B = -F_{\beta\beta}^{-1}
-F_{\beta\theta}` the gradient is exact,
+F_{\beta\theta}` the gradient and the Hessian along T = (B, I) are
 
-.. math:: \nabla d_0 = d_\theta + B'd_\beta,
+.. math:: \nabla d_0 = d_\theta + B'd_\beta, \qquad
+          \nabla^2 d_0 = T'(\nabla^2 d)T + D^3F[T, T, (v, 0)], \quad v = -F_{\beta\beta}^{-1}d_\beta .
 
-and the matrix of the steps leaves out the small :math:`\partial B/\partial\theta` times :math:`d_\beta`:
-
-.. math:: d_{\theta\theta} + B'd_{\beta\theta} + d_{\theta\beta}B + B'd_{\beta\beta}B.
+Engines that write no third derivatives of F leave out the last, small term.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from mixedmodels.solver.base import Breakdown
 
 __all__ = ["ProfiledObjective"]
 
+SEARCH = 1e-5  # predicted decrease whose square is far below the tolerance of the search
 STEPS = 50  # Newton steps for the coefficients
 TOLERANCE = 1e-20  # predicted decrease, relative: the last step doubles the digits
 
@@ -50,8 +50,8 @@ class ProfiledObjective(GLMMObjective):
 
     @property
     def exact_hessian(self) -> bool:
-        """False: a term of the Hessian is left out."""
-        return False
+        """Whether no term of the Hessian is left out."""
+        return hasattr(self.marginal, "along") and self.priors is None and super().exact_hessian
 
     @cached_property
     def _R(self) -> np.ndarray:
@@ -101,8 +101,11 @@ class ProfiledObjective(GLMMObjective):
             value, gradient = value + added, gradient + self.M[:, inside].T @ slope
         return value, gradient
 
-    def coefficients(self, psi: np.ndarray) -> np.ndarray:
-        """psi with the coefficients of the mean at their values given the rest."""
+    def coefficients(self, psi: np.ndarray, enough: float = 1e-9) -> np.ndarray:
+        """psi with the coefficients of the mean at their values given the rest.
+
+        After a step that promised less than `enough` one more with the same matrix is the last.
+        """
         inside = self._free[0]
         psi = np.array(psi, dtype=float)
         if not len(inside):
@@ -126,7 +129,7 @@ class ProfiledObjective(GLMMObjective):
                     raise Breakdown("the coefficients could not be found there")
             psi = psi + M @ (size * step)
             value, g = trial
-            if decrease < TOLERANCE * (1.0 + abs(value)) or decrease < 1e-9 * size:
+            if decrease < TOLERANCE * (1.0 + abs(value)) or decrease < enough * size:
                 return psi if decrease < 1e-16 else psi - M @ np.linalg.solve(M.T @ penalised @ M, g)
         raise Breakdown("the coefficients could not be found there")
 
@@ -144,14 +147,43 @@ class ProfiledObjective(GLMMObjective):
     def newton(self, v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """Criterion, gradient and Newton matrix in v."""
         inside = self._free[0]
-        psi = self.coefficients(self.psi_of(v))
+        psi = self._near(self.psi_of(v))
         self._slope = None
         self._phi[inside] = np.linalg.lstsq(self.M, psi - self.a, rcond=None)[0][inside]
+        if hasattr(self.marginal, "along") and self.priors is None:
+            return self._newton_along(v, psi)
         found = self.evaluate(psi, 2)
         assert found.gradient is not None and found.hessian is not None and found.penalised is not None
         J = self._tangent(found.penalised)
         self._slope = (v.copy(), np.linalg.lstsq(self.M, J, rcond=None)[0][inside])
         return found.value, found.gradient @ J, J.T @ found.hessian @ J
+
+    def _near(self, psi: np.ndarray, enough: float = SEARCH) -> np.ndarray:
+        """`coefficients`, together with the random effects where the engine can."""
+        joint = getattr(self.marginal, "joint_mode", None)
+        if joint is not None and self.priors is None and len(self._free[0]):
+            M = self.M[:, self._free[0]]
+            c = joint(*self._at(psi), self.coordinates.B[: self.n_gamma] @ M)
+            if c is not None:
+                return psi + M @ c
+        return self.coefficients(psi, enough)
+
+    def _newton_along(self, v: np.ndarray, psi: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """`newton` by an engine with second derivatives along the search only."""
+        inside, B = self._free[0], self.coordinates.B
+        M = self.M[:, inside]
+        kept = np.zeros((0, 0))
+
+        def tangent(gradient: np.ndarray, penalised: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+            nonlocal kept
+            P = B.T @ penalised @ B
+            kept = self._tangent(P)
+            moved = -M @ np.linalg.solve(M.T @ P @ M, M.T @ (B.T @ gradient)) if len(inside) else None
+            return B @ kept, None if moved is None else B @ moved
+
+        found = self.marginal.along(*self._at(psi), tangent)  # type: ignore[attr-defined]
+        self._slope = (v.copy(), np.linalg.lstsq(self.M, kept, rcond=None)[0][inside])
+        return found.value, (B.T @ found.gradient) @ kept, found.hessian
 
     def _tangent(self, penalised: np.ndarray) -> np.ndarray:
         """d psi / d v along which the coefficients follow."""
@@ -163,7 +195,7 @@ class ProfiledObjective(GLMMObjective):
 
     def point(self, v: np.ndarray) -> np.ndarray:
         """psi at the end of a search."""
-        return self.coefficients(self.psi_of(v))
+        return self._near(self.psi_of(v), 1e-9)
 
     def free_hessian(self, psi: np.ndarray, hessian: np.ndarray | None = None) -> np.ndarray:
         r"""The matrix whose inverse is the covariance of (beta, theta) here.
@@ -173,14 +205,29 @@ class ProfiledObjective(GLMMObjective):
         errors of ``nAGQ = 0`` are those of the first part.
         """
         inside, outside = self._free
-        found = self.evaluate(psi, 2)
-        assert found.hessian is not None and found.penalised is not None
-        out = self.M.T @ found.penalised @ self.M
-        T = np.zeros((len(out), len(outside)))
+        B = self.coordinates.B
+        T = np.zeros((self.M.shape[1], len(outside)))
         T[outside, np.arange(len(outside))] = 1.0
-        cross = out[np.ix_(inside, outside)]
-        if len(inside):
-            T[inside] = -np.linalg.solve(out[np.ix_(inside, inside)], cross)
-        MT = self.M @ T
-        out[np.ix_(outside, outside)] = MT.T @ found.hessian @ MT - cross.T @ T[inside]
+
+        def follow(penalised: np.ndarray) -> np.ndarray:
+            out = self.M.T @ penalised @ self.M
+            if len(inside):
+                T[inside] = -np.linalg.solve(out[np.ix_(inside, inside)], out[np.ix_(inside, outside)])
+            return out
+
+        if self.exact_hessian:
+            out = np.zeros((0, 0))
+
+            def tangent(_: np.ndarray, penalised: np.ndarray) -> tuple[np.ndarray, None]:
+                nonlocal out
+                out = follow(B.T @ penalised @ B)
+                return B @ self.M @ T, None
+
+            curvature = self.marginal.along(*self._at(psi), tangent).hessian  # type: ignore[attr-defined]
+        else:
+            found = self.evaluate(psi, 2)
+            assert found.hessian is not None and found.penalised is not None
+            out = follow(found.penalised)
+            curvature = (self.M @ T).T @ found.hessian @ (self.M @ T)
+        out[np.ix_(outside, outside)] = curvature - out[np.ix_(inside, outside)].T @ T[inside]
         return out

@@ -31,6 +31,8 @@ METHODS = ("auto", "newton", "lbfgsb", "nelder-mead", "cobyqa")
 _ALIASES = {"l-bfgs-b": "lbfgsb", "nelder_mead": "nelder-mead", "trust-region": "newton"}
 _DEFAULT = Control()
 ATTEMPTS = 8  # to find a start where the criterion exists
+SHRINKS = -0.2  # change of the logarithm of a standard deviation that pays for a step on that scale
+FARTHEST = 1.0  # and the largest change of any parameter in such a step
 PROBE = 1e-3  # length of the step off a possible saddle
 
 
@@ -147,9 +149,9 @@ def search(
     else:
         exact = objective.exact_hessian
 
-        def newton(begin: np.ndarray) -> Optimum:
+        def newton(begin: np.ndarray, function: Any = objective.newton) -> Optimum:
             return trust_region(
-                objective.newton,
+                function,
                 begin,
                 control,
                 objective.names,
@@ -160,7 +162,8 @@ def search(
             )
 
         try:
-            found = newton(v)
+            first = _FirstStep(objective, v, control.limit(200) > 0)
+            found = first.counted(newton(first.v, first.newton), control.trace)
         except (FloatingPointError, np.linalg.LinAlgError):  # at the start
             found = newton(_feasible(objective, start))
         for _ in range(control.escapes):
@@ -172,6 +175,91 @@ def search(
                 break
             found = _joined(found, more)
     return _finished(objective, found, control)
+
+
+class _FirstStep:
+    r"""Where the trust region begins: after one step with standard deviations on the log scale.
+
+    From a start that is too large, Newton's step in a standard deviation s overshoots, often beyond zero: the
+    criterion grows like log s. With D = diag(s) for the coordinates :math:`v_j = s_j` of the search,
+    :math:`e^{\tau}s` gives :math:`g_\tau = Dg, H_\tau = DHD + diag(s g)`. The step is taken if it makes one
+    of them much smaller and lowers the criterion.
+
+    Parameters
+    ----------
+    objective : GLMMObjective
+    v : ndarray
+    allowed : bool
+        Whether a step may be taken at all.
+
+    Attributes
+    ----------
+    v : ndarray
+    """
+
+    def __init__(self, objective: GLMMObjective, v: np.ndarray, allowed: bool) -> None:
+        self.objective, self.v, self.start = objective, v, v
+        self.tried = self.taken = False
+        self.known: tuple[float, np.ndarray, np.ndarray] | None = None
+        if not len(v) or not allowed:
+            return
+        self.known = objective.newton(v)
+        self.value = self.known[0]
+        trial = _on_log_scale(objective, v, self.known[1], self.known[2])
+        if trial is None:
+            return
+        self.tried = True
+        try:
+            there = objective.newton(trial)
+        except (FloatingPointError, np.linalg.LinAlgError):
+            return
+        if there[0] < self.value:
+            self.v, self.known, self.taken = trial, there, True
+
+    def counted(self, found: Optimum, trace: bool) -> Optimum:
+        """The end of the search, with this step and its evaluation."""
+        if not self.tried:
+            return found
+        steps = int(self.taken)
+        points = [(i + steps, point, value) for i, point, value in found.trace]
+        if trace and self.taken:
+            points.insert(0, (0, self.objective.psi_of(self.start), self.value))
+        return replace(
+            found,
+            iterations=found.iterations + steps,
+            evaluations=found.evaluations + 1,
+            gradient_evaluations=found.gradient_evaluations + 1,
+            trace=points,
+        )
+
+    def newton(self, v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """`GLMMObjective.newton`, whose answer at the first point is known."""
+        if self.known is not None and v is not self.v and np.array_equal(v, self.v):
+            found, self.known = self.known, None
+            return found
+        return self.objective.newton(v)
+
+
+def _on_log_scale(objective: GLMMObjective, v: np.ndarray, g: np.ndarray, H: np.ndarray) -> np.ndarray | None:
+    """The end of Newton's step with standard deviations on the log scale; None where it has no advantage."""
+    J = objective._J[objective.n_gamma :] != 0.0
+    single = J & (J.sum(axis=0) == 1) & (J.sum(axis=1) == 1)[:, None]
+    single &= (objective.a[objective.n_gamma :] == 0.0)[:, None]
+    logs = single.any(axis=0) & (v != 0.0)
+    if not logs.any():
+        return None
+    D = np.where(logs, v, 1.0)
+    scaled = D[:, None] * H * D + np.diag(np.where(logs, v * g, 0.0))
+    values, Q = np.linalg.eigh(scaled)
+    if values[0] <= 1e-8 * values[-1]:
+        return None
+    step = -Q @ ((Q.T @ (D * g)) / values)
+    change = step[logs]
+    if not change.min() < SHRINKS or np.abs(step).max() > FARTHEST:
+        return None
+    trial = v + np.where(logs, 0.0, step)
+    trial[logs] *= np.exp(change)
+    return trial
 
 
 def _feasible(objective: GLMMObjective, psi: np.ndarray) -> np.ndarray:

@@ -49,7 +49,7 @@ def starting_values(objective: GLMMObjective) -> np.ndarray:
     scale = 1.0
     if objective.metric is not coordinates.B:  # the linear predictor has units
         scale = float(np.sqrt(weights @ working**2 / weights.sum())) or 1.0
-    factors = factor_start(design, weights, working, scale)
+    factors = factor_start(design, weights, working, scale, family.link.name == "log")
     entries = np.array([factors[b][i, j] for b, i, j in coordinates.entries])
     inverse = coordinates.inverse
     if inverse is not None:
@@ -231,11 +231,13 @@ def feasible_coefficients(design: GeneralisedDesign, family: Family, gamma: np.n
 
 
 def factor_start(
-    design: GeneralisedDesign, weights: np.ndarray, working: np.ndarray, scale: float = 1.0
+    design: GeneralisedDesign, weights: np.ndarray, working: np.ndarray, scale: float = 1.0, log: bool = False
 ) -> list[np.ndarray]:
-    """Factors of all terms: moments of the working residual on the conditional predictor.
+    r"""Factors of all terms: moments of the working residual on the conditional predictor.
 
-    Standard deviations are kept between `SMALLEST` and `LARGEST` times `scale`.
+    Under a log link the working residual is that of the mean relative to the mean: effects of variance
+    :math:`\sigma^2` give it the variance :math:`e^{\sigma^2} - 1`, which is solved for the sum of several
+    terms. Standard deviations are kept between `SMALLEST` and `LARGEST` times `scale`.
     """
     if len(design.terms) == 1 and design.term_predictor == (0,) and _intercept(design.terms[0]):
         term = design.terms[0]
@@ -250,7 +252,12 @@ def factor_start(
         return factors
     terms = tuple(design.terms[b] for b in own)
     model = Design(working, np.empty((design.n, 0)), (), terms, weights=weights)
-    for b, factor in zip(own, moment_start(model, 1.0), strict=True):
+    found = moment_start(model, 1.0)
+    if log and len(own) > 1 and all(term.k == 1 for term in terms):
+        total = sum(float(factor[0, 0]) ** 2 for factor in found)
+        if total > LARGEST**2:
+            found = [factor * np.sqrt(np.log1p(total) / total) for factor in found]
+    for b, factor in zip(own, found, strict=True):
         term = design.terms[b]
         if term.k > 1 and term.covariance.clip == "block":
             factors[b] = scale * np.linalg.cholesky(moment_matrix(term, weights, working))

@@ -15,7 +15,7 @@ Each step towards the mode rebuilds A in one pass over the rows and factors
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from mixedmodels.design import GeneralisedDesign
 from mixedmodels.family.base import Family
 from mixedmodels.family.jet import place
 from mixedmodels.objective.marginal.base import Evaluation, Modes, factor_entries
+from mixedmodels.objective.marginal.blocked_joint import joint_mode
 from mixedmodels.objective.marginal.blocked_second import Directions
 from mixedmodels.objective.marginal.blocks import Blocks, Layout
 from mixedmodels.objective.marginal.determinant import schur_columns, separate_columns
@@ -315,6 +316,30 @@ class BlockedLaplace:
         """Value, gradient and a matrix for Newton's step: the Hessian, or else a model."""
         return self._evaluate(gamma, factors, 2, self.exact_hessian)
 
+    def along(
+        self,
+        gamma: np.ndarray,
+        factors: Sequence[np.ndarray],
+        tangent: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]],
+    ) -> Evaluation:
+        """Value, gradient, second derivatives along a few directions only, those of twice F along all.
+
+        Parameters
+        ----------
+        gamma, factors
+        tangent : callable
+            From the gradient, shape (P,), and the second derivatives of twice F, (P, P), to the directions T,
+            (P, q), and None or a direction v that moves no factor. The Hessian is ``T'HT``, (q, q), to which
+            v adds the third derivatives of twice F along T, T and v.
+        """
+        return self._evaluate(gamma, factors, 2, self.exact_hessian, tangent)
+
+    def joint_mode(
+        self, gamma: np.ndarray, factors: Sequence[np.ndarray], E: np.ndarray
+    ) -> np.ndarray | None:
+        """`mixedmodels.objective.marginal.blocked_joint.joint_mode`."""
+        return joint_mode(self, np.asarray(gamma, dtype=float), factors, E)
+
     def penalised_hessian(self, gamma: np.ndarray, factors: Sequence[np.ndarray]) -> np.ndarray:
         """Second derivatives of twice F at the mode, without those of the determinant, shape (P, P)."""
         gamma = np.asarray(gamma, dtype=float)
@@ -334,7 +359,12 @@ class BlockedLaplace:
         self._guess = (np.concatenate([gamma, entries]), state.u, second.du)
 
     def _evaluate(
-        self, gamma: np.ndarray, factors: Sequence[np.ndarray], order: int, exact: bool
+        self,
+        gamma: np.ndarray,
+        factors: Sequence[np.ndarray],
+        order: int,
+        exact: bool,
+        tangent: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]] | None = None,
     ) -> Evaluation:
         gamma = np.asarray(gamma, dtype=float)
         state = self._mode(gamma, factors)
@@ -377,7 +407,8 @@ class BlockedLaplace:
             M = M - np.einsum("cdi,cdegi->egi", h, f4[np.ix_(act, act)])
         second = Directions(self, state, f2, score)
         penalised = second.penalised()
-        hessian = second.half_hessian(penalised, Q, adjoint, f3, s, M, exact)
+        T, v = (None, None) if tangent is None else tangent(2.0 * gradient, 2.0 * penalised)
+        hessian = second.half_hessian(penalised, Q, adjoint, f3, s, M, exact, T, v)
         self._keep(gamma, state, second)
         return Evaluation(value, 2.0 * gradient, 2.0 * hessian, 2.0 * penalised)
 

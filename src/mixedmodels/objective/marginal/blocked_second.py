@@ -93,8 +93,16 @@ class Directions:
         s: np.ndarray,
         M: np.ndarray,
         exact: bool,
+        T: np.ndarray | None = None,
+        along: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Second derivatives of half the criterion, (P, P).
+        r"""Second derivatives of half the criterion, (P, P), or along the columns of T, (q, q).
+
+        With a direction v the third derivatives of the penalised likelihood are added,
+        :math:`D^3F[a, b, v] = -\sum_i \ell_i^{(3)}\dot\eta_a\dot\eta_b\dot\eta_v
+        - \sum_i\ell_i''(\ddot\eta_{ab}\dot\eta_v + \ddot\eta_{av}\dot\eta_b
+        + \ddot\eta_{bv}\dot\eta_a)`, :math:`\ddot\eta_{ab} = Z(\dot\Lambda_a\dot u_b
+        + \dot\Lambda_b\dot u_a)`.
 
         Parameters
         ----------
@@ -106,35 +114,51 @@ class Directions:
         f3 : ndarray, shape (C, C, C, n)
         exact : bool
             Whether the curvature of the determinant is exact, not a model.
+        T : ndarray, shape (P, q), optional
+        along : ndarray, shape (P,), optional
+            v; it moves no factor.
         """
         engine, state, layout = self.engine, self.state, self.engine.layout
-        P = len(self.N)
-        half = _gram(_weighted(M, self.eta1), self.eta1)
-        out = penalised + 0.25 * (half + half.T)
-        dA, dH = self._changes(f3)
+        P, C, n = self.N.shape
+        if along is not None:
+            eta_v = (along @ self.eta1.reshape(P, -1)).reshape(C, n)
+            M = M - 2.0 * (f3[0] * eta_v if C == 1 else np.einsum("cdei,ci->dei", f3, eta_v))
+            s = s - 2.0 * (self.f2[0] * eta_v if C == 1 else np.einsum("cdi,di->ci", self.f2, eta_v))
+            adjoint = [a - 2.0 * (du @ along) for a, du in zip(adjoint, self.du, strict=True)]
+        q, eta1, dus = P, self.eta1, self.du
+        if T is not None:
+            q = T.shape[1]
+            eta1 = (T.T @ eta1.reshape(P, -1)).reshape(q, C, n)
+            dus = [du @ T for du in dus]
+        half = _gram(_weighted(M, eta1), eta1)
+        out = (penalised if T is None else T.T @ penalised @ T) + 0.25 * (half + half.T)
+        dA, dH = self._changes(f3, eta1, T)
         S = engine._sums(s[engine._active])
-        D = self._sums(_weighted(self.f2, self.eta1))
+        D = self._sums(_weighted(self.f2, eta1))
         K = self._half_products(dA, Q)
         found = []  # [i, j, b] by factor
-        for Sf, du, Df, a, Kf in zip(S, self.du, D, adjoint, K, strict=True):
+        for Sf, du, Df, a, Kf in zip(S, dus, D, adjoint, K, strict=True):
             m, k, _ = du.shape
-            one = (Sf.T @ du.reshape(m, k * P)).reshape(k, k, P)
-            other = np.swapaxes((a.T @ Df.reshape(m, k * P)).reshape(k, k, P), 0, 1)
+            one = (Sf.T @ du.reshape(m, k * q)).reshape(k, k, q)
+            other = np.swapaxes((a.T @ Df.reshape(m, k * q)).reshape(k, k, q), 0, 1)
             found.append(0.5 * (one + other) + Kf)
-        moved = np.zeros((P, P))
+        moved = np.zeros((P, q))
         for at, (f, i, j) in self.entries:
             moved[at] = found[f][i, j]
-        out += moved + moved.T + self._both_factors(P, Q)
+        both = self._both_factors(P, Q)
+        if T is not None:
+            moved, both = T.T @ moved, T.T @ both @ T
+        out += moved + moved.T + both
         if exact:
             traces = trace_products(layout, engine._leaf, state.H, dH, engine._solve)
         else:
             traces = block_diagonal_traces(layout, state.H, dH, engine._penalty_diagonals)
         return np.asarray(out - 0.5 * traces)
 
-    def _changes(self, f3: np.ndarray) -> tuple[Blocks, Blocks]:
-        """Derivatives of Z'WZ and of Lambda'Z'WZ Lambda, stacked."""
+    def _changes(self, f3: np.ndarray, eta1: np.ndarray, T: np.ndarray | None) -> tuple[Blocks, Blocks]:
+        """Derivatives of Z'WZ and of Lambda'Z'WZ Lambda, stacked, along all directions or columns of T."""
         state, layout = self.state, self.engine.layout
-        act, eta1 = self.engine._active, self.eta1
+        act = self.engine._active
         if len(f3) == 1:
             dW = -f3[0] * eta1[:, None]
         else:
@@ -142,16 +166,18 @@ class Directions:
         dA = layout.products_many(dW)
         dH = layout.transform(dA, state.Lambda, state.Lambda)
         for at, (f, i, j) in self.entries:
-            block = state.A.diagonal[f][:, i, :] @ state.Lambda[f]
-            into = dH.diagonal[f][at]
-            into[:, j, :] += block
-            into[:, :, j] += block
+            share = slice(at, at + 1) if T is None else slice(None)
+            scale = 1.0 if T is None else T[at][:, None, None]
+            block = scale * (state.A.diagonal[f][:, i, :] @ state.Lambda[f])
+            into = dH.diagonal[f][share]
+            into[:, :, j, :] += block
+            into[:, :, :, j] += block
             for place, p in enumerate(layout.pairs):
                 pair = state.A.pairs[place]
                 if p.f == f:
-                    dH.pairs[place][at][:, j, :] += pair[:, i, :] @ state.Lambda[p.g]
+                    dH.pairs[place][share][:, :, j, :] += scale * (pair[:, i, :] @ state.Lambda[p.g])
                 elif p.g == f:
-                    dH.pairs[place][at][:, :, j] += pair[:, :, i] @ state.Lambda[p.f]
+                    dH.pairs[place][share][:, :, :, j] += scale * (pair[:, :, i] @ state.Lambda[p.f])
         return dA, dH
 
     def _half_products(self, A: Blocks, Q: Blocks) -> list[np.ndarray]:

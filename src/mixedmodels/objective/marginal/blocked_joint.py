@@ -1,0 +1,109 @@
+r"""Random effects and coefficients of the mean together: the mode of the penalised likelihood in (u, c).
+
+With :math:`\gamma = \gamma_0 + Ec` and V = XE, Newton's step solves
+
+.. math:: \begin{pmatrix} H & \Lambda'Z'WV \\ V'WZ\Lambda & V'WV \end{pmatrix}
+          \begin{pmatrix} \delta u \\ \delta c \end{pmatrix} = -\begin{pmatrix} F_u \\ F_c \end{pmatrix}
+
+by the factor of H: one solve with as many columns as c has, and one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from mixedmodels.objective.marginal.blocked import BlockedLaplace
+
+__all__ = ["joint_mode"]
+
+_STEPS = 50
+_DECREMENT = 1e-10  # Newton's decrement at which this step is the last: it squares the error
+
+
+def joint_mode(
+    engine: BlockedLaplace, gamma: np.ndarray, factors: Sequence[np.ndarray], E: np.ndarray
+) -> np.ndarray | None:
+    """The change c of the coefficients; the engine's next search for a mode begins at u.
+
+    Parameters
+    ----------
+    engine : BlockedLaplace
+    gamma : ndarray
+        Where to begin.
+    factors : sequence of ndarray
+    E : ndarray, shape (n_gamma, p)
+        Directions, which move the conditional predictor only.
+
+    Returns
+    -------
+    ndarray, shape (p,), or None
+        None where a weight is negative or a mean out of its range: a search with smaller steps is needed.
+    """
+    if 0 not in engine._active:
+        return None
+    layout, own = engine.layout, engine._active.index(0)
+    V = engine._X[0] @ E[engine.design.predictors[0].columns]
+    Lambda = layout.factors(factors)
+    entries = np.array([Lambda[f][i, j] for f, i, j in layout.entries])
+    u, eta, (value, f1, W) = engine._start(engine._fixed(gamma), Lambda, np.concatenate([gamma, entries]))
+    c = np.zeros(V.shape[1])
+    engine._state = None
+    if not np.isfinite(value):
+        return None
+    F = -value + 0.5 * _inner(u, engine._penalty(u))
+    for _ in range(_STEPS):
+        try:
+            engine._load(W, Lambda)
+        except FloatingPointError:
+            return None
+        score, penalty = engine._sums(f1), engine._penalty(u)
+        g = [part - r @ L for part, r, L in zip(penalty, score, Lambda, strict=True)]
+        weighted = np.ascontiguousarray(V.T[:, None, :] * W[own][None])
+        cross = [
+            L.T @ part for L, part in zip(Lambda, layout.rows.sums_many(weighted, layout.m), strict=True)
+        ]
+        solved = engine._solve(
+            [np.concatenate([a[:, :, None], b], axis=2) for a, b in zip(g, cross, strict=True)]
+        )
+        S, gc = weighted[:, own] @ V, -(f1[own] @ V)
+        right = gc.copy()
+        for part, x in zip(cross, solved, strict=True):
+            flat, x = part.reshape(-1, len(c)), x.reshape(-1, 1 + len(c))
+            S -= flat.T @ x[:, 1:]
+            right -= flat.T @ x[:, 0]
+        try:
+            dc = -np.linalg.solve(S, right)
+        except np.linalg.LinAlgError:
+            return None
+        du = [-x[:, :, 0] - x[:, :, 1:] @ dc for x in solved]
+        decrement = -float(gc @ dc) - _inner(g, du)
+        if not decrement >= 0.0:
+            return None
+        change = engine._effects([part @ L.T for part, L in zip(du, Lambda, strict=True)])
+        change[own] += V @ dc
+        size = 1.0
+        while True:
+            trial = [part + size * d for part, d in zip(u, du, strict=True)]
+            at = eta.copy()
+            at[engine._active] += size * change
+            value, f1, W = engine._rows(at)
+            Fnew = -value + 0.5 * _inner(trial, engine._penalty(trial))
+            if Fnew <= F + 1e-12 * (1.0 + abs(F)):
+                break
+            size *= 0.5
+            if size < 1e-10:
+                return None
+        u, eta, F, c = trial, at, Fnew, c + size * dc
+        engine.steps += 1
+        if size == 1.0 and decrement < _DECREMENT:
+            engine._u, engine._guess = u, None
+            return c
+    return None
+
+
+def _inner(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
+    return float(sum(np.vdot(x, y) for x, y in zip(a, b, strict=True)))

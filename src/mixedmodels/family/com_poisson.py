@@ -153,7 +153,7 @@ def _solve_block(mu: np.ndarray, nu: np.ndarray, order: int) -> tuple[np.ndarray
         outside &= np.abs(step) > 1e-8 * (
             1.0 + np.abs(a)
         )  # near the solution rounding decides about the side
-        new = np.where(outside, 0.5 * (below + above), new)
+        new = np.where(outside, 0.5 * (np.where(outside, below, 0.0) + np.where(outside, above, 0.0)), new)
         last = bool(
             np.all(np.abs(new - a) <= 1e-8 * (1.0 + np.abs(a)))
         )  # Newton doubles the digits once more

@@ -252,12 +252,12 @@ def factor_start(
         return factors
     terms = tuple(design.terms[b] for b in own)
     model = Design(working, np.empty((design.n, 0)), (), terms, weights=weights)
-    found = moment_start(model, 1.0)
+    relative = moment_start(model, 1.0)
     if log and len(own) > 1 and all(term.k == 1 for term in terms):
-        total = sum(float(factor[0, 0]) ** 2 for factor in found)
+        total = sum(float(factor[0, 0]) ** 2 for factor in relative)
         if total > LARGEST**2:
-            found = [factor * np.sqrt(np.log1p(total) / total) for factor in found]
-    for b, factor in zip(own, found, strict=True):
+            relative = [factor * np.sqrt(np.log1p(total) / total) for factor in relative]
+    for b, factor in zip(own, relative, strict=True):
         term = design.terms[b]
         if term.k > 1 and term.covariance.clip == "block":
             factors[b] = scale * np.linalg.cholesky(moment_matrix(term, weights, working))

@@ -67,3 +67,45 @@ def test_held_coefficients():
 def test_coefficients_equal_to_other_parameters_are_refused():
     with pytest.raises(OptionError, match="nagq=1"):
         cbpp_fit(nagq=0, equal=[["period2", "herd.(Intercept)"]])
+
+
+def crossed_data():
+    data = binary_data()
+    rows = np.arange(len(data["y"]))
+    return {**data, "h": rows % 15, "row": rows}
+
+
+CROSSED = [
+    ("y ~ x + (x | g) + (1 | h)", {"family": "binomial"}),
+    ("c ~ x + (1 | g) + (1 | h) + (1 | row)", {"family": "poisson"}),
+    ("c ~ x + (1 | g) + (1 | h)", {"family": "nbinom2", "dispersion": "~ x"}),
+    ("y ~ x + t + (1 | g) + (1 | h)", {"family": "binomial", "equal": [["x", "tb"]]}),
+]
+
+
+@pytest.mark.parametrize(("formula", "options"), CROSSED)
+def test_derivatives_of_crossed_factors(formula, options):
+    """The Hessian is that of the profiled criterion, with the third derivatives of F."""
+    objective = objective_of(formula, crossed_data(), nagq=0, **options)
+    assert objective.exact_hessian
+    v = objective.v_of(objective.start) + 0.05
+    value, gradient, hessian = objective.newton(v)
+    assert value == pytest.approx(objective.value(objective.point(v)), abs=1e-9)
+    found = differences(lambda x: objective.value(objective.point(x)), v, 1e-4)
+    np.testing.assert_allclose(gradient, found, atol=1e-5)
+    for j, e in enumerate(1e-4 * np.eye(len(v))):
+        column = (objective.newton(v + e)[1] - objective.newton(v - e)[1]) / 2e-4
+        np.testing.assert_allclose(hessian[:, j], column, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("formula", "options"), CROSSED)
+def test_coefficients_and_random_effects_together(formula, options):
+    """The joint mode is where alternating between coefficients and random effects ends."""
+    objective = objective_of(formula, crossed_data(), nagq=0, **options)
+    joint = objective.point(objective.v_of(objective.start))
+    held = objective.modes(joint).u
+    alternating = objective.coefficients(objective.psi_of(objective.v_of(objective.start)))
+    np.testing.assert_allclose(joint, alternating, atol=1e-7)
+    other = objective_of(formula, crossed_data(), nagq=0, **options).modes(joint).u
+    for a, b in zip(held, other, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-9)

@@ -212,3 +212,25 @@ def test_diagonals_are_not_negative():
             rtol=1e-4,
             atol=1e-9,
         )
+
+
+def test_standard_deviations_that_start_too_large_shrink_on_the_log_scale():
+    """From far above Newton's step overshoots zero; the step on the log scale does not."""
+    from mixedmodels.objective.glmm_search import _FirstStep
+
+    data = binary_data()
+    data["h"] = np.arange(len(data["y"])) % 15
+    objective = objective_of("y ~ x + (1 | g) + (1 | h)", data, family="binomial")
+    psi = objective.start.copy()
+    psi[objective.n_gamma :] = 0.9
+    v = objective.v_of(psi)
+    first = _FirstStep(objective, v, True)
+    value, gradient, hessian = objective.newton(v)
+    plain = objective.psi_of(v - np.linalg.solve(hessian, gradient))[objective.n_gamma :]
+    shrunken = objective.psi_of(first.v)[objective.n_gamma :]
+    assert first.taken and first.known[0] < value
+    assert ((shrunken > 0.0) & (shrunken < 0.9)).all() and (plain < 0.0).all()
+    assert not _FirstStep(objective, v, False).tried
+    found = search(objective, psi)
+    np.testing.assert_allclose(found.trace[0][1], psi, atol=1e-12)
+    assert found.value == pytest.approx(search(objective, objective.start).value, abs=1e-8)

@@ -64,7 +64,7 @@ class ProfiledObjective(GLMMObjective):
     @cached_property
     def _phi(self) -> np.ndarray:
         """Free parameters where the last coefficients were found."""
-        return np.linalg.lstsq(self.M, self.start - self.a, rcond=None)[0]
+        return np.array(self._free_of(self.start - self.a))
 
     def psi_of(self, v: np.ndarray) -> np.ndarray:
         """Parameters at a point of the search, with the last coefficients moved along their derivative."""
@@ -79,7 +79,7 @@ class ProfiledObjective(GLMMObjective):
 
     def v_of(self, psi: np.ndarray) -> np.ndarray:
         """Point of the search with these parameters; its coefficients are where the next search begins."""
-        phi = np.linalg.lstsq(self.M, np.asarray(psi, dtype=float) - self.a, rcond=None)[0]
+        phi = self._free_of(np.asarray(psi, dtype=float) - self.a)
         self._phi[:] = phi
         self._slope = None
         return np.linalg.solve(self._R, phi[self._free[1]])
@@ -149,14 +149,18 @@ class ProfiledObjective(GLMMObjective):
         inside = self._free[0]
         psi = self._near(self.psi_of(v))
         self._slope = None
-        self._phi[inside] = np.linalg.lstsq(self.M, psi - self.a, rcond=None)[0][inside]
+        self._phi[inside] = self._free_of(psi - self.a)[inside]
         if hasattr(self.marginal, "along") and self.priors is None:
             return self._newton_along(v, psi)
         found = self.evaluate(psi, 2)
         assert found.gradient is not None and found.hessian is not None and found.penalised is not None
         J = self._tangent(found.penalised)
-        self._slope = (v.copy(), np.linalg.lstsq(self.M, J, rcond=None)[0][inside])
+        self._slope = (v.copy(), self._free_of(J)[inside])
         return found.value, found.gradient @ J, J.T @ found.hessian @ J
+
+    def _free_of(self, values: np.ndarray) -> np.ndarray:
+        """phi with ``M phi`` = values, (P,) or (P, c)."""
+        return values if not self.restricted else np.linalg.lstsq(self.M, values, rcond=None)[0]
 
     def _near(self, psi: np.ndarray, enough: float = SEARCH) -> np.ndarray:
         """`coefficients`, together with the random effects where the engine can."""
@@ -165,7 +169,9 @@ class ProfiledObjective(GLMMObjective):
             M = self.M[:, self._free[0]]
             c = joint(*self._at(psi), self.coordinates.B[: self.n_gamma] @ M)
             if c is not None:
-                return psi + M @ c
+                psi = psi + M @ c
+                self.marginal.settle(self._at(psi)[0])  # type: ignore[attr-defined]
+                return psi
         return self.coefficients(psi, enough)
 
     def _newton_along(self, v: np.ndarray, psi: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -182,7 +188,7 @@ class ProfiledObjective(GLMMObjective):
             return B @ kept, None if moved is None else B @ moved
 
         found = self.marginal.along(*self._at(psi), tangent)  # type: ignore[attr-defined]
-        self._slope = (v.copy(), np.linalg.lstsq(self.M, kept, rcond=None)[0][inside])
+        self._slope = (v.copy(), self._free_of(kept)[inside])
         return found.value, (B.T @ found.gradient) @ kept, found.hessian
 
     def _tangent(self, penalised: np.ndarray) -> np.ndarray:

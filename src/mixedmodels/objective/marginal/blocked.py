@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -253,9 +253,30 @@ class BlockedLaplace:
         else:
             raise Breakdown("the conditional mode could not be found there")
         self._u = u
+        return self._hold(gamma, factors, Lambda, eta, A, H, F, logdet)
+
+    def _hold(
+        self,
+        gamma: np.ndarray,
+        factors: Sequence[np.ndarray],
+        Lambda: list[np.ndarray],
+        eta: np.ndarray,
+        A: Blocks,
+        H: Blocks,
+        F: float,
+        logdet: float,
+    ) -> _State:
+        """Keep the mode ``self._u``, where H has just been factored."""
+        u, key = self._u, (gamma.tobytes(), *[np.asarray(part).tobytes() for part in factors])
         b = [part @ L.T for part, L in zip(u, Lambda, strict=True)]
         self._state = _State(key, Lambda, u, b, eta, A, H, F, logdet)
         return self._state
+
+    def settle(self, gamma: np.ndarray) -> None:
+        """The mode that is held is that at gamma, which differs by rounding from where it was found."""
+        if self._state is not None:
+            key = np.asarray(gamma, dtype=float).tobytes()
+            self._state = replace(self._state, key=(key, *self._state.key[1:]))
 
     def _of_terms(self, parts: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         found = []

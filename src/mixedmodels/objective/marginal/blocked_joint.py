@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["joint_mode"]
 
 _STEPS = 50
-_DECREMENT = 1e-10  # Newton's decrement at which this step is the last: it squares the error
+_DECREMENT = 1e-11  # Newton's decrement at which this step is the last: it squares the error
 
 
 def joint_mode(
     engine: BlockedLaplace, gamma: np.ndarray, factors: Sequence[np.ndarray], E: np.ndarray
 ) -> np.ndarray | None:
-    """The change c of the coefficients; the engine's next search for a mode begins at u.
+    """The change c of the coefficients; the engine then holds the mode.
 
     Parameters
     ----------
@@ -99,8 +99,13 @@ def joint_mode(
                 return None
         u, eta, F, c = trial, at, Fnew, c + size * dc
         engine.steps += 1
-        if size == 1.0 and decrement < _DECREMENT:
+        if size == 1.0 and decrement < _DECREMENT * (1.0 + 1e-5 * abs(F)):
             engine._u, engine._guess = u, None
+            try:
+                A, H, logdet = engine._load(W, Lambda)
+            except FloatingPointError:
+                return None
+            engine._hold(gamma + E @ c, factors, Lambda, eta, A, H, F, logdet)
             return c
     return None
 

@@ -398,11 +398,6 @@ class Family:
 
 
 def _contiguous(part: Any, n: int) -> np.ndarray:
-    if (
-        isinstance(part, np.ndarray)
-        and part.shape == (n,)
-        and part.dtype == float
-        and part.flags.c_contiguous
-    ):
-        return part
+    if type(part) is np.ndarray and part.shape == (n,) and part.dtype == np.float64:
+        return np.ascontiguousarray(part)
     return np.ascontiguousarray(np.broadcast_to(np.asarray(part, dtype=float), (n,)))

@@ -99,6 +99,9 @@ class Binomial(Family):
             )
             require(self.name, y, (y == 0.0) | (y == 1.0), "0 or 1 when there are no trials", remedy)
             return
+        m = data.trials
+        if ((y >= 0.0) & (y <= m) & (m < np.inf) & (y == np.floor(y)) & (m == np.floor(m))).all():
+            return
         require_counts(self.name, data.trials, remedy="these are the trials")
         require_counts(
             self.name, y, remedy="give successes, or proportions that are whole parts of the trials"

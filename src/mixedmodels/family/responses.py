@@ -27,8 +27,9 @@ def require(family: str, y: np.ndarray, good: np.ndarray, what: str, remedy: str
     ------
     DataError
     """
-    bad = np.flatnonzero(~np.asarray(good))
-    if bad.size:
+    good = np.asarray(good)
+    if not good.all():
+        bad = np.flatnonzero(~good)
         first = int(bad[0])
         rows = "1 row is" if bad.size == 1 else f"{bad.size} rows are"
         raise DataError(

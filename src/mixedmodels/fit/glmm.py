@@ -13,6 +13,7 @@ from mixedmodels.objective.glmm_priors import read_priors
 from mixedmodels.objective.glmm_restrictions import linear_names, parameter_restrictions
 from mixedmodels.objective.glmm_search import search, start_point
 from mixedmodels.objective.marginal.choose import choose_marginal
+from mixedmodels.solver.threads import one_blas_thread
 
 __all__ = ["OPTION_NAMES", "GLMMOptions", "fit_glmm", "fit_glmm_frame", "glmm_objective", "make_glmm_frame"]
 
@@ -45,8 +46,19 @@ def fit_glmm(formula: Any, data: Any, options: GLMMOptions) -> GLMMFit:
     return fit_glmm_frame(make_glmm_frame(formula, data, options), options, data)
 
 
+# Up to so many rows NumPy's products and factorisations keep to one thread by themselves.
+_SMALL = 500
+
+
 def fit_glmm_frame(frame: Any, options: GLMMOptions, data: Any = None) -> GLMMFit:
     """Fit a model frame."""
+    if frame.design.n > _SMALL:
+        with one_blas_thread():
+            return _fit_glmm_frame(frame, options, data)
+    return _fit_glmm_frame(frame, options, data)
+
+
+def _fit_glmm_frame(frame: Any, options: GLMMOptions, data: Any) -> GLMMFit:
     objective = glmm_objective(frame, options)
     places: dict[str, int] = {}
     if isinstance(options.start, Mapping):

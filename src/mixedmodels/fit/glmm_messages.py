@@ -140,7 +140,9 @@ def _separation(fit: GLMMFit) -> list[str]:
 
 def _limits(fit: GLMMFit) -> list[str]:
     """Parameters of the family that ran to their limit."""
-    out = []
+    out: list[str] = []
+    if len(fit.generalised.predictors) == 1:
+        return out
     free = _free(fit)
     for c, predictor in enumerate(fit.generalised.predictors[1:], 1):
         moved = free[predictor.columns]
@@ -183,8 +185,10 @@ def _few_binary(fit: GLMMFit) -> list[str]:
     if fit._options.nagq > 1 or fit.family.name != "binomial" or not fit._terms:
         return []
     trials = fit.generalised.data.trials
-    if trials is not None and float(np.median(trials)) > 1.0:
-        return []
+    if trials is not None:
+        several = 2 * int(np.count_nonzero(trials > 1.0))
+        if several > len(trials) or (several == len(trials) and float(np.median(trials)) > 1.0):
+            return []
     for term in fit._terms:
         per_level = float(np.median(np.bincount(term.codes, minlength=term.m)))
         if per_level <= FEW:

@@ -205,6 +205,10 @@ class GLMMFit(GLMMQuestions, Fit):
             held = glmm_values.boundary_parameters(
                 self.generalised, self._factors, self._singular, objective.coordinates.map.index
             )
+        elif not objective.restricted:
+            clear = glmm_values.clear_covariance(self._free_hessian())
+            if clear is not None:
+                return values.readonly(clear), (), ()
         positions = [self._n_gamma + place for place in held]
         covariance, flat = glmm_values.joint_covariance(self._free_hessian(), objective.M, positions)
         names = objective.names

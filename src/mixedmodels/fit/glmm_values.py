@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "base_family",
     "boundary_parameters",
+    "clear_covariance",
     "coefficient_names",
     "component_of",
     "component_prefix",
@@ -138,6 +139,17 @@ def boundary_parameters(
             if (i == j and (low[j] or term.k == 1)) or (low[j] and factor[i, j] == 0.0):
                 held.add(int(index[position][t]))
     return tuple(sorted(held))
+
+
+def clear_covariance(hessian: np.ndarray) -> np.ndarray | None:
+    """What `joint_covariance` returns where nothing is held and nothing is flat for sure; else None."""
+    from mixedmodels.solver._kernels.small import inverse
+
+    found = inverse(hessian)
+    # the trace in unit-diagonal scale is at least the inverse of the smallest eigenvalue
+    if found is None or not float(hessian.diagonal() @ found.diagonal()) < 1e-2 / _FLAT:
+        return None
+    return 2.0 * found
 
 
 def joint_covariance(

@@ -140,6 +140,8 @@ def _fixed_part(
     p = len(part.names)
     X = np.empty((n, p), order="C" if p <= _ROW_MAJOR else "F")
     fill_columns(part, variables, values, X)
+    if _one_way(plan, part, variables):
+        return X, part, None, None
     ones: int | slice | None = None
     if part.intercept:
         ones = 0
@@ -151,6 +153,14 @@ def _fixed_part(
     X = X[:, dependence.kept]
     X = np.ascontiguousarray(X) if p <= _ROW_MAJOR else np.asfortranarray(X)
     return X, part, *dependence
+
+
+def _one_way(plan: PartPlan, part: PartState, variables: Sequence[VariableState]) -> bool:
+    """Whether X is a one-way layout, whose columns are independent: every level has rows."""
+    if len(plan.terms) != 1 or len(plan.terms[0]) != 1 or not part.intercept:
+        return False
+    variable = variables[plan.terms[0][0]]
+    return variable.kind == "factor" and variable.contrast is None and not part.full[0][0]
 
 
 def _random_terms(

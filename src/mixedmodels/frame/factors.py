@@ -43,10 +43,11 @@ class CategoryLevels(Sequence[Any]):
         For instance the categories of a pandas categorical.
     """
 
-    __slots__ = ("_array", "source")
+    __slots__ = ("_array", "_length", "source")
 
     def __init__(self, source: Any) -> None:
         self.source = source
+        self._length = len(source)
         self._array: np.ndarray | None = None
 
     @property
@@ -61,7 +62,7 @@ class CategoryLevels(Sequence[Any]):
         return np.array(self.values, dtype=dtype) if copy else np.asarray(self.values, dtype=dtype)
 
     def __len__(self) -> int:
-        return len(self.source)
+        return self._length
 
     def __getitem__(self, index: Any) -> Any:
         return self.values[index]

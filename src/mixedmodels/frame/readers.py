@@ -149,7 +149,20 @@ def _category_levels(categories: Any) -> Any:
             return levels
         if levels.dtype.kind in "mM":
             return np.array(level_labels(levels), dtype=object)
-    return CategoryLevels(categories)
+    known = _recent.get(id(categories))
+    if known is not None and known.source is categories:  # an Index never changes: convert its texts once
+        return known
+    texts = CategoryLevels(categories)
+    if len(categories) <= _FEW_LEVELS:
+        while len(_recent) >= _KEPT:
+            _recent.pop(next(iter(_recent)), None)
+        _recent[id(categories)] = texts
+    return texts
+
+
+_FEW_LEVELS = 256
+_KEPT = 32
+_recent: dict[int, CategoryLevels] = {}  # by the identity of their source, which they keep alive
 
 
 def _from_pandas_object(array: np.ndarray, name: str) -> Raw:

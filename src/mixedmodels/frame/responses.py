@@ -44,7 +44,7 @@ def rows_without_trials(response: Value, trials: np.ndarray | None) -> tuple[Val
     if isinstance(response, MatrixColumn):
         if response.values.shape[1] != 2:
             return response, None
-        empty = (response.values == 0.0).all(axis=1)
+        empty = np.logical_not(response.values.any(axis=1))
     elif trials is not None:
         empty = trials == 0.0
     else:

@@ -15,20 +15,26 @@ With priors the criterion is :math:`d(\psi) - 2\log p(\psi)`.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixedmodels.design import GeneralisedDesign, RandomTerm
+from mixedmodels.design import GeneralisedDesign, Predictor, RandomTerm
 from mixedmodels.errors import NotImplementedYetError
 from mixedmodels.family.base import Family
 from mixedmodels.objective.glmm_priors import Priors
 from mixedmodels.objective.marginal.base import Evaluation, Marginal, Modes, factor_entries
-from mixedmodels.objective.parameters import parameter_map
+from mixedmodels.objective.parameters import ParameterMap, parameter_map
+from mixedmodels.solver._kernels.small import orthonormal
+
+if TYPE_CHECKING:
+    from mixedmodels.covariance.base import Covariance
 
 __all__ = ["Coordinates", "GLMMObjective"]
 
 DIMENSIONLESS = ("log", "logit", "probit", "cloglog", "loglog", "cauchit")  # links of pure numbers
+FEW_ROWS = 5000  # up to which a plain loop over them beats LAPACK
 
 
 class Coordinates:
@@ -50,58 +56,136 @@ class Coordinates:
         self.design = design
         n_gamma = len(design.gamma_names)
         self.map = parameter_map(design)
-        uses = np.zeros(n_gamma, dtype=int)
-        for predictor in design.predictors:
-            uses[predictor.columns] += 1
-        G = np.eye(n_gamma)  # gamma~ = G gamma
-        predictors = []
-        for predictor in design.predictors:
-            X = predictor.X
-            if X is None or X.shape[1] == 0 or uses[predictor.columns].max() > 1:
-                predictors.append(predictor)
-                continue
-            Q, R = np.linalg.qr(X)
-            scale = np.sqrt(design.n)
-            signs = np.where(np.diagonal(R) < 0.0, -1.0, 1.0)
-            predictors.append(replace(predictor, X=np.ascontiguousarray(Q * signs) * scale))
-            G[np.ix_(predictor.columns, predictor.columns)] = (R * signs[:, None]) / scale
+        G, back, predictors = _orthonormal_predictors(design, n_gamma)  # gamma~ = G gamma
         terms: list[RandomTerm] = []
         self.T: list[np.ndarray] = []
-        places = [np.unique(own) for own in self.map.index]
-        shared = np.bincount(np.concatenate([np.zeros(0, dtype=np.intp), *places]), minlength=1)
-        for term, own in zip(design.terms, self.map.index, strict=True):
+        self.moved: list[bool] = []  # whether T is not the identity
+        structures = tuple([term.covariance for term in design.terms])
+        alone = _alone(self.map)
+        for term, own in zip(design.terms, alone, strict=True):
             T = np.eye(term.k)
-            if term.Z is not None and term.covariance.entries is not None and shared[own].max() == 1:
+            if term.Z is not None and term.covariance.entries is not None and own:
                 T = np.array(term.covariance.transform(term.Z.T @ term.Z / design.n, _constant(term.Z)))
                 terms.append(replace(term, Z=np.ascontiguousarray(term.Z @ T)))
+                self.moved.append(True)
             else:
                 terms.append(term)
+                self.moved.append(False)
             self.T.append(T)
-        self.inner = replace(design, predictors=tuple(predictors), terms=tuple(terms))
-        self.entries = factor_entries(self.inner)
-        E = np.zeros((len(self.entries), self.map.n_theta))  # entries~ = E theta
-        for b, (term, own) in enumerate(zip(design.terms, self.map.index, strict=True)):
-            if term.covariance.entries is None:
+        self.inner = GeneralisedDesign(
+            design.data,
+            tuple(predictors),
+            design.gamma_names,
+            tuple(terms),
+            design.term_predictor,
+            design.theta_index,
+        )
+        for structure in structures:
+            if structure.entries is None:
                 raise NotImplementedYetError(
-                    f"the covariance structure {term.covariance.name!r} is not yet available in glmm"
+                    f"the covariance structure {structure.name!r} is not yet available in glmm"
                 )
-            inverse = np.linalg.inv(self.T[b])
-            for i, j, t in term.covariance.entries.tolist():
-                for at, (b2, i2, j2) in enumerate(self.entries):
-                    if b2 == b and j2 == j:
-                        E[at, own[t]] += inverse[i2, i]
+        self.entries = factor_entries(self.inner)
+        # entries~ = E theta
+        E = (
+            _plain_factors(self.map, structures, self.entries)
+            if not any(self.moved)
+            else _factors(self.map, structures, self.entries, self.T)
+        )
         P = n_gamma + len(self.entries)
         self.n_gamma = n_gamma
         self.B = np.zeros((P, n_gamma + self.map.n_theta))
         self.B[:n_gamma, :n_gamma] = G
         self.B[n_gamma:, n_gamma:] = E
+        self._back = back
+
+    @cached_property
+    def inverse(self) -> np.ndarray | None:
+        """Inverse of B; None where B is not square or not regular."""
+        n_gamma, E = self.n_gamma, self.B[self.n_gamma :, self.n_gamma :]
+        if E.shape[0] != E.shape[1]:
+            return None
+        try:
+            out = np.zeros(self.B.shape)
+            if n_gamma:
+                G = self.B[:n_gamma, :n_gamma]
+                out[:n_gamma, :n_gamma] = np.linalg.inv(G) if self._back is None else self._back
+            if E.shape == (1, 1):
+                out[n_gamma, n_gamma] = 1.0 / E[0, 0]
+            elif len(E):
+                out[n_gamma:, n_gamma:] = np.linalg.inv(E)
+        except np.linalg.LinAlgError:
+            return None
+        return out
 
     def split(self, inner: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """gamma~ and the factors~ of inner parameters."""
-        factors = [np.zeros((term.k, term.k)) for term in self.design.terms]
+        factors = [np.zeros(T.shape) for T in self.T]
         for (b, i, j), value in zip(self.entries, inner[self.n_gamma :].tolist(), strict=True):
             factors[b][i, j] = value
         return inner[: self.n_gamma], factors
+
+
+def _orthonormal_predictors(
+    design: GeneralisedDesign, n_gamma: int
+) -> tuple[np.ndarray, np.ndarray | None, list[Predictor]]:
+    """G with ``gamma~ = G gamma``, its inverse if it is at hand, and predictors with orthonormal columns."""
+    predictors: list[Predictor] = []
+    if len(design.predictors) == 1:
+        predictor = design.predictors[0]
+        X = predictor.X
+        found = None if X is None or X.shape[0] > FEW_ROWS else orthonormal(X)
+        if found is not None and X is not None and X.shape[1] == n_gamma:
+            Q, G, back = found
+            return G, back, [Predictor(predictor.name, Q, predictor.columns, predictor.offset)]
+    uses = np.zeros(n_gamma, dtype=int)
+    for predictor in design.predictors:
+        uses[predictor.columns] += 1
+    G = np.eye(n_gamma)
+    scale = np.sqrt(design.n)
+    for predictor in design.predictors:
+        X = predictor.X
+        if X is None or X.shape[1] == 0 or uses[predictor.columns].max() > 1:
+            predictors.append(predictor)
+            continue
+        Q, R = np.linalg.qr(X)
+        signs = np.where(np.diagonal(R) < 0.0, -1.0, 1.0)
+        predictors.append(replace(predictor, X=np.ascontiguousarray(Q * signs) * scale))
+        G[np.ix_(predictor.columns, predictor.columns)] = (R * signs[:, None]) / scale
+    return G, None, predictors
+
+
+@lru_cache(maxsize=128)
+def _alone(where: ParameterMap) -> tuple[bool, ...]:
+    """For each term whether no other term has its parameters."""
+    places = [np.unique(own) for own in where.index]
+    shared = np.bincount(np.concatenate([np.zeros(0, dtype=np.intp), *places]), minlength=1)
+    return tuple([bool(shared[own].max() == 1) for own in where.index])
+
+
+@lru_cache(maxsize=128)
+def _plain_factors(
+    where: ParameterMap, structures: tuple[Covariance, ...], entries: tuple[tuple[int, int, int], ...]
+) -> np.ndarray:
+    return _factors(where, structures, entries, [np.eye(structure.k) for structure in structures])
+
+
+def _factors(
+    where: ParameterMap,
+    structures: tuple[Covariance, ...],
+    entries: tuple[tuple[int, int, int], ...],
+    T: list[np.ndarray],
+) -> np.ndarray:
+    """The matrix from theta to the entries of the factors ``T^{-1} Lambda``."""
+    E = np.zeros((len(entries), where.n_theta))
+    for b, (structure, own) in enumerate(zip(structures, where.index, strict=True)):
+        inverse = np.linalg.inv(T[b])
+        assert structure.entries is not None
+        for i, j, t in structure.entries.tolist():
+            for at, (b2, i2, j2) in enumerate(entries):
+                if b2 == b and j2 == j:
+                    E[at, own[t]] += inverse[i2, i]
+    return E
 
 
 def _constant(Z: np.ndarray) -> int | None:
@@ -184,8 +268,9 @@ class GLMMObjective:
     def modes(self, psi: np.ndarray) -> Modes:
         """Conditional modes; b in the user's coordinates."""
         found = self.marginal.modes(*self._at(psi))
-        b = tuple(part @ T.T for part, T in zip(found.b, self.coordinates.T, strict=True))
-        return replace(found, b=b)
+        parts = zip(found.b, self.coordinates.T, self.coordinates.moved, strict=True)
+        b = tuple([part @ T.T if moved else part for part, T, moved in parts])
+        return Modes(found.u, b, found.eta, found.penalised, found.logdet)
 
     def conditional_covariance(self, psi: np.ndarray, term: int) -> np.ndarray:
         """Var(b_l | y, psi) of one term, shape (m, k, k), by the curvature at the mode."""
@@ -221,14 +306,25 @@ class GLMMObjective:
         return np.sqrt((self.metric**2).sum(axis=0))
 
     @cached_property
+    def plain(self) -> bool:
+        """Whether v is (gamma~, entries~): no restrictions, no units, as many entries as parameters."""
+        coordinates = self.coordinates
+        if self.restricted or self.profiled:
+            return False
+        return self.metric is coordinates.B and coordinates.inverse is not None
+
+    @cached_property
     def _R(self) -> np.ndarray:
         """phi = R v such that `metric` phi is an isometric function of v."""
+        if self.plain:
+            assert self.coordinates.inverse is not None
+            return self.coordinates.inverse
         return np.linalg.inv(np.linalg.qr(self.metric @ self.M, mode="r"))
 
     @cached_property
     def _J(self) -> np.ndarray:
         """psi = a + J v."""
-        return self.M @ self._R
+        return self.M @ self._R if self.restricted else self._R
 
     @cached_property
     def _BJ(self) -> np.ndarray:
@@ -236,17 +332,23 @@ class GLMMObjective:
 
     def psi_of(self, v: np.ndarray) -> np.ndarray:
         """Parameters at a point of the search."""
-        return self.a + self._J @ v
+        return self.a + self._J @ v if self.restricted else self._J @ v
 
     def v_of(self, psi: np.ndarray) -> np.ndarray:
         """Point of the search with (nearly) these parameters."""
         phi = np.asarray(psi, dtype=float)
+        if self.plain:
+            return self.coordinates.B @ phi
         if self.restricted:
             phi = np.linalg.lstsq(self.M, phi - self.a, rcond=None)[0]
         return np.linalg.solve(self._R, phi)
 
     def newton(self, v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """Criterion, gradient and Newton matrix in v."""
+        if self.plain and self.priors is None:
+            found = self.marginal.newton(*self.coordinates.split(v))
+            assert found.gradient is not None and found.hessian is not None
+            return found.value, found.gradient, found.hessian
         psi = self.psi_of(v)
         found = self.marginal.newton(*self._at(psi))
         gradient, hessian = found.gradient, found.hessian
@@ -273,8 +375,12 @@ class GLMMObjective:
             is used where it is exact.
         """
         if hessian is not None and self.exact_hessian:
-            inverse = np.linalg.inv(self._R)
+            inverse = self.coordinates.B if self.plain else np.linalg.inv(self._R)
             return inverse.T @ hessian @ inverse
+        if self.plain and self.priors is None:
+            found = self.marginal.evaluate(*self._at(psi), 2).hessian
+            assert found is not None
+            return self.coordinates.B.T @ found @ self.coordinates.B
         found = self.evaluate(psi, 2).hessian
         assert found is not None
         return self.M.T @ found @ self.M

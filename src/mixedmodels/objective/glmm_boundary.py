@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from mixedmodels.objective.glmm import GLMMObjective
 
-__all__ = ["on_boundary", "with_positive_diagonals", "zeros_tried"]
+__all__ = ["clearly_inside", "on_boundary", "with_positive_diagonals", "zeros_tried"]
 
 
 def with_positive_diagonals(objective: GLMMObjective, psi: np.ndarray) -> np.ndarray:
@@ -46,6 +46,14 @@ def _same(objective: GLMMObjective, psi: np.ndarray, trial: np.ndarray) -> bool:
         return True
     phi = np.linalg.lstsq(objective.M, trial - objective.a, rcond=None)[0]
     return bool(np.allclose(objective.a + objective.M @ phi, trial, rtol=1e-12, atol=1e-14))
+
+
+def clearly_inside(objective: GLMMObjective, psi: np.ndarray, snap: float) -> bool:
+    """Whether all covariance parameters are positive and far from zero: nothing is left to do."""
+    theta = psi[objective.n_gamma :].tolist()
+    lengths = objective.lengths[objective.n_gamma :].tolist()
+    sizes = [value * length for value, length in zip(theta, lengths, strict=True)]
+    return not sizes or min(sizes) > snap * max(1.0, *sizes)
 
 
 def zeros_tried(objective: GLMMObjective, psi: np.ndarray, snap: float) -> list[np.ndarray]:

@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import OptionError, SolverError
-from mixedmodels.objective.glmm_boundary import on_boundary, with_positive_diagonals, zeros_tried
+from mixedmodels.objective.glmm_boundary import (
+    clearly_inside,
+    on_boundary,
+    with_positive_diagonals,
+    zeros_tried,
+)
 from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.optimum import Optimum, Status
 from mixedmodels.optimize.trust_region import trust_region
+from mixedmodels.solver._kernels.small import newton_step
 
 if TYPE_CHECKING:
     from mixedmodels.objective.glmm import GLMMObjective
@@ -23,6 +29,7 @@ __all__ = ["METHODS", "SearchObjective", "search", "start_point"]
 
 METHODS = ("auto", "newton", "lbfgsb", "nelder-mead", "cobyqa")
 _ALIASES = {"l-bfgs-b": "lbfgsb", "nelder_mead": "nelder-mead", "trust-region": "newton"}
+_DEFAULT = Control()
 ATTEMPTS = 8  # to find a start where the criterion exists
 SHRINKS = -0.2  # change of the logarithm of a standard deviation that pays for a step on that scale
 FARTHEST = 1.0  # and the largest change of any parameter in such a step
@@ -127,7 +134,7 @@ def search(
         theta is psi; gradient and Hessian, None where they are not known there, are those in the coordinates
         of the search (`GLMMObjective.joint_covariance` takes them).
     """
-    control = Control() if control is None else control
+    control = _DEFAULT if control is None else control
     name = _ALIASES.get(str(method).lower(), method)
     if name not in METHODS:
         raise OptionError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
@@ -141,24 +148,29 @@ def search(
         )
     else:
         exact = objective.exact_hessian
+
+        def newton(begin: np.ndarray, evaluate: Any = objective.newton) -> Optimum:
+            return trust_region(
+                evaluate,
+                begin,
+                control,
+                objective.names,
+                progress,
+                exact,
+                objective.psi_of,
+                newton_step,
+            )
+
         try:
             first = _FirstStep(objective, v, control.limit(200) > 0)
-            found = trust_region(
-                first.newton, first.v, control, objective.names, progress, exact, shown=objective.psi_of
-            )
-            found = first.counted(found, control.trace)
+            found = first.counted(newton(first.v, first.newton), control.trace)
         except (FloatingPointError, np.linalg.LinAlgError):  # at the start
-            v = _feasible(objective, start)
-            found = trust_region(
-                objective.newton, v, control, objective.names, progress, exact, shown=objective.psi_of
-            )
+            found = newton(_feasible(objective, start))
         for _ in range(control.escapes):
             off = None if exact or not found.converged else _off_saddle(objective, found.theta)
             if off is None:
                 break
-            more = trust_region(
-                objective.newton, off, control, objective.names, progress, exact, shown=objective.psi_of
-            )
+            more = newton(off)
             if not more.value < found.value - control.tol:
                 break
             found = _joined(found, more)
@@ -313,6 +325,8 @@ def _finished(objective: GLMMObjective, found: Optimum, control: Control) -> Opt
     psi = objective.point(found.theta)
     gradient, hessian = found.gradient, found.hessian
     value, evaluations, status, message = found.value, found.evaluations, found.status, found.message
+    if clearly_inside(objective, psi, control.snap):
+        return _ended(objective, found, psi, value, gradient, hessian, evaluations, status, message)
     tidy = with_positive_diagonals(objective, psi)
     if not np.array_equal(tidy, psi):
         gradient, hessian = _flipped(objective, tidy * psi < 0.0, gradient, hessian)
@@ -329,6 +343,20 @@ def _finished(objective: GLMMObjective, found: Optimum, control: Control) -> Opt
     if status is Status.CONVERGED and on_boundary(objective, psi):
         status = Status.BOUNDARY
         message = f"converged on the boundary. {status.remedy}"
+    return _ended(objective, found, psi, value, gradient, hessian, evaluations, status, message)
+
+
+def _ended(
+    objective: GLMMObjective,
+    found: Optimum,
+    psi: np.ndarray,
+    value: float,
+    gradient: Any,
+    hessian: Any,
+    evaluations: int,
+    status: Status,
+    message: str,
+) -> Optimum:
     return replace(
         found,
         theta=psi,

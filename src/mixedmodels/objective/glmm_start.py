@@ -11,6 +11,7 @@ r"""Starting values of a generalised linear mixed model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from mixedmodels.family.base import Family
 from mixedmodels.family.jet import place
 from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.trust_region import trust_region
+from mixedmodels.solver import moments
 
 if TYPE_CHECKING:
     from mixedmodels.objective.glmm import GLMMObjective
@@ -49,6 +51,9 @@ def starting_values(objective: GLMMObjective) -> np.ndarray:
         scale = float(np.sqrt(weights @ working**2 / weights.sum())) or 1.0
     factors = factor_start(design, weights, working, scale, family.link.name == "log")
     entries = np.array([factors[b][i, j] for b, i, j in coordinates.entries])
+    inverse = coordinates.inverse
+    if inverse is not None:
+        return inverse @ np.concatenate([gamma, entries])
     theta = np.linalg.lstsq(E, entries, rcond=None)[0] if len(entries) else np.zeros(0)
     return np.concatenate([np.linalg.solve(G, gamma), theta])
 
@@ -112,7 +117,9 @@ def _compiled_start(
         None if a is None else np.ascontiguousarray(a, dtype=float)
         for a in (data.y, data.trials, data.weights, family.kernel_constant(data), conditional.offset)
     ]
-    start = np.ascontiguousarray(np.broadcast_to(starts[0], (design.n,)), dtype=float)
+    start = np.ascontiguousarray(starts[0], dtype=float)
+    if start.shape != (design.n,):
+        start = np.full(design.n, start)
     found = reweighted(family.kernel, *rows[:4], X, rows[4], start, STEPS)
     if found is None:
         return None
@@ -230,8 +237,12 @@ def factor_start(
 
     Under a log link the working residual is that of the mean relative to the mean: effects of variance
     :math:`\sigma^2` give it the variance :math:`e^{\sigma^2} - 1`, which is solved for the sum of several
-    terms. Standard deviations are kept between `SMALLEST` and `LARGEST` times `scale`.
+    terms where that is large. Standard deviations are kept between `SMALLEST` and `LARGEST` times `scale`.
     """
+    if len(design.terms) == 1 and design.term_predictor == (0,) and _intercept(design.terms[0]):
+        term = design.terms[0]
+        found = intercept_moment(term.codes, term.m, working / scale, weights * scale**2)
+        return [np.array([[scale * min(max(found, SMALLEST), LARGEST)]])]
     from mixedmodels.objective.start import moment_start
 
     factors = [OTHER * np.eye(term.k) for term in design.terms]
@@ -241,12 +252,12 @@ def factor_start(
         return factors
     terms = tuple(design.terms[b] for b in own)
     model = Design(working, np.empty((design.n, 0)), (), terms, weights=weights)
-    found = moment_start(model, 1.0)
+    moments = moment_start(model, 1.0)
     if log and len(own) > 1 and all(term.k == 1 for term in terms):
-        total = sum(float(factor[0, 0]) ** 2 for factor in found)
+        total = sum(float(factor[0, 0]) ** 2 for factor in moments)
         if total > LARGEST**2:
-            found = [factor * np.sqrt(np.log1p(total) / total) for factor in found]
-    for b, factor in zip(own, found, strict=True):
+            moments = [factor * np.sqrt(np.log1p(total) / total) for factor in moments]
+    for b, factor in zip(own, moments, strict=True):
         term = design.terms[b]
         if term.k > 1 and term.covariance.clip == "block":
             factors[b] = scale * np.linalg.cholesky(moment_matrix(term, weights, working))
@@ -255,6 +266,22 @@ def factor_start(
         bounded = np.clip(length, SMALLEST, LARGEST)
         factors[b] = scale * factor * (bounded / np.where(length > 0.0, length, 1.0))[:, None]
     return factors
+
+
+def _intercept(term: RandomTerm) -> bool:
+    """Whether the factor of a term is its standard deviation."""
+    structure = term.covariance
+    plain = structure.entries is not None and structure.entries.tolist() == [[0, 0, 0]]
+    return plain and term.Z is None and term.k == 1 and term.precision is None
+
+
+def intercept_moment(codes: np.ndarray, m: int, r: np.ndarray, w: np.ndarray) -> float:
+    """What `mixedmodels.solver.moments.column_sd` says of one column of ones where sigma is 1."""
+    a, c = np.bincount(codes, w, m), np.bincount(codes, w * r, m)
+    total, squares = float(w.sum()), float(a @ a)
+    default = 1.5 / math.sqrt((total if total > 0.0 else m) / m)
+    variance = (float(c @ c) - total) / (squares * (1.0 + 1e-10) if squares > 0.0 else 1e-300)
+    return min(max(math.sqrt(max(variance, 0.0)), moments.SMALLEST * default), moments.LARGEST * default)
 
 
 def moment_matrix(term: RandomTerm, w: np.ndarray, r: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 r"""Newton's method in a trust region, for smooth functions whose Hessian may be indefinite.
 
-Each step minimises the quadratic model in a ball exactly, by an eigendecomposition (models have few
-parameters): saddles are left along negative curvature. The search stops when the model predicts a decrease
+Each step minimises the quadratic model in a ball exactly: saddles are left along negative curvature. Where
+the caller has a cheap Newton step and it lies inside the ball it is that minimiser; otherwise an
+eigendecomposition finds it (models have few parameters). The search stops when the model predicts a decrease
 below `Control.tol`, a test without units. Two refinements save evaluations:
 
 * The last Newton step is taken without evaluating the function again. Decreases shrink as
@@ -30,6 +31,9 @@ from mixedmodels.optimize.progress import Progress
 __all__ = ["trust_region"]
 
 Newton = Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]]
+Solve = Callable[[np.ndarray, np.ndarray], "tuple[np.ndarray, float] | None"]
+Full = tuple[np.ndarray, float]  # Newton's step and the decrease it promises
+Eigen = tuple[np.ndarray, np.ndarray, np.ndarray]  # values, vectors, gradient along these
 
 SADDLE = 1e-8  # a negative eigenvalue of this size, relative to the largest, is a direction of descent
 NOISE = 1e-12  # rounding of the function, relative
@@ -46,6 +50,7 @@ def trust_region(
     progress: Any = None,
     exact: bool = True,
     shown: Callable[[np.ndarray], np.ndarray] | None = None,
+    solve: Solve | None = None,
 ) -> Optimum:
     """Minimise a function given with gradient and Hessian.
 
@@ -64,6 +69,9 @@ def trust_region(
         Whether `newton` returns the Hessian itself or a model of it.
     shown : callable, optional
         From v to the parameters that trace and progress show.
+    solve : callable, optional
+        From Hessian H and gradient g to ``-H^{-1} g`` and ``g'H^{-1}g / 2``; None where H is not safely
+        positive definite.
 
     Returns
     -------
@@ -82,7 +90,7 @@ def trust_region(
     (True, 'converged')
     """
     control = Control() if control is None else control
-    search = _Search(newton, control, Progress(progress), exact, shown)
+    search = _Search(newton, control, Progress(progress), exact, shown, solve)
     try:
         status = search.run(np.array(start, dtype=float))
     except KeyboardInterrupt:
@@ -114,14 +122,17 @@ def trust_region(
 class _Search:
     """State of one search."""
 
-    def __init__(self, newton: Newton, control: Control, progress: Progress, exact: bool, shown: Any) -> None:
-        self.newton, self.control, self.progress, self.exact, self.shown = (
-            newton,
-            control,
-            progress,
-            exact,
-            shown,
-        )
+    def __init__(
+        self,
+        newton: Newton,
+        control: Control,
+        progress: Progress,
+        exact: bool,
+        shown: Any,
+        solve: Solve | None,
+    ) -> None:
+        self.newton, self.control, self.progress = newton, control, progress
+        self.exact, self.shown, self.solve = exact, shown, solve
         self.began = time.perf_counter()
         self.f, self.decrement = math.inf, math.inf
         self.iterations = self.evaluations = 0
@@ -140,20 +151,21 @@ class _Search:
             return Status.CONVERGED
         limit, tol, radius, before = self.control.limit(200), self.control.tol, 1.0, math.inf
         while True:
-            values, Q = np.linalg.eigh(self.H if self.C is None else self.H + self.C)
-            if self.C is not None and values[0] <= 0.0:
-                self.C = None
-                values, Q = np.linalg.eigh(self.H)
-            projected = Q.T @ self.g
-            self.decrement = d = 0.5 * float((projected**2 / np.maximum(np.abs(values), 1e-12)).sum())
+            full, eigen = self._model()
+            if full is not None:
+                self.decrement = d = full[1]
+            else:
+                assert eigen is not None
+                values, _, projected = eigen
+                self.decrement = d = 0.5 * float((projected**2 / np.maximum(np.abs(values), 1e-12)).sum())
             stop = self._report()
             if stop is not None:
                 return stop
             # c = d / before^2; the value after the last step is off by about sqrt(d c d^2)
             last = self.exact and d < 0.01 * before < math.inf and d * d / before < tol
-            if values[0] > -SADDLE * max(1.0, values[-1]) and (d < tol or last):
-                if self.exact and values[0] > 0.0:  # the last step needs no evaluation
-                    self.v = self.v - Q @ (projected / values)
+            if (d < tol or last) and (eigen is None or values[0] > -SADDLE * max(1.0, values[-1])):
+                if self.exact and (full is not None or values[0] > 0.0):  # needs no evaluation
+                    self.v = self.v + (full[0] if full is not None else _newton_step(eigen))
                     self.f -= d
                     self.decrement = d * min(1.0, d / before) ** 2
                     if d > STALE:
@@ -162,18 +174,40 @@ class _Search:
             if self.iterations >= limit:
                 return Status.MAXITER
             self.iterations += 1
-            found = self._move(values, Q, projected, radius)
+            found = self._move(full, eigen, radius)
             if found is None:
                 return Status.CONVERGED if d < 1e-6 else Status.STALLED
             radius, before = found, d
 
-    def _move(self, values: np.ndarray, Q: np.ndarray, g: np.ndarray, radius: float) -> float | None:
+    def _model(self) -> tuple[Full | None, Eigen | None]:
+        """Newton's step and what it promises, or the eigendecomposition of the matrix."""
+        if self.solve is not None:
+            full = self.solve(self.H if self.C is None else self.H + self.C, self.g)
+            if full is not None:
+                return full, None
+        eigen = self._eigen()
+        if self.C is not None and eigen[0][0] <= 0.0:
+            self.C = None
+            eigen = self._eigen()
+        return None, eigen
+
+    def _eigen(self) -> Eigen:
+        values, Q = np.linalg.eigh(self.H if self.C is None else self.H + self.C)
+        return values, Q, Q.T @ self.g
+
+    def _move(self, full: Full | None, eigen: Eigen | None, radius: float) -> float | None:
         """Take a step; the next radius, or None if no step lowers the function."""
         noise = NOISE * (1.0 + abs(self.f))
+        reach = math.inf if full is None else math.sqrt(float(full[0] @ full[0]))
         while radius > SMALLEST:
-            s, predicted = _step(values, g, radius)
-            length = math.sqrt(float(s @ s))
-            step = Q @ s
+            if full is not None and reach <= radius:
+                step, predicted, length = *full, reach
+            else:
+                if eigen is None:
+                    eigen = self._eigen()
+                s, predicted = _step(eigen[0], eigen[2], radius)
+                length = math.sqrt(float(s @ s))
+                step = eigen[1] @ s
             self.evaluations += 1
             try:
                 trial = self.newton(self.v + step)
@@ -214,6 +248,12 @@ class _Search:
                 return Status.INTERRUPTED
         limit = self.control.max_seconds
         return Status.MAX_SECONDS if limit and time.perf_counter() - self.began > limit else None
+
+
+def _newton_step(eigen: Eigen | None) -> np.ndarray:
+    assert eigen is not None
+    values, Q, g = eigen
+    return np.asarray(-(Q @ (g / values)))
 
 
 def _step(values: np.ndarray, g: np.ndarray, radius: float) -> tuple[np.ndarray, float]:

@@ -158,7 +158,12 @@ def _cbind(arguments: Arguments) -> MatrixColumn:
         raise DataError(f"'{arguments.label}' joins columns of different lengths")
     if not any(names):
         names = [str(j + 1) for j in range(len(names))]
-    return MatrixColumn(np.hstack(blocks), tuple(names))
+    out = np.empty((blocks[0].shape[0], len(names)))
+    at = 0
+    for block in blocks:
+        out[:, at : at + block.shape[1]] = block
+        at += block.shape[1]
+    return MatrixColumn(out, tuple(names))
 
 
 def _is_missing(arguments: Arguments) -> Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -123,12 +124,17 @@ class Marginal(Protocol):
 
 def factor_entries(design: GeneralisedDesign) -> tuple[tuple[int, int, int], ...]:
     """Entries (term, row, column) of the factors that some parameter moves, column by column."""
+    moved = [term.covariance.entries for term in design.terms]
+    keys = [None if entries is None else tuple([(i, j) for i, j, _ in entries.tolist()]) for entries in moved]
+    return _column_by_column(tuple(keys), tuple([term.k for term in design.terms]))
+
+
+@lru_cache(maxsize=128)
+def _column_by_column(
+    moved: tuple[tuple[tuple[int, int], ...] | None, ...], sizes: tuple[int, ...]
+) -> tuple[tuple[int, int, int], ...]:
     out = []
-    for b, term in enumerate(design.terms):
-        structure = term.covariance
-        if structure.entries is not None:
-            found = {(int(i), int(j)) for i, j, _ in structure.entries.tolist()}
-        else:
-            found = {(i, j) for j in range(term.k) for i in range(j, term.k)}
-        out += [(b, i, j) for j in range(term.k) for i in range(j, term.k) if (i, j) in found]
+    for b, (places, k) in enumerate(zip(moved, sizes, strict=True)):
+        found = {(i, j) for j in range(k) for i in range(j, k)} if places is None else set(places)
+        out += [(b, i, j) for j in range(k) for i in range(j, k) if (i, j) in found]
     return tuple(out)

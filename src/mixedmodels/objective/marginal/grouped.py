@@ -13,7 +13,6 @@ Families with a compiled density (`Family.kernel`) take one compiled call for ev
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,10 +20,16 @@ import numpy as np
 
 from mixedmodels.design import GeneralisedDesign
 from mixedmodels.errors import OptionError
-from mixedmodels.family.base import Family
+from mixedmodels.family.base import Family, Observations
 from mixedmodels.family.jet import place
 from mixedmodels.objective.marginal.base import Evaluation, Modes, factor_entries
-from mixedmodels.solver._kernels.marginal_grouped import GroupedPasses, gather, place_columns, sort_rows
+from mixedmodels.solver._kernels.marginal_grouped import (
+    GroupedPasses,
+    gather,
+    packed,
+    place_columns,
+    sort_rows,
+)
 from mixedmodels.solver.base import Breakdown
 
 __all__ = ["GroupedLaplace", "one_factor"]
@@ -76,23 +81,31 @@ class GroupedLaplace:
             self._columns.append(slice(at, at + term.k))
             at += term.k
         self._k = at
-        self._column_predictor = np.repeat(design.term_predictor, [term.k for term in terms]).astype(np.int32)
-        Z = np.ones((n, 1, at))
+        kernel = bool(family.kernel)
+        sizes = tuple([term.k for term in terms])
+        self._numbers = _numbers(self.entries, sizes, design.term_predictor, len(design.predictors), kernel)
+        self._column_predictor = self._numbers[0]
+        Z = np.ones((n, at))
         for term, where in zip(terms, self._columns, strict=True):
             if term.Z is not None:
-                place_columns(term.Z, self._order, np.arange(where.start, where.stop), 0, Z)
-        self._Z = Z[:, 0]
+                columns = np.arange(where.start, where.stop)
+                place_columns(term.Z, self._order, columns, 0, Z.reshape(n, 1, at))
+        self._Z = Z
         data = design.data
-        arrays = {part.name: getattr(data, part.name) for part in fields(data)}
-        moved = {name: self._rows(a) for name, a in arrays.items() if isinstance(a, np.ndarray)}
-        self._data = replace(data, constants={}, **moved)
-        self._kernel = self._passes()
+        constant = family.kernel_constant(data) if kernel else None
+        self._data = Observations(
+            self._rows(data.y),
+            None if data.trials is None else self._rows(data.trials),
+            None if data.weights is None else self._rows(data.weights),
+            data.levels,
+        )
+        self._kernel = self._passes(None if constant is None else self._rows(constant))
 
     def _rows(self, array: np.ndarray) -> np.ndarray:
         array = np.ascontiguousarray(array, dtype=float)
         return array if self._order is None else gather(array, self._order)
 
-    def _passes(self) -> Any:
+    def _passes(self, constant: np.ndarray | None) -> Any:
         """The compiled side: padded rows of X, places of the derivatives, rows of the density."""
         design, n, C = self.design, self.design.n, len(self.design.predictors)
         self.n_gamma = len(design.gamma_names)
@@ -108,28 +121,11 @@ class GroupedLaplace:
             if predictor.offset is not None:
                 offset = np.zeros((C, n)) if offset is None else offset
                 offset[c] = self._rows(predictor.offset)
-        entries = np.array(
-            [
-                [self._columns[b].start + i for b, i, _ in self.entries],
-                [self._columns[b].start + j for b, _, j in self.entries],
-            ],
-            dtype=np.int32,
-        )
-        places = _places(C, 4)
-        active = design.active
-        code = self.family.kernel
-        mean = active == (0,)
-        if code and not mean:  # a compiled density differentiates with respect to all or to the first
-            mode = (C, self._column_predictor, *places[:2])
-        else:
-            among = np.searchsorted(active, self._column_predictor)
-            mode = (len(active), among, *_places(len(active), 2))
         data = self._data
-        family: Any = self.family
-        constant = family.kernel_constant(data) if code else None
+        columns, entries, places, mode, mean, ints = self._numbers
         return GroupedPasses(
-            self._start, self._Z, self._column_predictor, X, self.n_gamma, offset, entries, places, mode,
-            code, mean, data.y, data.trials, constant, data.weights,
+            self._start, self._Z, columns, X, self.n_gamma, offset, entries, places, mode, self.family.kernel,
+            mean, data.y, data.trials, constant, data.weights, ints,
         )  # fmt: skip
 
     def describe(self) -> str:
@@ -188,8 +184,11 @@ class GroupedLaplace:
         value = self._run(gamma, factors, 0).value
         u = self._kernel.modes.copy()
         design = self.design
-        parts = tuple(np.ascontiguousarray(u[:, where]) for where in self._columns)
-        b = tuple(part @ factor.T for part, factor in zip(parts, factors, strict=True))
+        if len(factors) == 1:
+            parts: tuple[np.ndarray, ...] = (u,)
+        else:
+            parts = tuple([np.ascontiguousarray(u[:, where]) for where in self._columns])
+        b = tuple([part @ factor.T for part, factor in zip(parts, factors, strict=True)])
         gamma = np.asarray(gamma, dtype=float)
         eta = np.empty((len(design.predictors), design.n))
         for c, predictor in enumerate(design.predictors):
@@ -204,7 +203,7 @@ class GroupedLaplace:
             rows = part[term.codes]
             eta[c] += rows[:, 0] if term.Z is None else np.einsum("ij,ij->i", term.Z, rows)
         table = self.family.derivatives(design.data, list(eta), 0, (0,))
-        penalised = float(np.sum(u * u)) - 2.0 * float(table[0].sum())
+        penalised = float(np.vdot(u, u)) - 2.0 * float(table[0].sum())
         return Modes(parts, b, eta, penalised, value - penalised)
 
     def _covariances(self, gamma: np.ndarray, factors: Sequence[np.ndarray]) -> np.ndarray:
@@ -242,6 +241,31 @@ _BROKEN = {  # status of the compiled passes
     6: "the conditional mode could not be found there",
     7: "the conditional density has no proper mode there",
 }
+
+
+@lru_cache(maxsize=64)
+def _numbers(
+    parameters: tuple[tuple[int, int, int], ...],
+    sizes: tuple[int, ...],
+    owners: tuple[int, ...],
+    C: int,
+    compiled: bool,
+) -> tuple[Any, ...]:
+    """What the passes need to know of a structure: columns' predictors, entries, places, mode search."""
+    active = tuple(sorted(set(owners)))
+    predictors = np.repeat(owners, sizes).astype(np.int32)
+    first = [sum(sizes[:b]) for b in range(len(sizes))]
+    entries = np.array(
+        [[first[b] + i for b, i, _ in parameters], [first[b] + j for b, _, j in parameters]], dtype=np.int32
+    )
+    places = _places(C, 4)
+    mean = active == (0,)
+    mode: tuple[Any, ...]
+    if compiled and not mean:  # a compiled density differentiates with respect to all or to the first
+        mode = (C, predictors, *places[:2])
+    else:
+        mode = (len(active), np.searchsorted(active, predictors), *_places(len(active), 2))
+    return predictors, entries, places, mode, mean, packed(predictors, entries, places, mode)
 
 
 @lru_cache(maxsize=64)

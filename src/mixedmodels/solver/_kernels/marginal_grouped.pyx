@@ -138,6 +138,12 @@ def density_table(int code, y, trials, constant, weights, const double[:, ::1] e
     return out
 
 
+def packed(predictor, entries, places, mode):
+    """The places of all derivatives in one array, read-only for the passes."""
+    ints = np.concatenate([[0], *(np.ravel(a) for a in (predictor, entries, *places, *mode[1:]))])
+    return ints.astype(np.int32)
+
+
 cdef class GroupedPasses:
     """The rows of one model, sorted by group.
 
@@ -165,6 +171,8 @@ cdef class GroupedPasses:
         Whether the mode search needs derivatives with respect to the first predictor only.
     y, trials, constant, weights : ndarray or None
         Rows of the compiled density.
+    ints : ndarray of int32, optional
+        What `packed` makes of predictor, entries, places and mode, if it is at hand.
     """
 
     cdef mg_problem q
@@ -179,7 +187,7 @@ cdef class GroupedPasses:
     cdef int[::1] failures
 
     def __init__(self, start, Z, predictor, X, int n_gamma, offset, entries, places, mode, int code, bint mean,
-                 y, trials, constant, weights):
+                 y, trials, constant, weights, ints=None):
         cdef mg_problem* q = &self.q
         cdef const int[::1] v
         cdef const Py_ssize_t[::1] vs = start
@@ -190,8 +198,8 @@ cdef class GroupedPasses:
         q.n, q.m, q.k, q.C, q.W = Z.shape[0], m, k, X.shape[1], X.shape[2]
         q.p, q.ne = n_gamma, entries.shape[1]
         q.P = q.p + q.ne
-        ints = np.concatenate([[0], *(np.ravel(a) for a in (predictor, entries, *places, *mode[1:]))])
-        ints = ints.astype(np.int32)
+        if ints is None:
+            ints = packed(predictor, entries, places, mode)
         v = ints
         q.pr = &v[0] + 1
         q.ei = q.pr + q.k
@@ -227,8 +235,11 @@ cdef class GroupedPasses:
         vd = derivatives; q.U = &vd[0]
         self.at, self.move = np.zeros(q.W), np.zeros(q.W)
         self.keep = (derivatives, start, Z, X, offset, ints, y, trials, constant, weights, scratch, status)
-        first = np.flatnonzero(np.diff(start[:m] // CHUNK)) + 1
-        self.bounds = np.concatenate([[0], first, [m]]).astype(np.intp)
+        if q.n <= CHUNK:
+            self.bounds = np.array((0, m), dtype=np.intp)
+        else:
+            first = np.flatnonzero(np.diff(start[:m] // CHUNK)) + 1
+            self.bounds = np.concatenate([[0], first, [m]]).astype(np.intp)
         self.chunks = self.bounds.shape[0] - 1
         self.acc = np.zeros(self.chunks * MG_SIZE(q))
         self.failures = np.zeros(self.chunks, dtype=np.int32)

@@ -1,0 +1,152 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Linear algebra of matrices so small that calling LAPACK costs more than the arithmetic.
+
+All functions go by Cholesky and return None where a pivot is lost in rounding: callers have a slower way then.
+"""
+
+from libc.math cimport isfinite, sqrt
+
+import numpy as np
+
+cdef double LOST = 1e-10             # pivots, relative to the diagonal
+cdef enum:
+    LARGE = 64                       # from here on LAPACK is faster
+
+
+cdef bint _cholesky(double* A, int p, double lost) noexcept nogil:
+    """The lower triangle of A becomes its factor; False where a pivot is lost."""
+    cdef int i, j, k
+    cdef double v, least
+    for j in range(p):
+        least = lost * A[j * p + j]
+        for k in range(j + 1):
+            v = A[j * p + k]
+            for i in range(k):
+                v -= A[j * p + i] * A[k * p + i]
+            if j > k:
+                A[j * p + k] = v / A[k * p + k]
+            elif v > least and v > 0.0 and isfinite(v):
+                A[j * p + j] = sqrt(v)
+            else:
+                return False
+    return True
+
+
+cdef void _invert(const double* L, double* M, int p) noexcept nogil:
+    """The inverse M of a lower triangle, zeros above."""
+    cdef int i, j, k
+    cdef double v
+    for j in range(p):
+        for i in range(p):
+            if i < j:
+                M[i * p + j] = 0.0
+                continue
+            v = 1.0 if i == j else 0.0
+            for k in range(j, i):
+                v -= L[i * p + k] * M[k * p + j]
+            M[i * p + j] = v / L[i * p + i]
+
+
+def newton_step(const double[:, :] H, const double[:] g):
+    """Newton's step ``-H^{-1} g`` and the decrease it promises, ``g'H^{-1}g / 2``.
+
+    Returns
+    -------
+    (step, decrement) or None
+        None where H is not safely positive definite.
+    """
+    cdef int p = <int>g.shape[0], i, j
+    if not 0 < p <= LARGE or H.shape[0] != p or H.shape[1] != p:
+        return None
+    cdef double A[LARGE * LARGE]
+    cdef double z[LARGE]
+    cdef double d = 0.0
+    for i in range(p):
+        for j in range(i + 1):
+            A[i * p + j] = H[i, j]
+        z[i] = -g[i]
+    if not _cholesky(A, p, LOST):
+        return None
+    for i in range(p):
+        if A[i * p + i] * A[i * p + i] < LOST:
+            return None
+        for j in range(i):
+            z[i] -= A[i * p + j] * z[j]
+        z[i] /= A[i * p + i]
+        d += z[i] * z[i]
+    step = np.empty(p)
+    cdef double[::1] s = step
+    for i in range(p - 1, -1, -1):
+        for j in range(i + 1, p):
+            z[i] -= A[j * p + i] * z[j]
+        z[i] /= A[i * p + i]
+        s[i] = z[i]
+    return step, 0.5 * d
+
+
+def inverse(const double[:, :] H):
+    """Inverse of a positive definite matrix, or None."""
+    cdef int p = <int>H.shape[0], i, j, k
+    if not 0 < p <= LARGE or H.shape[1] != p:
+        return None
+    cdef double A[LARGE * LARGE]
+    cdef double M[LARGE * LARGE]
+    cdef double v
+    for i in range(p):
+        for j in range(i + 1):
+            A[i * p + j] = H[i, j]
+    if not _cholesky(A, p, LOST):
+        return None
+    _invert(A, M, p)
+    out = np.empty((p, p))
+    cdef double[:, ::1] o = out
+    for i in range(p):
+        for j in range(i + 1):
+            v = 0.0
+            for k in range(i, p):
+                v += M[k * p + i] * M[k * p + j]
+            o[i, j] = o[j, i] = v
+    return out
+
+
+def orthonormal(const double[:, :] X):
+    """Columns with ``Q'Q = n I`` and the same span: ``X = Q G``, G upper triangular with positive diagonal.
+
+    Returns
+    -------
+    (Q, G, inverse of G) or None
+        None where columns are nearly collinear or many.
+    """
+    cdef Py_ssize_t n = X.shape[0], r
+    cdef int p = <int>X.shape[1], i, j
+    if not 0 < p <= 16 or n == 0:
+        return None
+    cdef double A[256]
+    cdef double M[256]
+    cdef double v
+    for i in range(p * p):
+        A[i] = 0.0
+    for r in range(n):
+        for i in range(p):
+            v = X[r, i]
+            for j in range(i + 1):
+                A[i * p + j] += v * X[r, j]
+    for i in range(p):
+        for j in range(i + 1):
+            A[i * p + j] /= n
+    if not _cholesky(A, p, 1e-6):
+        return None
+    _invert(A, M, p)
+    columns, upper, back = np.empty((n, p)), np.zeros((p, p)), np.zeros((p, p))
+    cdef double[:, ::1] Q = columns, G = upper, B = back
+    for i in range(p):
+        for j in range(i + 1):
+            G[j, i] = A[i * p + j]
+            B[j, i] = M[i * p + j]
+    for r in range(n):
+        for i in range(p):
+            v = 0.0
+            for j in range(i + 1):
+                v += X[r, j] * M[i * p + j]
+            Q[r, i] = v
+    return columns, upper, back

@@ -237,7 +237,7 @@ def factor_start(
 
     Under a log link the working residual is that of the mean relative to the mean: effects of variance
     :math:`\sigma^2` give it the variance :math:`e^{\sigma^2} - 1`, which is solved for the sum of several
-    terms. Standard deviations are kept between `SMALLEST` and `LARGEST` times `scale`.
+    terms where that is large. Standard deviations are kept between `SMALLEST` and `LARGEST` times `scale`.
     """
     if len(design.terms) == 1 and design.term_predictor == (0,) and _intercept(design.terms[0]):
         term = design.terms[0]
@@ -252,12 +252,12 @@ def factor_start(
         return factors
     terms = tuple(design.terms[b] for b in own)
     model = Design(working, np.empty((design.n, 0)), (), terms, weights=weights)
-    relative = moment_start(model, 1.0)
+    moments = moment_start(model, 1.0)
     if log and len(own) > 1 and all(term.k == 1 for term in terms):
-        total = sum(float(factor[0, 0]) ** 2 for factor in relative)
+        total = sum(float(factor[0, 0]) ** 2 for factor in moments)
         if total > LARGEST**2:
-            relative = [factor * np.sqrt(np.log1p(total) / total) for factor in relative]
-    for b, factor in zip(own, relative, strict=True):
+            moments = [factor * np.sqrt(np.log1p(total) / total) for factor in moments]
+    for b, factor in zip(own, moments, strict=True):
         term = design.terms[b]
         if term.k > 1 and term.covariance.clip == "block":
             factors[b] = scale * np.linalg.cholesky(moment_matrix(term, weights, working))

@@ -258,7 +258,7 @@ def test_ordinal_models_drop_terms_beside_their_thresholds():
     assert mm.compare(small, fit)["statistic"][1] == pytest.approx(fit.drop1().row("contact")["statistic"])
     pairs = fit.emmeans("contact").pairs()
     assert pairs["statistic"][0] ** 2 == pytest.approx(fit.anova().row("contact")["statistic"], rel=1e-9)
-    with pytest.raises(mm.OptionError, match="has categories and no mean"):
+    with pytest.raises(mm.OptionError, match="has categories and no single mean"):
         fit.emmeans("contact", type="response")
     with pytest.raises(mm.OptionError, match="category"):
         fit.predict_marginal()

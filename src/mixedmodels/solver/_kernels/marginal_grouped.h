@@ -253,6 +253,12 @@ MM_INLINE int mg_advance(const mg_problem* q, int A, int k, ptrdiff_t g, const d
             restart = 1;
         } else {
             q->size[g] *= 0.5;
+            /* with counts of millions rounding decides about a step this short: Newton's step is as good as any */
+            if (isfinite(check) && q->size[g] < 1e-3 && F - q->F[g] < 1e-8 * (1.0 + fabs(q->F[g]))) {
+                for (int l = 0; l < k; l++) trial[l] = u[l] + step[l];
+                q->status[g] = MG_DONE;
+                return 0;
+            }
             if (q->size[g] < 1e-12) {
                 if (from_zero) {
                     q->status[g] = MG_NO_MODE;

@@ -201,3 +201,39 @@ def test_value_at_the_reference_parameters(id_):
     theta = fit.objective.coordinates.map.theta_of(factors)
     value = fit.objective.value(np.concatenate([beta, theta]))
     assert value == pytest.approx(-2.0 * ref["objective"]["logLik"], rel=1e-8)
+
+
+# ---------------------------------------------------------------------- values of MixedModels.jl's test suite
+def test_verbagg_at_given_variances():
+    """Criterion with coefficients and random effects at their joint mode, theta = (1, 1): no optimiser."""
+    fit = mm.glmm(
+        "r2 ~ Anger + Gender + btype + situ + (1 | id) + (1 | item)",
+        mm.load_dataset("VerbAgg", backend="dict"),
+        family="binomial",
+        nagq=0,
+        fixed={"id.(Intercept)": 1.0, "item.(Intercept)": 1.0},
+    )
+    assert fit.criterion == pytest.approx(8201.848559060705, rel=1e-12)
+    beta = [
+        0.21853493716468653,
+        0.051438542580796845,
+        0.2902245416629646,
+        -0.9791237061900664,
+        -1.954016762811715,
+        -0.9794925718020747,
+    ]
+    np.testing.assert_allclose(fit.beta, beta, rtol=1e-9)
+
+
+def test_parts_of_the_cbpp_criterion():
+    fit = mm.glmm(
+        "cbind(incidence, size - incidence) ~ period + (1 | herd)",
+        mm.load_dataset("cbpp", backend="dict"),
+        family="binomial",
+    )
+    modes = fit.objective.modes(fit.psi)
+    # MixedModels.jl stops at a log-likelihood of -92.02628187247377, 8e-9 below
+    assert fit.loglik == pytest.approx(-92.02628187247377, rel=1e-9)
+    assert modes.logdet == pytest.approx(16.901127982275217, rel=2e-5)
+    assert float((modes.u[0] ** 2).sum()) == pytest.approx(9.72301224524056, rel=2e-5)
+    assert fit.residual_deviance == pytest.approx(73.47171597956056, rel=1e-6)

@@ -150,7 +150,7 @@ class ProfiledObjective(GLMMObjective):
         psi = self._near(self.psi_of(v))
         self._slope = None
         self._phi[inside] = self._free_of(psi - self.a)[inside]
-        if hasattr(self.marginal, "along") and self.priors is None:
+        if hasattr(self.marginal, "along") and self.priors is None and len(v):
             return self._newton_along(v, psi)
         found = self.evaluate(psi, 2)
         assert found.gradient is not None and found.hessian is not None and found.penalised is not None

@@ -114,26 +114,27 @@ def diagnose(fit: Any) -> Diagnosis:
 # ---------------------------------------------------------------------- the optimum
 
 
+def how_the_search_ended(fit: Any) -> Finding:
+    """The finding about the optimiser of any fit."""
+    optimum = fit.optimum
+    decrement = float(optimum.decrement)
+    if not fit.converged:
+        number = "" if decrement != decrement else f"; predicted decrease {decrement:.1g}"
+        text = f"not converged: {optimum.message}{number}"
+        return Finding("convergence", "problem", text, optimum.status.remedy)
+    if decrement != decrement:
+        return Finding("convergence", "ok", f"converged ({optimum.method}, without derivatives)")
+    bound = max(decrement, 1e-9)
+    text = f"converged: a further step would lower the criterion by less than {bound:.0e}"
+    return Finding("convergence", "ok", text)
+
+
 def _convergence(fit: LMMFit) -> Iterator[Finding]:
     optimum = fit.optimum
     if not fit.theta.size:
         yield Finding("convergence", "ok", "nothing to optimise: the model has no covariance parameters")
         return
-    decrement = optimum.decrement
-    number = "" if decrement != decrement else f"; predicted decrease {decrement:.1g}"
-    if not fit.converged:
-        yield Finding(
-            "convergence", "problem", f"not converged: {optimum.message}{number}", optimum.status.remedy
-        )
-    elif decrement == decrement:
-        bound = max(decrement, 1e-9)
-        yield Finding(
-            "convergence",
-            "ok",
-            f"converged: a further step would lower the criterion by less than {bound:.0e}",
-        )
-    else:
-        yield Finding("convergence", "ok", f"converged ({optimum.method}, without derivatives)")
+    yield how_the_search_ended(fit)
     for condition in optimum.kkt:
         if condition.min_eigenvalue < -1e-4:
             yield Finding(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixedmodels.errors import MixedModelsError
+from mixedmodels.inference.checks.diagnose import how_the_search_ended
 from mixedmodels.inference.checks.overdispersion import overdispersed_family, pearson_ratio
 from mixedmodels.inference.checks.simulated_residuals import has_zeros
 from mixedmodels.inference.checks.unusual import Finding
@@ -31,22 +32,7 @@ _KINDS = {  # how a message begins or what it holds: the check and its status
 
 def convergence(fit: GLMMFit) -> Iterator[Finding]:
     """Whether the search ended at a minimum."""
-    optimum = fit.optimum
-    decrement = float(optimum.decrement)
-    if not fit.converged:
-        number = "" if decrement != decrement else f"; predicted decrease {decrement:.1g}"
-        yield Finding(
-            "convergence", "problem", f"not converged: {optimum.message}{number}", optimum.status.remedy
-        )
-    elif decrement == decrement:
-        bound = max(decrement, 1e-9)
-        yield Finding(
-            "convergence",
-            "ok",
-            f"converged: a further step would lower the criterion by less than {bound:.0e}",
-        )
-    else:
-        yield Finding("convergence", "ok", f"converged ({optimum.method}, without derivatives)")
+    yield how_the_search_ended(fit)
 
 
 def information(fit: GLMMFit) -> Iterator[Finding]:

@@ -372,3 +372,14 @@ def test_families_of_counts_say_so():
         "truncated_nbinom1",
         "truncated_generalised_poisson",
     }
+
+
+@pytest.mark.parametrize("eta", [-1.5, 1.0, 2.5, 3.6])
+@pytest.mark.parametrize("delta", [0.0, 2.4, 3.82, 4.6])
+def test_com_poisson_sums_to_one_up_to_the_geometric_limit(eta, delta):
+    y = np.arange(4000.0)
+    family = get_family("com_poisson")
+    log_p = family.derivatives(Observations(y), [np.full(len(y), eta), np.full(len(y), delta)], 0)[0]
+    p = np.exp(log_p)
+    assert p.sum() == pytest.approx(1.0, abs=1e-12)
+    assert (p * y).sum() == pytest.approx(np.exp(eta), rel=1e-10)

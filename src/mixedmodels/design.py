@@ -18,6 +18,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from mixedmodels.covariance.base import Covariance
+    from mixedmodels.residual.base import BoundResidual
 
 __all__ = ["Design", "GeneralisedDesign", "Precision", "Predictor", "RandomTerm"]
 
@@ -100,6 +101,9 @@ class Design:
     theta_index : ndarray of intp, shape (sum of n_theta over terms,), or None
         Which free parameter each term parameter is; None means all different. Terms that share a
         variance point at the same free parameter.
+    residual : BoundResidual or None
+        Structure of the residuals, ``Var(e) = sigma^2 R(phi)``; None for ``R = diag(1 / weights)``. Weights,
+        if any, are part of it.
     """
 
     y: np.ndarray
@@ -110,6 +114,7 @@ class Design:
     weights: np.ndarray | None = None
     theta_index: np.ndarray | None = None
     notes: tuple[str, ...] = field(default=())
+    residual: BoundResidual | None = None
 
     @property
     def n(self) -> int:

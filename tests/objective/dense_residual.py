@@ -1,4 +1,4 @@
-"""A residual structure with dense matrices, straight from the definitions: AR(1) times one variance per stratum."""
+"""A residual structure with dense matrices: AR(1) times one variance per stratum."""
 
 from __future__ import annotations
 

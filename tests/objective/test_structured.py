@@ -93,7 +93,7 @@ def test_oracle_against_differences(kind, reml, sigma):
 @pytest.mark.parametrize("kind", [*KINDS, None])
 @pytest.mark.parametrize("reml", [True, False])
 def test_everything_against_the_oracle(kind, reml):
-    """Criterion, gradient, the three informations, estimates and fixed products: engine and dense formulas."""
+    """Criterion, gradient, informations, estimates and fixed products: engine and dense formulas."""
     for seed, sigma in ((1, None), (2, 0.8)):
         design = structured_design(seed, kind or "one_slope")
         objective = StructuredObjective(design if kind else without_terms(design), reml, sigma)

@@ -37,7 +37,8 @@ class StructuredObjective:
     r"""Minus twice the profiled log-likelihood of a model with structured residuals.
 
     .. math::
-        \mathrm{Var}(y) = \sigma^2 V(\psi), \qquad V = R(\phi) + Z \Sigma(\theta) Z', \qquad \psi = (\theta, \phi),
+        \mathrm{Var}(y) = \sigma^2 V(\psi), \qquad V = R(\phi) + Z \Sigma(\theta) Z', \qquad
+        \psi = (\theta, \phi),
 
         d(\psi) = \log|V| + \nu\,(1 + \log(2\pi r^2/\nu)) \; [+ \log|X'V^{-1}X| \text{ for REML}], \qquad
         r^2 = y'Py .
@@ -271,7 +272,7 @@ class StructuredObjective:
         return joint[:-1, :-1] - np.outer(joint[-1, :-1], joint[-1, :-1]) / self.nu
 
     def joint_information(self, psi: np.ndarray, kind: str = "observed") -> np.ndarray:
-        """Information about ``(psi, log sigma^2)``, only beta profiled out; without sigma's row if it is fixed.
+        """Information about ``(psi, log sigma^2)``, only beta profiled out; no row of sigma if it is fixed.
 
         Parameters
         ----------
@@ -288,12 +289,7 @@ class StructuredObjective:
         derivatives = self._map.derivatives(self.split(psi)[0])
         directions = self._map.directions(state.factors, derivatives)
         if kind == "expected":
-            traces = [
-                sum(
-                    float(np.sum(T * dS)) for T, dS in zip(self._T(state), row, strict=True) if dS is not None
-                )
-                for row in directions
-            ]
+            traces = _inner_products(state.term_parts(self.reml)[0], directions)
             border = np.concatenate([traces, state.residual_parts(self.reml)[0]])
             return self._bordered(state.trace_products(directions, self.reml), border)
         scale = self._scale(state)
@@ -348,11 +344,11 @@ class StructuredObjective:
     # ------------------------------------------------------------------ estimates
     @property
     def solver(self) -> Any:
-        """Solver of the random effects in whitened rows at the last phi asked for (`at_phi`), or the start."""
+        """Solver of the random effects in whitened rows at the last phi of `at_phi`, or at the start."""
         return (self.at_phi(self.start) if self._inner is None else self._inner[1]).solver
 
     def solution(self, psi: np.ndarray) -> Solution:
-        """Estimates of beta and predictions of the random effects; ``logdet_L2`` is ``log|V|``, R included."""
+        """Estimates and predictions at psi; ``logdet_L2`` is ``log|V|``, R included."""
         return self.at(self.check(psi)).solution()
 
     def sigma(self, psi: np.ndarray) -> float:
@@ -387,9 +383,6 @@ class StructuredObjective:
     def _scale(self, state: Any) -> float:
         return gaussian_scale(state.pwrss, self.nu, self.sigma_fixed)
 
-    def _T(self, state: Any) -> list[np.ndarray]:
-        return state.term_parts(self.reml)[0]
-
     def _M(self, state: Any) -> list[np.ndarray]:
         scale = self._scale(state)
         return [T - scale * S for T, S in zip(*state.term_parts(self.reml), strict=True)]
@@ -406,11 +399,7 @@ class StructuredObjective:
 
     def _forms(self, state: Any, directions: list[list[np.ndarray | None]]) -> np.ndarray:
         """``y'P V_i P y`` for all of psi."""
-        S = state.term_parts(self.reml)[1]
-        random = [
-            sum(float(np.sum(a * dS)) for a, dS in zip(S, row, strict=True) if dS is not None)
-            for row in directions
-        ]
+        random = _inner_products(state.term_parts(self.reml)[1], directions)
         return np.concatenate([random, state.residual_parts(self.reml)[1]])
 
     def _bordered(self, inner: np.ndarray, border: np.ndarray) -> np.ndarray:
@@ -421,3 +410,11 @@ class StructuredObjective:
         out = np.empty((r + 1, r + 1))
         out[:r, :r], out[r, :r], out[:r, r], out[r, r] = inner, border, border, self.nu
         return out
+
+
+def _inner_products(matrices: Sequence[np.ndarray], directions: list[list[np.ndarray | None]]) -> list[float]:
+    """``sum_b tr(M_b dSigma_b)`` for each direction."""
+    return [
+        sum(float(np.sum(M * dS)) for M, dS in zip(matrices, row, strict=True) if dS is not None)
+        for row in directions
+    ]

@@ -1,7 +1,7 @@
 r"""The oracle of models with structured residuals: the covariance of the data as dense n x n matrices.
 
-For ``Var(y) = sigma^2 V(psi)`` with :math:`V = R(\phi) + \sum_b Z_b (A_b \otimes \Sigma_b(\theta)) Z_b'`, given V,
-its first derivatives :math:`V_i` and second derivatives :math:`V_{ij}`, everything below is a formula of one line:
+For ``Var(y) = sigma^2 V(psi)``, :math:`V = R(\phi) + \sum_b Z_b (A_b \otimes \Sigma_b(\theta)) Z_b'`, given V
+and its derivatives :math:`V_i` and :math:`V_{ij}`, everything below is a formula of one line:
 
 .. math::
     P &= V^{-1} - V^{-1}X (X'V^{-1}X)^{-1} X'V^{-1}, \qquad r^2 = y'Py, \\

@@ -2,8 +2,8 @@ r"""Structured residuals with at most one grouping factor: everything level by l
 
 With ``W R W' = I`` and whitened rows :math:`\tilde y, \tilde X, \tilde Z` the covariance is
 :math:`V = I + \tilde Z\Sigma\tilde Z'`, block diagonal over the levels. Both kinds of parameters act through
-symmetric operators that stay inside a level, :math:`V_i = \tilde Z\dot\Sigma_i\tilde Z'` for random effects and
-:math:`V_j = D_j` for residuals. With
+symmetric operators that stay inside a level, :math:`V_i = \tilde Z\dot\Sigma_i\tilde Z'` for random
+effects and :math:`V_j = D_j` for residuals. With
 
 .. math::
     N_l = \Lambda(\Lambda'A_l\Lambda + I)^{-1}\Lambda', \quad A_l = \tilde Z_l'\tilde Z_l, \qquad
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,7 +89,7 @@ class WhitenedLevels:
         self.ks = [term.k for term in design.terms]
         self.k = sum(self.ks)
         edges = np.cumsum([0, *self.ks]).tolist()
-        self.slices = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        self.slices = [slice(a, b) for a, b in pairwise(edges)]
         self.levels: Levels | None = None
         columns = [self.fixed.Q, self.fixed.r[:, None]]
         if self.k:
@@ -137,7 +138,7 @@ class WhitenedPoint:
         self, rows: WhitenedLevels, factors: Sequence[np.ndarray], point: ResidualPoint, n_phi: int
     ) -> None:
         self._rows, self._residual_point, self._n_phi = rows, point, n_phi
-        p, k, levels = rows.p, rows.k, rows.levels
+        p, levels = rows.p, rows.levels
         white = point.whiten(rows.columns)
         Xy, self._Z = white[:, : p + 1], white[:, p + 1 :]
         self.factors = [np.asarray(factor, dtype=np.float64) for factor in factors]

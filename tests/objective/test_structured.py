@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.objective.dense_residual import DenseResidual
+from .dense_residual import DenseResidual
 
 from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.objective.structured import StructuredObjective

@@ -153,7 +153,8 @@ class WhitenedPoint:
             S = VXy.T @ VXy + flat.T @ flat
         else:
             VXy, S = Xy, Xy.T @ Xy
-        self._RX, self._gamma = np.zeros((0, 0)), np.zeros(0)
+        self._RX: np.ndarray = np.zeros((0, 0))
+        self._gamma: np.ndarray = np.zeros(0)
         if p:
             try:
                 self._RX = np.linalg.cholesky(S[:p, :p])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from mixedmodels.design import Design
     from mixedmodels.residual.base import BoundResidual, ResidualPoint
 
-__all__ = ["choose_engine", "keeps_rows", "whitened_design", "whitened_solver"]
+__all__ = ["WhitenedSolver", "choose_engine", "keeps_rows", "whitened_design", "whitened_solver"]
 
 
 def keeps_rows(design: Design) -> bool:
@@ -87,4 +88,34 @@ def whitened_solver(design: Design, point: ResidualPoint, name: str = "auto") ->
     name : str
         The solver asked for.
     """
-    return choose_solver(whitened_design(design, point), name if design.terms else "dense")
+    return WhitenedSolver(choose_solver(whitened_design(design, point), name if design.terms else "dense"), point)
+
+
+class WhitenedSolver:
+    """A solver in whitened rows that takes responses as they are; everything else is the inner solver's.
+
+    Parameters
+    ----------
+    inner : Solver
+        Of the whitened design.
+    point : ResidualPoint
+    """
+
+    def __init__(self, inner: Any, point: ResidualPoint) -> None:
+        self._inner, self._point = inner, point
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
+    def describe(self) -> str:
+        """One line: which algorithm, on which sizes."""
+        return f"{self._inner.describe()}; in rows whitened by the residual structure"
+
+    def responses_at(
+        self, factors: Sequence[np.ndarray]
+    ) -> Callable[[np.ndarray], tuple[np.ndarray, tuple[np.ndarray, ...]]]:
+        """A function of responses R, shape (n, N), without offset: their estimates at these factors."""
+        estimates = self._inner.responses_at(factors)
+        return lambda R: estimates(self._point.whiten(R))

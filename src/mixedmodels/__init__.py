@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixedmodels.api import glmm, lmm
+    from mixedmodels.api import glmm, gls, lmm
     from mixedmodels.datasets import dataset_names, describe_dataset, load_dataset
     from mixedmodels.design import RandomTerm
     from mixedmodels.errors import (
@@ -67,6 +67,7 @@ __all__ = [
     "describe_dataset",
     "formula_from_lists",
     "glmm",
+    "gls",
     "lmm",
     "load",
     "load_dataset",
@@ -77,6 +78,7 @@ __all__ = [
 _HOMES = {
     "power": "mixedmodels.inference.bootstrap.power",
     "compare": "mixedmodels.inference.likelihood.compare",
+    "gls": "mixedmodels.api",
     "lmm": "mixedmodels.api",
     "glmm": "mixedmodels.api",
     "Family": "mixedmodels.family.base",

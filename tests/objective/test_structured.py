@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from .dense_residual import DenseResidual
 
 from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.objective.structured import StructuredObjective
 from mixedmodels.solver.covariance_oracle import dense_oracle
 from mixedmodels.solver.dense import DenseSolver
 from mixedmodels.testing import random_design
+
+from .dense_residual import DenseResidual
 
 KINDS = ["one_scalar", "one_slope", "diag", "homdiag", "same_group_two_terms", "one_balanced", "one_offset"]
 

@@ -46,6 +46,7 @@ class Options:
     progress: Any = "auto"
     functions: Any = None
     share: Any = None
+    residual: Any = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.reml, (bool, np.bool_)):
@@ -81,7 +82,7 @@ _KEPT = 64 * 2**20
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))
 # options that change the model frame; the others only change how it is fitted
-_FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "share"}
+_FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "share", "residual"}
 
 
 def make_frame(formula: Any, data: Any, options: Options) -> Any:
@@ -96,12 +97,17 @@ def make_frame(formula: Any, data: Any, options: Options) -> Any:
         functions=options.functions,
         share=options.share,
         sigma_fixed=options.sigma is not None,
+        **({} if options.residual is None else {"residual": options.residual}),
     )
 
 
 def make_objective(frame: Any, options: Options) -> Any:
     """The objective of a model frame with the solver asked for."""
     design = frame.design
+    if getattr(design, "residual", None) is not None:
+        from mixedmodels.fit.structured import structured_objective
+
+        return structured_objective(frame, options)
     if is_function_frame(frame):
         from mixedmodels.objective.user_factor import UserFactorObjective
 
@@ -163,6 +169,11 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
 
 def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFit:
     design = frame.design
+    if design.residual is not None:
+        from mixedmodels.fit.structured import fit_structured
+
+        method = "newton" if options.method == "auto" else options.method
+        return fit_structured(frame, options, data, options.start, method)
     own = objective is None
     if own:
         objective = make_objective(frame, options)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from mixedmodels.errors import DataError
@@ -130,4 +128,3 @@ class _BoundAR1(BoundCorrelation):
             )
         name = self._structure.covariates[0]
         return integer_times(data.number(name, "ar1()"), name, "ar1", data, "round the times")[:, None]
-

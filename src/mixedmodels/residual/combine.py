@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mixedmodels.errors import DataError, OptionError
+from mixedmodels.errors import OptionError
 from mixedmodels.residual.base import NaturalValues
 from mixedmodels.residual.data import Need, ResidualData
 from mixedmodels.residual.independent import IndependentPoint
@@ -461,4 +461,3 @@ class CombinedPoint:
         W = scale(W_C, inverse)
         every = [*(scale(one, inverse) for one in changes), *(scale(W, -e) for e in self._e)]
         return W, tuple(every[j] for j in self._free)
-

@@ -154,7 +154,9 @@ class VarianceFunction(Structure):
     covariates: tuple[str, ...]
     by: str | None
 
-    def __init__(self, covariates: tuple[str, ...], by: str | None, fixed: Mapping[str, float] | None) -> None:
+    def __init__(
+        self, covariates: tuple[str, ...], by: str | None, fixed: Mapping[str, float] | None
+    ) -> None:
         self.covariates = covariates
         self.by = by
         self.fixed = _numbers(fixed, self.tag)
@@ -328,9 +330,7 @@ def _numbers(fixed: Mapping[str, float] | None, tag: str) -> dict[str, float]:
     return out
 
 
-def _call(
-    tag: str, inner: str, by: str | None, options: tuple[str, ...], fixed: Mapping[str, float]
-) -> str:
+def _call(tag: str, inner: str, by: str | None, options: tuple[str, ...], fixed: Mapping[str, float]) -> str:
     pieces = [inner] if inner else []
     if by is not None:
         pieces.append(f"by={by}")

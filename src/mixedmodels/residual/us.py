@@ -139,9 +139,7 @@ class _BoundCorr(TableCorrelation):
         out[k] = np.prod(s[i, :k]) * s[i, k] ** 2
         return out
 
-    def _row_second(
-        self, t: np.ndarray, s: np.ndarray, L: np.ndarray, i: int, k: int, m: int
-    ) -> np.ndarray:
+    def _row_second(self, t: np.ndarray, s: np.ndarray, L: np.ndarray, i: int, k: int, m: int) -> np.ndarray:
         """Second derivative of row i of L in phi_ik and phi_im, k <= m."""
         out = np.zeros(self._V)
         if k == m:
@@ -216,7 +214,9 @@ class _BoundCorr(TableCorrelation):
         try:
             L = np.linalg.cholesky(C)
         except np.linalg.LinAlgError:
-            raise FloatingPointError("these correlations are not those of a positive definite matrix") from None
+            raise FloatingPointError(
+                "these correlations are not those of a positive definite matrix"
+            ) from None
         square = np.cumsum(L * L, axis=1)
         left = np.ones_like(L)
         left[:, 1:] = np.sqrt(np.maximum(1.0 - square[:, :-1], np.finfo(float).tiny))

@@ -88,7 +88,9 @@ def whitened_solver(design: Design, point: ResidualPoint, name: str = "auto") ->
     name : str
         The solver asked for.
     """
-    return WhitenedSolver(choose_solver(whitened_design(design, point), name if design.terms else "dense"), point)
+    return WhitenedSolver(
+        choose_solver(whitened_design(design, point), name if design.terms else "dense"), point
+    )
 
 
 class WhitenedSolver:

@@ -15,6 +15,10 @@ from typing import Any
 
 # Home of each public name, a module of this package.
 _HOMES = {
+    "Genotypes": "genotypes",
+    "genomic": "genomic",
+    "genomic_dominance": "genomic",
+    "single_step": "genomic",
     "Pedigree": "pedigree",
     "Relationship": "relationship",
     "as_relationship": "relationship",

@@ -235,6 +235,102 @@ class Pedigree:
 
         return additive(self, ids)
 
+    def dominance(self, ids: Any = None, convention: str = "fraternity") -> Relationship:
+        """Dominance relationships; see `mixedmodels.genetics.dominance.dominance` for the conventions."""
+        from mixedmodels.genetics.dominance import dominance
+
+        return dominance(self, ids, convention)
+
+    def x_linked(self, ids: Any = None, dosage: str = "equal") -> Relationship:
+        """Relationships at X-linked genes; see `mixedmodels.genetics.sex_linked.x_linked`."""
+        from mixedmodels.genetics.sex_linked import x_linked
+
+        return x_linked(self, ids, dosage)
+
+    def y_linked(self, ids: Any = None) -> Relationship:
+        """One for two males of one paternal line, else zero; females have zeros."""
+        from mixedmodels.genetics.sex_linked import line_relationship
+
+        return line_relationship(self, ids, "sire")
+
+    def mitochondrial(self, ids: Any = None) -> Relationship:
+        """One for two individuals of one maternal line, else zero."""
+        from mixedmodels.genetics.sex_linked import line_relationship
+
+        return line_relationship(self, ids, "dam")
+
+    def maternal_lines(self) -> np.ndarray:
+        """Earliest known ancestor in each maternal line, (n,): a factor for mitochondrial effects."""
+        from mixedmodels.genetics.sex_linked import maternal_lines
+
+        return maternal_lines(self)
+
+    def paternal_lines(self) -> np.ndarray:
+        """Earliest known ancestor in each male's paternal line, (n,); None for females."""
+        from mixedmodels.genetics.sex_linked import paternal_lines
+
+        return paternal_lines(self)
+
+    def kinship(self, one: Any, other: Any, method: str = "sweep") -> float:
+        """Kinship coefficient of two individuals; `method` "sweep", "recursion" or "paths"."""
+        from mixedmodels.genetics.kinship import kinship
+
+        return kinship(self, one, other, method)
+
+    def fraternity(self, one: Any, other: Any, method: str = "sweep") -> float:
+        """Probability that two individuals share both genes by descent, inbreeding left aside."""
+        from mixedmodels.genetics.kinship import fraternity
+
+        return fraternity(self, one, other, method)
+
+    def identity_coefficients(self, one: Any, other: Any) -> np.ndarray:
+        """Jacquard's nine condensed identity coefficients of two individuals, (9,)."""
+        from mixedmodels.genetics.identity import identity_coefficients
+
+        return identity_coefficients(self, one, other)
+
+    def bit_size(self) -> int:
+        """Twice the number of non-founders less the number of founders."""
+        from mixedmodels.genetics.kinship import bit_size
+
+        return bit_size(self)
+
+    def ancestors(self, ids: Any) -> np.ndarray:
+        """Ids of all ancestors of one or several individuals."""
+        from mixedmodels.genetics.ancestry import ancestors
+
+        return ancestors(self, ids)
+
+    def descendants(self, ids: Any) -> np.ndarray:
+        """Ids of all descendants of one or several individuals."""
+        from mixedmodels.genetics.ancestry import descendants
+
+        return descendants(self, ids)
+
+    def common_ancestors(self, one: Any, other: Any) -> np.ndarray:
+        """Ids of the ancestors that two individuals share."""
+        from mixedmodels.genetics.ancestry import common_ancestors
+
+        return common_ancestors(self, one, other)
+
+    def siblings(self, id: Any, half: bool = False) -> np.ndarray:
+        """Ids of the full siblings of an individual, with `half` also of its half siblings."""
+        from mixedmodels.genetics.ancestry import siblings
+
+        return siblings(self, id, half)
+
+    def matriline(self, id: Any) -> np.ndarray:
+        """Ids of an individual, its dam, her dam and so on."""
+        from mixedmodels.genetics.ancestry import line
+
+        return line(self, id, "dam")
+
+    def patriline(self, id: Any) -> np.ndarray:
+        """Ids of an individual, its sire, his sire and so on."""
+        from mixedmodels.genetics.ancestry import line
+
+        return line(self, id, "sire")
+
     def family_of(self, family: Any) -> Pedigree:
         """The pedigree of one family.
 

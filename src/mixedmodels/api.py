@@ -57,8 +57,13 @@ def lmm(
         out of the likelihood.
     offset : str or array, optional
         A known part of the linear predictor, added to any ``offset()`` of the formula.
-    residual, known
-        Residual structures and known covariances between levels are not in this version.
+    residual
+        Residual structures are not in this version.
+    known : dict, optional
+        Known covariances between the levels of grouping factors: ``{"animal": pedigree}``, or (matrix, ids), a
+        data frame whose rows and columns are the levels, or ``{"ids": ids, "precision": P}``. The term
+        ``(1 | animal)`` then has ``b ~ N(0, A sigma_a^2)`` over all ids. A second matrix on the same factor is
+        ``known(1 | animal, D)`` with ``known={..., "D": ...}``; ``id(1 | animal)`` has independent levels.
     contrasts : dict, optional
         Contrasts by factor: ``"treatment"``, ``"sum"``, ``"helmert"``, ``"poly"`` or a matrix.
     na_action : {"omit", "exclude", "fail"}
@@ -137,11 +142,12 @@ def make_options(residual: Any = None, known: Any = None, **keywords: Any) -> Op
     """The options of a fit from keywords, after refusing what this version cannot do."""
     if residual is not None:
         raise NotImplementedYetError("residual= (residual structures) is not in this version; leave it out")
-    if known is not None:
-        raise NotImplementedYetError(
-            "known= (known covariances between levels) is not in this version; leave it out"
-        )
-    return Options(**keywords)
+    return Options(known=related(known), **keywords)
+
+
+def related(known: Any) -> Any:
+    """The argument `known=` with pedigrees and relationships turned into what a model frame reads."""
+    return known
 
 
 def glmm(
@@ -170,6 +176,7 @@ def glmm(
     progress: Any = "auto",
     functions: Mapping[str, Callable] | None = None,
     share: Any = None,
+    known: Any = None,
 ) -> GLMMFit:
     r"""Fit a generalised linear mixed model.
 
@@ -242,6 +249,8 @@ def glmm(
         Functions of your own that the formulas may call.
     share : list of lists of str, optional
         Random terms of the conditional predictor with the same covariance parameters.
+    known : dict, optional
+        Known covariances between levels, as for `lmm`; in the terms of all formulas.
 
     Returns
     -------
@@ -303,5 +312,6 @@ def glmm(
         progress=progress,
         functions=functions,
         share=share,
+        known=related(known),
     )
     return fit_glmm(formula, data, options)

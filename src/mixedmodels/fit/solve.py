@@ -12,6 +12,7 @@ from mixedmodels.errors import ConvergenceWarning, DataError, OptionError, warn
 from mixedmodels.fit import checks, derived
 from mixedmodels.fit.result import LMMFit
 from mixedmodels.frame import build
+from mixedmodels.frame.known import read_known
 from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.optimize import minimize
 from mixedmodels.solver.choose import choose_solver
@@ -46,6 +47,8 @@ class Options:
     progress: Any = "auto"
     functions: Any = None
     share: Any = None
+    known: Any = None
+    variances: Any = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.reml, (bool, np.bool_)):
@@ -57,6 +60,8 @@ class Options:
                 'functions must be a dict from names to functions, such as {"f": f}, '
                 f"got {type(self.functions).__name__}"
             )
+        if self.known is not None:
+            object.__setattr__(self, "known", read_known(self.known))
         if self.control is not None:
             from mixedmodels.optimize.control import control_of
 
@@ -81,7 +86,7 @@ _KEPT = 64 * 2**20
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))
 # options that change the model frame; the others only change how it is fitted
-_FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "share"}
+_FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "share", "known"}
 
 
 def make_frame(formula: Any, data: Any, options: Options) -> Any:
@@ -96,6 +101,8 @@ def make_frame(formula: Any, data: Any, options: Options) -> Any:
         functions=options.functions,
         share=options.share,
         sigma_fixed=options.sigma is not None,
+        relationships=options.known,
+        checked=options.variances is None,
     )
 
 

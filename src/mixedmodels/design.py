@@ -92,6 +92,14 @@ class KnownCovariance:
         return sparse.csc_array(self._inverse[0])
 
     @property
+    def invertible(self) -> bool:
+        """Whether the inverse can be formed."""
+        try:
+            return bool(self._inverse)
+        except SolverError:
+            return False
+
+    @property
     def logdet_covariance(self) -> float:
         """``log|A|``."""
         return self._inverse[1]

@@ -239,9 +239,7 @@ def _note_nested(
 ) -> None:
     """Notes on factors whose labels start anew in each level of another one."""
     singles = [
-        i
-        for i, group in enumerate(plan.groups)
-        if len(group.expressions) == 1 and group.name not in known
+        i for i, group in enumerate(plan.groups) if len(group.expressions) == 1 and group.name not in known
     ]
     crossed = {frozenset(group.expressions) for group in plan.groups if len(group.expressions) > 1}
     for inner in singles:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from mixedmodels.errors import FormulaError
-from mixedmodels.formula.ast import Bar, Call, Expression, Formula, Number, Operation, TermList, Text, Variable
+from mixedmodels.formula.ast import (
+    Bar,
+    Call,
+    Expression,
+    Formula,
+    Number,
+    Operation,
+    TermList,
+    Text,
+    Variable,
+)
 from mixedmodels.frame import identify
 
 __all__ = ["GroupPlan", "PartPlan", "Plan", "plan_of", "require_bars", "require_response"]
@@ -125,7 +135,9 @@ def _make_plan(formula: Formula) -> Plan:
         bar_groups,
         tuple(options),
         tuple(
-            GroupPlan(name, group, tuple(e.name if isinstance(e, Variable) else None for e in group), relation)
+            GroupPlan(
+                name, group, tuple(e.name if isinstance(e, Variable) else None for e in group), relation
+            )
             for name, (group, relation) in zip(names, groups, strict=True)
         ),
         variables(formula),

@@ -10,6 +10,7 @@ import numpy as np
 
 from mixedmodels.errors import ConvergenceWarning, DataError, OptionError, warn
 from mixedmodels.fit import checks, derived
+from mixedmodels.fit.given import given_optimum, with_sigma
 from mixedmodels.fit.result import LMMFit
 from mixedmodels.frame import build
 from mixedmodels.frame.known import read_known
@@ -171,14 +172,19 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
 def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFit:
     design = frame.design
     own = objective is None
+    if options.variances is not None:
+        options, objective, own = with_sigma(options), None, True
     if own:
         objective = make_objective(frame, options)
     keywords: dict[str, Any] = {"progress": options.progress}
     if options.control is not None:
         keywords["control"] = options.control
     method = "newton" if options.method == "auto" else options.method
-    # The certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it if wanted.
-    optimum = minimize(objective, method, _start(options.start, objective), certify=False, **keywords)
+    if options.variances is not None:
+        optimum = given_optimum(objective, options.variances)
+    else:
+        # The certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it if wanted.
+        optimum = minimize(objective, method, _start(options.start, objective), certify=False, **keywords)
     kind = LMMFit
     if is_function_frame(frame):
         from mixedmodels.fit.user import FunctionFit
@@ -260,6 +266,8 @@ def frame_with_response(frame: Any, y: np.ndarray) -> Any:
 def update(fit: LMMFit, formula: Any, data: Any, changes: dict[str, Any]) -> LMMFit:
     """The model with changes; see `LMMFit.update`."""
     derived.check_changes(changes, OPTION_NAMES)
+    if "variances" in changes:
+        changes = {"sigma": None, **changes}
     options = replace(fit._options, **{"start": None, **changes})
     if formula is None and data is None and not (_FRAME_OPTIONS & changes.keys()):
         return fit_frame(fit._frame, options, fit._data)

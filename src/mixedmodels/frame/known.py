@@ -1,7 +1,7 @@
 r"""Known covariances between the levels of grouping factors: pedigrees, kinships, any covariance matrix.
 
-A term on a grouping factor with a known covariance A has ``b ~ N(0, A kron Sigma)``. Its levels are all of A's
-ids, in A's order, whether or not they have rows.
+A term on a grouping factor with a known covariance A has ``b ~ N(0, A kron Sigma)``. Its levels are all of
+A's ids, in A's order, whether or not they have rows.
 """
 
 from __future__ import annotations
@@ -14,27 +14,51 @@ import numpy as np
 
 from mixedmodels.design import KnownCovariance, Precision
 from mixedmodels.errors import DataError, OptionError
+from mixedmodels.frame.columns import Columns
 from mixedmodels.frame.factors import match_levels
 from mixedmodels.frame.labels import level_labels
 from mixedmodels.frame.plan import Plan
 from mixedmodels.frame.rows import Rows
 from mixedmodels.frame.values import FactorColumn
 
-__all__ = ["Known", "Related", "as_known", "check_names", "match_known", "read_known"]
+__all__ = ["Known", "Related", "Relatives", "as_known", "check_names", "match_known", "read_known"]
 
 _SYMMETRY = 1e-8  # relative to the largest entry
 
 
-class Related(Protocol):
-    """What `known=` accepts beside matrices: an object with ids and the inverse of their covariance."""
+class Relatives(Protocol):
+    """A pedigree, as `known=` takes it: individuals with the sparse inverse of their relationships."""
 
     @property
     def ids(self) -> Any:
-        """Labels of the levels, in the order of the matrix."""
+        """Labels of the individuals, in the order of the matrix."""
         ...
 
-    def precision(self) -> Precision:
-        """The sparse inverse of the covariance matrix, with its log-determinant."""
+    @property
+    def inbreeding(self) -> Any:
+        """Coefficients of inbreeding: the diagonal of A is one more."""
+        ...
+
+    def additive_precision(self) -> tuple[Any, float]:
+        """``A^{-1}``, sparse, and ``log|A|``."""
+        ...
+
+
+class Related(Protocol):
+    """A relationship matrix, as `known=` takes it: dense in `matrix`, or by its precision."""
+
+    @property
+    def ids(self) -> Any:
+        """Labels of the rows."""
+        ...
+
+    @property
+    def matrix(self) -> Any:
+        """The covariance matrix, if it is kept."""
+        ...
+
+    def as_precision(self) -> tuple[Any, float]:
+        """``A^{-1}``, sparse, and ``log|A|``."""
         ...
 
 
@@ -85,8 +109,8 @@ def as_known(value: Any, name: str) -> Known:
     Parameters
     ----------
     value : object
-        A `Known`; an object with ``ids`` and ``precision()``; a tuple (covariance matrix, ids); a data frame
-        whose rows and columns are named alike; or a dict with ``"ids"`` and ``"covariance"`` or
+        A `Known`; a pedigree (`Relatives`) or relationship (`Related`); a tuple (covariance matrix, ids); a
+        data frame whose rows and columns are named alike, or whose columns are named by the ids of its rows; or a dict with ``"ids"`` and ``"covariance"`` or
         ``"precision"`` (and, if it is known, ``"logdet"``, the log-determinant of the covariance).
     name : str
         Its name in `known=`.
@@ -94,9 +118,15 @@ def as_known(value: Any, name: str) -> Known:
     if isinstance(value, Known):
         return value
     where = f"known[{name!r}]"
-    if hasattr(value, "ids") and callable(getattr(value, "precision", None)):
-        between = value.precision()
-        return Known(_ids(value.ids, int(between.matrix.shape[0]), where), between)
+    if hasattr(value, "ids") and callable(getattr(value, "additive_precision", None)):
+        matrix, logdet = value.additive_precision()
+        between = Precision(matrix, float(logdet), 1.0 + np.asarray(value.inbreeding))
+        return Known(_ids(value.ids, matrix.shape[0], where), between)
+    if hasattr(value, "ids") and callable(getattr(value, "as_precision", None)):
+        if isinstance(value.matrix, np.ndarray):
+            return _from_covariance(value.matrix, value.ids, where)
+        matrix, logdet = value.as_precision()
+        return Known(_ids(value.ids, matrix.shape[0], where), Precision(matrix, float(logdet)))
     if isinstance(value, tuple) and len(value) == 2:
         return _from_covariance(value[0], value[1], where)
     if isinstance(value, Mapping):
@@ -105,14 +135,11 @@ def as_known(value: Any, name: str) -> Known:
         if "covariance" in value:
             return _from_covariance(value["covariance"], value["ids"], where)
         return _from_precision(value["precision"], value["ids"], value.get("logdet"), where)
-    if hasattr(value, "index") and hasattr(value, "columns") and hasattr(value, "to_numpy"):
-        rows, columns = list(value.index), list(value.columns)
-        if level_labels(rows) != level_labels(columns):
-            raise DataError(f"{where}: the rows and columns of the data frame are not named alike")
-        return _from_covariance(value.to_numpy(), rows, where)
+    if hasattr(value, "columns") or hasattr(value, "__dataframe__"):
+        return _from_table(value, where)
     raise OptionError(
-        f"{where} must be a pedigree, (matrix, ids), a data frame with named rows and columns, or a dict with "
-        f"'ids' and 'precision'; got {type(value).__name__}"
+        f"{where} must be a pedigree, (matrix, ids), a data frame with named rows and columns, or a dict "
+        f"with 'ids' and 'precision'; got {type(value).__name__}"
     )
 
 
@@ -168,6 +195,26 @@ def _from_covariance(matrix: Any, ids: Any, where: str) -> Known:
             "leave such ids out"
         )
     return Known(labels, KnownCovariance(A, where))
+
+
+def _from_table(data: Any, where: str) -> Known:
+    """A square table: ids name its columns and, where they have names, its rows."""
+    columns = Columns(data)
+    names = list(columns)
+    rows: list[Any] | None = None
+    if len(names) == columns.n_rows + 1:
+        factor = columns.factor(names[0])
+        rows = [factor.levels[code] for code in factor.codes]
+        names = names[1:]
+    elif hasattr(data, "index") and not callable(data.index):
+        rows = list(data.index)
+        rows = None if rows == list(range(len(rows))) else rows
+    if rows is not None and level_labels(rows) != level_labels(names):
+        raise DataError(f"{where}: the rows and columns of the table have different ids or another order")
+    values = [columns[name] for name in names]
+    if not all(isinstance(value, np.ndarray) for value in values):
+        raise DataError(f"{where} holds values that are not numbers")
+    return _from_covariance(np.column_stack(values), names, where)  # type: ignore[arg-type]
 
 
 def _from_precision(matrix: Any, ids: Any, logdet: Any, where: str) -> Known:

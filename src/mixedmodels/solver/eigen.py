@@ -1,7 +1,7 @@
 r"""One term with a known dense covariance between levels: diagonal after one eigen-decomposition.
 
-With :math:`V = I + s G`, :math:`G = W^{1/2} Z A Z' W^{1/2} = U\,\mathrm{diag}(d)\,U'`, everything is a sum over
-the rotated rows :math:`U'y, U'X` with weights :math:`h_i = 1/(1 + s d_i)`: after O(n^3) once, an evaluation
+With :math:`V = I + s G`, :math:`G = W^{1/2} Z A Z' W^{1/2} = U\,\mathrm{diag}(d)\,U'`, everything is a sum
+over the rotated rows :math:`U'y, U'X` with weights :math:`h_i = 1/(1 + s d_i)`: after O(n^3) once, an evaluation
 with all derivatives costs O(n p^2). No inverse of A is formed, so A may be singular.
 
 Source: Lippert et al. (2011), FaST linear mixed models for genome-wide association studies, Nature Methods

@@ -10,6 +10,7 @@ import numpy as np
 from mixedmodels.errors import OptionError
 from mixedmodels.fit import checks, values
 from mixedmodels.fit.base import Fit
+from mixedmodels.fit.given import NOTE
 
 if TYPE_CHECKING:
     from mixedmodels.fit.solve import Options
@@ -160,6 +161,8 @@ class LMMFit(Fit):
     @property
     def df_model(self) -> int:
         """Number of free parameters: fixed effects, theta, and the residual SD unless it is fixed."""
+        if self._options.variances is not None:
+            return self.design.p
         return self.design.p + len(self.theta) + (self._options.sigma is None)
 
     def _compute_messages(self) -> tuple[str, ...]:
@@ -173,7 +176,9 @@ class LMMFit(Fit):
         scale = checks.response_note(frame.formula)
         if scale:
             out.append(scale)
-        if self._options.sigma is not None:
+        if self._options.variances is not None:
+            out.append(NOTE)
+        elif self._options.sigma is not None:
             out.append(f"the residual SD is held at sigma = {float(self._options.sigma):g}")
         return tuple(out)
 

@@ -34,6 +34,7 @@ def lmm(
     progress: Any = "auto",
     functions: Mapping[str, Callable] | None = None,
     share: Any = None,
+    priors: Any = None,
 ) -> LMMFit:
     r"""Fit a linear mixed model.
 
@@ -86,6 +87,11 @@ def lmm(
     share : list of lists of str, optional
         Random terms with the same covariance parameters, named by their text or grouping factor:
         ``[["(1 | a)", "(1 | b)"]]``.
+    priors : dict or str, optional
+        Priors by parameter: posterior modes (MAP) as those of blme. ``"wishart"`` or
+        ``{"theta": "wishart"}``: covariance matrices; ``{"sd_x|g": ("gamma", 2.5, 0)}``: standard
+        deviations; ``{"fixed": ("normal", 0, 10)}``: coefficients; ``{"sigma": ("invgamma", 2, 1)}``.
+        They are relative to sigma; a last word ``"absolute"`` makes one on (co)variances absolute.
 
     Returns
     -------
@@ -134,6 +140,7 @@ def lmm(
         progress=progress,
         functions=functions,
         share=share,
+        priors=priors,
     )
     return fit_model(formula, data, options)
 

@@ -50,6 +50,7 @@ class Options:
     share: Any = None
     known: Any = None
     variances: Any = None
+    priors: Any = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.reml, (bool, np.bool_)):
@@ -124,6 +125,15 @@ def make_objective(frame: Any, options: Options) -> Any:
             sigma=options.sigma,
             x_names=design.x_names,
         )
+    if options.priors is not None:
+        from mixedmodels.objective.lmm_priors import read_linear_priors
+        from mixedmodels.objective.posterior import PosteriorObjective
+
+        priors = read_linear_priors(options.priors, design.x_names, design.terms)
+        if priors is not None:
+            return PosteriorObjective(
+                design, lambda d: choose_solver(d, options.solver), priors, options.reml, options.sigma
+            )
     solver = choose_solver(design, options.solver)
     return LMMObjective(design, solver, options.reml, sigma=options.sigma)
 

@@ -183,9 +183,7 @@ def structured_objective(frame: Any, options: Options) -> StructuredObjective:
     return StructuredObjective(frame.design, options.reml, options.sigma, options.solver)
 
 
-def fit_structured(
-    frame: Any, options: Options, data: Any, start: np.ndarray | None, method: Any
-) -> StructuredFit:
+def fit_structured(frame: Any, options: Options, data: Any = None) -> StructuredFit:
     """Fit a model frame whose design has a residual structure.
 
     Parameters
@@ -193,19 +191,28 @@ def fit_structured(
     frame : ModelFrame
     options : Options
     data : data frame or None
-    start : ndarray or None
-        Start of (theta, phi).
-    method : str or callable
-        As for `minimize`.
+
+    Raises
+    ------
+    NotImplementedYetError
+        Priors or given variances.
 
     Warns
     -----
     ConvergenceWarning
         The search stopped early.
     """
+    from mixedmodels.errors import NotImplementedYetError
+
+    for name in ("priors", "variances"):
+        if getattr(options, name, None) is not None:
+            raise NotImplementedYetError(
+                f"{name}= together with a residual structure is not in this version; leave one of them out"
+            )
     keywords: dict[str, Any] = {"progress": options.progress}
     if options.control is not None:
         keywords["control"] = options.control
+    start, method = options.start, "newton" if options.method == "auto" else options.method
     rounds = 0
     if frame.design.residual.needs_fitted:
         frame, objective, optimum, rounds = _alternate(frame, options, start, method, keywords)

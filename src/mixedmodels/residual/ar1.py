@@ -123,7 +123,8 @@ class _BoundAR1(BoundCorrelation):
         """Times of new rows."""
         if not self._structure.covariates:
             raise DataError(
-                f"{self._structure} takes the rows in their order, so the times of new rows are unknown; name a "
+                f"{self._structure} takes the rows in their order, so the times of new rows are "
+                "unknown; name a "
                 "column of times in the structure"
             )
         name = self._structure.covariates[0]

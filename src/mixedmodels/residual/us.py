@@ -60,8 +60,8 @@ class GeneralCorrelation(CorrelationStructure):
 class Unstructured(GeneralCorrelation):
     r"""A general covariance between visits: ``us(visit | group)``, as in SAS and mmrm.
 
-    The correlations of `GeneralCorrelation` and a standard deviation for each visit (and stratum), relative to
-    that of the first: ``us(visit | subject, by=arm)`` is ``corr(visit | subject, by=arm) *
+    The correlations of `GeneralCorrelation` and a standard deviation for each visit (and stratum), relative
+    to that of the first: ``us(visit | subject, by=arm)`` is ``corr(visit | subject, by=arm) *
     varident(visit:arm)``.
 
     Parameters
@@ -114,7 +114,8 @@ class _BoundCorr(TableCorrelation):
             more = f" ({missing.size} such pairs)" if missing.size > 1 else ""
             raise DataError(
                 f"{self._structure}: no group has both {self._labels[j]!r} and {self._labels[i]!r} of "
-                f"{self._structure.covariates[0]}{more}, so their correlation cannot be estimated; merge visits "
+                f"{self._structure.covariates[0]}{more}, so their correlation cannot be estimated; "
+                "merge visits "
                 "or take a structure with fewer parameters (toep, ar1, car1, cs)"
             )
 

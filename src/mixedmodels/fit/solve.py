@@ -203,8 +203,8 @@ def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFi
     if options.variances is not None:
         optimum = given_optimum(objective, options.variances)
     else:
-        # The certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it if wanted.
-        optimum = minimize(objective, method, _start(options.start, objective), certify=False, **keywords)
+        # The certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it.
+        optimum = minimize(objective, method, start_of(options.start, objective), certify=False, **keywords)
     kind = LMMFit
     if is_function_frame(frame):
         from mixedmodels.fit.user import FunctionFit
@@ -247,7 +247,8 @@ def _check_far(fit: LMMFit) -> None:
     checks.check_perfect_fit(1e-3 * sigma, fit.design.y, fit.design.offset)
 
 
-def _start(start: Any, objective: Any) -> np.ndarray | None:
+def start_of(start: Any, objective: Any) -> np.ndarray | None:
+    """The user's start as an array of the right length, or None."""
     if start is None:
         return None
     try:

@@ -203,6 +203,7 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
         The search stopped early.
     """
     from mixedmodels.errors import NotImplementedYetError
+    from mixedmodels.fit.solve import start_of
 
     for name in ("priors", "variances"):
         if getattr(options, name, None) is not None:
@@ -212,13 +213,13 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
     keywords: dict[str, Any] = {"progress": options.progress}
     if options.control is not None:
         keywords["control"] = options.control
-    start, method = options.start, "newton" if options.method == "auto" else options.method
+    method = "newton" if options.method == "auto" else options.method
     rounds = 0
     if frame.design.residual.needs_fitted:
-        frame, objective, optimum, rounds = _alternate(frame, options, start, method, keywords)
+        frame, objective, optimum, rounds = _alternate(frame, options, method, keywords)
     else:
         objective = structured_objective(frame, options)
-        optimum = search(objective, method, start, **keywords)
+        optimum = search(objective, method, start_of(options.start, objective), **keywords)
     fit = StructuredFit(frame, objective, optimum, options, data)
     fit._cache["residual_rounds"] = rounds
     if options.sigma is None:
@@ -229,22 +230,24 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
 
 
 def _alternate(
-    frame: Any, options: Options, start: np.ndarray | None, method: Any, keywords: dict[str, Any]
+    frame: Any, options: Options, method: Any, keywords: dict[str, Any]
 ) -> tuple[Any, StructuredObjective, Any, int]:
     """Fits with the fitted values as variance covariate, until they no longer change."""
+    from mixedmodels.fit.solve import start_of
     from mixedmodels.solver.dense import fixed_part
 
     design = frame.design
     fixed = fixed_part(design.y, design.X, design.x_names, design.offset, None)
     fitted = design.y - fixed.r
     bound = design.residual
-    objective, optimum = None, None
+    objective, optimum, start = None, None, None
     rounds, change = 0, np.inf
     while rounds < _ROUNDS and change >= _SETTLED:
         rounds += 1
         moved = replace(design, residual=bound.with_fitted(fitted))
         objective = structured_objective(replace(frame, design=moved), options)
-        optimum = search(objective, method, start, **keywords)
+        given = start_of(options.start, objective) if start is None else start
+        optimum = search(objective, method, given, **keywords)
         start = np.array(optimum.theta)
         new = _fitted(objective, start)
         change = float(np.abs(new - fitted).max()) / max(float(np.abs(new).max()), 1e-300)

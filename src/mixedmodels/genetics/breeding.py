@@ -2,13 +2,9 @@ r"""Breeding values: predictions for every individual of a pedigree, with their 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from mixedmodels.errors import NotImplementedYetError, OptionError
-from mixedmodels.inference.checks.variance_parts import own_variances
-from mixedmodels.inference.table import ResultTable, result_table
+from mixedmodels.inference.table import ResultTable
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit

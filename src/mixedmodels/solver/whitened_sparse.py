@@ -1,4 +1,4 @@
-r"""Structured residuals with any random effects: crossed, nested, known relationships, rows of several levels.
+r"""Structured residuals with any random effects: crossed, nested, known relationships.
 
 Whitened rows ``W Z`` touch every level that the rows of a residual group touch, so Z is sparse with several
 levels per row, and :math:`M = \Lambda'\tilde Z'\tilde Z\Lambda + P` is factored by the sparse Cholesky of
@@ -309,7 +309,9 @@ class WhitenedSparsePoint:
             NF = [self._N_times(Zt @ image) for image in right]
             for i in range(n_phi):
                 for j in range(n_phi):
-                    out[r + i, r + j] += float(np.vdot(FN[i], NF[j])) - 2.0 * float(np.vdot(left[i], right[j]))
+                    out[r + i, r + j] += float(np.vdot(FN[i], NF[j])) - 2.0 * float(
+                        np.vdot(left[i], right[j])
+                    )
 
     def _N_times(self, B: np.ndarray) -> np.ndarray:
         """``Lambda M^{-1} Lambda' B``."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixedmodels.api import glmm, lmm
+    from mixedmodels.api import blup, glmm, lmm
     from mixedmodels.datasets import dataset_names, describe_dataset, load_dataset
     from mixedmodels.design import RandomTerm
     from mixedmodels.errors import (
@@ -62,6 +62,7 @@ __all__ = [
     "RandomTerm",
     "SolverError",
     "__version__",
+    "blup",
     "compare",
     "dataset_names",
     "describe_dataset",
@@ -77,6 +78,7 @@ __all__ = [
 _HOMES = {
     "power": "mixedmodels.inference.bootstrap.power",
     "compare": "mixedmodels.inference.likelihood.compare",
+    "blup": "mixedmodels.api",
     "lmm": "mixedmodels.api",
     "glmm": "mixedmodels.api",
     "Family": "mixedmodels.family.base",

@@ -31,6 +31,8 @@ __all__ = ["StructuredObjective"]
 
 # Up to this many residual parameters a step of the search may use their exact second derivatives.
 _EXACT = 4
+# Longest natural step of a residual parameter (logarithms, Fisher's z).
+_LONGEST = 0.8
 
 
 class StructuredObjective:
@@ -203,21 +205,17 @@ class StructuredObjective:
         """Criterion, gradient and a positive semi-definite Newton matrix.
 
         The Hessian where it is cheap and positive definite, elsewhere average information plus the curvature
-        of the positive part of M, as in `LMMObjective.newton`.
+        of the positive part of M, as in `LMMObjective.newton`. Coordinates of residuals are logarithms and
+        the like: the diagonal is raised where a step would be longer than a natural one.
         """
         psi = self.check(psi)
         state = self.at(psi)
         value, gradient = self._criterion(state), self._gradient(psi)
         average, observed = self._newton_matrices(psi, state)
-        if observed is not None:
-            scale = np.sqrt(np.maximum(np.diagonal(average), 1e-300))
-            try:
-                values = np.linalg.eigvalsh(observed / scale / scale[:, None])
-            except np.linalg.LinAlgError:
-                values = np.full(1, -1.0)
-            if values.size and values[0] > 1e-3:
-                return value, gradient, observed
-        return value, gradient, average
+        H = observed if observed is not None and _is_definite(observed, average) else average
+        r, phi = self.n_random, np.arange(self.n_random, self.n_theta)
+        H[phi, phi] = np.maximum(H[phi, phi], np.abs(gradient[r:]) / _LONGEST)
+        return value, gradient, H
 
     def _newton_matrices(self, psi: np.ndarray, state: Any) -> tuple[np.ndarray, np.ndarray | None]:
         theta, _ = self.split(psi)
@@ -418,3 +416,14 @@ def _inner_products(matrices: Sequence[np.ndarray], directions: list[list[np.nda
         sum(float(np.sum(M * dS)) for M, dS in zip(matrices, row, strict=True) if dS is not None)
         for row in directions
     ]
+
+
+def _is_definite(observed: np.ndarray, average: np.ndarray) -> bool:
+    """Whether the Hessian is safely positive definite, with diagonals like those of average information."""
+    diagonal = np.diagonal(observed)
+    if not np.all(np.isfinite(observed)) or np.any(diagonal <= 1e-3 * np.diagonal(average)):
+        return False
+    scale = np.sqrt(diagonal)
+    if not np.all(scale > 0.0):
+        return False
+    return bool(np.linalg.eigvalsh(observed / scale / scale[:, None])[0] > 1e-6) if scale.size else False

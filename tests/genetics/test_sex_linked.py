@@ -108,7 +108,7 @@ def test_a_mitochondrial_effect_is_a_factor(inbred):
     y = np.array([effect[v] for v in line]) + rng.standard_normal(len(inbred))
     fit = mm.lmm("y ~ 1 + (1 | line)", {"y": y, "line": line}, reml=False)
     M = inbred.mitochondrial().toarray()
-    V = fit.sigma**2 * (np.eye(len(y)) + (fit.varcorr["line"].sd[0] / fit.sigma) ** 2 * M)
+    V = fit.sigma**2 * (np.eye(len(y)) + fit.theta[0] ** 2 * M)
     e = y - next(iter(fit.fixef.values()))
     loglik = -0.5 * (len(y) * np.log(2 * np.pi) + np.linalg.slogdet(V)[1] + e @ np.linalg.solve(V, e))
     assert fit.loglik == pytest.approx(loglik, rel=1e-9)

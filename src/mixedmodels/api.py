@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mixedmodels.errors import NotImplementedYetError
+from mixedmodels.errors import NotImplementedYetError, OptionError
 from mixedmodels.fit.solve import Options, fit_model
 
 if TYPE_CHECKING:
@@ -64,10 +64,13 @@ def lmm(
     na_action : {"omit", "exclude", "fail"}
         Rows with missing values are left out; with "exclude" fitted values and residuals have NaN in
         their places.
-    start : array, optional
-        Start of theta.
+    start : array or str, optional
+        Start of theta; or the name of a start of the variance components, ``"ols"``, ``"equal"``, ``"em"``,
+        ``"minque0"``, ``"minque1"``.
     method : str
-        Optimiser: "auto" is Newton with exact derivatives.
+        Optimiser: "auto" is Newton with exact derivatives. Classical algorithms: see `variance_components`,
+        of which ``"average-information"``, ``"minque(0)"``, ``"fastml"`` and ``"fastrml"`` (which imply ML
+        and REML) and their like may be named here.
     solver : str
         "auto" chooses by the structure of the model; "dense" is the reference.
     sigma : float, optional
@@ -141,6 +144,8 @@ def make_options(residual: Any = None, known: Any = None, **keywords: Any) -> Op
         raise NotImplementedYetError(
             "known= (known covariances between levels) is not in this version; leave it out"
         )
+    if keywords.get("sigma") is not None and str(keywords.get("method")).startswith("minque"):
+        raise OptionError("MINQUE estimates sigma too; leave sigma= out, or choose another method")
     return Options(**keywords)
 
 

@@ -173,6 +173,8 @@ class LMMFit(Fit):
         scale = checks.response_note(frame.formula)
         if scale:
             out.append(scale)
+        if str(optimum.method).startswith("minque"):
+            out.append(f"variance components by {optimum.method}, which is no maximum of the likelihood")
         if self._options.sigma is not None:
             out.append(f"the residual SD is held at sigma = {float(self._options.sigma):g}")
         return tuple(out)

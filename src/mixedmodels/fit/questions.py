@@ -82,6 +82,13 @@ class Questions:
 
         return small_sample(self)
 
+    @property
+    def history(self) -> ResultTable:
+        """The course of the search, one row per step; classical methods show the rejected ones too."""
+        from mixedmodels.inference.classical.history import history
+
+        return history(self)
+
     def drop1(
         self, scope: Any = None, test: str | None = None, ddf: str | float | None = None
     ) -> ResultTable:

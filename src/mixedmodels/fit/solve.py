@@ -183,7 +183,7 @@ def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFi
     if options.variances is not None:
         optimum = given_optimum(objective, options.variances)
     else:
-        # The certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it if wanted.
+        # The certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it.
         optimum = minimize(objective, method, _start(options.start, objective), certify=False, **keywords)
     kind = LMMFit
     if is_function_frame(frame):

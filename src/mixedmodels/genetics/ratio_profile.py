@@ -4,6 +4,10 @@ For a value c of the ratio h the criterion is minimised over the variance ratios
 \sigma_b^2/\sigma^2` with :math:`h(\gamma, 1) = c`: one of them, j, follows from the others, with
 :math:`\partial\gamma_j/\partial\gamma_i = -h_i/h_j`, and the rest is free. sigma is profiled out. The
 interval holds the values whose criterion is at most the chi-square quantile above the minimum.
+
+Its ends solve :math:`\nabla d = \lambda\nabla h`, :math:`d = \hat d + q`: steps on quadratic models of d and
+linear ones of h (Venzon & Moolgavkar 1988, Applied Statistics 37:87-94; DiCiccio & Tibshirani 1991), and where
+these do not settle, minimisation for each c and a search for the crossing.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ __all__ = ["RatioProfile", "profile_interval"]
 
 _FAR = 1e8  # a variance ratio that stands for infinity
 _TOLERANCE = 1e-8
+_ITERATIONS = 60
 
 
 class RatioProfile:
@@ -50,7 +55,8 @@ class RatioProfile:
             raise OptionError(f"the ratio {ratio.text!r} does not change with any variance of a random term")
         self.rising = bool(gradient[self.j] > 0.0)
         self.others = [b for b in range(len(self.gamma)) if b != self.j]
-        self._start = np.sqrt(self.gamma[self.others])
+        # zero is stationary in theta: never start there
+        self._start = np.sqrt(np.maximum(self.gamma[self.others], 0.05))
 
     def _ratio(self, gamma: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = self.ratio.value(np.append(gamma, 1.0))
@@ -114,16 +120,15 @@ class RatioProfile:
             jac=True,
             method="L-BFGS-B",
             bounds=[(0.0, None)] * len(self.others),
-            options={"ftol": 1e-13, "gtol": 1e-7},
+            options={"ftol": 1e-12, "gtol": 1e-6},
         )
         if found.fun >= 1e10:
             return math.inf
-        self._start = np.asarray(found.x)
         return float(found.fun) - self.best
 
 
 def profile_interval(
-    fit: LMMFit, ratio: Ratio, found: Components, level: float
+    fit: LMMFit, ratio: Ratio, components: Components, level: float
 ) -> tuple[float, float, list[str]]:
     """Ends of the interval of a ratio, with notes.
 
@@ -143,18 +148,53 @@ def profile_interval(
         )
     if fit._options.sigma is not None:
         raise OptionError("the variances are held; there is nothing to profile")
-    if not is_scale_free(ratio, found.values):
+    if not is_scale_free(ratio, components.values):
         raise OptionError(
             f"the ratio {ratio.text!r} depends on the unit of the response; a profile needs a pure ratio"
         )
-    profile = RatioProfile(fit, ratio, found.values)
+    profile = RatioProfile(fit, ratio, components.values)
     cut = normal_quantile(level) ** 2
     notes: list[str] = []
     ends = []
     for side, end in zip(("low", "high"), profile.range_of(), strict=True):
-        profile._start = np.sqrt(profile.gamma[profile.others])
-        ends.append(_limit(profile, end, cut, side, notes))
+        found_end = _newton_limit(profile, cut, -1 if side == "low" else 1)
+        ends.append(_limit(profile, end, cut, side, notes) if found_end is None else found_end)
     return ends[0], ends[1], notes
+
+
+def _newton_limit(profile: RatioProfile, cut: float, side: int) -> float | None:
+    """The end on one side by quadratic models; None where they do not settle."""
+    theta = np.sqrt(profile.gamma)
+    target = profile.best + cut
+    if not (theta > 0.0).all():
+        return None
+    last = math.inf
+    for _ in range(_ITERATIONS):
+        value, g, H = profile.objective.newton(theta)
+        h, slope = profile._ratio(theta * theta)
+        a = 2.0 * theta * slope
+        try:
+            inverse = np.linalg.inv(H)
+        except np.linalg.LinAlgError:
+            return None
+        steepness = float(a @ inverse @ a)
+        room = 2.0 * (target - value) + float(g @ inverse @ g)
+        if not steepness > 0.0 or not room > 0.0:
+            return None
+        multiplier = side * math.sqrt(room / steepness)
+        step = inverse @ (multiplier * a - g)
+        gap = abs(value - target) / cut
+        rest = float(step @ H @ step)
+        if gap < _TOLERANCE and rest < 1e-10 * cut:
+            return h
+        if not gap + rest < 1e3 * (1.0 + last):
+            return None
+        last = gap + rest
+        share = min(1.0, *(0.5 * theta / np.maximum(np.abs(step), 1e-300)).tolist())
+        theta = theta + share * step
+        if side * (profile._ratio(theta * theta)[0] - profile.estimate) <= 0.0:
+            return None
+    return None
 
 
 def _limit(profile: RatioProfile, end: float, cut: float, side: str, notes: list[str]) -> float:
@@ -177,5 +217,5 @@ def _limit(profile: RatioProfile, end: float, cut: float, side: str, notes: list
     if gap(1.0) <= 0.0:
         notes.append(f"{side}: at the end of the parameter space")
         return end
-    share = brentq(gap, 0.0, 1.0, xtol=1e-10, rtol=1e-10)
+    share = brentq(gap, 0.0, 1.0, xtol=1e-8, rtol=1e-8)
     return estimate + share * (end - estimate)

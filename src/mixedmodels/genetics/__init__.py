@@ -18,6 +18,7 @@ _HOMES = {
     "Pedigree": "pedigree",
     "Relationship": "relationship",
     "as_relationship": "relationship",
+    "scan": "scan",
 }
 
 __all__ = sorted(_HOMES)

@@ -107,10 +107,10 @@ def __getattr__(name: str) -> Any:
             value: Any = version("mixedmodels")
         except PackageNotFoundError:  # a source tree that was not installed
             value = "0+unknown"
-    elif name == "adapters":
+    elif name in ("adapters", "genetics"):
         from importlib import import_module
 
-        value = import_module("mixedmodels.adapters")
+        value = import_module(f"mixedmodels.{name}")
     elif name in __all__:
         from importlib import import_module
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixedmodels.api import blup, glmm, lmm
+    from mixedmodels.api import blup, glmm, gls, lmm
     from mixedmodels.datasets import dataset_names, describe_dataset, load_dataset
     from mixedmodels.design import RandomTerm
     from mixedmodels.errors import (
@@ -69,6 +69,7 @@ __all__ = [
     "describe_dataset",
     "formula_from_lists",
     "glmm",
+    "gls",
     "lmm",
     "load",
     "load_dataset",
@@ -82,6 +83,7 @@ _HOMES = {
     "power": "mixedmodels.inference.bootstrap.power",
     "compare": "mixedmodels.inference.likelihood.compare",
     "blup": "mixedmodels.api",
+    "gls": "mixedmodels.api",
     "lmm": "mixedmodels.api",
     "glmm": "mixedmodels.api",
     "Family": "mixedmodels.family.base",

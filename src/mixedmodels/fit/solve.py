@@ -53,6 +53,7 @@ class Options:
     progress: Any = "auto"
     functions: Any = None
     share: Any = None
+    residual: Any = None
     known: Any = None
     variances: Any = None
     priors: Any = None
@@ -99,7 +100,7 @@ _KEPT = 64 * 2**20
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))
 # options that change the model frame; the others only change how it is fitted
-_FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "share", "known"}
+_FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "share", "known", "residual"}
 
 
 def make_frame(formula: Any, data: Any, options: Options) -> Any:
@@ -116,12 +117,17 @@ def make_frame(formula: Any, data: Any, options: Options) -> Any:
         sigma_fixed=options.sigma is not None,
         relationships=options.known,
         checked=options.variances is None,
+        residual=options.residual,
     )
 
 
 def make_objective(frame: Any, options: Options) -> Any:
     """The objective of a model frame with the solver asked for."""
     design = frame.design
+    if design.residual is not None:
+        from mixedmodels.fit.structured import structured_objective
+
+        return structured_objective(frame, options)
     if is_function_frame(frame):
         from mixedmodels.objective.user_factor import UserFactorObjective
 
@@ -192,6 +198,10 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
 
 def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFit:
     design = frame.design
+    if design.residual is not None:
+        from mixedmodels.fit.structured import fit_structured
+
+        return fit_structured(frame, options, data)
     own = objective is None
     if options.variances is not None:
         options, objective, own = with_sigma(options), None, True
@@ -229,7 +239,7 @@ def _optimise(objective: Any, options: Options) -> tuple[Any, Any, Options]:
 
         return classical_optimum(objective, options, **keywords)
     # The certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it if wanted.
-    start = _start(options.start, objective)
+    start = start_of(options.start, objective)
     return minimize(objective, method, start, certify=False, **keywords), objective, options
 
 
@@ -258,7 +268,8 @@ def _check_far(fit: LMMFit) -> None:
     checks.check_perfect_fit(1e-3 * sigma, fit.design.y, fit.design.offset)
 
 
-def _start(start: Any, objective: Any) -> np.ndarray | None:
+def start_of(start: Any, objective: Any) -> np.ndarray | None:
+    """The user's start as an array of the right length, or None."""
     if start is None:
         return None
     if isinstance(start, str):

@@ -184,8 +184,8 @@ class StructuredObjective:
         _, phi = self.split(psi)
         key = phi.tobytes()
         if self._inner is None or self._inner[0] != key:
-            solver = whitened_solver(self.design, self.residual.at(phi), self._solver_name)
-            inner = LMMObjective(solver.design, solver, self.reml, sigma=self.sigma_fixed)
+            design, solver = whitened_solver(self.design, self.residual.at(phi), self._solver_name)
+            inner = LMMObjective(design, solver, self.reml, sigma=self.sigma_fixed)
             self._inner = (key, inner)
         return self._inner[1]
 

@@ -72,10 +72,13 @@ def lmm(
     na_action : {"omit", "exclude", "fail"}
         Rows with missing values are left out; with "exclude" fitted values and residuals have NaN in
         their places.
-    start : array, optional
-        Start of theta.
+    start : array or str, optional
+        Start of theta; or the name of a start of the variance components, ``"ols"``, ``"equal"``, ``"em"``,
+        ``"minque0"``, ``"minque1"``.
     method : str
-        Optimiser: "auto" is Newton with exact derivatives.
+        Optimiser: "auto" is Newton with exact derivatives. Classical algorithms: see `variance_components`,
+        of which ``"average-information"``, ``"minque(0)"``, ``"fastml"`` and ``"fastrml"`` (which imply ML
+        and REML) and their like may be named here.
     solver : str
         "auto" chooses by the structure of the model; "dense" is the reference.
     sigma : float, optional
@@ -279,6 +282,8 @@ def gls(
 
 def make_options(**keywords: Any) -> Options:
     """The options of a fit from keywords."""
+    if keywords.get("sigma") is not None and str(keywords.get("method")).startswith("minque"):
+        raise OptionError("MINQUE estimates sigma too; leave sigma= out, or choose another method")
     return Options(**keywords)
 
 

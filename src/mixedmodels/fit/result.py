@@ -185,6 +185,8 @@ class LMMFit(Fit):
         scale = checks.response_note(frame.formula)
         if scale:
             out.append(scale)
+        if str(optimum.method).startswith("minque"):
+            out.append(f"variance components by {optimum.method}, which is no maximum of the likelihood")
         if self._options.variances is not None:
             out.append(NOTE)
         elif self._options.sigma is not None:

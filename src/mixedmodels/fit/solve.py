@@ -16,6 +16,7 @@ from mixedmodels.frame import build
 from mixedmodels.frame.known import read_known
 from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.optimize import minimize
+from mixedmodels.optimize.minimize import METHODS
 from mixedmodels.solver.choose import choose_solver
 from mixedmodels.solver.threads import one_blas_thread
 
@@ -29,6 +30,10 @@ __all__ = [
     "refit",
     "update",
 ]
+
+
+# Methods that are no names of the classical algorithms of `mixedmodels.fit.classical`.
+_PLAIN = frozenset(("auto", *METHODS))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +59,12 @@ class Options:
     priors: Any = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.method, str) and self.method not in _PLAIN:
+            from mixedmodels.fit.classical.names import settle
+
+            method, reml = settle(self.method, self.reml)
+            object.__setattr__(self, "method", method)
+            object.__setattr__(self, "reml", reml)
         if not isinstance(self.reml, (bool, np.bool_)):
             raise OptionError(f"reml must be True or False, got {self.reml!r}")
         if self.na_action not in ("omit", "exclude", "fail"):
@@ -196,15 +207,10 @@ def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFi
         options, objective, own = with_sigma(options), None, True
     if own:
         objective = make_objective(frame, options)
-    keywords: dict[str, Any] = {"progress": options.progress}
-    if options.control is not None:
-        keywords["control"] = options.control
-    method = "newton" if options.method == "auto" else options.method
     if options.variances is not None:
         optimum = given_optimum(objective, options.variances)
     else:
-        # The certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it.
-        optimum = minimize(objective, method, start_of(options.start, objective), certify=False, **keywords)
+        optimum, objective, options = _optimise(objective, options)
     kind = LMMFit
     if is_function_frame(frame):
         from mixedmodels.fit.user import FunctionFit
@@ -220,6 +226,21 @@ def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFi
     if own and getattr(getattr(objective, "solver", None), "work_bytes", 0) > _KEPT:
         fit._release()
     return fit
+
+
+def _optimise(objective: Any, options: Options) -> tuple[Any, Any, Options]:
+    """The optimum by the method asked for; MINQUE fixes sigma too, in objective and options."""
+    keywords: dict[str, Any] = {"progress": options.progress}
+    if options.control is not None:
+        keywords["control"] = options.control
+    method = "newton" if options.method == "auto" else options.method
+    if isinstance(method, str) and method not in _PLAIN:
+        from mixedmodels.fit.classical.fits import classical_optimum
+
+        return classical_optimum(objective, options, **keywords)
+    # The certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it if wanted.
+    start = start_of(options.start, objective)
+    return minimize(objective, method, start, certify=False, **keywords), objective, options
 
 
 def _steep(optimum: Any) -> bool:
@@ -251,6 +272,10 @@ def start_of(start: Any, objective: Any) -> np.ndarray | None:
     """The user's start as an array of the right length, or None."""
     if start is None:
         return None
+    if isinstance(start, str):
+        from mixedmodels.fit.classical.fits import start_by_name
+
+        return start_by_name(objective, start)
     try:
         theta = np.array(start, dtype=float).reshape(-1)
     except (TypeError, ValueError):

@@ -71,7 +71,7 @@ class ARMA(CorrelationStructure):
         super().__init__(() if time is None else (time,), group, by, fixed)
 
     def options_text(self) -> tuple[str, ...]:
-        """Orders."""
+        """Orders p and q, as they are written."""
         return (f"p={self.p}", f"q={self.q}")
 
     def bind_rows(

@@ -313,7 +313,7 @@ class CombinedResidual:
         own = self._split(np.asarray(phi, dtype=np.float64))[0]
         features = self.correlation.features[rows]
         a, b = np.nonzero(~np.eye(rows.shape[0], dtype=bool))
-        C = np.eye(rows.shape[0])
+        C = np.diag(self.correlation.row_variances(own, features))
         C[a, b] = self.correlation.correlate(own, features[a], features[b])
         return C * sd[:, None] * sd
 
@@ -340,7 +340,7 @@ class CombinedPoint:
         free: np.ndarray,
     ) -> None:
         self._point, self._k, self._sd, self._free = point, k, sd[:, None], free
-        self.variances = sd * sd
+        self.variances = sd * sd * point.variances
         self.logdet = point.logdet + 2.0 * float(log_sd.sum())
         self.n_phi = free.shape[0]
         self._variance_of: list[tuple[BoundVariance, np.ndarray, int]] = []

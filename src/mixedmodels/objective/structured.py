@@ -19,7 +19,7 @@ from mixedmodels.objective.base import (
     gaussian_scale,
 )
 from mixedmodels.objective.parameters import gradient_of, parameter_map
-from mixedmodels.solver.base import FixedProducts, Solution
+from mixedmodels.solver.base import Breakdown, FixedProducts, Solution
 from mixedmodels.solver.whitened_choose import choose_engine
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ __all__ = ["StructuredObjective"]
 _EXACT = 4
 # Longest natural step of a residual parameter (logarithms, Fisher's z).
 _LONGEST = 0.8
+# Largest logarithm of a range over its start.
+_FARTHEST = 11.5
 
 
 class StructuredObjective:
@@ -106,10 +108,23 @@ class StructuredObjective:
         self.n_theta = self.n_random + self.n_phi
         self.lower = np.concatenate([self._map.lower, self.residual.lower])
         self.upper = np.concatenate([self._map.upper, self.residual.upper])
+        for j in self.ranges:
+            self.upper[j] = min(self.upper[j], float(self.residual.start[j - self.n_random]) + _FARTHEST)
         self._last: tuple[bytes, Any] | None = None
         self._inner: tuple[bytes, LMMObjective] | None = None
 
     # ------------------------------------------------------------------ parameters
+    @cached_property
+    def ranges(self) -> tuple[int, ...]:
+        """Places in psi of the logarithms of spatial ranges.
+
+        As a range goes to infinity the correlations go to 1, sigma goes to infinity, and the likelihood may still
+        rise towards a limit: ranges are bounded by 100 000 times their start.
+        """
+        natural = self.residual.natural(np.asarray(self.residual.start, dtype=float))
+        rows = [row for kind, row in zip(natural.kinds, natural.jacobian, strict=True) if kind == "range"]
+        return tuple([self.n_random + int(j) for row in rows for j in np.flatnonzero(row)])
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the parameters: those of the random effects, then those of the residuals."""
@@ -211,6 +226,31 @@ class StructuredObjective:
         r, phi = self.n_random, np.arange(self.n_random, self.n_theta)
         H[phi, phi] = np.maximum(H[phi, phi], np.abs(gradient[r:]) / _LONGEST)
         return value, gradient, H
+
+    def exact(self, psi: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Criterion, gradient and Hessian, which may be indefinite, at any psi (bounds do not matter).
+
+        Raises
+        ------
+        FloatingPointError
+            The criterion does not exist there.
+        """
+        psi = self.check(psi)
+        value, gradient = self.value_and_gradient(psi)
+        H = self.information(psi, "observed")
+        if not (np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(H))):
+            raise Breakdown("the criterion or a derivative is not finite; check the values of theta")
+        return value, gradient, H
+
+    @cached_property
+    def units(self) -> np.ndarray:
+        """Root mean square of the column of Z behind each parameter of linear factors; 1 for the others."""
+        out = np.ones(self.n_theta)
+        for b, i, _, t in self._map.linear_entries.tolist():
+            Z = self.design.terms[b].Z
+            size = 1.0 if Z is None else float(np.sqrt(np.mean(Z[:, i] ** 2)))
+            out[t] = size if size > 0.0 else 1.0
+        return out
 
     def _newton_matrices(self, psi: np.ndarray, state: Any) -> tuple[np.ndarray, np.ndarray | None]:
         theta, _ = self.split(psi)
@@ -401,7 +441,6 @@ class StructuredObjective:
         out = np.empty((r + 1, r + 1))
         out[:r, :r], out[r, :r], out[:r, r], out[r, r] = inner, border, border, self.nu
         return out
-
 
 
 def _is_definite(observed: np.ndarray, average: np.ndarray) -> bool:

@@ -199,9 +199,7 @@ class Coordinates:
         return inner[: self.n_gamma], factors
 
 
-def reflected(
-    values: np.ndarray, lower: np.ndarray, upper: np.ndarray, mirrored: np.ndarray
-) -> np.ndarray:
+def reflected(values: np.ndarray, lower: np.ndarray, upper: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
     """Values reflected at their bounds where `mirrored`."""
     out = np.array(values, dtype=float)
     for j in np.flatnonzero(mirrored).tolist():

@@ -50,6 +50,8 @@ class NaturalTerm:
         Free parameters behind the parameters of the structure.
     names : tuple of NaturalName
         In the order of ``covariance.natural``.
+    absolute : bool
+        Whether factors are absolute (generalised models) and not relative to sigma.
     """
 
     position: int
@@ -58,10 +60,37 @@ class NaturalTerm:
     columns: tuple[str, ...]
     index: np.ndarray
     names: tuple[NaturalName, ...]
+    absolute: bool = False
 
     def at(self, theta: np.ndarray, scale: float) -> Any:
         """`NaturalParameters` at all covariance parameters theta of the model."""
         return self.covariance.natural(np.asarray(theta)[self.index], self.columns, scale)
+
+    def separable(self, place: int) -> bool:
+        """Whether a natural parameter is a function of the structure's parameter in the same place alone."""
+        start = self.covariance.start
+        middle = np.where(start == 0.0, 0.3, 0.9 * start)
+        slope = self.covariance.natural(middle, self.columns, 1.0).jacobian[place]
+        return bool(np.flatnonzero(slope).tolist() == [place])
+
+    def moved(self, place: int, value: float) -> float:
+        """A separable natural parameter where the structure's parameter in its place is `value`."""
+        own = np.array(self.covariance.start, dtype=float)
+        own[place] = value
+        return float(self.covariance.natural(own, self.columns, 1.0).values[place])
+
+    def place_of(self, place: int, value: float) -> float:
+        """The structure's parameter where its separable natural parameter is `value`."""
+        found = np.array(self.covariance.natural(self.covariance.start, self.columns, 1.0).values)
+        found[place] = value
+        return float(self.covariance.theta_from_natural(found, 1.0)[place])
+
+    def rate(self, place: int, value: float) -> float:
+        """d (structure's parameter) / d (separable natural parameter)."""
+        own = np.array(self.covariance.start, dtype=float)
+        own[place] = self.place_of(place, value)
+        slope = float(self.covariance.natural(own, self.columns, 1.0).jacobian[place, place])
+        return 1.0 / slope if slope else np.inf
 
     @property
     def curved(self) -> bool:
@@ -70,7 +99,10 @@ class NaturalTerm:
 
 
 def natural_terms(
-    terms: Sequence[Any], theta_index: Any, columns: Sequence[tuple[str, ...]] | None = None
+    terms: Sequence[Any],
+    theta_index: Any,
+    columns: Sequence[tuple[str, ...]] | None = None,
+    absolute: bool = False,
 ) -> tuple[NaturalTerm, ...]:
     """The natural parameters of random terms, term by term.
 
@@ -81,6 +113,7 @@ def natural_terms(
         As in `mixedmodels.design.Design`.
     columns : sequence of tuple of str, optional
         Other names of the columns.
+    absolute : bool
     """
     keys = unique_keys([term.group for term in terms])
     out, position = [], 0
@@ -92,7 +125,7 @@ def natural_terms(
         names = term.names if columns is None else columns[b]
         found = structure.natural(structure.start, names, 1.0)
         labels = [_label(name, kind, key) for name, kind in zip(found.names, found.kinds, strict=True)]
-        out.append(NaturalTerm(b, key, structure, names, index, tuple(labels)))
+        out.append(NaturalTerm(b, key, structure, names, index, tuple(labels), absolute))
     return tuple(out)
 
 

@@ -155,7 +155,7 @@ def curved_terms(fit: Any) -> dict[int, Any]:
     from mixedmodels.fit.natural import natural_terms
 
     columns = [fit._term_names(j) for j in range(len(fit._terms))]
-    found = natural_terms(fit._terms, fit._random.theta_index, columns)
+    found = natural_terms(fit._terms, fit._random.theta_index, columns, not fit._is_linear)
     return {natural.position: natural for natural in found if natural.curved}
 
 

@@ -1,11 +1,12 @@
 r"""Standard errors and Wald intervals of variances, correlations and ranges by the delta method.
 
-With V the covariance matrix of the covariance parameters and :math:`\log\sigma` (twice the inverse of the joint
-information; for a linear model with the observed information, beta profiled out) and x a natural parameter,
+With V the covariance matrix of the covariance parameters and :math:`\log\sigma` (twice the inverse of the
+joint information; for a linear model the observed one, beta profiled out) and x a natural parameter,
 
 .. math:: se(x) = \sqrt{\nabla x'\,V\,\nabla x}, \qquad h^{-1}\bigl(h(x) \pm z\,h'(x)\,se(x)\bigr),
 
-h = log for standard deviations, ranges, rates and smoothness, artanh for correlations, the identity for loadings.
+h = log for standard deviations, ranges, rates and smoothness, artanh for correlations, the identity for
+loadings.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _AT_BOUND = 1e-8
 
 
 def covariance_of_variances(fit: Any) -> np.ndarray:
-    """Covariance matrix of (theta, log sigma), shape (r + 1, r + 1); NaN on the boundary of the parameter space.
+    """Covariance matrix of (theta, log sigma), shape (r + 1, r + 1); NaN on the boundary.
 
     Parameters on the boundary are taken as known for the others. The last row and column are zero where
     sigma is held or there is none.

@@ -1,6 +1,7 @@
-r"""The criterion of a linear mixed model in natural parameters: what is held or equated by name is a coordinate.
+r"""The criterion of a linear mixed model in natural parameters: what is held by name is a coordinate.
 
-Nothing but beta is profiled out. With :math:`\tau = \log\sigma`, x = (theta, tau) and :math:`M = T - e^{-2\tau}S`,
+Nothing but beta is profiled out. With :math:`\tau = \log\sigma`, x = (theta, tau) and
+:math:`M = T - e^{-2\tau}S`,
 
 .. math::
     D(x) = \log|V| + \nu(\log 2\pi + 2\tau) + r^2 e^{-2\tau}, \qquad

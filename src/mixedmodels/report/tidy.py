@@ -172,7 +172,7 @@ def tidy_columns(
 
 
 def structured_rows(fit: Any, level: float = 0.95) -> dict[int, list[tuple]]:
-    """Rows (term, estimate, std_error, limits) of terms whose structure is not linear in theta, by position."""
+    """Rows (term, estimate, std_error, limits) of terms that are not linear in theta, by position."""
     from mixedmodels.inference.parameters import curved_terms
 
     naturals = curved_terms(fit)

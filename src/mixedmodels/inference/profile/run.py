@@ -176,7 +176,13 @@ def _prepared_generalised(
         if parameters is not None:
             raise OptionError(f"fixed= holds {', '.join(known)} at a value: there is nothing to profile")
         notes.append(f"{', '.join(known)}: held at a value by fixed=, not profiled")
-    return base, tuple([p for p in wanted if p.name not in known]), notes
+    wanted = tuple([p for p in wanted if p.name not in known])
+    if parameters is None:
+        mixed = [p.name for p in wanted if p.natural is not None and not p.natural.separable(p.where[1])]
+        if mixed:
+            notes.append(f"{', '.join(mixed)}: no coordinate of the structure, not profiled")
+        wanted = tuple([p for p in wanted if p.name not in mixed])
+    return base, wanted, notes
 
 
 def _curve_of(

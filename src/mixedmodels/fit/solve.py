@@ -47,6 +47,8 @@ class Options:
     functions: Any = None
     share: Any = None
     priors: Any = None
+    fixed: Any = None
+    equal: Any = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.reml, (bool, np.bool_)):
@@ -117,6 +119,8 @@ def make_objective(frame: Any, options: Options) -> Any:
             sigma=options.sigma,
             x_names=design.x_names,
         )
+    if options.fixed or options.equal:
+        return _restricted(design, options)
     if options.priors is not None:
         from mixedmodels.objective.lmm_priors import read_linear_priors
         from mixedmodels.objective.posterior import PosteriorObjective
@@ -128,6 +132,22 @@ def make_objective(frame: Any, options: Options) -> Any:
             )
     solver = choose_solver(design, options.solver)
     return LMMObjective(design, solver, options.reml, sigma=options.sigma)
+
+
+def _restricted(design: Any, options: Options) -> Any:
+    """The objective with covariance parameters held or equal."""
+    from mixedmodels.fit.lmm_restrictions import read_restrictions
+    from mixedmodels.objective.parameters import parameter_map
+    from mixedmodels.objective.restricted import RestrictedObjective
+
+    if options.priors is not None:
+        raise OptionError("fixed= and equal= cannot be combined with priors= in a linear mixed model")
+    names = parameter_map(design).names
+    found = read_restrictions(design, names, options.fixed, options.equal)
+    solver = choose_solver(design, options.solver)
+    return RestrictedObjective(
+        design, solver, options.reml, options.sigma, found.terms, found.held, found.groups
+    )
 
 
 def is_function_frame(frame: Any) -> bool:
@@ -180,6 +200,8 @@ def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFi
     if options.control is not None:
         keywords["control"] = options.control
     method = "newton" if options.method == "auto" else options.method
+    if options.fixed or options.equal:
+        return _fit_restricted(frame, options, data, objective, method, keywords)
     # The certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it if wanted.
     optimum = minimize(objective, method, _start(options.start, objective), certify=False, **keywords)
     kind = LMMFit
@@ -197,6 +219,18 @@ def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFi
     if own and getattr(getattr(objective, "solver", None), "work_bytes", 0) > _KEPT:
         fit._release()
     return fit
+
+
+def _fit_restricted(
+    frame: Any, options: Options, data: Any, objective: Any, method: str, keywords: dict[str, Any]
+) -> LMMFit:
+    search = objective.search(_start(options.start, objective))
+    found = minimize(search, method, None, certify=False, **keywords)
+    theta, _ = search.point(found.theta)
+    optimum = replace(found, theta=theta, gradient=None, hessian=None, names=tuple(objective.names))
+    if not optimum.converged:
+        warn(f"the fit did not converge: {optimum.message}", ConvergenceWarning)
+    return LMMFit(frame, objective, optimum, options, data)
 
 
 def _steep(optimum: Any) -> bool:

@@ -40,6 +40,11 @@ def covariance_of_variances(fit: Any) -> np.ndarray:
         out[:r, :r] = V[first:, first:]
         return out
     objective = fit.objective
+    if fit._restricted:
+        V = objective.restricted_covariance(fit.theta)
+        scale = np.append(np.ones(r), 0.5)[: len(V)]
+        out[: len(V), : len(V)] = V * scale * scale[:, None]
+        return out
     theta = np.asarray(fit.theta)
     kind = "observed" if getattr(objective, "observed_is_cheap", True) else "average"
     information = objective.joint_information(theta, kind)

@@ -30,6 +30,7 @@ __all__ = ["NaturalObjective"]
 
 _LOG_2PI = math.log(2.0 * math.pi)
 _TINY = 1e-10
+_STEP = 1e-5
 
 
 class NaturalObjective:
@@ -170,7 +171,32 @@ class NaturalObjective:
         g = np.append(gradient_of(M, factors, derivatives), 2.0 * objective.nu - 2.0 * scale * parts.pwrss)
         H = np.zeros((self.r + 1, self.r + 1))
         H[:-1, :-1] = scale * parts.wpw
+        exact = objective.observed_is_cheap
+        if exact:
+            products, _ = objective.trace_products(factors, directions)
+            H[:-1, :-1] += H[:-1, :-1] - products + objective._map.curvature(M, derivatives)
         H[:-1, -1] = H[-1, :-1] = 2.0 * scale * _forms(parts, directions)
         H[-1, -1] = 4.0 * scale * parts.pwrss
-        T = self._moves(theta, tau) @ self.N
-        return self._density(parts, tau), T.T @ g, positive_definite(T.T @ H @ T)
+        moves = self._moves(theta, tau)
+        T = moves @ self.N
+        H = T.T @ H @ T
+        if exact and self.terms:
+            H += self.N.T @ self._bending(theta, tau, moves, g) @ self.N
+        return self._density(parts, tau), T.T @ g, positive_definite(H)
+
+    def _bending(self, theta: np.ndarray, tau: float, moves: np.ndarray, g: np.ndarray) -> np.ndarray:
+        """``sum_i g_i d2 x_i / d xi d xi'``, for the steps only: by differences of the exact `_moves`."""
+        x = np.append(theta, tau)
+        slopes = np.empty((self.size, self.r + 1))
+        for i in range(self.r + 1):
+            h = _STEP * max(abs(x[i]), 0.1)
+            up, down = x.copy(), x.copy()
+            up[i] += h
+            down[i] -= h
+            try:
+                change = self._moves(up[:-1], up[-1]) - self._moves(down[:-1], down[-1])
+            except Breakdown:
+                return np.zeros((self.size, self.size))
+            slopes[:, i] = change.T @ g / (2.0 * h)
+        out = slopes @ moves
+        return 0.5 * (out + out.T)

@@ -123,6 +123,11 @@ def _prepared(
     notes: list[str] = []
     if not fit._is_linear:
         return _prepared_generalised(fit, parameters, criterion)
+    if fit._options.fixed or fit._options.equal:
+        raise OptionError(
+            "profiles of linear models with fixed= or equal= are not defined here; "
+            'use confint(method="bootstrap"), or "wald"'
+        )
     if fit._options.priors is not None:
         raise OptionError(
             "profiles of linear models need fits by (restricted) maximum likelihood, and this one has "

@@ -170,6 +170,13 @@ class StructuredFit(LMMFit):
     def _compute_messages(self) -> tuple[str, ...]:
         rounds = self.residual.rounds
         out = super()._compute_messages()
+        objective = self.objective
+        for j in objective.ranges:
+            if self.theta[j] >= objective.upper[j]:
+                out += (
+                    "the range of the residual correlation is at its upper bound: the likelihood rises as it goes "
+                    "to infinity, and sigma with it; a random effect or a trend describes such data",
+                )
         if rounds:
             out += (
                 f"the variance covariate of fitted values was updated {rounds} times, held fixed within each "

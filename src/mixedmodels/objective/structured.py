@@ -118,8 +118,8 @@ class StructuredObjective:
     def ranges(self) -> tuple[int, ...]:
         """Places in psi of the logarithms of spatial ranges.
 
-        As a range goes to infinity the correlations go to 1, sigma goes to infinity, and the likelihood may still
-        rise towards a limit: ranges are bounded by 100 000 times their start.
+        As a range goes to infinity the correlations go to 1, sigma goes to infinity, and the likelihood may
+        still rise towards a limit: ranges are bounded by 100 000 times their start.
         """
         natural = self.residual.natural(np.asarray(self.residual.start, dtype=float))
         rows = [row for kind, row in zip(natural.kinds, natural.jacobian, strict=True) if kind == "range"]

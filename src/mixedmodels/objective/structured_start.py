@@ -1,11 +1,11 @@
 r"""The search for (theta, phi).
 
-1. A coarse start: the criterion along the coordinates of phi, then theta by the compiled search of the ordinary
-   model in whitened rows. Likelihoods of spatial ranges have several maxima: every valley of a coarse scan of
-   the range is a start of its own.
+1. A coarse start: the criterion along the coordinates of phi, then theta by the compiled search of the
+   ordinary model in whitened rows. Likelihoods of spatial ranges have several maxima: every valley of a
+   coarse scan of the range is a start of its own.
 2. Newton's method in a trust region with the exact Hessian, where it is cheap: random effects and residual
-   correlation compete, and the valleys between them are curved. Factors may have negative diagonals on the way:
-   the criterion is even in the columns of a factor, and a zero variance is an ordinary minimum.
+   correlation compete, and the valleys between them are curved. Factors may have negative diagonals on the
+   way: the criterion is even in the columns of a factor, and a zero variance is an ordinary minimum.
 3. The ordinary method from there: exact zeros, saddle points, first-order conditions.
 """
 

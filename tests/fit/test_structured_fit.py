@@ -168,7 +168,7 @@ def test_crossed_effects_autocorrelation_and_two_variances():
 
 
 def test_nested_effects_and_groups_across_them():
-    """A series that runs over several levels of a nested factor is the same model by either factor's order."""
+    """Series that run over several levels of a nested factor: the order of the terms does not matter."""
     data = series(np.random.default_rng(5), 30, 12, 0.5, 8, 1.0)
     data["part"] = np.array([f"{g}:{t // 4}" for g, t in zip(data["g"], data["t"], strict=True)])
     one = mm.lmm("y ~ x + (1 | g) + (1 | part)", data, residual="ar1(t | g)")

@@ -104,7 +104,8 @@ class MarkovPoint:
         band[1, :-1] = -self.c[1:]
         band[1, -1] = 0.0
         self._band = band
-        self.logdet = 2.0 * float(np.log(self.s).sum())
+        # log(1 / cosh z), also where cosh z is large
+        self.logdet = -2.0 * float(counts @ (np.logaddexp(z, -z) - np.log(2.0)))
         self.trace = -2.0 * first @ (counts * c)
 
     @property

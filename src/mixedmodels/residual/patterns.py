@@ -130,7 +130,7 @@ class PatternPoint:
     """
 
     __slots__ = (
-        "_W", "_changes", "_first", "_inverse", "_order", "_second", "_seconds", "_values", "_weights",
+        "_L", "_W", "_changes", "_first", "_inverse", "_order", "_second", "_seconds", "_values", "_weights",
         "logdet", "n_phi", "trace",
     )  # fmt: skip
 
@@ -151,6 +151,7 @@ class PatternPoint:
         if not np.all(np.isfinite(self._values)):
             raise FloatingPointError("a correlation is not finite")
         self._W: list[np.ndarray] = []
+        self._L: list[np.ndarray] = []
         self.logdet = 0.0
         weights = np.zeros(self._values.shape[0])
         self._inverse: list[np.ndarray] = []
@@ -162,6 +163,7 @@ class PatternPoint:
                 raise FloatingPointError("the residual correlation is not positive definite") from None
             W = np.linalg.inv(L)
             self._W.append(np.tril(W))
+            self._L.append(L)
             diagonals = np.log(np.diagonal(L, axis1=1, axis2=2)).sum(axis=1)
             self.logdet += 2.0 * float(bucket.counts @ diagonals)
             inverse = W.transpose(0, 2, 1) @ W
@@ -227,15 +229,7 @@ class PatternPoint:
 
     def unwhiten(self, M: np.ndarray) -> np.ndarray:
         """The product ``W^{-1} M``."""
-        # L = C W'
-        return self._apply(self._factors(), M)
-
-    def _factors(self) -> list[np.ndarray]:
-        """L of each pattern."""
-        return [
-            np.tril(self._values[bucket.places] @ W.transpose(0, 2, 1))
-            for W, bucket in zip(self._W, self._order.buckets, strict=True)
-        ]
+        return self._apply(self._L, M)
 
     def whiten_adjoint(self, M: np.ndarray) -> np.ndarray:
         """The product ``W' M``."""
@@ -243,7 +237,7 @@ class PatternPoint:
 
     def unwhiten_adjoint(self, M: np.ndarray) -> np.ndarray:
         """The product ``W^{-T} M``."""
-        return self._apply([L.transpose(0, 2, 1) for L in self._factors()], M)
+        return self._apply([L.transpose(0, 2, 1) for L in self._L], M)
 
     def change(self, j: int, M: np.ndarray) -> np.ndarray:
         """The product ``D_j M``."""

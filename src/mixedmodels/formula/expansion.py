@@ -33,17 +33,23 @@ STRUCTURES = (
     "us",
     "diag",
     "homdiag",
+    "id",
     "cs",
     "homcs",
     "ar1",
     "hetar1",
+    "car1",
+    "ou",
     "toep",
     "homtoep",
-    "ou",
+    "ad",
     "exp",
     "gau",
+    "sph",
+    "ratio",
     "mat",
     "rr",
+    "fa",
     "propto",
     "equalto",
 )
@@ -51,7 +57,7 @@ STRUCTURES = (
 
 _MOST_PRODUCTS = 1_000_000
 
-_POSITIONAL_OPTION = {"rr": "d", "propto": "matrix", "equalto": "matrix"}
+_POSITIONAL_OPTION = {"rr": "d", "fa": "d", "propto": "matrix", "equalto": "matrix"}
 _BARS = ("|", "||")
 _RESERVED = ("TRUE", "FALSE", "NULL", "NA", "NaN", "Inf")
 _DOT = Variable(".")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from mixedmodels.errors import FormulaError
 from mixedmodels.formula.ast import Call, Expression, Formula, Number, Operation, TermList, Text, Variable
 from mixedmodels.frame import identify
+from mixedmodels.frame.positions import has_positions, position_effects
 
 __all__ = ["GroupPlan", "PartPlan", "Plan", "plan_of", "require_bars", "require_response"]
 
@@ -83,13 +84,19 @@ def _make_plan(formula: Formula) -> Plan:
     options = []
     groups: dict[tuple[Expression, ...], int] = {}
     names = []
+    notes: list[str] = []
     labels = tuple(render(bar) for bar in formula.bars)
     for bar, label in zip(formula.bars, labels, strict=True):
         if bar.effects.offsets:
             raise FormulaError(f"{label} holds an offset; offsets belong to the fixed part")
         if not bar.effects.intercept and not bar.effects.terms:
             raise FormulaError(f"{label} has no effects; write for instance (1 | {group_name(bar)})")
-        bars.append(part(bar.effects))
+        effects = bar.effects
+        if has_positions(bar.structure):
+            effects, stripped = position_effects(bar, label)
+            if stripped:
+                notes.append(f"{label}: one effect for each position; the intercept is left out")
+        bars.append(part(effects))
         options.append({name: _constant(value, name, label) for name, value in bar.options})
         if bar.group not in groups:
             groups[bar.group] = len(groups)
@@ -107,7 +114,7 @@ def _make_plan(formula: Formula) -> Plan:
         formula.response,
         "" if formula.response is None else render(formula.response),
         tuple(expressions),
-        tuple(render(e) for e in expressions),
+        tuple(_variable_label(e) for e in expressions),
         names_of,
         fixed,
         offsets,
@@ -120,8 +127,17 @@ def _make_plan(formula: Formula) -> Plan:
             for name, group in zip(names, groups, strict=True)
         ),
         variables(formula),
-        identify.overlapping_terms(bars, labels, bar_groups),
+        (*notes, *identify.overlapping_terms(bars, labels, bar_groups)),
     )
+
+
+def _variable_label(expression: Expression) -> str:
+    """Label of a variable; positions made of one column have the name of the column."""
+    from mixedmodels.formula import render
+
+    if isinstance(expression, Call) and expression.function == "numFactor" and len(expression.args) == 1:
+        return render(expression.args[0])
+    return render(expression)
 
 
 def require_response(formula: Formula) -> None:
@@ -161,4 +177,6 @@ def _refuse_tag(factor: Expression) -> None:
 def _constant(node: Expression, name: str, label: str) -> Any:
     if isinstance(node, (Number, Text)):
         return node.value
+    if name == "matrix" and isinstance(node, Variable):
+        return node.name
     raise FormulaError(f"option {name!r} of {label} must be a number or a text")

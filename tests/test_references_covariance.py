@@ -1,7 +1,7 @@
-"""Gaussian reference fits with structured random effects: glmmTMB 1.1.5, nlme, and dense R code for spatial ones.
+"""Gaussian reference fits with structured random effects: glmmTMB 1.1.5, nlme, dense R code (own_*).
 
-`references/covariance/fits.json` holds log-likelihood, fixed effects and natural parameters. nlme's pdBlocked is
-written as one term for each block.
+`references/covariance/fits.json` holds log-likelihood, fixed effects and natural parameters. nlme's
+pdBlocked is written as one term for each block.
 """
 
 from __future__ import annotations

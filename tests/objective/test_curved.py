@@ -1,4 +1,4 @@
-"""Structures that are not linear in theta in the LMM criterion: derivatives, solvers, starts, saddle points."""
+"""Structures that are not linear in theta in the LMM criterion: derivatives, solvers, saddle points."""
 
 from __future__ import annotations
 

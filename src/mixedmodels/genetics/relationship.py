@@ -242,7 +242,7 @@ def invert(matrix: np.ndarray, name: str) -> tuple[np.ndarray, float]:
         return matrix.copy(), 0.0
     factor, info = dpotrf(matrix, lower=1)
     diagonal = np.diagonal(factor)
-    if info or diagonal.min() <= 1e-7 * np.sqrt(np.diagonal(matrix).max()):
+    if info or diagonal.min() <= 1e-6 * np.sqrt(np.diagonal(matrix).max()):
         raise _not_definite(name, matrix)
     inverse, info = dpotri(factor, lower=1)
     inverse = np.tril(inverse) + np.tril(inverse, -1).T
@@ -358,12 +358,18 @@ def as_relationship(known: Any, name: str = "known") -> Relationship:
     )
 
 
+def _is_fraction(raw: Any) -> bool:
+    """Whether a column holds numbers that are not whole: no ids."""
+    values = np.asarray(raw) if not hasattr(raw, "levels") else np.zeros(0)
+    return values.dtype.kind == "f" and bool(np.any(values != np.floor(values)))
+
+
 def _from_frame(data: Any, name: str) -> Relationship:
     from mixedmodels.frame.columns import Columns
 
     columns = Columns(data)
     names = list(columns.names)
-    if len(names) == columns.n_rows + 1:
+    if len(names) == columns.n_rows + 1 and not _is_fraction(columns.raw(names[0])):
         ids = [str(v) for v in label_column(columns.raw(names[0]), str(names[0])).tolist()]
         names = names[1:]
         if ids != [str(label) for label in names]:

@@ -80,6 +80,12 @@ def x_linked(pedigree: Pedigree, ids: Any = None, dosage: str = "equal") -> Rela
     if dosage not in DOSAGES:
         raise OptionError(f"dosage={dosage!r}: choose one of {', '.join(map(repr, DOSAGES))}")
     weight = {"equal": np.sqrt(0.5), "full": 1.0, "none": 0.5}[dosage]
+    if ids is not None:  # only the individuals asked for and their ancestors
+        from mixedmodels.genetics.ancestry import reached
+
+        marked = np.zeros(len(pedigree), dtype=bool)
+        marked[pedigree.index(ids)] = True
+        pedigree = pedigree.take(np.flatnonzero(reached(pedigree, marked, downwards=False)))
     rows = np.arange(len(pedigree)) if ids is None else pedigree.index(ids)
     c = np.where(pedigree.sex[rows] == MALE, weight, 1.0)
     matrix = 2.0 * x_kinship(pedigree)[np.ix_(rows, rows)] * np.outer(c, c)

@@ -91,6 +91,23 @@ def test_products_entry_by_entry(inbred):
         A.hadamard(inbred.dominance(ids[:5]))
 
 
+def test_families_of_many_sizes_are_inverted_together():
+    rng = np.random.default_rng(0)
+    blocks = [(lambda L: L @ L.T + np.eye(k))(rng.standard_normal((k, k))) for k in (1, 3, 2, 3, 1, 5, 2, 2)]
+    from scipy.sparse import block_diag
+
+    A = block_diag(blocks).toarray()
+    order = rng.permutation(len(A))
+    A = A[np.ix_(order, order)]
+    precision, logdet = Relationship(ids=np.arange(len(A)), matrix=csc_array(A)).as_precision()
+    np.testing.assert_allclose(precision.toarray(), np.linalg.inv(A), atol=1e-13)
+    assert logdet == pytest.approx(np.linalg.slogdet(A)[1])
+    A[4] = 0.0
+    A[:, 4] = 0.0
+    with pytest.raises(SolverError, match="not positive definite"):
+        Relationship(ids=np.arange(len(A)), matrix=csc_array(A)).as_precision()
+
+
 def test_bending_makes_a_singular_matrix_definite():
     twins = Relationship(ids=IDS, matrix=np.array([[1.0, 1, 0], [1, 1, 0], [0, 0, 1]]), name="twins")
     with pytest.raises(SolverError, match=r"'twins' is not positive definite .* \.bend\(\)"):

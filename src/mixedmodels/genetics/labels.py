@@ -87,10 +87,12 @@ def _row_labels(raw: Any, what: str) -> np.ndarray:
         labels[missing] = None
         return labels
     if values.dtype.kind == "O":
-        labels = np.empty(len(values), dtype=object)
-        labels[:] = [
-            None if _is_missing(v) else v if isinstance(v, int) else _text(v) for v in values.tolist()
-        ]
+        items = values.tolist()
+        labels = np.empty(len(items), dtype=object)
+        if set(map(type, items)) <= {str}:
+            labels[:] = [v.strip() for v in items]
+        else:
+            labels[:] = [None if _is_missing(v) else v if isinstance(v, int) else _text(v) for v in items]
         return labels
     labels = np.empty(len(values), dtype=object)
     labels[:] = [level_label(v).strip() for v in values]

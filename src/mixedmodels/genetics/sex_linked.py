@@ -137,5 +137,9 @@ def line_relationship(pedigree: Pedigree, ids: Any, parent: str) -> Relationship
         (np.ones(len(kept)), (kept, codes)), shape=(len(rows), max(codes.max(initial=-1) + 1, 1))
     )
     method = "maternal_lines" if parent == "dam" else "paternal_lines"
-    note = f"{name} relationships are blocks of ones: (1 | line) with .{method}() is the same effect"
-    return Relationship(ids=pedigree.ids[rows], matrix=csc_array(member @ member.T), name=name, notes=(note,))
+    return Relationship(
+        ids=pedigree.ids[rows],
+        matrix=csc_array(member @ member.T),
+        name=name,
+        remedy=f"it is blocks of ones: group by .{method}() instead, (1 | line), the same effect",
+    )

@@ -35,6 +35,8 @@ def lmm(
     functions: Mapping[str, Callable] | None = None,
     share: Any = None,
     priors: Any = None,
+    fixed: Mapping[str, float] | None = None,
+    equal: Any = None,
 ) -> LMMFit:
     r"""Fit a linear mixed model.
 
@@ -97,6 +99,11 @@ def lmm(
         ``{"theta": "wishart"}``: covariance matrices; ``{"sd_x|g": ("gamma", 2.5, 0)}``: standard
         deviations; ``{"fixed": ("normal", 0, 10)}``: coefficients; ``{"sigma": ("invgamma", 2, 1)}``.
         They are relative to sigma; a last word ``"absolute"`` makes one on (co)variances absolute.
+    fixed : dict, optional
+        Covariance parameters held at values, by name as in ``fit.variance_parameters()``:
+        ``{"sd_x|g": 2.0}``, ``{"cor_x.(Intercept)|g": 0.5}``, ``{"cor|g": 0.5}`` or ``{"g.ar1.rho": 0.5}``.
+    equal : list of lists of str, optional
+        Covariance parameters that are the same: ``[["sd_(Intercept)|a", "sd_(Intercept)|b"]]``.
 
     Returns
     -------
@@ -146,6 +153,8 @@ def lmm(
         functions=functions,
         share=share,
         priors=priors,
+        fixed=fixed,
+        equal=equal,
     )
     return fit_model(formula, data, options)
 

@@ -57,6 +57,8 @@ class Options:
     known: Any = None
     variances: Any = None
     priors: Any = None
+    fixed: Any = None
+    equal: Any = None
 
     def __post_init__(self) -> None:
         if isinstance(self.method, str) and self.method not in _PLAIN:
@@ -142,6 +144,8 @@ def make_objective(frame: Any, options: Options) -> Any:
             sigma=options.sigma,
             x_names=design.x_names,
         )
+    if options.fixed or options.equal:
+        return _restricted(design, options)
     if options.priors is not None:
         from mixedmodels.objective.lmm_priors import read_linear_priors
         from mixedmodels.objective.posterior import PosteriorObjective
@@ -153,6 +157,22 @@ def make_objective(frame: Any, options: Options) -> Any:
             )
     solver = choose_solver(design, options.solver)
     return LMMObjective(design, solver, options.reml, sigma=options.sigma)
+
+
+def _restricted(design: Any, options: Options) -> Any:
+    """The objective with covariance parameters held or equal."""
+    from mixedmodels.fit.lmm_restrictions import read_restrictions
+    from mixedmodels.objective.parameters import parameter_map
+    from mixedmodels.objective.restricted import RestrictedObjective
+
+    if options.priors is not None:
+        raise OptionError("fixed= and equal= cannot be combined with priors= in a linear mixed model")
+    names = parameter_map(design).names
+    found = read_restrictions(design, names, options.fixed, options.equal)
+    solver = choose_solver(design, options.solver)
+    return RestrictedObjective(
+        design, solver, options.reml, options.sigma, found.terms, found.held, found.groups
+    )
 
 
 def is_function_frame(frame: Any) -> bool:
@@ -207,6 +227,8 @@ def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFi
         options, objective, own = with_sigma(options), None, True
     if own:
         objective = make_objective(frame, options)
+    if options.fixed or options.equal:
+        return _fit_restricted(frame, options, data, objective)
     if options.variances is not None:
         optimum = given_optimum(objective, options.variances)
     else:
@@ -241,6 +263,21 @@ def _optimise(objective: Any, options: Options) -> tuple[Any, Any, Options]:
     # The certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it if wanted.
     start = start_of(options.start, objective)
     return minimize(objective, method, start, certify=False, **keywords), objective, options
+
+
+def _fit_restricted(frame: Any, options: Options, data: Any, objective: Any) -> LMMFit:
+    """A fit with covariance parameters held or equated by name."""
+    keywords: dict[str, Any] = {"progress": options.progress}
+    if options.control is not None:
+        keywords["control"] = options.control
+    method = "newton" if options.method == "auto" else options.method
+    search = objective.search(start_of(options.start, objective))
+    found = minimize(search, method, None, certify=False, **keywords)
+    theta, _ = search.point(found.theta)
+    optimum = replace(found, theta=theta, gradient=None, hessian=None, names=tuple(objective.names))
+    if not optimum.converged:
+        warn(f"the fit did not converge: {optimum.message}", ConvergenceWarning)
+    return LMMFit(frame, objective, optimum, options, data)
 
 
 def _steep(optimum: Any) -> bool:

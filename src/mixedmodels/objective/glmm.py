@@ -9,8 +9,8 @@ linear and constant:
 .. math:: \psi = a + M\,\phi, \qquad (\tilde\gamma, \text{entries of } \tilde\Lambda) = B\,\psi,
           \qquad \phi = R v.
 
-Where a structure is not linear in theta the entries are a function :math:`e(\psi)`; B is its Jacobian J there,
-and the Hessian gets :math:`\sum_e d_e\,\partial^2 e/\partial\psi\partial\psi'`.
+Where a structure is not linear in theta the entries are a function :math:`e(\psi)`; B is its Jacobian J
+there, and the Hessian gets :math:`\sum_e d_e\,\partial^2 e/\partial\psi\partial\psi'`.
 
 With priors the criterion is :math:`d(\psi) - 2\log p(\psi)`.
 """

@@ -221,3 +221,31 @@ def test_taking_rows_makes_absent_parents_unknown(inbred):
     part = inbred.take(np.array([139, 0, 5]))
     assert part.ids.tolist() == [140, 1, 6]
     assert part.is_founder.all()
+
+
+def test_genetic_groups():
+    """By hand: c is half of each line, d a quarter by its dam and all of a new animal of line B by its
+    sire.
+    """
+    ped = Pedigree.from_frame(
+        {"id": ["a", "b", "c", "d"], "sire": ["", "", "a", ""], "dam": ["", "", "b", "c"]}
+    )
+    shares, labels = ped.group_shares(["A", "B", None, "B"])
+    assert labels.tolist() == ["A", "B"]
+    np.testing.assert_array_equal(shares, [[1, 0], [0, 1], [0.5, 0.5], [0.25, 0.75]])
+    with pytest.raises(DataError, match="individual 'b' has an unknown parent and no group"):
+        ped.group_shares(["A", None, None, "B"])
+    with pytest.raises(DataError, match="one label for each of the 4 individuals"):
+        ped.group_shares(["A"])
+
+
+def test_shares_of_groups_add_up_to_one(mixed):
+    groups = np.random.default_rng(0).choice(["x", "y", "z"], len(mixed))
+    shares, _ = mixed.group_shares(groups)
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0)
+    A = mixed.additive().toarray()
+    by_founder, labels = mixed.group_shares(mixed.ids)
+    both = {str(i): k for k, i in enumerate(mixed.ids) if mixed.is_founder[k]}
+    for column, label in enumerate(labels):
+        if label in both:  # the relationship with a founder is its share
+            np.testing.assert_allclose(by_founder[:, column], A[:, both[label]], atol=1e-14)

@@ -112,6 +112,9 @@ def test_phenotypes_by_family_and_id(ped_file, tmp_path):
     again = read_phenotypes(tmp_path / "again.csv")
     assert again["group"].tolist() == ["g1", None]
     np.testing.assert_array_equal(again["weight"], data["weight"])
+    path.write_text("id,weight\nc,1\n", encoding="utf-8")
+    with pytest.raises(DataError, match="ids repeat between families"):
+        read_phenotypes(path, read_ped(ped_file))
     path.write_text("famid,id,weight\nC,c,1\n", encoding="utf-8")
     with pytest.raises(DataError, match="no individual 'C:c'"):
         read_phenotypes(path, read_ped(ped_file))

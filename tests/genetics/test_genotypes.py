@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mixedmodels.errors import DataError, OptionError, SolverError
@@ -40,6 +41,20 @@ def test_dosages_with_gaps_are_the_same_as_counts(small):
     np.testing.assert_allclose(other.frequencies, small.frequencies)
     np.testing.assert_array_equal(other.imputed(), small.imputed())
     np.testing.assert_allclose(genomic(other).toarray(), genomic(small).toarray())
+
+
+def test_markers_in_columns_of_a_frame(small):
+    frame = pd.DataFrame(M, columns=["m1", "m2", "m3", "m4"]).replace(-1, np.nan)
+    frame.insert(0, "id", ["a", "b", "c", "d"])
+    g = Genotypes.from_frame(frame)
+    assert g.counts.dtype == np.int8 and g.counts.tolist() == small.counts.tolist()
+    assert g.ids.tolist() == small.ids.tolist() and g.markers.tolist() == small.markers.tolist()
+    dosages = Genotypes.from_frame({"id": [1, 2], "x": [0.5, 2.0], "y": [1, 1]}, markers=["x"])
+    assert dosages.counts.tolist() == [[0.5], [2.0]]
+    with pytest.raises(DataError, match="marker column 'x' holds texts"):
+        Genotypes.from_frame({"id": [1], "x": ["AA"]})
+    with pytest.raises(DataError, match="individual '1' has two rows"):
+        Genotypes.from_frame({"id": [1, 1], "x": [0, 1]})
 
 
 def test_a_marker_without_any_genotype():

@@ -39,6 +39,31 @@ def test_integer_ids_stay_integers_whatever_the_frame(make, unknown):
     assert ped.index(["13", 11]).tolist() == [2, 0]  # texts of numbers are the same labels
 
 
+@pytest.mark.parametrize("kind", ["Int64", "int64[pyarrow]", "string", "string[pyarrow]", "category"])
+def test_pandas_column_types(kind):
+    texts = kind.startswith("string") or kind == "category"
+    known, gap = (["11", "12", "13"], None) if texts else ([11, 12, 13], pd.NA)
+    frame = pd.DataFrame(
+        {
+            "id": pd.Series(known, dtype=kind),
+            "sire": pd.Series([gap, gap, known[0]], dtype=kind),
+            "dam": pd.Series([gap, gap, known[1]], dtype=kind),
+        }
+    )
+    ped = Pedigree.from_frame(frame)
+    assert rows(ped) == {"11": ("-", "-"), "12": ("-", "-"), "13": ("11", "12")}
+    assert ped.ids.dtype.kind == ("O" if texts else "i")
+
+
+def test_a_lazy_frame_and_an_arrow_table():
+    frame = pl.DataFrame(TRIO)
+    assert (
+        rows(Pedigree.from_frame(frame.lazy()))
+        == rows(Pedigree.from_frame(frame.to_arrow()))
+        == rows(Pedigree.from_frame(TRIO))
+    )
+
+
 def test_ids_of_texts_with_parents_that_were_read_as_numbers():
     ped = Pedigree.from_frame({"id": ["1", "2", "x"], "sire": [0, 0, 1], "dam": [0.0, np.nan, 2.0]})
     assert rows(ped)["x"] == ("1", "2")

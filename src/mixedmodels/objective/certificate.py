@@ -62,7 +62,10 @@ def certify(
         elif clip == "trace":
             image = np.eye(term.k) * float(np.trace(image)) / term.k
         residuals.append(float(np.linalg.norm(scale[:, None] * image) / np.sqrt(levels)))
-        weight = np.sqrt(np.mean(np.ones(1) if term.Z is None else term.Z**2, axis=0)).reshape(-1)
+        if term.several_levels:
+            weight = np.sqrt(np.diagonal(term.gram(objective.design.n)))
+        else:
+            weight = np.sqrt(np.mean(np.ones(1) if term.Z is None else term.Z**2, axis=0)).reshape(-1)
         values = np.linalg.svd(weight[:, None] * factors[b], compute_uv=False)
         singular.append(bool(values[-1] <= _SINGULAR * max(1.0, values[0])))
     worst = min(ways, key=lambda way: way[0]) if ways else None

@@ -24,7 +24,7 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
     ----------
     design : Design
     name : str
-        "auto", or one of "dense", "grouped", "blocked" (alias "sparse"), "eigen".
+        "auto", or one of "dense", "grouped", "blocked", "sparse", "eigen".
 
     Returns
     -------
@@ -46,6 +46,14 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
     # Terms on one grouping factor share the array of codes itself.
     factors = {id(term.codes) for term in design.terms}
     known = [term.group for term in design.terms if term.precision is not None]
+    several = [term.group for term in design.terms if term.several_levels]
+    if several and name in ("auto", "sparse"):
+        return "sparse", f"rows touch several levels of {', '.join(dict.fromkeys(several))}"
+    if several and name != "dense":
+        raise OptionError(
+            f'solver="{name}" needs rows that touch one level of each term; those of {several[0]!r} touch '
+            'several: use solver="sparse"'
+        )
     if name == "auto" and len(factors) == 1 and not known:
         return "grouped", "one grouping factor, independent levels"
     groups = ", ".join(dict.fromkeys([term.group for term in design.terms]))
@@ -64,7 +72,7 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
             f'solver="grouped" treats one grouping factor, this model has {len(factors)} ({groups}); '
             'use solver="blocked"'
         )
-    return ("blocked" if name == "sparse" else name), "asked for"
+    return name, "asked for"
 
 
 def choose_solver(design: Design, name: str = "auto") -> Solver:
@@ -95,6 +103,10 @@ def choose_solver(design: Design, name: str = "auto") -> Solver:
         from mixedmodels.solver.eigen import EigenSolver
 
         solver = EigenSolver(design)
+    elif chosen == "sparse":
+        from mixedmodels.solver.sparse import SparseSolver
+
+        solver = SparseSolver(design)
     elif chosen == "grouped":
         solver = GroupedSolver(design)
     else:

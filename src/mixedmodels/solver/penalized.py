@@ -7,6 +7,7 @@ dense k_a x k_b block; only blocks on and below the diagonal are kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -244,7 +245,13 @@ class PenalizedMatrix:
         flat[self._slot] = data[self._keep]
         return flat
 
-    @property
+    @cached_property
+    def pattern_keys(self) -> np.ndarray:
+        """``row q + column`` of every entry of Z'Z, ascending."""
+        rows = np.repeat(np.arange(self.q, dtype=np.int64), np.diff(self.pattern[0]))
+        return rows * self.q + self.pattern[1]
+
+    @cached_property
     def multiplicity(self) -> np.ndarray:
         """How often an entry of the lower blocks stands in the whole matrix: 1 in diagonal blocks, else 2."""
         vertex = np.repeat(np.arange(len(self._weights)), self._weights)

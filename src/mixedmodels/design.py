@@ -157,6 +157,11 @@ class RandomTerm:
         return 1 if self.Z is None else self.Z.shape[1]
 
     @property
+    def n(self) -> int:
+        """Number of observations."""
+        return int((self.codes if self.rows is None else self.rows).shape[0])
+
+    @property
     def several_levels(self) -> bool:
         """Whether a row may touch several levels of the term."""
         return self.rows is not None or self.codes.ndim == 2

@@ -122,7 +122,7 @@ def check_perfect_fit(sigma: float, y: np.ndarray, offset: np.ndarray | None) ->
 def term_gram(term: RandomTerm) -> np.ndarray:
     """Mean cross-product ``Z'Z / n`` of a term's columns, shape (k, k)."""
     if term.several_levels:
-        return term.gram((term.codes if term.rows is None else term.rows).shape[0])
+        return term.gram(term.n)
     if term.Z is None:
         return np.ones((1, 1))
     gram = term.Z.T.dot(term.Z)

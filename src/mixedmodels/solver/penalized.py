@@ -230,6 +230,28 @@ class PenalizedMatrix:
             self._all_places, np.concatenate([values[self._lower], self._penalty_values])
         )
 
+    def row_products(self, factors: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """``sum_l sum_j (M^{-1})_{lj} lambda_j' (Z'Z)_{jl}`` over the levels l of each term, shape (k, k).
+
+        Parameters
+        ----------
+        factors : sequence of ndarray
+            Those that M was factored with.
+        """
+        inverse = self.factor.inverse_at(self._places)
+        out = [np.zeros((k, k)) for k in self.ks]
+        on = self.multiplicity == 1.0
+        for a, b, part in self._groups:
+            ka, kb = self.ks[a], self.ks[b]
+            shape = (-1, ka * kb)
+            left, right = inverse[part].reshape(shape), self._flat[part].reshape(shape)
+            diagonal = on[part].reshape(shape)[:, 0]
+            sums = (left.T @ right).reshape(ka, kb, ka, kb)
+            once = (left[diagonal].T @ right[diagonal]).reshape(ka, kb, ka, kb)
+            out[a] += np.einsum("xyuv,vy->xu", sums, factors[b])
+            out[b] += np.einsum("xyuv,ux->yv", sums - once, factors[a])
+        return out
+
     def covariance_on_pattern(self, factors: Sequence[np.ndarray]) -> np.ndarray:
         """Entries of ``Lambda M^{-1} Lambda'`` on the pattern of Z'Z, lower blocks, in their own order.
 

@@ -22,7 +22,7 @@ from mixedmodels.solver.threads import one_blas_thread
 
 __all__ = ["SparseSolver"]
 
-_SINGULAR = 1e-6  # lambda' A lambda against the unit penalty, below which T is not found by division
+_SINGULAR = 1e-6  # what a factor adds to the unit penalty, below which T is not found by division
 _NOTHING = 1e-50  # stands for a zero in a factor: its square is lost in any sum, itself it keeps all digits
 
 
@@ -84,9 +84,12 @@ class SparseSolver(SparseLeastSquares):
             return True
         return rows.stop == rows.start
 
-    def _T_regular(self, b: int, factor: np.ndarray) -> np.ndarray:
-        C = self.penalized.penalty[b].weighted_inverse(self.penalized.factor)
-        inner = self.ms[b] * np.eye(self.ks[b]) - C
+    def _T_regular(self, b: int, factor: np.ndarray) -> np.ndarray | None:
+        """By division; None where the difference in it would lose too many digits."""
+        k, m = self.ks[b], self.ms[b]
+        inner = m * np.eye(k) - self.penalized.penalty[b].weighted_inverse(self.penalized.factor)
+        if np.linalg.eigvalsh(0.5 * (inner + inner.T))[0] < _SINGULAR * m:
+            return None
         half = np.linalg.solve(factor.T, inner)
         out = np.linalg.solve(factor.T, half.T)
         return 0.5 * (out + out.T)
@@ -143,13 +146,16 @@ class SparseSolver(SparseLeastSquares):
                 raise SolverError("components of order 2 need directions; give one list per parameter")
             wpw = self._wpw(state, directions, Ac, half)
         T = []
-        singular = [b for b, factor in enumerate(state.factors) if self._is_singular(b, factor)]
-        regular = {
-            b: self._T_regular(b, factor) for b, factor in enumerate(state.factors) if b not in singular
+        every = {
+            b: None if self._is_singular(b, factor) else self._T_regular(b, factor)
+            for b, factor in enumerate(state.factors)
         }
-        every = {**regular, **(self._T_near_singular(singular, state) if singular else {})}
+        singular = [b for b, T_b in every.items() if T_b is None]
+        if singular:
+            every.update(self._T_near_singular(singular, state))
         for b, (k, m, rows) in enumerate(zip(self.ks, self.ms, self.slices, strict=True)):
             T_b = every[b]
+            assert T_b is not None
             if reml and self.p:
                 own = half[rows]
                 scaled = self.covariance_times(b, own).reshape(m, k, self.p)

@@ -37,6 +37,7 @@ _HOMES = {
     "write_pedigree": "pedigree_files",
     "write_phenotypes": "pedigree_files",
     "write_plink": "plink_files",
+    "scan": "scan",
 }
 
 __all__ = sorted(_HOMES)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixedmodels.api import glmm, lmm
+    from mixedmodels.api import blup, glmm, lmm
     from mixedmodels.datasets import dataset_names, describe_dataset, load_dataset
     from mixedmodels.design import RandomTerm
     from mixedmodels.errors import (
@@ -63,6 +63,7 @@ __all__ = [
     "RandomTerm",
     "SolverError",
     "__version__",
+    "blup",
     "compare",
     "dataset_names",
     "describe_dataset",
@@ -80,6 +81,7 @@ _HOMES = {
     "variance_components": "mixedmodels.inference.classical.components",
     "power": "mixedmodels.inference.bootstrap.power",
     "compare": "mixedmodels.inference.likelihood.compare",
+    "blup": "mixedmodels.api",
     "lmm": "mixedmodels.api",
     "glmm": "mixedmodels.api",
     "Family": "mixedmodels.family.base",

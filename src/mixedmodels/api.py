@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mixedmodels.fit.glmm_result import GLMMFit
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["glmm", "lmm", "make_options"]
+__all__ = ["blup", "glmm", "lmm", "make_options"]
 
 
 def lmm(
@@ -34,6 +34,7 @@ def lmm(
     progress: Any = "auto",
     functions: Mapping[str, Callable] | None = None,
     share: Any = None,
+    priors: Any = None,
 ) -> LMMFit:
     r"""Fit a linear mixed model.
 
@@ -57,8 +58,13 @@ def lmm(
         out of the likelihood.
     offset : str or array, optional
         A known part of the linear predictor, added to any ``offset()`` of the formula.
-    residual, known
-        Residual structures and known covariances between levels are not in this version.
+    residual
+        Residual structures are not in this version.
+    known : dict, optional
+        Known covariances between the levels of grouping factors: ``{"animal": pedigree}``, (matrix, ids), a
+        data frame whose rows and columns are the levels, or ``{"ids": ids, "precision": P}``. The term
+        ``(1 | animal)`` then has ``b ~ N(0, A sigma_a^2)`` over all ids. A second matrix on one factor is
+        ``known(1 | animal, D)`` with ``known={..., "D": ...}``; ``id(1 | animal)`` has independent levels.
     contrasts : dict, optional
         Contrasts by factor: ``"treatment"``, ``"sum"``, ``"helmert"``, ``"poly"`` or a matrix.
     na_action : {"omit", "exclude", "fail"}
@@ -84,6 +90,11 @@ def lmm(
     share : list of lists of str, optional
         Random terms with the same covariance parameters, named by their text or grouping factor:
         ``[["(1 | a)", "(1 | b)"]]``.
+    priors : dict or str, optional
+        Priors by parameter: posterior modes (MAP) as those of blme. ``"wishart"`` or
+        ``{"theta": "wishart"}``: covariance matrices; ``{"sd_x|g": ("gamma", 2.5, 0)}``: standard
+        deviations; ``{"fixed": ("normal", 0, 10)}``: coefficients; ``{"sigma": ("invgamma", 2, 1)}``.
+        They are relative to sigma; a last word ``"absolute"`` makes one on (co)variances absolute.
 
     Returns
     -------
@@ -132,18 +143,58 @@ def lmm(
         progress=progress,
         functions=functions,
         share=share,
+        priors=priors,
     )
     return fit_model(formula, data, options)
 
 
-def make_options(residual: Any = None, known: Any = None, **keywords: Any) -> Options:
+def blup(formula: Any, data: Any, *, variances: Any, **options: Any) -> LMMFit:
+    r"""Best linear unbiased estimates and predictions at given variances; nothing else is estimated.
+
+    .. math::
+        \hat\beta = (X'V^{-1}X)^{-1}X'V^{-1}y, \qquad \hat b = G Z'V^{-1}(y - X\hat\beta),
+        \qquad V = ZGZ' + R,
+
+    the solution of Henderson's mixed-model equations.
+
+    Parameters
+    ----------
+    formula, data
+        As for `lmm`.
+    variances : dict or sequence
+        By grouping factor the covariance matrix of its term (or the variances, or one number), and
+        ``"Residual"``; or a sequence in the order of the terms, the residual variance last.
+    **options
+        `known`, `weights`, `offset`, `contrasts`, ... of `lmm`.
+
+    Returns
+    -------
+    LMMFit
+        Its `breeding_values` have prediction error variances and reliabilities; tests of fixed effects take
+        the variances as known.
+
+    References
+    ----------
+    Henderson (1975), Best linear unbiased estimation and prediction under a selection model, Biometrics
+    31:423-447. Mrode (2014), Linear models for the prediction of animal breeding values, 3rd ed., CABI.
+
+    Examples
+    --------
+    >>> import mixedmodels as mm
+    >>> data = mm.load_dataset("Dyestuff", backend="dict")
+    >>> fit = mm.blup("Yield ~ 1 + (1 | Batch)", data, variances={"Batch": 1800.0, "Residual": 2500.0})
+    >>> round(fit.fixef["(Intercept)"], 1), round(fit.sigma, 1)
+    (1527.5, 50.0)
+    """
+    if variances is None:
+        raise OptionError('blup needs variances=, such as {"animal": 20.0, "Residual": 40.0}')
+    return fit_model(formula, data, make_options(variances=variances, **options))
+
+
+def make_options(residual: Any = None, **keywords: Any) -> Options:
     """The options of a fit from keywords, after refusing what this version cannot do."""
     if residual is not None:
         raise NotImplementedYetError("residual= (residual structures) is not in this version; leave it out")
-    if known is not None:
-        raise NotImplementedYetError(
-            "known= (known covariances between levels) is not in this version; leave it out"
-        )
     if keywords.get("sigma") is not None and str(keywords.get("method")).startswith("minque"):
         raise OptionError("MINQUE estimates sigma too; leave sigma= out, or choose another method")
     return Options(**keywords)
@@ -175,6 +226,7 @@ def glmm(
     progress: Any = "auto",
     functions: Mapping[str, Callable] | None = None,
     share: Any = None,
+    known: Any = None,
 ) -> GLMMFit:
     r"""Fit a generalised linear mixed model.
 
@@ -247,6 +299,8 @@ def glmm(
         Functions of your own that the formulas may call.
     share : list of lists of str, optional
         Random terms of the conditional predictor with the same covariance parameters.
+    known : dict, optional
+        Known covariances between levels, as for `lmm`; in the terms of all formulas.
 
     Returns
     -------
@@ -308,5 +362,6 @@ def glmm(
         progress=progress,
         functions=functions,
         share=share,
+        known=known,
     )
     return fit_glmm(formula, data, options)

@@ -12,15 +12,18 @@ Z_b holds ``Z[i, :]`` in the k columns of level ``codes[i]``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from mixedmodels.errors import SolverError
 
 if TYPE_CHECKING:
     from mixedmodels.covariance.base import Covariance
     from mixedmodels.residual.base import BoundResidual
 
-__all__ = ["Design", "GeneralisedDesign", "Precision", "Predictor", "RandomTerm"]
+__all__ = ["Design", "GeneralisedDesign", "KnownCovariance", "Precision", "Predictor", "RandomTerm"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,10 +36,78 @@ class Precision:
         ``A^{-1}``, symmetric positive definite, in the order of the term's levels.
     logdet_covariance : float
         ``log|A|``.
+    diagonal : ndarray of float64, shape (m,), or None
+        Diagonal of A (1 + F, the coefficient of inbreeding, for a pedigree), where it is known.
     """
 
     matrix: Any
     logdet_covariance: float
+    diagonal: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class KnownCovariance:
+    """A known dense covariance matrix between the levels of a term; its precision is made when asked for.
+
+    Serves wherever a `Precision` does. A solver that needs no inverse also takes a singular matrix.
+
+    Attributes
+    ----------
+    covariance : ndarray of float64, shape (m, m)
+        A, symmetric positive semi-definite, in the order of the term's levels.
+    name : str
+        What an error message calls it.
+    """
+
+    covariance: np.ndarray
+    name: str = "the known covariance"
+
+    @cached_property
+    def _inverse(self) -> tuple[np.ndarray, float]:
+        A = self.covariance
+        size = np.sqrt(np.maximum(np.diagonal(A), np.finfo(float).tiny))
+        try:
+            L = np.linalg.cholesky(A / size / size[:, None])
+            smallest = float(np.min(np.diagonal(L), initial=1.0))
+        except np.linalg.LinAlgError:
+            smallest = 0.0
+        if smallest < 1e-6:
+            raise SolverError(
+                f"{self.name} is singular (two levels that cannot be told apart, such as identical twins, or "
+                "fewer markers than individuals), and this model needs its inverse: give identical "
+                "individuals one id, or add a little to its diagonal"
+            )
+        from scipy.linalg import lapack
+
+        inverse = lapack.dpotri(L, lower=1)[0]
+        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        logdet = 2.0 * float(np.sum(np.log(np.diagonal(L) * size)))
+        return inverse / size / size[:, None], logdet
+
+    @cached_property
+    def matrix(self) -> Any:
+        """The inverse as a `scipy.sparse.csc_array`; SolverError if there is none."""
+        from scipy import sparse
+
+        return sparse.csc_array(self._inverse[0])
+
+    @property
+    def invertible(self) -> bool:
+        """Whether the inverse can be formed."""
+        try:
+            return bool(self._inverse)
+        except SolverError:
+            return False
+
+    @property
+    def logdet_covariance(self) -> float:
+        """``log|A|``."""
+        return self._inverse[1]
+
+    @property
+    def diagonal(self) -> np.ndarray:
+        """Diagonal of the covariance matrix."""
+        return np.diagonal(self.covariance)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +128,7 @@ class RandomTerm:
         Values of the columns, C-ordered; None stands for a single column of ones.
     covariance : Covariance
         The structure: maps the term's parameters to its k x k relative factor.
-    precision : Precision or None
+    precision : Precision, KnownCovariance or None
         Known precision between levels; None for independent levels.
     """
 
@@ -67,7 +138,7 @@ class RandomTerm:
     levels: Any
     Z: np.ndarray | None
     covariance: Covariance
-    precision: Precision | None = None
+    precision: Precision | KnownCovariance | None = None
 
     @property
     def k(self) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from mixedmodels.errors import OptionError
 from mixedmodels.fit import checks, values
 from mixedmodels.fit.base import Fit
+from mixedmodels.fit.given import NOTE
 
 if TYPE_CHECKING:
     from mixedmodels.fit.solve import Options
@@ -91,6 +92,8 @@ class LMMFit(Fit):
         fixed = self._options.sigma
         if fixed is not None:
             return float(fixed)
+        if self._options.priors is not None:
+            return self.objective.sigma(self.theta)
         return math.sqrt(float(self._solution.pwrss) / self._nu)
 
     @property
@@ -137,6 +140,13 @@ class LMMFit(Fit):
         return self._options.reml
 
     @property
+    def loglik(self) -> float:
+        """Log-likelihood at the estimates, REML or ML; without the priors if there are any."""
+        if self._options.priors is None:
+            return -0.5 * self.criterion
+        return self._once("loglik", lambda: -0.5 * self.objective.likelihood(self.theta))
+
+    @property
     def deviance(self) -> float:
         """-2 times the ML log-likelihood at the estimate of theta.
 
@@ -147,7 +157,7 @@ class LMMFit(Fit):
 
     def _compute_deviance(self) -> float:
         if not self.is_reml:
-            return self.criterion
+            return -2.0 * self.loglik
         from mixedmodels.objective.base import gaussian_criterion
 
         solution, weights = self._solution, self.design.weights
@@ -160,6 +170,8 @@ class LMMFit(Fit):
     @property
     def df_model(self) -> int:
         """Number of free parameters: fixed effects, theta, and the residual SD unless it is fixed."""
+        if self._options.variances is not None:
+            return self.design.p
         return self.design.p + len(self.theta) + (self._options.sigma is None)
 
     def _compute_messages(self) -> tuple[str, ...]:
@@ -175,8 +187,12 @@ class LMMFit(Fit):
             out.append(scale)
         if str(optimum.method).startswith("minque"):
             out.append(f"variance components by {optimum.method}, which is no maximum of the likelihood")
-        if self._options.sigma is not None:
+        if self._options.variances is not None:
+            out.append(NOTE)
+        elif self._options.sigma is not None:
             out.append(f"the residual SD is held at sigma = {float(self._options.sigma):g}")
+        if self._options.priors is not None:
+            out.append("estimates maximise the posterior density; loglik, AIC and BIC leave the priors out")
         return tuple(out)
 
     # ------------------------------------------------------------------ values

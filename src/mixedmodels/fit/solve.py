@@ -10,8 +10,10 @@ import numpy as np
 
 from mixedmodels.errors import ConvergenceWarning, DataError, OptionError, warn
 from mixedmodels.fit import checks, derived
+from mixedmodels.fit.given import given_optimum, with_sigma
 from mixedmodels.fit.result import LMMFit
 from mixedmodels.frame import build
+from mixedmodels.frame.known import read_known
 from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.optimize import minimize
 from mixedmodels.optimize.minimize import METHODS
@@ -51,6 +53,9 @@ class Options:
     progress: Any = "auto"
     functions: Any = None
     share: Any = None
+    known: Any = None
+    variances: Any = None
+    priors: Any = None
 
     def __post_init__(self) -> None:
         if isinstance(self.method, str) and self.method not in _PLAIN:
@@ -68,6 +73,8 @@ class Options:
                 'functions must be a dict from names to functions, such as {"f": f}, '
                 f"got {type(self.functions).__name__}"
             )
+        if self.known is not None:
+            object.__setattr__(self, "known", read_known(self.known))
         if self.control is not None:
             from mixedmodels.optimize.control import control_of
 
@@ -92,7 +99,7 @@ _KEPT = 64 * 2**20
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))
 # options that change the model frame; the others only change how it is fitted
-_FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "share"}
+_FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "share", "known"}
 
 
 def make_frame(formula: Any, data: Any, options: Options) -> Any:
@@ -107,6 +114,8 @@ def make_frame(formula: Any, data: Any, options: Options) -> Any:
         functions=options.functions,
         share=options.share,
         sigma_fixed=options.sigma is not None,
+        relationships=options.known,
+        checked=options.variances is None,
     )
 
 
@@ -127,6 +136,15 @@ def make_objective(frame: Any, options: Options) -> Any:
             sigma=options.sigma,
             x_names=design.x_names,
         )
+    if options.priors is not None:
+        from mixedmodels.objective.lmm_priors import read_linear_priors
+        from mixedmodels.objective.posterior import PosteriorObjective
+
+        priors = read_linear_priors(options.priors, design.x_names, design.terms)
+        if priors is not None:
+            return PosteriorObjective(
+                design, lambda d: choose_solver(d, options.solver), priors, options.reml, options.sigma
+            )
     solver = choose_solver(design, options.solver)
     return LMMObjective(design, solver, options.reml, sigma=options.sigma)
 
@@ -175,6 +193,8 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
 def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFit:
     design = frame.design
     own = objective is None
+    if options.variances is not None:
+        options, objective, own = with_sigma(options), None, True
     if own:
         objective = make_objective(frame, options)
     optimum, objective, options = _optimise(objective, options)
@@ -201,6 +221,8 @@ def _optimise(objective: Any, options: Options) -> tuple[Any, Any, Options]:
     if options.control is not None:
         keywords["control"] = options.control
     method = "newton" if options.method == "auto" else options.method
+    if options.variances is not None:
+        return given_optimum(objective, options.variances), objective, options
     if isinstance(method, str) and method not in _PLAIN:
         from mixedmodels.fit.classical.fits import classical_optimum
 
@@ -278,6 +300,8 @@ def frame_with_response(frame: Any, y: np.ndarray) -> Any:
 def update(fit: LMMFit, formula: Any, data: Any, changes: dict[str, Any]) -> LMMFit:
     """The model with changes; see `LMMFit.update`."""
     derived.check_changes(changes, OPTION_NAMES)
+    if "variances" in changes:
+        changes = {"sigma": None, **changes}
     options = replace(fit._options, **{"start": None, **changes})
     if formula is None and data is None and not (_FRAME_OPTIONS & changes.keys()):
         return fit_frame(fit._frame, options, fit._data)

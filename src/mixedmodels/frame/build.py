@@ -18,6 +18,7 @@ from mixedmodels.formula.ast import Formula
 from mixedmodels.frame import identify
 from mixedmodels.frame.assemble import assemble, shared_parameters
 from mixedmodels.frame.columns import Columns
+from mixedmodels.frame.known import Known, check_names, match_known
 from mixedmodels.frame.labels import level_labels
 from mixedmodels.frame.missing import check_weights
 from mixedmodels.frame.newdata import NewDesign, encode_new
@@ -121,6 +122,7 @@ def build(
     share: Sequence[Sequence[str]] | None = None,
     sigma_fixed: bool = False,
     known: Collection[str] = (),
+    relationships: Mapping[str, Known] | None = None,
     checked: bool = True,
 ) -> ModelFrame:
     r"""Read a model's columns from a data frame.
@@ -148,6 +150,8 @@ def build(
     known : collection of str
         Grouping factors with a known covariance between their levels (pedigree, ...): the checks of their
         number of levels do not apply.
+    relationships : mapping from str to Known, optional
+        Known covariances between the levels of grouping factors; see `mixedmodels.frame.known`.
     checked : bool
         False leaves out the checks that the data can tell the parameters apart: nothing is to be estimated.
 
@@ -203,7 +207,9 @@ def build(
 
     assert rows.response is not None
     y = _response(rows.response, plan.response_label)
-    found = assemble(plan, rows, n, contrasts, offset, messages)
+    check_names(relationships or {}, [plan])
+    between = match_known(plan, rows, relationships) if relationships else {}
+    found = assemble(plan, rows, n, contrasts, offset, messages, between)
     X, terms = found.X, found.terms
     varying = rows.weights is not None and not identify.is_constant(rows.weights)
     if checked:
@@ -217,7 +223,7 @@ def build(
             messages,
             free_sigma=not (sigma_fixed or varying),
             widest=_widest(plan.fixed, found.encoding.fixed) if X.shape[1] >= n else ("", 0),
-            known=known,
+            known={*known, *between},
         )
     messages.extend(identify.confounded_groups(plan, [state.kind for state in found.encoding.variables]))
     notes = tuple(messages)

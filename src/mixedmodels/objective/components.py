@@ -106,6 +106,11 @@ class ComponentsPoint:
         self._T_G = self._pair(self._parts.T, self._relative)
         self._q_G = self._pair(self._parts.S, self._relative)
 
+    @property
+    def theta(self) -> np.ndarray:
+        """The relative parameters of these variances, shape (n_theta,)."""
+        return self._objective.theta_of(self._factors)
+
     @staticmethod
     def _pair(matrices: Any, direction: list[np.ndarray | None]) -> float:
         return sum(float(np.sum(A * D)) for A, D in zip(matrices, direction, strict=True) if D is not None)

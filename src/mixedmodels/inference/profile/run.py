@@ -123,6 +123,11 @@ def _prepared(
     notes: list[str] = []
     if not fit._is_linear:
         return _prepared_generalised(fit, parameters, criterion)
+    if fit._options.priors is not None:
+        raise OptionError(
+            "profiles of linear models need fits by (restricted) maximum likelihood, and this one has "
+            'priors; fit it without priors=, or use confint(method="bootstrap")'
+        )
     available = parameters_of(fit)
     if criterion == "reml":
         base = fit if fit.is_reml else fit.update(reml=True)

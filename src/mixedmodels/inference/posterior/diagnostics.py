@@ -47,7 +47,7 @@ def rhat(draws: np.ndarray) -> float:
     -----
     Vehtari, Gelman, Simpson, Carpenter & Buerkner (2021), Bayesian Analysis 16:667-718.
     """
-    if draws.shape[1] < 4:
+    if draws.shape[1] < 4 or not np.ptp(draws) > 0.0:
         return np.nan
     split = _split(draws)
     folded = np.abs(split - np.median(split))
@@ -65,7 +65,7 @@ def effective_size(draws: np.ndarray) -> float:
     -----
     Geyer's initial monotone sequence of autocorrelations; Vehtari et al. (2021).
     """
-    if draws.shape[1] < 4:
+    if draws.shape[1] < 4 or not np.ptp(draws) > 0.0:
         return np.nan
     return _size(_normal_scores(_split(draws)))
 
@@ -77,7 +77,7 @@ def tail_size(draws: np.ndarray) -> float:
     ----------
     draws : ndarray, shape (chains, draws)
     """
-    if draws.shape[1] < 4:
+    if draws.shape[1] < 4 or not np.ptp(draws) > 0.0:
         return np.nan
     split = _split(draws)
     return min(_size((split <= np.quantile(split, q)).astype(float)) for q in (0.05, 0.95))

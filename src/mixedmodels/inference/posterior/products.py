@@ -87,7 +87,8 @@ class GroupedProducts:
         W = self.A[None] + omega[:, None]
         right = np.concatenate([self.C, self.c[:, :, None]], axis=2)
         solved = np.linalg.solve(W, np.broadcast_to(right, (len(W), *right.shape)))
-        cross = np.einsum("lkp,nlkq->npq", right, solved)
+        flat = right.reshape(self.m * self.k, -1)
+        cross = flat.T @ solved.reshape(len(W), *flat.shape)
         p = self.p
         H = self.XX - cross[:, :p, :p]
         g = self.Xy - cross[:, :p, p]
@@ -123,20 +124,21 @@ class GroupedProducts:
         W = self.A[None] + (sigma2[:, None, None] * np.linalg.inv(Psi))[:, None]
         inverse = np.linalg.inv(W)
         E = inverse @ self.C
-        H = self.XX - np.einsum("lkp,nlkq->npq", self.C, E)
-        g = self.Xy - np.einsum("nlkp,lk->np", E, self.c)
+        C = self.C.reshape(m * k, p)
+        H = self.XX - C.T @ E.reshape(N, m * k, p)
+        g = self.Xy - self.c.reshape(m * k) @ E.reshape(N, m * k, p)
         beta = np.zeros((N, p))
         if p:
             L = np.linalg.cholesky(H)
             noise = sigma[:, None] * rng.standard_normal((N, p))
             half = np.linalg.solve(L, g[:, :, None])[:, :, 0] + noise
             beta = np.linalg.solve(np.swapaxes(L, 1, 2), half[:, :, None])[:, :, 0]
-        left = self.c - np.einsum("lkp,np->nlk", self.C, beta)
+        left = self.c - (beta @ C.T).reshape(N, m, k)
         L = np.linalg.cholesky(inverse)
         noise = sigma[:, None, None] * rng.standard_normal((N, m, k))
-        b = np.einsum("nlij,nlj->nli", inverse, left) + np.einsum("nlij,nlj->nli", L, noise)
+        b = (inverse @ left[:, :, :, None] + L @ noise[:, :, :, None])[:, :, :, 0]
         squares = self.yy - 2.0 * beta @ self.Xy + np.einsum("np,pq,nq->n", beta, self.XX, beta)
-        squares += np.einsum("nlk,nlk->n", b, np.einsum("lij,nlj->nli", self.A, b) - 2.0 * left)
+        squares += np.einsum("nlk,nlk->n", b, (self.A @ b[:, :, :, None])[:, :, :, 0] - 2.0 * left)
         return beta, b, squares
 
 

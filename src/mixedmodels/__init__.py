@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixedmodels.api import blup, glmm, lmm
+    from mixedmodels.api import blup, glmm, gls, lmm
     from mixedmodels.datasets import dataset_names, describe_dataset, load_dataset
     from mixedmodels.design import RandomTerm
     from mixedmodels.errors import (
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mixedmodels.fit.save import load
     from mixedmodels.formula import formula_from_lists
     from mixedmodels.inference.bootstrap.power import power
+    from mixedmodels.inference.classical.components import variance_components
     from mixedmodels.inference.likelihood.compare import compare
     from mixedmodels.model import LinearMixedModel
     from mixedmodels.optimize.control import Control
@@ -68,17 +69,21 @@ __all__ = [
     "describe_dataset",
     "formula_from_lists",
     "glmm",
+    "gls",
     "lmm",
     "load",
     "load_dataset",
     "power",
     "simulate",
+    "variance_components",
 ]
 
 _HOMES = {
+    "variance_components": "mixedmodels.inference.classical.components",
     "power": "mixedmodels.inference.bootstrap.power",
     "compare": "mixedmodels.inference.likelihood.compare",
     "blup": "mixedmodels.api",
+    "gls": "mixedmodels.api",
     "lmm": "mixedmodels.api",
     "glmm": "mixedmodels.api",
     "Family": "mixedmodels.family.base",

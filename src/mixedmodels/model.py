@@ -12,6 +12,7 @@ from mixedmodels.errors import OptionError
 from mixedmodels.fit.solve import (
     OPTION_NAMES,
     Options,
+    _start,
     fit_frame,
     is_function_frame,
     make_frame,
@@ -201,7 +202,7 @@ class LinearMixedModel:
     @property
     def start(self) -> np.ndarray:
         """Start of theta, shape (n_theta,): the one given, else from moments of the data."""
-        start = self._options.start
+        start = _start(self._options.start, self._objective)
         return np.array(self._objective.start if start is None else start, dtype=float)
 
     @property

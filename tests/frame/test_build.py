@@ -171,7 +171,7 @@ def test_shared_parameters():
             r"\(0 \+ row5 \| pair\) has 125 effects \(25 levels x 5",
         ),
         ("flat ~ x + (1 | g)", DataError, r"response 'flat' is constant \(2\)"),
-        ("y ~ x + ar1(0 + f | g)", NotImplementedYetError, "ar1"),
+        ("y ~ x + equalto(0 + f | g)", NotImplementedYetError, "equalto"),
         ("y ~ x + (1 | poly(x, 2))", DataError, "several columns"),
     ],
 )

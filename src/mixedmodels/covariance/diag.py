@@ -32,6 +32,10 @@ class Diagonal(LinearCovariance):
     def __init__(self, k: int) -> None:
         super().__init__(k, [(j, j, j) for j in range(k)])
 
+    def theta_near(self, Sigma: np.ndarray) -> np.ndarray:
+        """The roots of the variances."""
+        return np.sqrt(np.maximum(np.diagonal(Sigma), 0.0))
+
     def transform(self, gram: np.ndarray, constant: int | None = None) -> np.ndarray:
         """Diagonal matrix that gives every column mean square 1 (columns of zeros are left alone)."""
         length = np.sqrt(np.clip(np.diagonal(gram), 0.0, None))

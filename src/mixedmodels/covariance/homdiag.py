@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
 from mixedmodels.covariance.base import LinearCovariance
+from mixedmodels.covariance.natural import NaturalParameters
+from mixedmodels.errors import OptionError
 
 __all__ = ["ScaledIdentity"]
 
@@ -37,6 +40,23 @@ class ScaledIdentity(LinearCovariance):
     def parameter_names(self, columns: tuple[str, ...]) -> tuple[str, ...]:
         """The name of a single column, ``"common"`` for the scale that several columns share."""
         return (columns[0] if self.k == 1 else "common",)
+
+    def theta_near(self, Sigma: np.ndarray) -> np.ndarray:
+        """The root of the mean variance."""
+        return np.array([sqrt(max(float(np.trace(Sigma)), 0.0) / self.k)])
+
+    def natural(self, theta: np.ndarray, columns: tuple[str, ...], scale: float = 1.0) -> NaturalParameters:
+        """The common standard deviation."""
+        name = f"sd({columns[0]})" if self.k == 1 else "sd"
+        value = np.array([scale * float(theta[0])])
+        return NaturalParameters((name,), value, np.array([[scale]]), value, ("sd",))
+
+    def theta_from_natural(self, values: Any, scale: float = 1.0) -> np.ndarray:
+        """theta of the standard deviation."""
+        value = float(np.asarray(values, dtype=np.float64).reshape(-1)[0])
+        if not value >= 0.0:
+            raise OptionError(f"a standard deviation must not be negative, got {value:g}")
+        return np.array([value / scale])
 
     def transform(self, gram: np.ndarray, constant: int | None = None) -> np.ndarray:
         """Multiple of the identity that gives the columns mean square 1 on average."""

@@ -82,6 +82,13 @@ class Questions:
 
         return small_sample(self)
 
+    @property
+    def history(self) -> ResultTable:
+        """The course of the search, one row per step; classical methods show the rejected ones too."""
+        from mixedmodels.inference.classical.history import history
+
+        return history(self)
+
     def drop1(
         self, scope: Any = None, test: str | None = None, ddf: str | float | None = None
     ) -> ResultTable:
@@ -201,6 +208,21 @@ class Questions:
         from mixedmodels.inference.confint import confint
 
         return confint(self, method, level, parameters, **options)
+
+    def variance_parameters(self, level: float = 0.95) -> ResultTable:
+        """Standard deviations, correlations, ranges, ... with standard errors and Wald intervals.
+
+        The errors come by the delta method from the joint (observed) information of the covariance
+        parameters and sigma; intervals are computed for logarithms, of correlations for the inverse
+        hyperbolic tangent. On the boundary of the parameter space they are NaN.
+
+        Parameters
+        ----------
+        level : float
+        """
+        from mixedmodels.inference.variance_wald import variance_parameters
+
+        return variance_parameters(self, level)
 
     def profile(self, parameters: Any = None, **options: Any) -> Any:
         """Profile likelihood of every parameter: a `Profile` (``confint``, ``zeta``, ``density``, ``pairs``).

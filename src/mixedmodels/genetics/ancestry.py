@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from mixedmodels.genetics.pedigree import Pedigree
 
-__all__ = ["ancestors", "common_ancestors", "descendants", "line", "lines", "reached"]
+__all__ = ["ancestors", "common_ancestors", "descendants", "line", "lines", "reached", "siblings"]
 
 
 def reached(pedigree: Pedigree, marked: np.ndarray, *, downwards: bool) -> np.ndarray:
@@ -24,28 +24,25 @@ def reached(pedigree: Pedigree, marked: np.ndarray, *, downwards: bool) -> np.nd
     return out
 
 
-def _set(pedigree: Pedigree, ids: Any, *, downwards: bool) -> np.ndarray:
-    rows = pedigree.index(ids)
-    marked = np.zeros(len(pedigree), dtype=bool)
-    marked[rows] = True
-    out = reached(pedigree, marked, downwards=downwards)
-    # an individual asked for counts only if it is an ancestor (descendant) of another one asked for
-    for row in rows:
-        alone = np.zeros(len(pedigree), dtype=bool)
-        alone[rows[rows != row]] = True
-        if not reached(pedigree, alone, downwards=downwards)[row]:
-            out[row] = False
-    return out
+def _parents_of(pedigree: Pedigree, rows: np.ndarray) -> np.ndarray:
+    marked = np.zeros(len(pedigree) + 1, dtype=bool)
+    marked[pedigree.sire[rows]] = True
+    marked[pedigree.dam[rows]] = True
+    return marked[:-1]
 
 
 def ancestors(pedigree: Pedigree, ids: Any) -> np.ndarray:
     """Ids of all ancestors of one or several individuals, in the order of the pedigree."""
-    return pedigree.ids[_set(pedigree, ids, downwards=False)]
+    marked = _parents_of(pedigree, pedigree.index(ids))
+    return pedigree.ids[reached(pedigree, marked, downwards=False)]
 
 
 def descendants(pedigree: Pedigree, ids: Any) -> np.ndarray:
     """Ids of all descendants of one or several individuals, in the order of the pedigree."""
-    return pedigree.ids[_set(pedigree, ids, downwards=True)]
+    chosen = np.zeros(len(pedigree) + 1, dtype=bool)
+    chosen[pedigree.index(ids)] = True
+    children = chosen[pedigree.sire] | chosen[pedigree.dam]
+    return pedigree.ids[reached(pedigree, children, downwards=True)]
 
 
 def common_ancestors(pedigree: Pedigree, one: Any, other: Any) -> np.ndarray:
@@ -56,6 +53,17 @@ def common_ancestors(pedigree: Pedigree, one: Any, other: Any) -> np.ndarray:
         marked[pedigree.index(individual)] = True
         sets.append(reached(pedigree, marked, downwards=False))
     return pedigree.ids[sets[0] & sets[1]]
+
+
+def siblings(pedigree: Pedigree, id: Any, half: bool = False) -> np.ndarray:
+    """Ids of those with the same two known parents; with `half`, at least one in common."""
+    row = int(pedigree.index(id)[0])
+    s, d = int(pedigree.sire[row]), int(pedigree.dam[row])
+    same_sire = (pedigree.sire == s) & (s >= 0)
+    same_dam = (pedigree.dam == d) & (d >= 0)
+    found = (same_sire | same_dam) if half else (same_sire & same_dam)
+    found[row] = False
+    return pedigree.ids[found]
 
 
 def line(pedigree: Pedigree, id: Any, parent: str) -> np.ndarray:

@@ -100,7 +100,9 @@ def read_markers(fit: LMMFit, snps: Any, ids: Any = None) -> Markers:
         arrays = [columns[name] for name in wanted]
         wrong = [name for name, a in zip(wanted, arrays, strict=True) if not isinstance(a, np.ndarray)]
         if wrong:
-            raise DataError(f"marker column {wrong[0]!r} holds no numbers; give counts of an allele (0, 1, 2)")
+            raise DataError(
+                f"marker column {wrong[0]!r} holds no numbers; give counts of an allele (0, 1, 2)"
+            )
         values = np.column_stack(arrays) if arrays else np.zeros((columns.n_rows, 0))  # type: ignore[arg-type]
         names = np.array(wanted, dtype=object)
     if not values.shape[1]:

@@ -76,7 +76,8 @@ class Pedigree:
         *,
         unknown: Sequence[str] = UNKNOWN,
         missing_parents: str = "add",
-        hermaphrodites: bool = False,
+        check_sexes: bool = True,
+        sex_labels: tuple[str, str] | None = None,
     ) -> Pedigree:
         """Read and check a pedigree from columns of a data frame.
 
@@ -95,8 +96,11 @@ class Pedigree:
         missing_parents : {"add", "error"}
             What to do with parents without a row of their own: add them as founders and say so in `notes`,
             or refuse.
-        hermaphrodites : bool
-            Allow an individual to be a sire here and a dam there, or both at once (selfing).
+        check_sexes : bool
+            With False an individual may be a sire here and a dam there, or both at once (hermaphrodites,
+            selfing), and sexes are not compared with roles.
+        sex_labels : (str, str), optional
+            What stands for male and for female in the column of sexes, if it is none of the above.
 
         Returns
         -------
@@ -120,7 +124,8 @@ class Pedigree:
             names=(id, sire, dam, sex or "sex", family or "family"),
             unknown=unknown,
             missing_parents=missing_parents,
-            hermaphrodites=hermaphrodites,
+            check_sexes=check_sexes,
+            sex_labels=sex_labels,
         )
 
     def __len__(self) -> int:
@@ -130,7 +135,8 @@ class Pedigree:
     def __repr__(self) -> str:
         founders = int(np.count_nonzero(self.is_founder))
         depth = int(self.generation.max()) if len(self) else 0
-        families = f", {len(set(self.family.tolist()))} families" if self.family is not None else ""
+        count = 0 if self.family is None else len(set(self.family.tolist()))
+        families = f", {count} {'families' if count > 1 else 'family'}" if count else ""
         return f"<Pedigree: {len(self)} individuals, {founders} founders, depth {depth}{families}>"
 
     @property
@@ -234,6 +240,102 @@ class Pedigree:
         from mixedmodels.genetics.additive import additive
 
         return additive(self, ids)
+
+    def dominance(self, ids: Any = None, convention: str = "fraternity") -> Relationship:
+        """Dominance relationships; see `mixedmodels.genetics.dominance.dominance` for the conventions."""
+        from mixedmodels.genetics.dominance import dominance
+
+        return dominance(self, ids, convention)
+
+    def x_linked(self, ids: Any = None, dosage: str = "equal") -> Relationship:
+        """Relationships at X-linked genes; see `mixedmodels.genetics.sex_linked.x_linked`."""
+        from mixedmodels.genetics.sex_linked import x_linked
+
+        return x_linked(self, ids, dosage)
+
+    def y_linked(self, ids: Any = None) -> Relationship:
+        """One for two males of one paternal line, else zero; females have zeros."""
+        from mixedmodels.genetics.sex_linked import line_relationship
+
+        return line_relationship(self, ids, "sire")
+
+    def mitochondrial(self, ids: Any = None) -> Relationship:
+        """One for two individuals of one maternal line, else zero."""
+        from mixedmodels.genetics.sex_linked import line_relationship
+
+        return line_relationship(self, ids, "dam")
+
+    def maternal_lines(self) -> np.ndarray:
+        """Earliest known ancestor in each maternal line, (n,): a factor for mitochondrial effects."""
+        from mixedmodels.genetics.sex_linked import maternal_lines
+
+        return maternal_lines(self)
+
+    def paternal_lines(self) -> np.ndarray:
+        """Earliest known ancestor in each male's paternal line, (n,); None for females."""
+        from mixedmodels.genetics.sex_linked import paternal_lines
+
+        return paternal_lines(self)
+
+    def kinship(self, one: Any, other: Any, method: str = "sweep") -> float:
+        """Kinship coefficient of two individuals; `method` "sweep", "recursion" or "paths"."""
+        from mixedmodels.genetics.kinship import kinship
+
+        return kinship(self, one, other, method)
+
+    def fraternity(self, one: Any, other: Any, method: str = "sweep") -> float:
+        """Probability that two individuals share both genes by descent, inbreeding left aside."""
+        from mixedmodels.genetics.kinship import fraternity
+
+        return fraternity(self, one, other, method)
+
+    def identity_coefficients(self, one: Any, other: Any) -> np.ndarray:
+        """Jacquard's nine condensed identity coefficients of two individuals, (9,)."""
+        from mixedmodels.genetics.identity import identity_coefficients
+
+        return identity_coefficients(self, one, other)
+
+    def bit_size(self) -> int:
+        """Twice the number of non-founders less the number of founders."""
+        from mixedmodels.genetics.kinship import bit_size
+
+        return bit_size(self)
+
+    def ancestors(self, ids: Any) -> np.ndarray:
+        """Ids of all ancestors of one or several individuals."""
+        from mixedmodels.genetics.ancestry import ancestors
+
+        return ancestors(self, ids)
+
+    def descendants(self, ids: Any) -> np.ndarray:
+        """Ids of all descendants of one or several individuals."""
+        from mixedmodels.genetics.ancestry import descendants
+
+        return descendants(self, ids)
+
+    def common_ancestors(self, one: Any, other: Any) -> np.ndarray:
+        """Ids of the ancestors that two individuals share."""
+        from mixedmodels.genetics.ancestry import common_ancestors
+
+        return common_ancestors(self, one, other)
+
+    def siblings(self, id: Any, half: bool = False) -> np.ndarray:
+        """Ids of the full siblings of an individual, with `half` also of its half siblings."""
+        from mixedmodels.genetics.ancestry import siblings
+
+        return siblings(self, id, half)
+
+    def matriline(self, id: Any) -> np.ndarray:
+        """Ids of an individual, its dam, her dam and so on."""
+        from mixedmodels.genetics.ancestry import line
+
+        return line(self, id, "dam")
+
+    def patriline(self, id: Any) -> np.ndarray:
+        """Ids of an individual, its sire, his sire and so on."""
+        from mixedmodels.genetics.ancestry import line
+
+        return line(self, id, "sire")
 
     def family_of(self, family: Any) -> Pedigree:
         """The pedigree of one family.

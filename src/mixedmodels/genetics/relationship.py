@@ -14,7 +14,7 @@ from mixedmodels.errors import DataError, OptionError, SolverError
 from mixedmodels.genetics.labels import Finder, label_column
 from mixedmodels.genetics.pedigree import Pedigree
 
-__all__ = ["Relationship", "as_relationship"]
+__all__ = ["Relationship", "as_relationship", "invert", "logdet_of"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,7 +113,7 @@ class Relationship:
         if self.block is not None:
             return self.block(np.arange(len(self)))
         precision = self.precision if isinstance(self.precision, np.ndarray) else self.precision.toarray()
-        return _inverse(precision, self.name)[0]
+        return invert(precision, self.name)[0]
 
     def subset(self, labels: Any) -> Relationship:
         """The relationships of some individuals, in the given order (the marginal covariance).
@@ -151,14 +151,51 @@ class Relationship:
             precision = self.precision
             logdet = self.logdet
             if logdet is None:
-                logdet = -_logdet(precision, self.name)
+                logdet = -logdet_of(precision, self.name)
             return csc_array(precision), logdet
         if not isinstance(self.matrix, np.ndarray):
             parts = _blocks(self.matrix)
             if parts is not None:
                 return _inverse_by_blocks(self.matrix, parts, self.name)
-        inverse, logdet = _inverse(self.toarray(), self.name)
+        inverse, logdet = invert(self.toarray(), self.name)
         return csc_array(inverse), logdet
+
+    def hadamard(self, other: Relationship | None = None) -> Relationship:
+        """Products entry by entry: epistatic relationships (additive by additive without `other`).
+
+        Parameters
+        ----------
+        other : Relationship, optional
+            Of the same individuals, in any order.
+
+        Returns
+        -------
+        Relationship
+            In the order of this one.
+
+        Notes
+        -----
+        Source: Cockerham (1954), Genetics 39, 859-882.
+        """
+        other = self if other is None else other
+        matrix: Any = self.matrix if self.matrix is not None else self.toarray()
+        name = f"{self.name} x {other.name}"
+        if other is self:
+            second: Any = matrix
+        else:
+            at = other.index(self.ids)
+            if np.any(at < 0) or len(other) != len(self):
+                raise DataError(
+                    f"relationships {self.name!r} and {other.name!r} are not of the same individuals"
+                )
+            second = other.subset(self.ids).matrix
+        if isinstance(matrix, np.ndarray) and isinstance(second, np.ndarray):
+            product: Any = matrix * second
+        elif isinstance(matrix, np.ndarray):
+            product = second.multiply(matrix).tocsc()
+        else:
+            product = matrix.multiply(second).tocsc()
+        return Relationship(ids=self.ids, matrix=product, name=name, notes=(*self.notes, *other.notes))
 
     def bend(self, smallest: float = 1e-3) -> Relationship:
         """A with its eigenvalues raised to at least ``smallest`` times the largest: positive definite.
@@ -197,7 +234,7 @@ def _not_definite(name: str, matrix: np.ndarray) -> SolverError:
     )
 
 
-def _inverse(matrix: np.ndarray, name: str) -> tuple[np.ndarray, float]:
+def invert(matrix: np.ndarray, name: str) -> tuple[np.ndarray, float]:
     """Inverse and log-determinant of a symmetric positive definite matrix."""
     from scipy.linalg.lapack import dpotrf, dpotri
 
@@ -227,9 +264,10 @@ def _splu(matrix: Any, name: str) -> Any:
         raise SolverError(f"the precision of relationship {name!r} is singular") from None
 
 
-def _logdet(matrix: Any, name: str) -> float:
+def logdet_of(matrix: Any, name: str) -> float:
+    """``log|matrix|`` of a symmetric positive definite matrix, dense or sparse; SolverError if it is not."""
     if isinstance(matrix, np.ndarray):
-        return _inverse(matrix, name)[1]
+        return invert(matrix, name)[1]
     pivots = _splu(matrix, name).U.diagonal()
     if np.any(pivots <= 0.0):
         raise SolverError(f"the precision of relationship {name!r} is not positive definite")
@@ -265,7 +303,7 @@ def _inverse_by_blocks(matrix: Any, parts: list[np.ndarray], name: str) -> tuple
     matrix = matrix.tocsr()
     rows, columns, values, logdet = [], [], [], 0.0
     for part in parts:
-        inverse, log = _inverse(matrix[part][:, part].toarray(), name)
+        inverse, log = invert(matrix[part][:, part].toarray(), name)
         logdet += log
         rows.append(np.repeat(part, len(part)))
         columns.append(np.tile(part, len(part)))

@@ -209,7 +209,9 @@ def _blocks(markers: Markers, n: int) -> Iterator[slice]:
 
 
 def _empty(count: int) -> dict[str, np.ndarray]:
-    out = {name: np.full(count, np.nan) for name in ("maf", "beta", "std_error", "statistic", "p_value", "lod")}
+    out = {
+        name: np.full(count, np.nan) for name in ("maf", "beta", "std_error", "statistic", "p_value", "lod")
+    }
     return {"n": np.zeros(count, dtype=np.int64), **out}
 
 
@@ -352,4 +354,4 @@ def _projector(fit: LMMFit, factors: list[np.ndarray]) -> Callable[[np.ndarray],
 
 def _has_constant(X: np.ndarray) -> bool:
     """Whether one column of X is constant, so that markers may be centred."""
-    return bool(X.shape[1]) and bool(((X == X[:1]).all(axis=0) & (X[0] != 0.0)).any())
+    return bool(X.shape[1]) and bool(((X[:1] == X).all(axis=0) & (X[0] != 0.0)).any())

@@ -9,11 +9,16 @@ linear and constant:
 .. math:: \psi = a + M\,\phi, \qquad (\tilde\gamma, \text{entries of } \tilde\Lambda) = B\,\psi,
           \qquad \phi = R v.
 
+Where a structure is not linear in theta the entries are a function :math:`e(\psi)`; B is its Jacobian J
+there, and the Hessian gets :math:`\sum_e d_e\,\partial^2 e/\partial\psi\partial\psi'`.
+
 With priors the criterion is :math:`d(\psi) - 2\log p(\psi)`.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
@@ -21,12 +26,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixedmodels.design import GeneralisedDesign, Predictor, RandomTerm
-from mixedmodels.errors import NotImplementedYetError
 from mixedmodels.family.base import Family
 from mixedmodels.objective.glmm_priors import Priors
 from mixedmodels.objective.marginal.base import Evaluation, Marginal, Modes, factor_entries
 from mixedmodels.objective.parameters import ParameterMap, parameter_map
 from mixedmodels.solver._kernels.small import orthonormal
+from mixedmodels.solver.base import Breakdown
 
 if TYPE_CHECKING:
     from mixedmodels.covariance.base import Covariance
@@ -80,11 +85,7 @@ class Coordinates:
             design.term_predictor,
             design.theta_index,
         )
-        for structure in structures:
-            if structure.entries is None:
-                raise NotImplementedYetError(
-                    f"the covariance structure {structure.name!r} is not yet available in glmm"
-                )
+        self.curved = tuple([b for b, structure in enumerate(structures) if structure.entries is None])
         self.entries = factor_entries(self.inner)
         # entries~ = E theta
         E = (
@@ -103,7 +104,7 @@ class Coordinates:
     def inverse(self) -> np.ndarray | None:
         """Inverse of B; None where B is not square or not regular."""
         n_gamma, E = self.n_gamma, self.B[self.n_gamma :, self.n_gamma :]
-        if E.shape[0] != E.shape[1]:
+        if self.curved or E.shape[0] != E.shape[1]:
             return None
         try:
             out = np.zeros(self.B.shape)
@@ -118,12 +119,99 @@ class Coordinates:
             return None
         return out
 
+    # ------------------------------------------------------------------ structures not linear in theta
+    @cached_property
+    def _rows(self) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """For each curved term its places among the inner parameters, and their rows and columns."""
+        table = np.array(self.entries, dtype=np.intp).reshape(-1, 3)
+        out = {}
+        for b in self.curved:
+            at = np.flatnonzero(table[:, 0] == b)
+            out[b] = (self.n_gamma + at, table[at, 1], table[at, 2])
+        return out
+
+    def at(self, psi: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """gamma~ and the factors~ at parameters of the user.
+
+        Raises
+        ------
+        Breakdown
+            Outside of the bounds of a curved structure.
+        """
+        gamma, factors = self.split(self.B @ psi)
+        theta = psi[self.n_gamma :]
+        for b in self.curved:
+            structure, own = self.design.terms[b].covariance, theta[self.map.index[b]]
+            inside = (own >= structure.lower) & (own <= structure.upper) | structure.mirrored
+            inside |= structure.lower == 0.0  # beyond zero lies a covariance matrix, if not of the structure
+            if not inside.all():
+                raise Breakdown("a covariance parameter is outside of its range there")
+            factors[b] = structure.factor(own)
+        return gamma, factors
+
+    def jacobian(self, psi: np.ndarray) -> np.ndarray:
+        """Derivatives of (gamma~, entries~) with respect to psi, as B."""
+        if not self.curved:
+            return self.B
+        out, theta = self.B.copy(), psi[self.n_gamma :]
+        for b, (places, rows, columns) in self._rows.items():
+            own = self.map.index[b]
+            E = np.asarray(self.design.terms[b].covariance.factor_derivatives(theta[own]))
+            np.add.at(out, np.ix_(places, self.n_gamma + own), E[:, rows, columns].T)
+        return out
+
+    def curvature(self, psi: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        """``sum_e gradient_e d2 e / d psi d psi'``: zero but for curved structures."""
+        size = self.B.shape[1]
+        out, theta = np.zeros((size, size)), psi[self.n_gamma :]
+        for b, (places, rows, columns) in self._rows.items():
+            own = self.map.index[b]
+            second = self.design.terms[b].covariance.factor_second_derivatives(theta[own])
+            part = second[:, :, rows, columns] @ gradient[places]
+            np.add.at(out, np.ix_(self.n_gamma + own, self.n_gamma + own), part)
+        return out
+
+    def one_sided(self, psi: np.ndarray) -> list[int]:
+        """Places in psi of standard deviations at or below zero about which Sigma is not symmetric.
+
+        Their zero is a bound where the gradient need not vanish.
+        """
+        places: list[int] = []
+        for b in self.curved:
+            structure, own = self.design.terms[b].covariance, self.n_gamma + self.map.index[b]
+            at = (structure.lower == 0.0) & ~structure.mirrored & (psi[own] <= 0.0)
+            places += own[at].tolist()
+        return sorted(set(places))
+
+    def mirrored(self, psi: np.ndarray) -> np.ndarray:
+        """The same covariance matrices with the parameters of curved structures inside their bounds."""
+        out = np.array(psi, dtype=float)
+        for b in self.curved:
+            structure, own = self.design.terms[b].covariance, self.n_gamma + self.map.index[b]
+            out[own] = reflected(out[own], structure.lower, structure.upper, structure.mirrored)
+        return out
+
     def split(self, inner: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """gamma~ and the factors~ of inner parameters."""
         factors = [np.zeros(T.shape) for T in self.T]
         for (b, i, j), value in zip(self.entries, inner[self.n_gamma :].tolist(), strict=True):
             factors[b][i, j] = value
         return inner[: self.n_gamma], factors
+
+
+def reflected(values: np.ndarray, lower: np.ndarray, upper: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+    """Values reflected at their bounds where `mirrored`."""
+    out = np.array(values, dtype=float)
+    for j in np.flatnonzero(mirrored).tolist():
+        low, high = float(lower[j]), float(upper[j])
+        if np.isfinite(low) and np.isfinite(high):
+            x = (out[j] - low) % (2.0 * (high - low))
+            out[j] = low + min(x, 2.0 * (high - low) - x)
+        elif out[j] < low:
+            out[j] = 2.0 * low - out[j]
+        elif out[j] > high:
+            out[j] = 2.0 * high - out[j]
+    return out
 
 
 def _orthonormal_predictors(
@@ -180,7 +268,8 @@ def _factors(
     E = np.zeros((len(entries), where.n_theta))
     for b, (structure, own) in enumerate(zip(structures, where.index, strict=True)):
         inverse = np.linalg.inv(T[b])
-        assert structure.entries is not None
+        if structure.entries is None:  # its rows are those of `Coordinates.jacobian`
+            continue
         for i, j, t in structure.entries.tolist():
             for at, (b2, i2, j2) in enumerate(entries):
                 if b2 == b and j2 == j:
@@ -244,7 +333,7 @@ class GLMMObjective:
         return self.coordinates.map.factors(np.asarray(psi, dtype=float)[self.n_gamma :])
 
     def _at(self, psi: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        return self.coordinates.split(self.coordinates.B @ np.asarray(psi, dtype=float))
+        return self.coordinates.at(np.asarray(psi, dtype=float))
 
     def penalty(self, psi: np.ndarray) -> float:
         """``-2 log p(psi)`` of the priors, 0.0 without; ``criterion - penalty`` is -2 log-likelihood."""
@@ -262,8 +351,31 @@ class GLMMObjective:
 
     def evaluate(self, psi: np.ndarray, order: int = 2) -> Evaluation:
         """Criterion and derivatives in the user's parameters."""
-        found = _mapped(self.marginal.evaluate(*self._at(psi), order), self.coordinates.B)
+        found = self.likelihood_terms(psi, order)
         return found if self.priors is None else _with_priors(found, self.priors, psi)
+
+    def likelihood_terms(self, psi: np.ndarray, order: int = 2, exact: bool = True) -> Evaluation:
+        """-2 log-likelihood and derivatives in psi, without priors.
+
+        Parameters
+        ----------
+        psi : ndarray
+        order : int
+        exact : bool
+            False: second derivatives as `Marginal.newton` gives them.
+        """
+        coordinates, psi = self.coordinates, np.asarray(psi, dtype=float)
+        at, J = self._at(psi), coordinates.jacobian(psi)
+        along = getattr(self.marginal, "evaluate_along", None)
+        if along is not None:
+            found = along(*at, J, order)
+            mapped = replace(found, gradient=None if found.gradient is None else found.gradient @ J)
+        else:
+            found = self.marginal.evaluate(*at, order) if exact else self.marginal.newton(*at)
+            mapped = _mapped(found, J)
+        if not coordinates.curved or found.gradient is None or mapped.hessian is None:
+            return mapped
+        return replace(mapped, hessian=mapped.hessian + coordinates.curvature(psi, found.gradient))
 
     def modes(self, psi: np.ndarray) -> Modes:
         """Conditional modes; b in the user's coordinates."""
@@ -290,20 +402,45 @@ class GLMMObjective:
         Under links whose linear predictor has the units of the response (identity, inverse, ...) the spread
         of the predictor at the start is the unit; otherwise it is 1.
         """
+        B = self._unit_rows()
         if self.family.link.name in DIMENSIONLESS:
-            return self.coordinates.B
+            return B
         spread = float(np.std(self.family.start(self.design.data)[0]))
-        units = np.ones(len(self.coordinates.B))
+        units = np.ones(len(B))
         units[self.design.predictors[0].columns] = spread
         for at, (b, _, _) in enumerate(self.coordinates.entries, self.n_gamma):
             if self.design.term_predictor[b] == 0:
                 units[at] = spread
-        return self.coordinates.B / np.where(units > 0.0, units, 1.0)[:, None]
+        for b in self.coordinates.curved:
+            structure, own = self.design.terms[b].covariance, self.coordinates.map.index[b]
+            if self.design.term_predictor[b] == 0:
+                rows = len(self.coordinates.B) + own[structure.lower == 0.0]
+                units[rows] = spread
+        return B / np.where(units > 0.0, units, 1.0)[:, None]
+
+    def _unit_rows(self) -> np.ndarray:
+        """B; with curved structures a row more for each covariance parameter: 1 for theirs, else zeros."""
+        coordinates = self.coordinates
+        if not coordinates.curved:
+            return coordinates.B
+        extra = np.zeros((self.n_theta, coordinates.B.shape[1]))
+        for b in coordinates.curved:
+            own = coordinates.map.index[b]
+            extra[own, self.n_gamma + own] = 1.0
+        return np.vstack([coordinates.B, extra])
 
     @cached_property
     def lengths(self) -> np.ndarray:
         """Length of one unit of each entry of psi in the search, shape (n_gamma + n_theta,)."""
         return np.sqrt((self.metric**2).sum(axis=0))
+
+    @cached_property
+    def scales(self) -> np.ndarray:
+        """Which covariance parameters scale a factor, shape (n_theta,): not ranges and correlations."""
+        out = np.ones(self.n_theta, dtype=bool)
+        for b in self.coordinates.curved:
+            out[self.coordinates.map.index[b]] = self.design.terms[b].covariance.lower == 0.0
+        return out
 
     @cached_property
     def plain(self) -> bool:
@@ -350,10 +487,14 @@ class GLMMObjective:
             assert found.gradient is not None and found.hessian is not None
             return found.value, found.gradient, found.hessian
         psi = self.psi_of(v)
-        found = self.marginal.newton(*self._at(psi))
-        gradient, hessian = found.gradient, found.hessian
-        assert gradient is not None and hessian is not None
-        value, gradient, hessian = found.value, gradient @ self._BJ, self._BJ.T @ hessian @ self._BJ
+        if self.coordinates.curved:
+            found = self.likelihood_terms(psi, 2, False)
+            to_v = self._J
+        else:
+            found = self.marginal.newton(*self._at(psi))
+            to_v = self._BJ
+        assert found.gradient is not None and found.hessian is not None
+        value, gradient, hessian = found.value, found.gradient @ to_v, to_v.T @ found.hessian @ to_v
         if self.priors is not None:
             added, slope, curvature = self.priors.evaluate(psi)
             value, gradient = value + added, gradient + slope @ self._J
@@ -387,7 +528,20 @@ class GLMMObjective:
 
     def joint_covariance(self, psi: np.ndarray, hessian: np.ndarray | None = None) -> np.ndarray:
         """``2 M (M'HM)^{-1} M'``: covariance matrix of psi, zero for what is held; as `free_hessian`."""
+        held = self.coordinates.one_sided(psi) if self.coordinates.curved else ()
+        if len(held):
+            inside = self.at_zero(held)
+            return 2.0 * inside.M @ np.linalg.solve(inside.free_hessian(psi), inside.M.T)
         return 2.0 * self.M @ np.linalg.solve(self.free_hessian(psi, hessian), self.M.T)
+
+    def at_zero(self, places: Sequence[int]) -> GLMMObjective:
+        """The objective with some free covariance parameters held at zero."""
+        new = copy.copy(self)
+        for name in ("metric", "lengths", "plain", "_R", "_J", "_BJ", "start"):
+            new.__dict__.pop(name, None)
+        new.M = self.M[:, ~(self.M[np.array(places)] != 0.0).any(axis=0)]
+        new.restricted = True
+        return new
 
     @cached_property
     def start(self) -> np.ndarray:

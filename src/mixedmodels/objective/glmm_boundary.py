@@ -17,6 +17,10 @@ def with_positive_diagonals(objective: GLMMObjective, psi: np.ndarray) -> np.nda
     coordinates, n_gamma = objective.coordinates, objective.n_gamma
     lower = coordinates.map.lower
     out = np.array(psi, dtype=float)
+    if coordinates.curved:
+        trial = coordinates.mirrored(out)
+        if not np.array_equal(trial, out) and _same(objective, out, trial):
+            out = trial
     if not np.any((out[n_gamma:] < 0.0) & (lower == 0.0)):
         return out
     for term, own in zip(objective.design.terms, coordinates.map.index, strict=True):
@@ -74,6 +78,9 @@ def zeros_tried(objective: GLMMObjective, psi: np.ndarray, snap: float) -> list[
     for term, own in zip(objective.design.terms, objective.coordinates.map.index, strict=True):
         entries = term.covariance.entries
         if entries is None:
+            scales = own[term.covariance.lower == 0.0].tolist()
+            if all(small[t] or psi[n_gamma + t] == 0.0 for t in scales):
+                rows |= set(scales)
             continue
         for i in range(term.k):
             places = {int(own[t]) for r, _, t in entries.tolist() if r == i}

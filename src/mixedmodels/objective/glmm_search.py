@@ -174,6 +174,16 @@ def search(
             if not more.value < found.value - control.tol:
                 break
             found = _joined(found, more)
+    if objective.coordinates.curved and not objective.profiled:
+        psi = objective.point(found.theta)
+        beyond = [place for place in objective.coordinates.one_sided(psi) if objective.M[place].any()]
+        if beyond:  # the minimum is on the bound of a standard deviation: the others are searched there
+            inside = objective.at_zero(beyond)
+            psi[beyond] = 0.0
+            more = search(inside, psi, method, control, progress)
+            joined = _joined(found, replace(more, theta=more.theta))
+            status = Status.BOUNDARY if joined.status is Status.CONVERGED else joined.status
+            return replace(joined, gradient=None, hessian=None, status=status)
     return _finished(objective, found, control)
 
 
@@ -245,6 +255,7 @@ def _on_log_scale(objective: GLMMObjective, v: np.ndarray, g: np.ndarray, H: np.
     J = objective._J[objective.n_gamma :] != 0.0
     single = J & (J.sum(axis=0) == 1) & (J.sum(axis=1) == 1)[:, None]
     single &= (objective.a[objective.n_gamma :] == 0.0)[:, None]
+    single &= objective.scales[:, None]
     logs = single.any(axis=0) & (v != 0.0)
     if not logs.any():
         return None

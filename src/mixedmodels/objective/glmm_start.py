@@ -55,6 +55,9 @@ def starting_values(objective: GLMMObjective) -> np.ndarray:
     if inverse is not None:
         return inverse @ np.concatenate([gamma, entries])
     theta = np.linalg.lstsq(E, entries, rcond=None)[0] if len(entries) else np.zeros(0)
+    for b in coordinates.curved:
+        term, own = objective.design.terms[b], coordinates.map.index[b]
+        theta[own] = term.covariance.theta_near(factors[b] @ factors[b].T)
     return np.concatenate([np.linalg.solve(G, gamma), theta])
 
 

@@ -103,12 +103,9 @@ class HeldGLMM(HeldSearch):
             across = self._S * math.cos(u) - self._C * math.sin(u)
             P[:, -2] = along
             P[:, -1] = x[-1] * across
-        B = objective.coordinates.B
-        at = objective._at(psi)
         try:
-            marginal = objective.marginal
-            found = marginal.evaluate(*at, 2) if exact else marginal.newton(*at)
-            value, g, H = found.value, found.gradient @ B, B.T @ found.hessian @ B
+            found = objective.likelihood_terms(psi, 2, exact)
+            value, g, H = found.value, found.gradient, found.hessian
             if objective.priors is not None:
                 added, slope, curvature = objective.priors.evaluate(psi)
                 value, g, H = value + added, g + slope, H + curvature

@@ -7,7 +7,9 @@ from mixedmodels.testing.checks import (
     check_covariance,
     check_objective,
     check_solver,
+    example_structure,
     random_directions,
+    random_parameters,
 )
 from mixedmodels.testing.designs import (
     DESIGN_KINDS,
@@ -26,8 +28,10 @@ __all__ = [
     "check_marginal",
     "check_objective",
     "check_solver",
+    "example_structure",
     "random_design",
     "random_directions",
     "random_factors",
+    "random_parameters",
     "random_theta",
 ]

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from mixedmodels.design import Design
     from mixedmodels.solver.base import Directions, Solver
 
-__all__ = ["assert_close", "check_covariance", "check_objective", "check_solver", "random_directions"]
+__all__ = [
+    "assert_close",
+    "check_covariance",
+    "check_objective",
+    "check_solver",
+    "example_structure",
+    "random_directions",
+    "random_parameters",
+]
 
 
 def assert_close(actual: Any, expected: Any, rtol: float, what: str, atol: float = 0.0) -> None:
@@ -52,8 +60,37 @@ def random_directions(design: Design, seed: int, r: int) -> Directions:
     return directions
 
 
+def example_structure(tag: str, k: int, seed: int = 0) -> Covariance:
+    """A structure with k columns; times, coordinates or a matrix are made up where it needs them."""
+    from mixedmodels.covariance import STRUCTURES, make_covariance
+
+    rng = np.random.default_rng(seed)
+    options: dict[str, Any] = {}
+    needs = STRUCTURES[tag].needs
+    if needs == "times" and tag in ("car1", "ou"):
+        options["times"] = np.cumsum(rng.uniform(0.2, 2.0, k))
+    elif needs == "coordinates":
+        options["coordinates"] = rng.normal(size=(k, 2))
+    elif needs == "matrix":
+        root = rng.normal(size=(k, k + 2))
+        options["matrix"] = root @ root.T
+    elif "d" in STRUCTURES[tag].options and k == 1:
+        options["d"] = 1
+    return make_covariance(tag, k, **options)
+
+
+def random_parameters(structure: Covariance, seed: int = 0) -> np.ndarray:
+    """Parameters inside the bounds of a structure, away from them, at about the size of the start."""
+    rng = np.random.default_rng(seed)
+    if structure.clip != "curved":
+        return rng.uniform(0.2, 1.5, structure.n_theta)
+    low = np.maximum(structure.lower, structure.start - 1.2)
+    high = np.minimum(structure.upper, structure.start + 1.2)
+    return low + rng.uniform(0.3, 0.7, structure.n_theta) * (high - low)
+
+
 def check_covariance(structure: Covariance, seed: int = 0) -> None:
-    """Check a covariance structure: shapes, bounds, round trip, derivatives, entries, names and transform.
+    """Check a covariance structure: shapes, bounds, round trips, derivatives, entries, names and transform.
 
     Parameters
     ----------
@@ -68,39 +105,93 @@ def check_covariance(structure: Covariance, seed: int = 0) -> None:
     """
     rng = np.random.default_rng(seed)
     k, n_theta = structure.k, structure.n_theta
-    for array in (structure.start, structure.lower, structure.upper):
-        assert array.shape == (n_theta,), f"start, lower and upper must have shape ({n_theta},)"
+    for array in (structure.start, structure.lower, structure.upper, structure.mirrored):
+        assert array.shape == (n_theta,), f"start, lower, upper and mirrored must have shape ({n_theta},)"
     assert np.all(structure.lower <= structure.start) and np.all(structure.start <= structure.upper)
-    assert_close(structure.factor(structure.start), np.eye(k), 1e-15, "factor(start) is not the identity")
-    assert structure.clip in ("block", "diagonal", "trace"), f"unknown clip {structure.clip!r}"
-    theta = rng.uniform(0.2, 1.5, n_theta)
+    assert structure.clip in ("block", "diagonal", "trace", "curved"), f"unknown clip {structure.clip!r}"
+    assert (structure.clip == "curved") == (structure.entries is None), "entries and clip do not fit together"
+    linear = structure.entries is not None
+    if linear:
+        assert_close(structure.factor(structure.start), np.eye(k), 1e-15, "factor(start) is not the identity")
+    theta = random_parameters(structure, seed)
     kept = theta.copy()
     factor = structure.factor(theta)
     assert np.array_equal(theta, kept), "factor changed its argument"
     assert factor.shape == (k, k)
     assert np.array_equal(factor, np.tril(factor)), "the factor is not lower triangular"
-    assert_close(structure.theta_of(factor), theta, 1e-14, "theta_of(factor(theta)) is not theta")
+    assert_close(structure.sigma(theta), factor @ factor.T, 1e-13, "sigma is not factor factor'")
+    if linear:
+        assert_close(structure.theta_of(factor), theta, 1e-14, "theta_of(factor(theta)) is not theta")
+    elif structure.name != "fa" or k > 2:  # theta is not unique: Sigma must come back
+        back = structure.sigma(structure.theta_of(factor))
+        allowed = (
+            1e-2 if structure.name in ("fa", "sph") else 1e-9
+        )  # the search ends where it is a good start
+        assert_close(back, factor @ factor.T, allowed, "theta_of(factor(theta)) gives another Sigma")
     derivatives = structure.factor_derivatives(theta)
     assert derivatives.shape == (n_theta, k, k)
-    for t in range(n_theta):
-        step = np.zeros(n_theta)
-        step[t] = 1e-6
-        difference = (structure.factor(theta + step) - structure.factor(theta - step)) / 2e-6
-        assert_close(derivatives[t], difference, 1e-8, f"derivative {t} of the factor", atol=1e-9)
+    _check_slopes(structure.factor, theta, derivatives, "the factor")
+    second = structure.factor_second_derivatives(theta)
+    assert second.shape == (n_theta, n_theta, k, k)
+    _check_slopes(structure.factor_derivatives, theta, second, "the factor's derivatives")
+    slopes = structure.sigma_derivatives(theta)
+    _check_slopes(structure.sigma, theta, slopes, "Sigma")
+    M = rng.normal(size=(k, k))
+    M = M + M.T
+    _check_slopes(
+        lambda at: np.einsum("tij,ij->t", structure.sigma_derivatives(at), M),
+        theta,
+        structure.sigma_curvature(theta, M),
+        "tr(M dSigma)",
+    )
     if structure.entries is not None:
         built = np.zeros((k, k))
         for row, column, parameter in structure.entries:
             built[row, column] = theta[parameter]
         assert_close(built, factor, 0.0, "entries do not describe the factor")
-    names = structure.parameter_names(tuple(f"c{j}" for j in range(k)))
+    columns = tuple(f"c{j}" for j in range(k))
+    names = structure.parameter_names(columns)
     assert len(names) == len(set(names)) == n_theta, f"names are not distinct: {names}"
+    _check_natural(structure, theta, columns)
+    _check_transform(structure, factor, rng)
+
+
+def _check_slopes(f: Callable[[np.ndarray], np.ndarray], theta: np.ndarray, slopes: Any, what: str) -> None:
+    """Derivatives against central differences."""
+    for t in range(len(theta)):
+        step = np.zeros(len(theta))
+        step[t] = 1e-5
+        difference = (np.asarray(f(theta + step)) - np.asarray(f(theta - step))) / 2e-5
+        assert_close(slopes[t], difference, 1e-7, f"derivative {t} of {what}", atol=1e-8)
+
+
+def _check_natural(structure: Covariance, theta: np.ndarray, columns: tuple[str, ...]) -> None:
+    """Natural parameters: shapes, Jacobian, scale and the way back."""
+    found = structure.natural(theta, columns, 1.7)
+    r = len(found.names)
+    assert len(set(found.names)) == r == len(found.values) == len(found.kinds) == len(found.log_scale)
+    assert found.jacobian.shape == (r, structure.n_theta)
+    slopes = found.jacobian.T
+    _check_slopes(lambda at: structure.natural(at, columns, 1.7).values, theta, slopes, "natural parameters")
+    up, down = (structure.natural(theta, columns, 1.7 * np.exp(h)).values for h in (1e-5, -1e-5))
+    assert_close(found.log_scale, (up - down) / 2e-5, 1e-7, "derivative in the scale", atol=1e-9)
+    back = structure.theta_from_natural(found.values, 1.7)
+    assert_close(back, theta, 1e-12, "theta_from_natural(natural(theta)) is not theta")
+
+
+def _check_transform(structure: Covariance, factor: np.ndarray, rng: np.random.Generator) -> None:
+    k = structure.k
     columns = rng.normal(size=(20, k)) * 10.0 ** rng.integers(-3, 4, k)
     columns[:, 0] = 1.0
     T = structure.transform(columns.T @ columns / 20, 0)
     assert T.shape == (k, k) and np.array_equal(T, np.tril(T)), "transform is not lower triangular"
     moved = T @ factor
-    back = structure.factor(structure.theta_of(moved))
-    assert_close(back, moved, 1e-14, "transform leaves the structure")
+    if structure.entries is not None:
+        back = structure.factor(structure.theta_of(moved))
+        assert_close(back, moved, 1e-14, "transform leaves the structure")
+    elif structure.name != "fa":
+        back = structure.sigma(structure.theta_of(moved))
+        assert_close(back, moved @ moved.T, 1e-9, "transform leaves the structure")
     gram = T.T @ (columns.T @ columns / 20) @ T
     if structure.name == "us":
         assert_close(gram, np.eye(k), 1e-9, "transform does not orthonormalise")
@@ -248,8 +339,8 @@ def _check_inference(
     own: list[Any] = []
     mixed: list[Any] = []
     for t, term in enumerate(design.terms):
-        Z = np.ones((design.n, 1)) if term.Z is None else term.Z
-        own.append((term.codes, Z))
+        Z = np.ones((design.n, term.k)) if term.Z is None else term.Z
+        own.append(term.matrix(design.n) if term.several_levels else (term.codes, Z))
         mixed.append((rng.integers(-1, term.m, design.n), Z) if t != 1 or seed % 2 else None)
     for name, rows in (("own rows", own), ("other rows", mixed)):
         assert_close(

@@ -133,6 +133,11 @@ def reference_for(fit: LMMFit, ddf: str | float | None = None) -> Reference:
 
         return Satterthwaite(fit)
     if name == "kenward-roger":
+        if fit._options.priors is not None:
+            raise OptionError(
+                'ddf="kr" is for restricted maximum likelihood, and this model has priors; '
+                'use "satterthwaite"'
+            )
         from mixedmodels.inference.ddf.kenward_roger import KenwardRoger
 
         return KenwardRoger(fit)

@@ -10,6 +10,7 @@ import numpy as np
 from mixedmodels.errors import DataError, OptionError
 from mixedmodels.fit.simulate import generator
 from mixedmodels.inference.likelihood.glmm_compare import check_generalised, differences, generalised_nesting
+from mixedmodels.inference.likelihood.glmm_reduced import refuse_priors
 from mixedmodels.inference.likelihood.lrt import (
     LRT_METHODS,
     LikelihoodRatio,
@@ -101,6 +102,7 @@ def compare(
     for fit in fits:
         if not hasattr(fit, "refit_ml"):
             raise OptionError(f"compare() takes fits, got {type(fit).__name__}")
+    refuse_priors(*fits)
     resampling = Resampling(check_draws(n), generator(seed), n_jobs, progress)
     generalised = any(not fit._is_linear for fit in fits)
     _check_same_rows(fits)

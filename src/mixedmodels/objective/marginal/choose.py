@@ -11,6 +11,8 @@ from mixedmodels.objective.marginal.base import Marginal
 
 __all__ = ["choose_marginal"]
 
+ENTRIES = 500  # of factors that are not linear in theta
+
 
 def choose_marginal(
     design: GeneralisedDesign,
@@ -46,6 +48,10 @@ def choose_marginal(
 
         return ExpectedLaplace(design, family)
     engine: Any
+    if solver == "auto" and _many_entries(design):
+        from mixedmodels.objective.marginal.directional import DirectionalLaplace
+
+        return DirectionalLaplace(design, family)
     if solver == "dense":
         engine = DenseLaplace(design, family)
     elif solver == "grouped" or (solver == "auto" and one_factor(design)):
@@ -55,6 +61,12 @@ def choose_marginal(
 
         engine = BlockedLaplace(design, family)
     return engine
+
+
+def _many_entries(design: GeneralisedDesign) -> bool:
+    """Whether second derivatives in all entries of the factors would cost more than dense algebra."""
+    sizes = [term.k * (term.k + 1) // 2 for term in design.terms if term.covariance.entries is None]
+    return sum(sizes) > ENTRIES
 
 
 def _quadrature(design: GeneralisedDesign, family: Family, nagq: int, information: str) -> Marginal:

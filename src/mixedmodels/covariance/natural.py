@@ -1,0 +1,97 @@
+"""Parameters as a reader knows them: standard deviations, correlations, ranges; with derivatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["NaturalParameters", "sd_and_correlations", "theta_scale"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NaturalParameters:
+    """Natural parameters of a term and how they change with its theta.
+
+    Attributes
+    ----------
+    names : tuple of str, length r
+        ``"sd(x)"``, ``"cor(y,x)"``, ``"sd"``, ``"cor"``, ``"range"``, ...
+    values : ndarray, shape (r,)
+        NaN where a parameter does not exist (a correlation of an effect with variance zero).
+    jacobian : ndarray, shape (r, n_theta)
+        d value / d theta at the given scale; NaN rows where the value does not exist.
+    log_scale : ndarray, shape (r,)
+        d value / d log(scale): the value itself for standard deviations, 0 for the others.
+    kinds : tuple of str
+        ``"sd"``, ``"cor"``, ``"range"``, ``"smoothness"`` or ``"loading"``.
+
+    Examples
+    --------
+    >>> from mixedmodels.covariance import make_covariance
+    >>> found = make_covariance("us", 2).natural([1.0, 0.5, 0.5], ("(Intercept)", "x"), 2.0)
+    >>> found.names
+    ('sd((Intercept))', 'sd(x)', 'cor(x,(Intercept))')
+    >>> found.values.round(4).tolist()
+    [2.0, 1.4142, 0.7071]
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    jacobian: np.ndarray
+    log_scale: np.ndarray
+    kinds: tuple[str, ...]
+
+
+def theta_scale(kinds: tuple[str, ...]) -> np.ndarray:
+    """Whether each parameter is in the units of the scale (sigma), as a bool array."""
+    return np.array([kind in ("sd", "loading") for kind in kinds])
+
+
+def sd_and_correlations(
+    factor: np.ndarray, derivatives: np.ndarray, columns: tuple[str, ...], scale: float, correlated: bool
+) -> NaturalParameters:
+    """Standard deviations and, if `correlated`, all correlations of ``scale^2 factor factor'``.
+
+    Parameters
+    ----------
+    factor : ndarray, shape (k, k)
+    derivatives : ndarray, shape (n_theta, k, k)
+        Of the factor. At a standard deviation 0 the derivative of the length of its row is that of its
+        diagonal entry, which a factor keeps non-negative.
+    columns : tuple of str
+    scale : float
+    correlated : bool
+    """
+    k, r = factor.shape[0], derivatives.shape[0]
+    sd = np.sqrt(np.sum(factor * factor, axis=1))
+    zero = sd <= 0.0
+    unit = np.divide(factor, sd[:, None], out=np.zeros_like(factor), where=~zero[:, None])
+    unit[zero, np.flatnonzero(zero)] = 1.0
+    slope = np.einsum("tij,ij->it", derivatives, unit)
+    names = [f"sd({name})" for name in columns]
+    values, rows, kinds = list(scale * sd), list(scale * slope), ["sd"] * k
+    if correlated:
+        for j in range(k):
+            for i in range(j + 1, k):
+                names.append(f"cor({columns[i]},{columns[j]})")
+                kinds.append("cor")
+                if zero[i] or zero[j]:
+                    values.append(np.nan)
+                    rows.append(np.full(r, np.nan))
+                    continue
+                rho = float(unit[i] @ unit[j])
+                values.append(rho)
+                rows.append(
+                    (derivatives[:, i] @ unit[j] - rho * slope[i]) / sd[i]
+                    + (derivatives[:, j] @ unit[i] - rho * slope[j]) / sd[j]
+                )
+    value = np.array(values)
+    found = tuple(kinds)
+    return NaturalParameters(
+        tuple(names),
+        value,
+        np.array(rows).reshape(len(value), r),
+        np.where(theta_scale(found), value, 0.0),
+        found,
+    )

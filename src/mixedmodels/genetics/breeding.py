@@ -2,7 +2,7 @@ r"""Breeding values: predictions for every individual of a pedigree, with their 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 

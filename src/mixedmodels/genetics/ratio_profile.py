@@ -6,8 +6,8 @@ For a value c of the ratio h the criterion is minimised over the variance ratios
 interval holds the values whose criterion is at most the chi-square quantile above the minimum.
 
 Its ends solve :math:`\nabla d = \lambda\nabla h`, :math:`d = \hat d + q`: steps on quadratic models of d and
-linear ones of h (Venzon & Moolgavkar 1988, Applied Statistics 37:87-94; DiCiccio & Tibshirani 1991), and where
-these do not settle, minimisation for each c and a search for the crossing.
+linear ones of h (Venzon & Moolgavkar 1988, Applied Statistics 37:87-94; DiCiccio & Tibshirani 1991), and
+where these do not settle, minimisation for each c and a search for the crossing.
 """
 
 from __future__ import annotations

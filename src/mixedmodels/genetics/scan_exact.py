@@ -6,8 +6,8 @@ With the rotated rows of `EigenSolver`, marker g added to the fixed part, W = [Q
 .. math:: f(s) = \sum_i \log(1 + s d_i) + \log|A|\,[\text{REML}] + \nu \log(|S|/|A|), \qquad
     A = W'HW, \quad S = [W, r]'H[W, r],
 
-since :math:`|S|/|A| = r'Pr`. Its derivatives follow from those of H: with S' and S'' the sums with H' and H'',
-:math:`(\log|S|)' = \mathrm{tr}\,S^{-1}S'` and :math:`(\log|S|)'' = \mathrm{tr}\,S^{-1}S'' -
+since :math:`|S|/|A| = r'Pr`. Its derivatives follow from those of H: with S' and S'' the sums with H' and
+H'', :math:`(\log|S|)' = \mathrm{tr}\,S^{-1}S'` and :math:`(\log|S|)'' = \mathrm{tr}\,S^{-1}S'' -
 \mathrm{tr}\,(S^{-1}S')^2`. The sums without g are one matrix product for all markers of a batch.
 
 Source: Lippert et al. (2011), Nature Methods 8:833-835; Zhou & Stephens (2012), Genome-wide efficient

@@ -11,7 +11,14 @@ from mixedmodels.formula import variables
 from mixedmodels.report.plots import draws, influential, manhattan, profiles
 from mixedmodels.report.plots.means import plot_means
 
-__all__ = ["draw_bootstrap", "draw_means", "draw_profile", "draw_scan", "draw_simulated_residuals", "plot_result"]
+__all__ = [
+    "draw_bootstrap",
+    "draw_means",
+    "draw_profile",
+    "draw_scan",
+    "draw_simulated_residuals",
+    "plot_result",
+]
 
 
 def draw_profile(

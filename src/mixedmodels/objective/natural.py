@@ -165,16 +165,17 @@ class NaturalObjective:
         """D, gradient and a positive definite model of the Hessian (average information)."""
         theta, tau = self.point(phi)
         objective = self.objective
-        factors, derivatives, parts, directions = objective._second_order(theta)
+        factors, directions = objective.factors(theta), objective.directions(theta)
+        parts = objective.solver.components(factors, 2, directions, objective.reml)
         scale = math.exp(-2.0 * tau)
         M = [T - scale * S for T, S in zip(parts.T, parts.S, strict=True)]
-        g = np.append(gradient_of(M, factors, derivatives), 2.0 * objective.nu - 2.0 * scale * parts.pwrss)
+        g = np.append(gradient_of(M, directions), 2.0 * objective.nu - 2.0 * scale * parts.pwrss)
         H = np.zeros((self.r + 1, self.r + 1))
         H[:-1, :-1] = scale * parts.wpw
         exact = objective.observed_is_cheap
         if exact:
             products, _ = objective.trace_products(factors, directions)
-            H[:-1, :-1] += H[:-1, :-1] - products + objective._map.curvature(M, derivatives)
+            H[:-1, :-1] += H[:-1, :-1] - products + objective._map.curvature(M, theta)
         H[:-1, -1] = H[-1, :-1] = 2.0 * scale * _forms(parts, directions)
         H[-1, -1] = 4.0 * scale * parts.pwrss
         moves = self._moves(theta, tau)

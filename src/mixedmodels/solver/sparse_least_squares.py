@@ -19,7 +19,7 @@ from mixedmodels.solver.threads import one_blas_thread
 if TYPE_CHECKING:
     from typing import Self
 
-    from mixedmodels.design import Design, Precision
+    from mixedmodels.design import Design, KnownCovariance, Precision
 
 __all__ = ["SparseLeastSquares", "SparseState"]
 
@@ -95,7 +95,7 @@ class SparseLeastSquares:
         Z: Sequence[Any],
         ks: Sequence[int],
         ms: Sequence[int],
-        precisions: Sequence[Precision | None] | None = None,
+        precisions: Sequence[Precision | KnownCovariance | None] | None = None,
         *,
         names: Sequence[str] | None = None,
         x_names: Sequence[str] | None = None,
@@ -145,7 +145,7 @@ class SparseLeastSquares:
         groups: Sequence[str],
         ks: Sequence[int],
         ms: Sequence[int],
-        precisions: Sequence[Precision | None],
+        precisions: Sequence[Precision | KnownCovariance | None],
     ) -> None:
         self.n, self.p = fixed.Q.shape
         self.groups, self.ks, self.ms = tuple(groups), tuple(ks), tuple(ms)

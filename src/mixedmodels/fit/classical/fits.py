@@ -49,9 +49,9 @@ def classical_optimum(
     if starts is None:
         starts = "moments"
     elif not isinstance(starts, str):
-        from mixedmodels.fit.solve import _start
+        from mixedmodels.fit.solve import start_of
 
-        theta = _start(starts, objective)
+        theta = start_of(starts, objective)
         starts = ComponentSpace(objective).kappa_of(np.asarray(theta))
     if method.startswith("minque") and objective.sigma_fixed is not None:  # of an earlier MINQUE
         objective = LMMObjective(objective.design, objective.solver, objective.reml)

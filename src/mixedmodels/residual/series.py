@@ -30,7 +30,7 @@ _CHUNK = 256
 
 
 def solve_band(band: np.ndarray, M: np.ndarray, *, adjoint: bool = False) -> np.ndarray:
-    """Solve with a lower triangular band matrix or its transpose; row k of `band` is diagonal k below the main.
+    """Solve with a lower triangular band matrix or its transpose; row k of `band` is its k-th subdiagonal.
 
     Only the leading part of the matrix is used if M has fewer rows.
     """

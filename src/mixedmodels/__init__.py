@@ -121,7 +121,7 @@ def __getattr__(name: str) -> Any:
             value: Any = version("mixedmodels")
         except PackageNotFoundError:  # a source tree that was not installed
             value = "0+unknown"
-    elif name in ("adapters", "genetics"):
+    elif name in ("adapters", "genetics", "residual"):
         from importlib import import_module
 
         value = import_module(f"mixedmodels.{name}")

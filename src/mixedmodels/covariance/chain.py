@@ -215,6 +215,11 @@ class ContinuousCorrelation(Correlation):
             raise OptionError(f"the rate of decay must not be negative, got {value:g}")
         return np.minimum(np.array([np.sqrt(value * self.delta)]), self.upper)
 
+    def candidates(self) -> list[np.ndarray]:
+        """Starting points for a search: correlations that fall to 1/e within parts of the whole time."""
+        span = float(self._lags.sum())
+        return [np.minimum(np.array([1.0 / np.sqrt(part * span)]), self.upper) for part in (0.5, 0.15, 0.04)]
+
     def near(self, R: np.ndarray) -> np.ndarray:
         lags = np.diagonal(R, 1)
         usable = (lags > 1e-8) & (lags < 1.0)

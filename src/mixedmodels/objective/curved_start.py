@@ -79,10 +79,12 @@ def term_candidates(
     plain = structure.theta_near(R / size / size[:, None] * sd * sd[:, None])
     out = [_inside(term, plain)]
     correlation = getattr(structure, "correlation", None)
-    for psi in getattr(correlation, "candidates", list)():
-        candidate = plain.copy()
-        candidate[-len(psi) :] = psi
-        out.append(_inside(term, candidate))
+    if hasattr(correlation, "candidates"):
+        for psi in correlation.candidates():
+            candidate = plain.copy()
+            candidate[-len(psi) :] = psi
+            out.append(_inside(term, candidate))
+        return out
     if term.m >= 3 and error > 0.0:
         Sigma = moment_covariance(term, r, w, error)
         floor = _SMALL * sd

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SOLVER_NAMES", "choose_solver", "solver_choice"]
 
-SOLVER_NAMES = ("auto", "dense", "grouped", "blocked", "sparse")
+SOLVER_NAMES = ("auto", "dense", "grouped", "subsets", "blocked", "sparse")
+
+_WIDE = 12  # columns of one grouping factor above which levels are reduced to the columns they use
 
 
 def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
@@ -23,7 +25,7 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
     ----------
     design : Design
     name : str
-        "auto", or one of "dense", "grouped", "blocked" (alias "sparse").
+        "auto", or one of "dense", "grouped", "subsets", "blocked" (alias "sparse").
 
     Returns
     -------
@@ -45,6 +47,10 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
     # Terms on one grouping factor share the array of codes itself.
     factors = {id(term.codes) for term in design.terms}
     known = [term.group for term in design.terms if term.precision is not None]
+    wide = sum(term.k for term in design.terms) > _WIDE
+    curved = any(term.covariance.entries is None for term in design.terms)
+    if name == "auto" and len(factors) == 1 and not known and wide and curved:
+        return "subsets", "one grouping factor with many columns, of which each level uses its own"
     if name == "auto" and len(factors) == 1 and not known:
         return "grouped", "one grouping factor, independent levels"
     groups = ", ".join(dict.fromkeys([term.group for term in design.terms]))
@@ -52,13 +58,13 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
         if known:
             return "blocked", f"known precision between the levels of {', '.join(known)}"
         return "blocked", f"{len(factors)} grouping factors: {groups}"
-    if name == "grouped" and known:
+    if name in ("grouped", "subsets") and known:
         raise OptionError(
-            f'solver="grouped" cannot treat the known precision of {known[0]!r}; use solver="blocked"'
+            f'solver="{name}" cannot treat the known precision of {known[0]!r}; use solver="blocked"'
         )
-    if name == "grouped" and len(factors) != 1:
+    if name in ("grouped", "subsets") and len(factors) != 1:
         raise OptionError(
-            f'solver="grouped" treats one grouping factor, this model has {len(factors)} ({groups}); '
+            f'solver="{name}" treats one grouping factor, this model has {len(factors)} ({groups}); '
             'use solver="blocked"'
         )
     return ("blocked" if name == "sparse" else name), "asked for"
@@ -90,6 +96,10 @@ def choose_solver(design: Design, name: str = "auto") -> Solver:
         solver = DenseSolver(design)
     elif chosen == "grouped":
         solver = GroupedSolver(design)
+    elif chosen == "subsets":
+        from mixedmodels.solver.subsets import SubsetSolver
+
+        solver = SubsetSolver(design)
     else:
         from mixedmodels.solver.blocked import BlockedSolver
 

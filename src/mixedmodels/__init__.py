@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixedmodels.api import glmm, lmm
+    from mixedmodels.api import blup, glmm, gls, lmm
     from mixedmodels.datasets import dataset_names, describe_dataset, load_dataset
     from mixedmodels.design import RandomTerm
     from mixedmodels.errors import (
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mixedmodels.fit.save import load
     from mixedmodels.formula import formula_from_lists
     from mixedmodels.inference.bootstrap.power import power
+    from mixedmodels.inference.classical.components import variance_components
     from mixedmodels.inference.likelihood.compare import compare
     from mixedmodels.model import LinearMixedModel
     from mixedmodels.optimize.control import Control
@@ -62,21 +63,27 @@ __all__ = [
     "RandomTerm",
     "SolverError",
     "__version__",
+    "blup",
     "compare",
     "dataset_names",
     "describe_dataset",
     "formula_from_lists",
     "glmm",
+    "gls",
     "lmm",
     "load",
     "load_dataset",
     "power",
     "simulate",
+    "variance_components",
 ]
 
 _HOMES = {
+    "variance_components": "mixedmodels.inference.classical.components",
     "power": "mixedmodels.inference.bootstrap.power",
     "compare": "mixedmodels.inference.likelihood.compare",
+    "blup": "mixedmodels.api",
+    "gls": "mixedmodels.api",
     "lmm": "mixedmodels.api",
     "glmm": "mixedmodels.api",
     "Family": "mixedmodels.family.base",
@@ -102,10 +109,10 @@ def __getattr__(name: str) -> Any:
             value: Any = version("mixedmodels")
         except PackageNotFoundError:  # a source tree that was not installed
             value = "0+unknown"
-    elif name == "adapters":
+    elif name in ("adapters", "genetics"):
         from importlib import import_module
 
-        value = import_module("mixedmodels.adapters")
+        value = import_module(f"mixedmodels.{name}")
     elif name in __all__:
         from importlib import import_module
 

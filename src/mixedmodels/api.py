@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mixedmodels.errors import NotImplementedYetError
+from mixedmodels.errors import OptionError
 from mixedmodels.fit.solve import Options, fit_model
 
 if TYPE_CHECKING:
     from mixedmodels.fit.glmm_result import GLMMFit
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["glmm", "lmm", "make_options"]
+__all__ = ["blup", "glmm", "gls", "lmm", "make_options"]
 
 
 def lmm(
@@ -44,7 +44,7 @@ def lmm(
         y = X\beta + Zb + o + e, \qquad
         b \sim N(0, \sigma^2 \Sigma(\theta)), \quad e_i \sim N(0, \sigma^2 / w_i)
 
-    by REML or maximum likelihood.
+    by REML or maximum likelihood; with `residual` :math:`e \sim N(0, \sigma^2 R(\phi))`.
 
     Parameters
     ----------
@@ -60,17 +60,27 @@ def lmm(
         out of the likelihood.
     offset : str or array, optional
         A known part of the linear predictor, added to any ``offset()`` of the formula.
-    residual, known
-        Residual structures and known covariances between levels are not in this version.
+    residual : str or residual structure, optional
+        Correlations and variances of the residuals, ``Var(e) = sigma^2 R``: at most one correlation times any
+        number of variance functions, such as ``"ar1(time | subject) * varident(sex)"``, or an object such as
+        ``mm.residual.AR1("time", "subject")``.
+    known : dict, optional
+        Known covariances between the levels of grouping factors: ``{"animal": pedigree}``, (matrix, ids), a
+        data frame whose rows and columns are the levels, or ``{"ids": ids, "precision": P}``. The term
+        ``(1 | animal)`` then has ``b ~ N(0, A sigma_a^2)`` over all ids. A second matrix on one factor is
+        ``known(1 | animal, D)`` with ``known={..., "D": ...}``; ``id(1 | animal)`` has independent levels.
     contrasts : dict, optional
         Contrasts by factor: ``"treatment"``, ``"sum"``, ``"helmert"``, ``"poly"`` or a matrix.
     na_action : {"omit", "exclude", "fail"}
         Rows with missing values are left out; with "exclude" fitted values and residuals have NaN in
         their places.
-    start : array, optional
-        Start of theta.
+    start : array or str, optional
+        Start of theta; or the name of a start of the variance components, ``"ols"``, ``"equal"``, ``"em"``,
+        ``"minque0"``, ``"minque1"``.
     method : str
-        Optimiser: "auto" is Newton with exact derivatives.
+        Optimiser: "auto" is Newton with exact derivatives. Classical algorithms: see `variance_components`,
+        of which ``"average-information"``, ``"minque(0)"``, ``"fastml"`` and ``"fastrml"`` (which imply ML
+        and REML) and their like may be named here.
     solver : str
         "auto" chooses by the structure of the model; "dense" is the reference.
     sigma : float, optional
@@ -149,14 +159,140 @@ def lmm(
     return fit_model(formula, data, options)
 
 
-def make_options(residual: Any = None, known: Any = None, **keywords: Any) -> Options:
-    """The options of a fit from keywords, after refusing what this version cannot do."""
-    if residual is not None:
-        raise NotImplementedYetError("residual= (residual structures) is not in this version; leave it out")
-    if known is not None:
-        raise NotImplementedYetError(
-            "known= (known covariances between levels) is not in this version; leave it out"
-        )
+def blup(formula: Any, data: Any, *, variances: Any, **options: Any) -> LMMFit:
+    r"""Best linear unbiased estimates and predictions at given variances; nothing else is estimated.
+
+    .. math::
+        \hat\beta = (X'V^{-1}X)^{-1}X'V^{-1}y, \qquad \hat b = G Z'V^{-1}(y - X\hat\beta),
+        \qquad V = ZGZ' + R,
+
+    the solution of Henderson's mixed-model equations.
+
+    Parameters
+    ----------
+    formula, data
+        As for `lmm`.
+    variances : dict or sequence
+        By grouping factor the covariance matrix of its term (or the variances, or one number), and
+        ``"Residual"``; or a sequence in the order of the terms, the residual variance last.
+    **options
+        `known`, `weights`, `offset`, `contrasts`, ... of `lmm`.
+
+    Returns
+    -------
+    LMMFit
+        Its `breeding_values` have prediction error variances and reliabilities; tests of fixed effects take
+        the variances as known.
+
+    References
+    ----------
+    Henderson (1975), Best linear unbiased estimation and prediction under a selection model, Biometrics
+    31:423-447. Mrode (2014), Linear models for the prediction of animal breeding values, 3rd ed., CABI.
+
+    Examples
+    --------
+    >>> import mixedmodels as mm
+    >>> data = mm.load_dataset("Dyestuff", backend="dict")
+    >>> fit = mm.blup("Yield ~ 1 + (1 | Batch)", data, variances={"Batch": 1800.0, "Residual": 2500.0})
+    >>> round(fit.fixef["(Intercept)"], 1), round(fit.sigma, 1)
+    (1527.5, 50.0)
+    """
+    if variances is None:
+        raise OptionError('blup needs variances=, such as {"animal": 20.0, "Residual": 40.0}')
+    return fit_model(formula, data, make_options(variances=variances, **options))
+
+
+def gls(
+    formula: Any,
+    data: Any,
+    *,
+    residual: Any = None,
+    reml: bool = True,
+    weights: Any = None,
+    offset: Any = None,
+    contrasts: Mapping[str, Any] | None = None,
+    na_action: str = "omit",
+    start: Any = None,
+    method: str = "auto",
+    sigma: float | None = None,
+    control: Any = None,
+    progress: Any = "auto",
+    functions: Mapping[str, Callable] | None = None,
+) -> LMMFit:
+    r"""Fit a linear model with correlated or heteroscedastic errors by generalised least squares.
+
+    .. math:: y = X\beta + o + e, \qquad e \sim N(0, \sigma^2 R(\phi))
+
+    by REML or maximum likelihood. It is `lmm` without random effects, and answers the same questions. Without
+    `residual` it is ordinary (or weighted) least squares.
+
+    Parameters
+    ----------
+    formula : str or Formula
+        ``"y ~ x"``; random effects are allowed but not needed.
+    data : data frame or dict of arrays
+        As for `lmm`.
+    residual : str or residual structure, optional
+        As for `lmm`: ``"us(visit | subject)"``, ``"ar1(time | subject) * varident(sex)"``, ...
+    reml : bool
+        REML (default) or maximum likelihood.
+    weights, offset, contrasts, na_action, sigma, control, progress, functions
+        As for `lmm`.
+    start : array, optional
+        Start of the parameters of the residual structure.
+    method : str
+        Optimiser: "auto" is Newton with exact derivatives.
+
+    Returns
+    -------
+    LMMFit
+        With ``fit.residual``, the estimated structure.
+
+    Raises
+    ------
+    FormulaError, DataError, IdentifiabilityError, OptionError
+        One line that names the place, column or term, and the remedy.
+
+    Warns
+    -----
+    ConvergenceWarning
+        The optimiser stopped early.
+
+    References
+    ----------
+    Pinheiro & Bates (2000), Mixed-Effects Models in S and S-PLUS, chapter 5.
+
+    Examples
+    --------
+    >>> import mixedmodels as mm
+    >>> data = mm.load_dataset("sleepstudy", backend="dict")
+    >>> fit = mm.gls("Reaction ~ Days", data, residual="ar1(Days | Subject)")
+    >>> round(fit.residual["rho"], 3)
+    0.0
+    """
+    from mixedmodels.residual.structure import Product
+
+    options = make_options(
+        residual=Product(()) if residual is None else residual,
+        reml=reml,
+        weights=weights,
+        offset=offset,
+        contrasts=contrasts,
+        na_action=na_action,
+        start=start,
+        method=method,
+        sigma=sigma,
+        control=control,
+        progress=progress,
+        functions=functions,
+    )
+    return fit_model(formula, data, options)
+
+
+def make_options(**keywords: Any) -> Options:
+    """The options of a fit from keywords."""
+    if keywords.get("sigma") is not None and str(keywords.get("method")).startswith("minque"):
+        raise OptionError("MINQUE estimates sigma too; leave sigma= out, or choose another method")
     return Options(**keywords)
 
 
@@ -186,6 +322,7 @@ def glmm(
     progress: Any = "auto",
     functions: Mapping[str, Callable] | None = None,
     share: Any = None,
+    known: Any = None,
 ) -> GLMMFit:
     r"""Fit a generalised linear mixed model.
 
@@ -258,6 +395,8 @@ def glmm(
         Functions of your own that the formulas may call.
     share : list of lists of str, optional
         Random terms of the conditional predictor with the same covariance parameters.
+    known : dict, optional
+        Known covariances between levels, as for `lmm`; in the terms of all formulas.
 
     Returns
     -------
@@ -319,5 +458,6 @@ def glmm(
         progress=progress,
         functions=functions,
         share=share,
+        known=known,
     )
     return fit_glmm(formula, data, options)

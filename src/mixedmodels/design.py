@@ -6,21 +6,25 @@ A linear predictor is
 
 where term *b* has `m` levels and `k` columns, ``Sigma_b = factor factor'`` is k x k and A_b is the
 identity unless the term carries a precision P_b = A_b^{-1}. No dense Z is ever formed here: row i of
-Z_b holds ``Z[i, :]`` in the k columns of level ``codes[i]``.
+Z_b holds ``Z[i, :]`` in the k columns of level ``codes[i]``. A term whose rows touch several levels
+(direct and maternal effects, multiple membership) has codes of shape (n, k), or Z itself as a sparse matrix.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from mixedmodels.errors import DataError, SolverError
 
 if TYPE_CHECKING:
     from mixedmodels.covariance.base import Covariance
     from mixedmodels.residual.base import BoundResidual
 
-__all__ = ["Design", "GeneralisedDesign", "Precision", "Predictor", "RandomTerm"]
+__all__ = ["Design", "GeneralisedDesign", "KnownCovariance", "Precision", "Predictor", "RandomTerm"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,10 +37,78 @@ class Precision:
         ``A^{-1}``, symmetric positive definite, in the order of the term's levels.
     logdet_covariance : float
         ``log|A|``.
+    diagonal : ndarray of float64, shape (m,), or None
+        Diagonal of A (1 + F, the coefficient of inbreeding, for a pedigree), where it is known.
     """
 
     matrix: Any
     logdet_covariance: float
+    diagonal: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class KnownCovariance:
+    """A known dense covariance matrix between the levels of a term; its precision is made when asked for.
+
+    Serves wherever a `Precision` does. A solver that needs no inverse also takes a singular matrix.
+
+    Attributes
+    ----------
+    covariance : ndarray of float64, shape (m, m)
+        A, symmetric positive semi-definite, in the order of the term's levels.
+    name : str
+        What an error message calls it.
+    """
+
+    covariance: np.ndarray
+    name: str = "the known covariance"
+
+    @cached_property
+    def _inverse(self) -> tuple[np.ndarray, float]:
+        A = self.covariance
+        size = np.sqrt(np.maximum(np.diagonal(A), np.finfo(float).tiny))
+        try:
+            L = np.linalg.cholesky(A / size / size[:, None])
+            smallest = float(np.min(np.diagonal(L), initial=1.0))
+        except np.linalg.LinAlgError:
+            smallest = 0.0
+        if smallest < 1e-6:
+            raise SolverError(
+                f"{self.name} is singular (two levels that cannot be told apart, such as identical twins, or "
+                "fewer markers than individuals), and this model needs its inverse: give identical "
+                "individuals one id, or add a little to its diagonal"
+            )
+        from scipy.linalg import lapack
+
+        inverse = lapack.dpotri(L, lower=1)[0]
+        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        logdet = 2.0 * float(np.sum(np.log(np.diagonal(L) * size)))
+        return inverse / size / size[:, None], logdet
+
+    @cached_property
+    def matrix(self) -> Any:
+        """The inverse as a `scipy.sparse.csc_array`; SolverError if there is none."""
+        from scipy import sparse
+
+        return sparse.csc_array(self._inverse[0])
+
+    @property
+    def invertible(self) -> bool:
+        """Whether the inverse can be formed."""
+        try:
+            return bool(self._inverse)
+        except SolverError:
+            return False
+
+    @property
+    def logdet_covariance(self) -> float:
+        """``log|A|``."""
+        return self._inverse[1]
+
+    @property
+    def diagonal(self) -> np.ndarray:
+        """Diagonal of the covariance matrix."""
+        return np.diagonal(self.covariance)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,16 +121,21 @@ class RandomTerm:
         Name of the grouping factor, for instance ``"Subject"`` or ``"cask:batch"``.
     names : tuple of str, length k
         Names of the columns, for instance ``("(Intercept)", "Days")``.
-    codes : ndarray of int32, shape (n,)
-        Level of each row, 0 .. m-1. Terms on one grouping factor share one array (the same object).
+    codes : ndarray of int32, shape (n,) or (n, k)
+        Level of each row, 0 .. m-1. Terms on one grouping factor share one array (the same object). With
+        shape (n, k), column j of row i belongs to level ``codes[i, j]``, -1 for none (direct and maternal
+        effects: animal and dam). Shape (n, 0) with `rows`.
     levels : sequence of length m
         Labels of the levels.
     Z : ndarray of float64, shape (n, k), or None
         Values of the columns, C-ordered; None stands for a single column of ones.
     covariance : Covariance
         The structure: maps the term's parameters to its k x k relative factor.
-    precision : Precision or None
+    precision : Precision, KnownCovariance or None
         Known precision between levels; None for independent levels.
+    rows : scipy.sparse.csr_array, shape (n, m k), or None
+        Z_b itself where a row touches several levels in one column (multiple membership): columns by level,
+        then column of the term. `codes` and `Z` are not used then.
     """
 
     group: str
@@ -67,12 +144,62 @@ class RandomTerm:
     levels: Any
     Z: np.ndarray | None
     covariance: Covariance
-    precision: Precision | None = None
+    precision: Precision | KnownCovariance | None = None
+    rows: Any = None
 
     @property
     def k(self) -> int:
         """Number of columns."""
+        if self.rows is not None:
+            return len(self.names)
+        if self.codes.ndim == 2:
+            return self.codes.shape[1]
         return 1 if self.Z is None else self.Z.shape[1]
+
+    @property
+    def several_levels(self) -> bool:
+        """Whether a row may touch several levels of the term."""
+        return self.rows is not None or self.codes.ndim == 2
+
+    def matrix(self, n: int) -> Any:
+        """Z_b as a sparse matrix, compressed rows.
+
+        Parameters
+        ----------
+        n : int
+            Observations.
+
+        Returns
+        -------
+        scipy.sparse.csr_array, shape (n, m k)
+            Columns by level, then column of the term.
+
+        Raises
+        ------
+        DataError
+            The shapes do not fit, or a level does not exist.
+        """
+        from scipy import sparse
+
+        k, m = self.k, self.m
+        if self.rows is not None:
+            if self.rows.shape != (n, m * k):
+                raise DataError(
+                    f"the sparse Z of {self.group!r} has shape {self.rows.shape}; {n} rows, {m} levels and "
+                    f"{k} columns need {(n, m * k)}"
+                )
+            return sparse.csr_array(self.rows, dtype=np.float64)
+        codes = self.codes[:, None] if self.codes.ndim == 1 else self.codes
+        wide = np.broadcast_to(codes, (n, k)).astype(np.int64)
+        if wide.size and not -1 <= wide.min() <= wide.max() < m:
+            raise DataError(f"the codes of {self.group!r} must lie in -1 .. {m - 1}")
+        values = np.ones((n, k)) if self.Z is None else np.asarray(self.Z, dtype=np.float64)
+        if values.shape != (n, k):
+            raise DataError(f"Z of {self.group!r} has shape {values.shape}, expected {(n, k)}")
+        used = wide >= 0
+        i, j = np.nonzero(used)
+        place = (i, wide[used] * k + j)
+        return sparse.csr_array((values[used], place), shape=(n, m * k))
 
     @property
     def m(self) -> int:

@@ -16,6 +16,7 @@ from mixedmodels.fit.solve import (
     is_function_frame,
     make_frame,
     make_objective,
+    start_of,
 )
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ class LinearMixedModel:
     @property
     def start(self) -> np.ndarray:
         """Start of theta, shape (n_theta,): the one given, else from moments of the data."""
-        start = self._options.start
+        start = start_of(self._options.start, self._objective)
         return np.array(self._objective.start if start is None else start, dtype=float)
 
     @property

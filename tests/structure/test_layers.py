@@ -22,7 +22,8 @@ STEPS = [
     {"frame", "solver"},
     {"objective"},
     {"fit"},
-    {"inference", "genetics"},
+    {"inference"},
+    {"genetics"},
     {"report"},
 ]
 LEAVES = {"adapters", "datasets", "testing", "cli", "api", "model", "files", "__init__", "__main__"}
@@ -32,7 +33,7 @@ STEP = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
 # Families call the compiled form of their densities, which lies with the other kernels.
 UPWARDS = {
     "family/base.py": {"solver"},
-    "fit/questions.py": {"inference", "report"},
+    "fit/questions.py": {"inference", "report", "genetics"},
     "fit/glmm_questions.py": {"inference", "report"},
     "fit/base.py": {"report"},
     "inference/table.py": {"report"},

@@ -9,6 +9,7 @@ from typing import Any
 from mixedmodels.fit.checks import formula_of
 from mixedmodels.fit.glmm_checks import check_options, family_of, with_parts
 from mixedmodels.fit.glmm_ordinal import with_thresholds
+from mixedmodels.frame.known import read_known
 
 __all__ = ["FRAME_OPTIONS", "OPTION_NAMES", "GLMMOptions", "make_glmm_frame"]
 
@@ -39,10 +40,13 @@ class GLMMOptions:
     progress: Any = "auto"
     functions: Any = None
     share: Any = None
+    known: Any = None
 
     def __post_init__(self) -> None:
         for name, value in check_options(self).items():
             object.__setattr__(self, name, value)
+        if self.known is not None:
+            object.__setattr__(self, "known", read_known(self.known))
 
 
 OPTION_NAMES = tuple(field.name for field in fields(GLMMOptions))
@@ -61,6 +65,7 @@ FRAME_OPTIONS = frozenset(
         "na_action",
         "functions",
         "share",
+        "known",
         "fixed",
     )
 )
@@ -86,6 +91,7 @@ def make_glmm_frame(formula: Any, data: Any, options: GLMMOptions) -> Any:
         na_action=options.na_action,
         functions=options.functions,
         share=options.share,
+        relationships=options.known,
         free_dispersion="disp_(Intercept)" not in (options.fixed or {}),
     )
     if parts or options.weights is not None or (family.name, family.link.name) != ("gaussian", "identity"):

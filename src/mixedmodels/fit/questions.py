@@ -82,6 +82,13 @@ class Questions:
 
         return small_sample(self)
 
+    @property
+    def history(self) -> ResultTable:
+        """The course of the search, one row per step; classical methods show the rejected ones too."""
+        from mixedmodels.inference.classical.history import history
+
+        return history(self)
+
     def drop1(
         self, scope: Any = None, test: str | None = None, ddf: str | float | None = None
     ) -> ResultTable:
@@ -141,6 +148,41 @@ class Questions:
         from mixedmodels.inference.likelihood.lod import lod
 
         return lod(self, variable)
+
+    # ------------------------------------------------------------------ genetics
+
+    def breeding_values(self, group: str | None = None, column: str | None = None) -> ResultTable:
+        """Predictions for all levels of a term, with prediction error variance, reliability and accuracy.
+
+        Parameters
+        ----------
+        group : str, optional
+            Grouping factor; by default the only one with a known covariance between its levels.
+        column : str, optional
+            Column of a term with several; by default its intercept.
+        """
+        from mixedmodels.genetics.breeding import breeding_values
+
+        return breeding_values(self, group, column)
+
+    def heritability(
+        self, ratio: str | None = None, level: float = 0.95, method: str = "delta"
+    ) -> ResultTable:
+        """A ratio of variances with its standard error and confidence interval.
+
+        Parameters
+        ----------
+        ratio : str, optional
+            An expression of variance components, such as ``"animal / (animal + herd + Residual)"``; by
+            default the heritability: the term with a known covariance over all variances.
+        level : float
+            Confidence level.
+        method : {"delta", "profile"}
+            Normal quantiles and the delta method, or the profile likelihood of the ratio.
+        """
+        from mixedmodels.genetics.heritability import heritability
+
+        return heritability(self, ratio, level, method)
 
     # ------------------------------------------------------------------ intervals
 

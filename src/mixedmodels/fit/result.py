@@ -10,6 +10,7 @@ import numpy as np
 from mixedmodels.errors import OptionError
 from mixedmodels.fit import checks, values
 from mixedmodels.fit.base import Fit
+from mixedmodels.fit.given import NOTE
 
 if TYPE_CHECKING:
     from mixedmodels.fit.solve import Options
@@ -169,6 +170,8 @@ class LMMFit(Fit):
     @property
     def df_model(self) -> int:
         """Number of free parameters: fixed effects, theta, and the residual SD unless it is fixed."""
+        if self._options.variances is not None:
+            return self.design.p
         free = self.design.p + len(self.theta) + (self._options.sigma is None)
         return free - self._restrictions.removed if self._restricted else free
 
@@ -198,7 +201,11 @@ class LMMFit(Fit):
         scale = checks.response_note(frame.formula)
         if scale:
             out.append(scale)
-        if self._options.sigma is not None:
+        if str(optimum.method).startswith("minque"):
+            out.append(f"variance components by {optimum.method}, which is no maximum of the likelihood")
+        if self._options.variances is not None:
+            out.append(NOTE)
+        elif self._options.sigma is not None:
             out.append(f"the residual SD is held at sigma = {float(self._options.sigma):g}")
         if self._restricted:
             out += self._restrictions.texts

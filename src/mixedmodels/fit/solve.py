@@ -10,10 +10,13 @@ import numpy as np
 
 from mixedmodels.errors import ConvergenceWarning, DataError, OptionError, warn
 from mixedmodels.fit import checks, derived
+from mixedmodels.fit.given import given_optimum, with_sigma
 from mixedmodels.fit.result import LMMFit
 from mixedmodels.frame import build
+from mixedmodels.frame.known import read_known
 from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.optimize import minimize
+from mixedmodels.optimize.minimize import METHODS
 from mixedmodels.solver.choose import choose_solver
 from mixedmodels.solver.threads import one_blas_thread
 
@@ -27,6 +30,10 @@ __all__ = [
     "refit",
     "update",
 ]
+
+
+# Methods that are no names of the classical algorithms of `mixedmodels.fit.classical`.
+_PLAIN = frozenset(("auto", *METHODS))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,11 +53,20 @@ class Options:
     progress: Any = "auto"
     functions: Any = None
     share: Any = None
+    residual: Any = None
+    known: Any = None
+    variances: Any = None
     priors: Any = None
     fixed: Any = None
     equal: Any = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.method, str) and self.method not in _PLAIN:
+            from mixedmodels.fit.classical.names import settle
+
+            method, reml = settle(self.method, self.reml)
+            object.__setattr__(self, "method", method)
+            object.__setattr__(self, "reml", reml)
         if not isinstance(self.reml, (bool, np.bool_)):
             raise OptionError(f"reml must be True or False, got {self.reml!r}")
         if self.na_action not in ("omit", "exclude", "fail"):
@@ -60,6 +76,8 @@ class Options:
                 'functions must be a dict from names to functions, such as {"f": f}, '
                 f"got {type(self.functions).__name__}"
             )
+        if self.known is not None:
+            object.__setattr__(self, "known", read_known(self.known))
         if self.control is not None:
             from mixedmodels.optimize.control import control_of
 
@@ -84,7 +102,7 @@ _KEPT = 64 * 2**20
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))
 # options that change the model frame; the others only change how it is fitted
-_FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "share"}
+_FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "share", "known", "residual"}
 
 
 def make_frame(formula: Any, data: Any, options: Options) -> Any:
@@ -99,12 +117,19 @@ def make_frame(formula: Any, data: Any, options: Options) -> Any:
         functions=options.functions,
         share=options.share,
         sigma_fixed=options.sigma is not None,
+        relationships=options.known,
+        checked=options.variances is None,
+        residual=options.residual,
     )
 
 
 def make_objective(frame: Any, options: Options) -> Any:
     """The objective of a model frame with the solver asked for."""
     design = frame.design
+    if design.residual is not None:
+        from mixedmodels.fit.structured import structured_objective
+
+        return structured_objective(frame, options)
     if is_function_frame(frame):
         from mixedmodels.objective.user_factor import UserFactorObjective
 
@@ -193,17 +218,21 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
 
 def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFit:
     design = frame.design
+    if design.residual is not None:
+        from mixedmodels.fit.structured import fit_structured
+
+        return fit_structured(frame, options, data)
     own = objective is None
+    if options.variances is not None:
+        options, objective, own = with_sigma(options), None, True
     if own:
         objective = make_objective(frame, options)
-    keywords: dict[str, Any] = {"progress": options.progress}
-    if options.control is not None:
-        keywords["control"] = options.control
-    method = "newton" if options.method == "auto" else options.method
     if options.fixed or options.equal:
-        return _fit_restricted(frame, options, data, objective, method, keywords)
-    # The certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it if wanted.
-    optimum = minimize(objective, method, _start(options.start, objective), certify=False, **keywords)
+        return _fit_restricted(frame, options, data, objective)
+    if options.variances is not None:
+        optimum = given_optimum(objective, options.variances)
+    else:
+        optimum, objective, options = _optimise(objective, options)
     kind = LMMFit
     if is_function_frame(frame):
         from mixedmodels.fit.user import FunctionFit
@@ -221,10 +250,28 @@ def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFi
     return fit
 
 
-def _fit_restricted(
-    frame: Any, options: Options, data: Any, objective: Any, method: str, keywords: dict[str, Any]
-) -> LMMFit:
-    search = objective.search(_start(options.start, objective))
+def _optimise(objective: Any, options: Options) -> tuple[Any, Any, Options]:
+    """The optimum by the method asked for; MINQUE fixes sigma too, in objective and options."""
+    keywords: dict[str, Any] = {"progress": options.progress}
+    if options.control is not None:
+        keywords["control"] = options.control
+    method = "newton" if options.method == "auto" else options.method
+    if isinstance(method, str) and method not in _PLAIN:
+        from mixedmodels.fit.classical.fits import classical_optimum
+
+        return classical_optimum(objective, options, **keywords)
+    # The certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it if wanted.
+    start = start_of(options.start, objective)
+    return minimize(objective, method, start, certify=False, **keywords), objective, options
+
+
+def _fit_restricted(frame: Any, options: Options, data: Any, objective: Any) -> LMMFit:
+    """A fit with covariance parameters held or equated by name."""
+    keywords: dict[str, Any] = {"progress": options.progress}
+    if options.control is not None:
+        keywords["control"] = options.control
+    method = "newton" if options.method == "auto" else options.method
+    search = objective.search(start_of(options.start, objective))
     found = minimize(search, method, None, certify=False, **keywords)
     theta, _ = search.point(found.theta)
     optimum = replace(found, theta=theta, gradient=None, hessian=None, names=tuple(objective.names))
@@ -258,9 +305,14 @@ def _check_far(fit: LMMFit) -> None:
     checks.check_perfect_fit(1e-3 * sigma, fit.design.y, fit.design.offset)
 
 
-def _start(start: Any, objective: Any) -> np.ndarray | None:
+def start_of(start: Any, objective: Any) -> np.ndarray | None:
+    """The user's start as an array of the right length, or None."""
     if start is None:
         return None
+    if isinstance(start, str):
+        from mixedmodels.fit.classical.fits import start_by_name
+
+        return start_by_name(objective, start)
     try:
         theta = np.array(start, dtype=float).reshape(-1)
     except (TypeError, ValueError):
@@ -297,6 +349,8 @@ def frame_with_response(frame: Any, y: np.ndarray) -> Any:
 def update(fit: LMMFit, formula: Any, data: Any, changes: dict[str, Any]) -> LMMFit:
     """The model with changes; see `LMMFit.update`."""
     derived.check_changes(changes, OPTION_NAMES)
+    if "variances" in changes:
+        changes = {"sigma": None, **changes}
     options = replace(fit._options, **{"start": None, **changes})
     if formula is None and data is None and not (_FRAME_OPTIONS & changes.keys()):
         return fit_frame(fit._frame, options, fit._data)

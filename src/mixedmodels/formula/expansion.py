@@ -46,12 +46,14 @@ STRUCTURES = (
     "rr",
     "propto",
     "equalto",
+    "known",
+    "id",
 )
 """Tags that may stand before a bar: ``cs(x | g)``."""
 
 _MOST_PRODUCTS = 1_000_000
 
-_POSITIONAL_OPTION = {"rr": "d", "propto": "matrix", "equalto": "matrix"}
+_POSITIONAL_OPTION = {"rr": "d", "propto": "matrix", "equalto": "matrix", "known": "matrix"}
 _BARS = ("|", "||")
 _RESERVED = ("TRUE", "FALSE", "NULL", "NA", "NaN", "Inf")
 _DOT = Variable(".")

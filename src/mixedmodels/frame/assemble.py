@@ -48,9 +48,18 @@ class Assembled(NamedTuple):
 
 
 def assemble(
-    plan: Plan, rows: Rows, n: int, contrasts: Mapping[str, Any] | None, offset: Any, messages: list[str]
+    plan: Plan,
+    rows: Rows,
+    n: int,
+    contrasts: Mapping[str, Any] | None,
+    offset: Any,
+    messages: list[str],
+    between: Mapping[str, Any] | None = None,
 ) -> Assembled:
-    """Arrays of a plan's right-hand side for `n` settled rows; `offset` is the argument as it was given."""
+    """Arrays of a plan's right-hand side for `n` settled rows; `offset` is the argument as it was given.
+
+    `between` has what is known between the levels of grouping factors (`Precision` or `KnownCovariance`).
+    """
     variables = _encode_variables(plan, rows, contrasts, messages)
     total_offset = _sum_offsets(plan, variables, rows)
     X, fixed, kept_columns, null = _fixed_part(plan.fixed, variables, rows.values, n)
@@ -64,7 +73,7 @@ def assemble(
             f"fixed-effect model matrix is rank deficient: dropped {len(dropped)} "
             f"column{'s' if len(dropped) > 1 else ''}: {', '.join(dropped)}"
         )
-    bars, terms = _random_terms(plan, fixed, X, dropped, variables, rows)
+    bars, terms = _random_terms(plan, fixed, X, dropped, variables, rows, between or {})
     encoding = Encoding(
         plan.formula,
         variables,
@@ -170,6 +179,7 @@ def _random_terms(
     dropped: tuple[str, ...],
     variables: Sequence[VariableState],
     rows: Rows,
+    between: Mapping[str, Any],
 ) -> tuple[tuple[PartState, ...], tuple[RandomTerm, ...]]:
     """One term per bar; terms with the same left side share Z, which may be X itself."""
     parts: list[PartState] = []
@@ -192,17 +202,21 @@ def _random_terms(
             part = _INTERCEPT_ONLY
             k, Z = 1, None
         structure = plan.formula.bars[i].structure
+        structure = _BY_RELATION.get(structure, structure)
         group = plan.bar_groups[i]
         factor = rows.groups[group]
         options = plan.options[i]
         covariance = make_covariance(structure, k, **options) if options else make_covariance(structure, k)
         parts.append(part)
+        name = plan.groups[group].name
         terms.append(
-            RandomTerm(plan.groups[group].name, part.names, factor.codes, factor.levels, Z, covariance)
+            RandomTerm(name, part.names, factor.codes, factor.levels, Z, covariance, between.get(name))
         )
     return tuple(parts), tuple(terms)
 
 
+# Tags that say how levels are related, with the structure of the columns.
+_BY_RELATION = {"known": "us", "id": "homdiag"}
 _INTERCEPT_ONLY = PartState(True, (), (), (), ("(Intercept)",), ())
 
 

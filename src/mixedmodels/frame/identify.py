@@ -142,8 +142,8 @@ def check(
     if len(terms) > 1:
         _note_constant_spans(plan, terms, messages)
         if len(groups) > 1:
-            _note_nested(plan, groups, messages)
-            _note_same_groups(plan, groups, messages)
+            _note_nested(plan, groups, messages, known)
+            _note_same_groups(plan, groups, messages, known)
 
 
 def refuse_constant(y: np.ndarray, label: str) -> None:
@@ -210,12 +210,14 @@ def _note_constant_spans(plan: Any, terms: Sequence[RandomTerm], messages: list[
             messages.append(_overlap(plan.bar_labels[others[0]], plan.bar_labels[i], "the intercept"))
 
 
-def _note_same_groups(plan: Any, groups: Sequence[FactorColumn], messages: list[str]) -> None:
+def _note_same_groups(
+    plan: Any, groups: Sequence[FactorColumn], messages: list[str], known: Collection[str]
+) -> None:
     """Notes on two factors that group the rows alike, such as s and cls:s where every s has one cls."""
     with_intercept = {
         group: label
         for bar, label, group in zip(plan.bars, plan.bar_labels, plan.bar_groups, strict=True)
-        if bar.intercept
+        if bar.intercept and plan.groups[group].name not in known
     }
     for second in with_intercept:
         for first in with_intercept:
@@ -232,9 +234,13 @@ def _note_same_groups(plan: Any, groups: Sequence[FactorColumn], messages: list[
                 )
 
 
-def _note_nested(plan: Any, groups: Sequence[FactorColumn], messages: list[str]) -> None:
+def _note_nested(
+    plan: Any, groups: Sequence[FactorColumn], messages: list[str], known: Collection[str]
+) -> None:
     """Notes on factors whose labels start anew in each level of another one."""
-    singles = [i for i, group in enumerate(plan.groups) if len(group.expressions) == 1]
+    singles = [
+        i for i, group in enumerate(plan.groups) if len(group.expressions) == 1 and group.name not in known
+    ]
     crossed = {frozenset(group.expressions) for group in plan.groups if len(group.expressions) > 1}
     for inner in singles:
         for outer in singles:

@@ -24,6 +24,7 @@ from mixedmodels.frame import identify
 from mixedmodels.frame.assemble import Assembled, assemble, shared_parameters
 from mixedmodels.frame.build import ModelFrame, dots, resolve_dots
 from mixedmodels.frame.columns import Columns
+from mixedmodels.frame.known import Known, check_names, match_known
 from mixedmodels.frame.missing import check_weights
 from mixedmodels.frame.newdata import NewDesign, encode_new
 from mixedmodels.frame.plan import Plan, plan_of, require_bars, require_response
@@ -66,6 +67,7 @@ def build_generalised(
     na_action: str = "omit",
     functions: Mapping[str, Callable[..., Any]] | None = None,
     share: Sequence[Sequence[str]] | None = None,
+    relationships: Mapping[str, Known] | None = None,
     free_dispersion: bool = True,
 ) -> ModelFrame:
     """Read the columns of all linear predictors of a model from a data frame.
@@ -84,6 +86,8 @@ def build_generalised(
         trials or weight 0 are left out of the likelihood.
     contrasts, na_action, functions, share
         As in `build`; `contrasts` hold in all formulas.
+    relationships : mapping from str to Known, optional
+        As in `build`; the terms of all formulas use them.
     free_dispersion : bool
         Whether a dispersion of the family is to be estimated.
 
@@ -143,6 +147,8 @@ def build_generalised(
         raise DataError(nothing_left(columns.n_rows, na_counts, tuple(excluded)))
     if plans:
         _share_groups(sides)
+    check_names(relationships or {}, [p for p, _ in sides])
+    between = [match_known(p, side, relationships or {}) for p, side in sides]
 
     observations = observations_of(
         rows.response,
@@ -157,13 +163,15 @@ def build_generalised(
     refuse_constant(observations, plan.response_label)
     chosen = _contrasts_by_part(contrasts, [p for p, _ in sides])
     found = [
-        assemble(p, side, n, own, offset if i == 0 else None, messages)
+        assemble(p, side, n, own, offset if i == 0 else None, messages, between[i])
         for i, ((p, side), own) in enumerate(zip(sides, chosen, strict=True))
     ]
     if family.response == "categories":
         found[0] = _without_intercept(found[0])
-    for (p, side), made in zip(sides, found, strict=True):
-        identify.check(n, made.X.shape[1], p, made.terms, side.groups, messages, free_sigma=False)
+    for (p, side), made, related in zip(sides, found, between, strict=True):
+        identify.check(
+            n, made.X.shape[1], p, made.terms, side.groups, messages, free_sigma=False, known=related
+        )
         messages.extend(identify.confounded_groups(p, [state.kind for state in made.encoding.variables]))
     dispersed = free_dispersion and "dispersion" in family.predictors
     identify.check_rows_per_level(plan.bar_labels, found[0].terms, observations, family, dispersed, messages)
@@ -379,7 +387,7 @@ def _share_groups(sides: Sequence[tuple[Plan, Rows]]) -> None:
     seen: dict[Any, FactorColumn] = {}
     for plan, rows in sides:
         for i, group in enumerate(plan.groups):
-            rows.groups[i] = seen.setdefault(group.expressions, rows.groups[i])
+            rows.groups[i] = seen.setdefault((group.expressions, group.relation), rows.groups[i])
 
 
 def _contrasts_by_part(

@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from mixedmodels.errors import FormulaError
-from mixedmodels.formula.ast import Call, Expression, Formula, Number, Operation, TermList, Text, Variable
+from mixedmodels.formula.ast import (
+    Bar,
+    Call,
+    Expression,
+    Formula,
+    Number,
+    Operation,
+    TermList,
+    Text,
+    Variable,
+)
 from mixedmodels.frame import identify
 
 __all__ = ["GroupPlan", "PartPlan", "Plan", "plan_of", "require_bars", "require_response"]
@@ -20,11 +30,16 @@ class PartPlan(NamedTuple):
 
 
 class GroupPlan(NamedTuple):
-    """One grouping factor: its name, expressions and, where these are plain columns, their names."""
+    """One grouping factor: its name, expressions and, where these are plain columns, their names.
+
+    `relation` is "" for ``(... | g)``, "id" for ``id(... | g)`` and otherwise the name of the known matrix of
+    ``known(... | g, name)``.
+    """
 
     name: str
     expressions: tuple[Expression, ...]
     columns: tuple[str | None, ...]
+    relation: str = ""
 
 
 class Plan(NamedTuple):
@@ -81,7 +96,7 @@ def _make_plan(formula: Formula) -> Plan:
     offsets = tuple(expressions.setdefault(e, len(expressions)) for e in formula.fixed.offsets)
     bars = []
     options = []
-    groups: dict[tuple[Expression, ...], int] = {}
+    groups: dict[tuple[tuple[Expression, ...], str], int] = {}
     names = []
     labels = tuple(render(bar) for bar in formula.bars)
     for bar, label in zip(formula.bars, labels, strict=True):
@@ -90,11 +105,15 @@ def _make_plan(formula: Formula) -> Plan:
         if not bar.effects.intercept and not bar.effects.terms:
             raise FormulaError(f"{label} has no effects; write for instance (1 | {group_name(bar)})")
         bars.append(part(bar.effects))
-        options.append({name: _constant(value, name, label) for name, value in bar.options})
-        if bar.group not in groups:
-            groups[bar.group] = len(groups)
-            names.append(group_name(bar))
-    bar_groups = tuple(groups[bar.group] for bar in formula.bars)
+        relation = _relation(bar, label)
+        given = () if bar.structure == "known" else bar.options
+        options.append({name: _constant(value, name, label) for name, value in given})
+        if (bar.group, relation) not in groups:
+            groups[bar.group, relation] = len(groups)
+            alone = all(_relation(b, "") == relation for b in formula.bars if b.group == bar.group)
+            plain = not relation or (relation == "id" and alone)
+            names.append(group_name(bar) + ("" if plain else f":{relation}"))
+    bar_groups = tuple(groups[bar.group, _relation(bar, "")] for bar in formula.bars)
     seen: dict[tuple[Any, ...], str] = {}
     for bar, plan, group, label in zip(formula.bars, bars, bar_groups, labels, strict=True):
         key = (bar.structure, plan.intercept, frozenset(map(frozenset, plan.terms)), group)
@@ -116,12 +135,28 @@ def _make_plan(formula: Formula) -> Plan:
         bar_groups,
         tuple(options),
         tuple(
-            GroupPlan(name, group, tuple(e.name if isinstance(e, Variable) else None for e in group))
-            for name, group in zip(names, groups, strict=True)
+            GroupPlan(
+                name, group, tuple(e.name if isinstance(e, Variable) else None for e in group), relation
+            )
+            for name, (group, relation) in zip(names, groups, strict=True)
         ),
         variables(formula),
         identify.overlapping_terms(bars, labels, bar_groups),
     )
+
+
+def _relation(bar: Bar, label: str) -> str:
+    """What relates the levels of a term: "", "id" or the name of a known matrix."""
+    if bar.structure == "id":
+        return "id"
+    if bar.structure != "known":
+        return ""
+    value = dict(bar.options).get("matrix")
+    if isinstance(value, Variable):
+        return value.name
+    if isinstance(value, Text):
+        return value.value
+    raise FormulaError(f"{label} needs the name of a matrix given as known=: write known(1 | animal, D)")
 
 
 def require_response(formula: Formula) -> None:

@@ -15,6 +15,7 @@ from mixedmodels.objective.parameters import lower_factor
 
 if TYPE_CHECKING:
     from mixedmodels.design import RandomTerm
+    from mixedmodels.objective.component_space import ComponentSpace
     from mixedmodels.objective.lmm import LMMObjective
 
 __all__ = ["ComponentsPoint", "component_directions", "with_error"]
@@ -81,11 +82,34 @@ class ComponentsPoint:
                 self._directions.append([E if b in group else None for b in range(len(terms))])
         self.names = (*names, _RESIDUAL)
         self.values = np.array([*values, sigma2])
+        self._compute(objective.reml, False)
+
+    @classmethod
+    def _at(cls, space: ComponentSpace, kappa: np.ndarray, forms: bool) -> ComponentsPoint:
+        """The point kappa of a space, known to be possible; with `forms` those of the average information."""
+        out = cls.__new__(cls)
+        out._objective = space.objective
+        out.sigma2 = float(kappa[-1])
+        out._factors = [lower_factor(Sigma / out.sigma2) for Sigma in space.sigmas(kappa)]
+        out._directions = space.directions
+        out.names, out.values = space.names, kappa
+        out._compute(space.reml, forms)
+        return out
+
+    def _compute(self, reml: bool, forms: bool) -> None:
+        self._reml = reml
+        self._nu = self._objective.solver.nu(reml)
         # The error's matrix is V - V_G with G the relative Sigmas: one more direction gives its products.
         self._relative: list[np.ndarray | None] = [factor @ factor.T for factor in self._factors]
-        self._parts = objective.solver.components(self._factors, 1, None, objective.reml)
+        directions = [*self._directions, self._relative] if forms else None
+        self._parts = self._objective.solver.components(self._factors, 2 if forms else 1, directions, reml)
         self._T_G = self._pair(self._parts.T, self._relative)
         self._q_G = self._pair(self._parts.S, self._relative)
+
+    @property
+    def theta(self) -> np.ndarray:
+        """The relative parameters of these variances, shape (n_theta,)."""
+        return self._objective.theta_of(self._factors)
 
     @staticmethod
     def _pair(matrices: Any, direction: list[np.ndarray | None]) -> float:
@@ -95,8 +119,8 @@ class ComponentsPoint:
     def loglik(self) -> float:
         """(Restricted) log-likelihood."""
         objective, parts = self._objective, self._parts
-        logdets = parts.logdet_L2 - objective._sum_log_w + (parts.logdet_RX2 if objective.reml else 0.0)
-        return -0.5 * (logdets + objective.nu * log(2.0 * pi * self.sigma2) + parts.pwrss / self.sigma2)
+        logdets = parts.logdet_L2 - objective._sum_log_w + (parts.logdet_RX2 if self._reml else 0.0)
+        return -0.5 * (logdets + self._nu * log(2.0 * pi * self.sigma2) + parts.pwrss / self.sigma2)
 
     @property
     def score(self) -> np.ndarray:
@@ -104,7 +128,7 @@ class ComponentsPoint:
         parts, s2 = self._parts, self.sigma2
         traces = [self._pair(parts.T, D) for D in self._directions]
         forms = [self._pair(parts.S, D) for D in self._directions]
-        traces.append(self._objective.nu - self._T_G)
+        traces.append(self._nu - self._T_G)
         forms.append(parts.pwrss - self._q_G)
         return -0.5 * (np.array(traces) / s2 - np.array(forms) / s2**2)
 
@@ -112,15 +136,18 @@ class ComponentsPoint:
     def _forms(self) -> np.ndarray:
         """``y'PV_iPV_jPy``, relative scale."""
         directions = [*self._directions, self._relative]
-        parts = self._objective.solver.components(self._factors, 2, directions, self._objective.reml)
+        parts = self._parts
+        if parts.wpw.shape != (len(directions),) * 2:
+            parts = self._objective.solver.components(self._factors, 2, directions, self._reml)
         q = np.array([self._pair(parts.S, D) for D in directions])
         return with_error(np.asarray(parts.wpw), q, parts.pwrss)
 
     @cached_property
     def _traces(self) -> np.ndarray:
         """``tr(PV_iPV_j)``, relative scale."""
-        products, traces = self._objective.trace_products(self._factors, [*self._directions, self._relative])
-        return with_error(products, traces, self._objective.nu)
+        directions = [*self._directions, self._relative]
+        products, traces = self._objective.solver.trace_products(self._factors, directions, self._reml)
+        return with_error(products, traces, self._nu)
 
     def information(self, kind: str = "average") -> np.ndarray:
         """Information of the log-likelihood; its inverse estimates Var(kappa-hat).

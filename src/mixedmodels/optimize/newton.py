@@ -169,7 +169,7 @@ class Search:
         return np.minimum(np.maximum(theta, low), np.where(self.mirrored, np.inf, self.upper))
 
     def reflect(self, theta: np.ndarray) -> tuple[np.ndarray, bool]:
-        """Change the sign of columns whose diagonal is negative; fold parameters at mirrored bounds."""
+        """Change the sign of columns with a negative diagonal; fold parameters at bounds that are mirrors."""
         flipped = False
         if self.mirrored.any():
             low, high = self.lower, self.upper

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from mixedmodels.optimize.history import History
+
 __all__ = ["KKT", "Optimum", "Status", "Trace"]
 
 
@@ -140,6 +142,8 @@ class Optimum:
     seconds : float
     names : tuple of str
         Names of the parameters.
+    history : History or None
+        Every step of a classical search, rejected ones included.
     """
 
     theta: np.ndarray
@@ -157,6 +161,7 @@ class Optimum:
     message: str
     seconds: float = 0.0
     names: tuple[str, ...] = ()
+    history: History | None = None
 
     @property
     def converged(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mixedmodels.errors import OptionError
+from mixedmodels.solver.eigen import suits
 from mixedmodels.solver.grouped import GroupedSolver
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SOLVER_NAMES", "choose_solver", "solver_choice"]
 
-SOLVER_NAMES = ("auto", "dense", "grouped", "subsets", "blocked", "sparse")
+SOLVER_NAMES = ("auto", "dense", "grouped", "subsets", "blocked", "sparse", "eigen")
 
 _WIDE = 12  # columns of one grouping factor above which levels are reduced to the columns they use
 
@@ -25,7 +26,7 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
     ----------
     design : Design
     name : str
-        "auto", or one of "dense", "grouped", "subsets", "blocked" (alias "sparse").
+        "auto", or one of "dense", "grouped", "subsets", "blocked" (alias "sparse"), "eigen".
 
     Returns
     -------
@@ -55,6 +56,8 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
         return "grouped", "one grouping factor, independent levels"
     groups = ", ".join(dict.fromkeys([term.group for term in design.terms]))
     if name == "auto":
+        if known and suits(design):
+            return "eigen", f"one dense covariance between the levels of {known[0]}"
         if known:
             return "blocked", f"known precision between the levels of {', '.join(known)}"
         return "blocked", f"{len(factors)} grouping factors: {groups}"
@@ -94,6 +97,10 @@ def choose_solver(design: Design, name: str = "auto") -> Solver:
         from mixedmodels.solver.dense import DenseSolver
 
         solver = DenseSolver(design)
+    elif chosen == "eigen":
+        from mixedmodels.solver.eigen import EigenSolver
+
+        solver = EigenSolver(design)
     elif chosen == "grouped":
         solver = GroupedSolver(design)
     elif chosen == "subsets":

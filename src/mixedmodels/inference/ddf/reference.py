@@ -120,6 +120,8 @@ def reference_for(fit: LMMFit, ddf: str | float | None = None) -> Reference:
                 'distribution (ddf="z", the default) or a number of degrees of freedom'
             )
         name = "z" if name in ("default", "auto") else name
+    if name in ("default", "auto") and getattr(fit._options, "variances", None) is not None:
+        name = "z"  # known variances: there is nothing to correct for
     if name == "default":
         name = "satterthwaite"
     if name == "auto":

@@ -1,10 +1,10 @@
 r"""Laplace's approximation with derivatives along the parameters, for factors with very many entries.
 
 A spatial term with 200 sites has one covariance matrix of 20 100 entries and two parameters; a term over
-irregular times has one column per distinct time, of which each level sees a few. Here the random effects
+irregular times has one column per distinct time, of which each level sees a few. Here the effects
 are those that some row sees: with S the columns that level l sees, :math:`b_{lS} = C_l u_l`,
-:math:`C_l C_l' = \Sigma_{SS}`, and the derivatives of the Cholesky factor come from those of Sigma. The others
-are known given these, :math:`E(b_l \mid b_{lS}) = \Sigma_{\cdot S}\Sigma_{SS}^{-1} b_{lS}`.
+:math:`C_l C_l' = \Sigma_{SS}`, and the derivatives of the Cholesky factor come from those of Sigma. The
+others are known given these, :math:`E(b_l \mid b_{lS}) = \Sigma_{\cdot S}\Sigma_{SS}^{-1} b_{lS}`.
 
 In the notation of `mixedmodels.objective.marginal.dense`, with :math:`G = EH^{-1}`,
 :math:`\tau_c = -\tfrac12\sum_{de} (E H^{-1} E')_{de} f^{(3)}_{cde}`, :math:`w = H^{-1}E'\tau` and

@@ -1,0 +1,1 @@
+"""Estimation in the variance components themselves: the textbook algorithms, each with its history."""

@@ -1,0 +1,265 @@
+"""Fits of linear mixed models with structured residuals, and generalised least squares."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.errors import ConvergenceWarning, warn
+from mixedmodels.fit import checks, values
+from mixedmodels.fit.result import LMMFit
+from mixedmodels.objective.structured import StructuredObjective
+from mixedmodels.objective.structured_start import search
+
+if TYPE_CHECKING:
+    from mixedmodels.fit.solve import Options
+    from mixedmodels.residual.base import BoundResidual
+
+__all__ = ["ResidualEstimates", "StructuredFit", "fit_structured", "structured_objective"]
+
+# Rounds of updating a variance covariate that is the fitted values, and their relative tolerance.
+_ROUNDS = 100
+_SETTLED = 1e-8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResidualEstimates:
+    """Estimated structure of the residuals on the scale on which people report it.
+
+    Attributes
+    ----------
+    description : str
+        The structure in words.
+    names : tuple of str
+        For instance ``("rho", "sd_ratio[Female]")``.
+    kinds : tuple of str
+        ``"correlation"``, ``"sd_ratio"``, ``"range"``, ``"power"``, ...
+    values, std_error : ndarray, shape (r,)
+        Estimates and their standard errors by the delta method.
+    rounds : int
+        How often a variance covariate of fitted values was updated; 0 where there is none.
+    """
+
+    description: str
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    values: np.ndarray
+    std_error: np.ndarray
+    rounds: int = 0
+
+    def __getitem__(self, name: str) -> float:
+        """The estimate of one parameter by name."""
+        return float(self.values[self.names.index(name)])
+
+    def columns(self) -> dict[str, Any]:
+        """The estimates as columns: term, kind, estimate, std_error."""
+        return {
+            "term": list(self.names),
+            "kind": list(self.kinds),
+            "estimate": self.values.tolist(),
+            "std_error": self.std_error.tolist(),
+        }
+
+    def __str__(self) -> str:
+        rows = [
+            f"  {name} {value:.6g} (SE {error:.3g})"
+            for name, value, error in zip(self.names, self.values, self.std_error, strict=True)
+        ]
+        return "\n".join([self.description, *rows])
+
+
+class StructuredFit(LMMFit):
+    """A fitted linear mixed model with ``Var(e) = sigma^2 R(phi)``.
+
+    `theta` holds the parameters of the random effects, then those of the residuals (`phi`). Everything else
+    is as for `LMMFit`; without random effects it is a fit by generalised least squares.
+    """
+
+    __slots__ = ()
+
+    @property
+    def phi(self) -> np.ndarray:
+        """Parameters of the residual structure in the coordinates of the search, shape (n_phi,)."""
+        n_phi = self.residual_structure.n_phi
+        return self.theta[len(self.theta) - n_phi :]
+
+    @property
+    def residual_structure(self) -> BoundResidual:
+        """The structure bound to the data (`BoundResidual`)."""
+        bound = self.design.residual
+        assert bound is not None
+        return bound
+
+    @property
+    def _point(self) -> Any:
+        """R at the estimates."""
+        return self._once("residual_point", lambda: self.residual_structure.at(np.array(self.phi)))
+
+    @property
+    def residual(self) -> ResidualEstimates:
+        """Correlations, ranges, powers and ratios of standard deviations of the residuals, with errors."""
+        return self._once("residual", self._compute_residual)
+
+    def _compute_residual(self) -> ResidualEstimates:
+        bound = self.residual_structure
+        natural = bound.natural(np.array(self.phi))
+        covariance = self._phi_covariance()
+        variances = np.einsum("ri,ij,rj->r", natural.jacobian, covariance, natural.jacobian)
+        with np.errstate(invalid="ignore"):
+            errors = np.sqrt(np.where(variances >= 0.0, variances, np.nan))
+        return ResidualEstimates(
+            bound.describe(),
+            tuple(natural.names),
+            tuple(natural.kinds),
+            values.readonly(np.array(natural.values, dtype=float)),
+            values.readonly(errors),
+            self._cache.get("residual_rounds", 0),
+        )
+
+    def _phi_covariance(self) -> np.ndarray:
+        """Covariance of phi from the observed information; parameters on a bound count as known."""
+        n_phi = self.residual_structure.n_phi
+        if not n_phi:
+            return np.zeros((0, 0))
+        theta, objective = np.array(self.theta), self.objective
+        information = objective.information(theta, "observed")
+        free = (theta > objective.lower) & (theta < objective.upper)
+        out = np.full(information.shape, np.nan)
+        with contextlib.suppress(np.linalg.LinAlgError):
+            out[np.ix_(free, free)] = 2.0 * np.linalg.inv(information[np.ix_(free, free)])
+        out[~free] = 0.0
+        out[:, ~free] = 0.0
+        return out[-n_phi:, -n_phi:]
+
+    @property
+    def solver(self) -> Any:
+        """Solver of the random effects in whitened rows, phi at its estimate."""
+        return self._once("solver", lambda: self.objective.at_phi(np.array(self.theta)).solver)
+
+    def _release(self) -> None:
+        """Keep the objective: it holds little beside the data."""
+
+    def _residuals(self, kind: str) -> np.ndarray:
+        if kind in ("standardized", "studentized"):
+            from mixedmodels.errors import NotImplementedYetError
+
+            raise NotImplementedYetError(
+                f'residuals(kind="{kind}") of a model with structured residuals is not in this version; '
+                'use kind="pearson" or kind="normalized"'
+            )
+        eta = self._linear_predictor("population" if kind == "marginal" else None)
+        out = self.design.y - eta
+        if kind in ("pearson", "scaled"):
+            out = out / np.sqrt(self._point.variances)
+        elif kind == "normalized":
+            out = self._point.whiten(out[:, None])[:, 0]
+        return out / self.sigma if kind in ("scaled", "normalized") else out
+
+    def _compute_deviance(self) -> float:
+        if not self.is_reml:
+            return self.criterion
+        from mixedmodels.objective.base import gaussian_criterion
+
+        solution, sigma = self._solution, self._options.sigma
+        fixed = None if sigma is None else float(sigma)
+        return gaussian_criterion(float(solution.logdet_L2), float(solution.pwrss), self.nobs, fixed)
+
+    def _compute_messages(self) -> tuple[str, ...]:
+        rounds = self.residual.rounds
+        out = super()._compute_messages()
+        if rounds:
+            out += (
+                f"the variance covariate of fitted values was updated {rounds} times, held fixed within each "
+                "search: not the full likelihood in the mean",
+            )
+        return out
+
+
+def structured_objective(frame: Any, options: Options) -> StructuredObjective:
+    """The objective of a model frame whose design has a residual structure."""
+    return StructuredObjective(frame.design, options.reml, options.sigma, options.solver)
+
+
+def fit_structured(frame: Any, options: Options, data: Any = None) -> StructuredFit:
+    """Fit a model frame whose design has a residual structure.
+
+    Parameters
+    ----------
+    frame : ModelFrame
+    options : Options
+    data : data frame or None
+
+    Raises
+    ------
+    NotImplementedYetError
+        Priors or given variances.
+
+    Warns
+    -----
+    ConvergenceWarning
+        The search stopped early.
+    """
+    from mixedmodels.errors import NotImplementedYetError
+    from mixedmodels.fit.solve import start_of
+
+    for name in ("priors", "variances"):
+        if getattr(options, name, None) is not None:
+            raise NotImplementedYetError(
+                f"{name}= together with a residual structure is not in this version; leave one of them out"
+            )
+    keywords: dict[str, Any] = {"progress": options.progress}
+    if options.control is not None:
+        keywords["control"] = options.control
+    method = "newton" if options.method == "auto" else options.method
+    rounds = 0
+    if frame.design.residual.needs_fitted:
+        frame, objective, optimum, rounds = _alternate(frame, options, method, keywords)
+    else:
+        objective = structured_objective(frame, options)
+        optimum = search(objective, method, start_of(options.start, objective), **keywords)
+    fit = StructuredFit(frame, objective, optimum, options, data)
+    fit._cache["residual_rounds"] = rounds
+    if options.sigma is None:
+        checks.check_perfect_fit(fit.sigma, frame.design.y, frame.design.offset)
+    if not optimum.converged:
+        warn(f"the fit did not converge: {optimum.message}", ConvergenceWarning)
+    return fit
+
+
+def _alternate(
+    frame: Any, options: Options, method: Any, keywords: dict[str, Any]
+) -> tuple[Any, StructuredObjective, Any, int]:
+    """Fits with the fitted values as variance covariate, until they no longer change."""
+    from mixedmodels.fit.solve import start_of
+    from mixedmodels.solver.dense import fixed_part
+
+    design = frame.design
+    fixed = fixed_part(design.y, design.X, design.x_names, design.offset, None)
+    fitted = design.y - fixed.r
+    bound = design.residual
+    objective, optimum, start = None, None, None
+    rounds, change = 0, np.inf
+    while rounds < _ROUNDS and change >= _SETTLED:
+        rounds += 1
+        moved = replace(design, residual=bound.with_fitted(fitted))
+        objective = structured_objective(replace(frame, design=moved), options)
+        given = start_of(options.start, objective) if start is None else start
+        optimum = search(objective, method, given, **keywords)
+        start = np.array(optimum.theta)
+        new = _fitted(objective, start)
+        change = float(np.abs(new - fitted).max()) / max(float(np.abs(new).max()), 1e-300)
+        fitted = new
+    assert objective is not None and optimum is not None
+    return replace(frame, design=objective.design), objective, optimum, rounds
+
+
+def _fitted(objective: StructuredObjective, psi: np.ndarray) -> np.ndarray:
+    """Conditional fitted values at psi; without random effects the marginal ones."""
+    design, solution = objective.design, objective.solution(psi)
+    out = values.fixed_predictor(design.X, solution.beta, design.offset)
+    for term, b in zip(design.terms, solution.b, strict=True):
+        out = out + values.term_contribution(term.codes, term.Z, b)
+    return out

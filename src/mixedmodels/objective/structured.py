@@ -1,0 +1,418 @@
+"""The criterion of a linear mixed model with structured residuals, as a function of psi = (theta, phi)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.errors import IdentifiabilityError, OptionError
+from mixedmodels.objective.base import (
+    Certificate,
+    average_information,
+    check_kind,
+    check_sigma,
+    gaussian_criterion,
+    gaussian_scale,
+)
+from mixedmodels.objective.parameters import gradient_of, parameter_map
+from mixedmodels.solver.base import FixedProducts, Solution
+from mixedmodels.solver.whitened_choose import choose_engine
+
+if TYPE_CHECKING:
+    from mixedmodels.design import Design
+    from mixedmodels.objective.lmm import LMMObjective
+    from mixedmodels.residual.base import BoundResidual
+
+__all__ = ["StructuredObjective"]
+
+# Up to this many residual parameters a step of the search may use their exact second derivatives.
+_EXACT = 4
+
+
+class StructuredObjective:
+    r"""Minus twice the profiled log-likelihood of a model with structured residuals.
+
+    .. math::
+        \mathrm{Var}(y) = \sigma^2 V(\psi), \qquad V = R(\phi) + Z \Sigma(\theta) Z', \qquad
+        \psi = (\theta, \phi),
+
+        d(\psi) = \log|V| + \nu\,(1 + \log(2\pi r^2/\nu)) \; [+ \log|X'V^{-1}X| \text{ for REML}], \qquad
+        r^2 = y'Py .
+
+    beta and sigma are profiled out. With Q = P (REML) or :math:`V^{-1}` (ML) all derivatives are exact:
+
+    .. math::
+        \partial d/\partial\psi_i = \mathrm{tr}(Q V_i) - \frac{\nu}{r^2} y'PV_iPy .
+
+    It answers to the same names as `LMMObjective`; theta there is psi here.
+
+    Parameters
+    ----------
+    design : Design
+        With ``residual``.
+    reml : bool
+        Restricted likelihood (default) or likelihood.
+    sigma : float or None
+        Residual standard deviation held fixed; None estimates it.
+    solver : str
+        As in `mixedmodels.solver.choose.choose_solver`.
+
+    Attributes
+    ----------
+    n_random, n_phi : int
+        Parameters of the random effects and of the residuals.
+    lower, upper : ndarray, shape (n_random + n_phi,)
+    names : tuple of str
+    nu : int
+        n - p (REML) or n (ML).
+
+    Raises
+    ------
+    IdentifiabilityError
+        REML with as many fixed-effects columns as observations.
+    OptionError
+        sigma is not positive.
+
+    Notes
+    -----
+    Harville (1977), JASA 72:320-338; Gilmour, Thompson & Cullis (1995), Biometrics 51:1440-1450 (average
+    information); Pinheiro & Bates (2000), Mixed-Effects Models in S and S-PLUS, chapter 5.
+    """
+
+    def __init__(
+        self, design: Design, reml: bool = True, sigma: float | None = None, solver: str = "auto"
+    ) -> None:
+        if design.residual is None:
+            raise OptionError("the design has no residual structure; use LMMObjective")
+        self.design = design
+        self.residual: BoundResidual = design.residual
+        self.reml = bool(reml)
+        self.sigma_fixed = check_sigma(sigma)
+        self.nu = design.n - design.p if self.reml else design.n
+        if self.nu <= 0:
+            raise IdentifiabilityError(
+                f"{design.p} fixed-effects columns for {design.n} observations leave nothing to estimate "
+                "variances from; remove fixed effects"
+            )
+        self._map = parameter_map(design)
+        self._solver_name = solver
+        self.n_random, self.n_phi = self._map.n_theta, int(self.residual.n_phi)
+        self.n_theta = self.n_random + self.n_phi
+        self.lower = np.concatenate([self._map.lower, self.residual.lower])
+        self.upper = np.concatenate([self._map.upper, self.residual.upper])
+        self._last: tuple[bytes, Any] | None = None
+        self._inner: tuple[bytes, LMMObjective] | None = None
+
+    # ------------------------------------------------------------------ parameters
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters: those of the random effects, then those of the residuals."""
+        return self._map.names + tuple(self.residual.names)
+
+    @property
+    def entries(self) -> np.ndarray | None:
+        """Rows (term, row, column, parameter) of factors linear in theta, or None."""
+        return self._map.entries
+
+    @property
+    def n_covariance(self) -> int:
+        """Number of parameters psi."""
+        return self.n_theta
+
+    def check(self, psi: np.ndarray) -> np.ndarray:
+        """Psi as a float array of the right length."""
+        psi = np.asarray(psi, dtype=np.float64)
+        if psi.shape != (self.n_theta,):
+            raise OptionError(
+                f"theta has shape {psi.shape}, the model has {self.n_theta} parameters: "
+                f"{', '.join(self.names)}"
+            )
+        return psi
+
+    def split(self, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Theta and phi."""
+        psi = self.check(psi)
+        return psi[: self.n_random], psi[self.n_random :]
+
+    @cached_property
+    def start(self) -> np.ndarray:
+        """Moment start of the random effects with independent residuals, and the structure's own start."""
+        from mixedmodels.objective.start import moment_start
+
+        theta = np.zeros(0)
+        if self.n_random:
+            theta = self._map.theta_of(moment_start(self.design, self.sigma_fixed))
+        psi = np.concatenate([theta, np.asarray(self.residual.start, dtype=float)])
+        return np.minimum(np.maximum(psi, self.lower), self.upper)
+
+    def factors(self, psi: np.ndarray) -> list[np.ndarray]:
+        """Relative factors, one (k, k) lower-triangular matrix per term."""
+        return self._map.factors(self.split(psi)[0])
+
+    def theta_of(self, factors: Sequence[np.ndarray]) -> np.ndarray:
+        """Parameters of given lower-triangular factors; only the random effects' part of psi."""
+        return self._map.theta_of(factors)
+
+    # ------------------------------------------------------------------ state
+    @cached_property
+    def engine(self) -> Any:
+        """What computes the likelihood from whitened rows; ``describe()`` says how."""
+        return choose_engine(self.design, self._solver_name)
+
+    def at(self, psi: np.ndarray) -> Any:
+        """State of the engine at psi; the last one is kept."""
+        key = psi.tobytes()
+        if self._last is None or self._last[0] != key:
+            theta, phi = self.split(psi)
+            with np.errstate(all="ignore"):
+                point = self.residual.at(phi)
+                self._last = (key, self.engine.at(self._map.factors(theta), point, self.n_phi))
+        return self._last[1]
+
+    def at_phi(self, psi: np.ndarray) -> LMMObjective:
+        """The objective of the random effects alone, phi held: an ordinary model in whitened rows.
+
+        Its criterion lacks ``log|R(phi)|``; the last one is kept.
+        """
+        from mixedmodels.objective.lmm import LMMObjective
+        from mixedmodels.solver.whitened_choose import whitened_solver
+
+        _, phi = self.split(psi)
+        key = phi.tobytes()
+        if self._inner is None or self._inner[0] != key:
+            design, solver = whitened_solver(self.design, self.residual.at(phi), self._solver_name)
+            inner = LMMObjective(design, solver, self.reml, sigma=self.sigma_fixed)
+            self._inner = (key, inner)
+        return self._inner[1]
+
+    # ------------------------------------------------------------------ objective
+    def value(self, psi: np.ndarray) -> float:
+        """Criterion at psi."""
+        return self._criterion(self.at(self.check(psi)))
+
+    def value_and_gradient(self, psi: np.ndarray) -> tuple[float, np.ndarray]:
+        """Criterion and gradient at psi."""
+        psi = self.check(psi)
+        return self._criterion(self.at(psi)), self._gradient(psi)
+
+    def newton(self, psi: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Criterion, gradient and a positive semi-definite Newton matrix.
+
+        The Hessian where it is cheap and positive definite, elsewhere average information plus the curvature
+        of the positive part of M, as in `LMMObjective.newton`.
+        """
+        psi = self.check(psi)
+        state = self.at(psi)
+        value, gradient = self._criterion(state), self._gradient(psi)
+        average, observed = self._newton_matrices(psi, state)
+        if observed is not None:
+            scale = np.sqrt(np.maximum(np.diagonal(average), 1e-300))
+            try:
+                values = np.linalg.eigvalsh(observed / scale / scale[:, None])
+            except np.linalg.LinAlgError:
+                values = np.full(1, -1.0)
+            if values.size and values[0] > 1e-3:
+                return value, gradient, observed
+        return value, gradient, average
+
+    def _newton_matrices(self, psi: np.ndarray, state: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        theta, _ = self.split(psi)
+        directions = self._map.directions(theta)
+        products, q = state.products(directions), self._forms(state, directions)
+        average = average_information(products, q, state.pwrss, self.nu, self.sigma_fixed)
+        M = self._M(state)
+        r = self.n_random
+        observed = None
+        if self.n_phi <= _EXACT and state.exact_is_cheap:
+            observed = 2.0 * average - self._rest(state, directions)
+            observed[:r, :r] += self._map.curvature(M, theta)
+            if self.sigma_fixed is None:
+                observed += self._scale(state) / state.pwrss * np.outer(q, q)
+        if r:
+            positive = self._map.positive_parts(M, self._orthonormal)
+            average[:r, :r] += self._map.curvature(positive, theta, np.diagonal(average)[:r])
+        return average, observed
+
+    def _rest(self, state: Any, directions: list) -> np.ndarray:
+        """``tr(Q V_i Q V_j)`` less what the second derivatives of R add to the Hessian."""
+        out = state.trace_products(directions, self.reml)
+        if self.n_phi:
+            traces, forms = state.residual_seconds(self.reml)
+            r = self.n_random
+            out[r:, r:] -= traces - self._scale(state) * forms
+        return out
+
+    # ------------------------------------------------------------------ information
+    @property
+    def observed_is_cheap(self) -> bool:
+        """Whether the exact Hessian costs little."""
+        return self.n_phi <= _EXACT and bool(getattr(self.engine, "exact_is_cheap", True))
+
+    def information(self, psi: np.ndarray, kind: str = "average") -> np.ndarray:
+        """Information about psi in units of the criterion's Hessian; see `LMMObjective.information`.
+
+        Parameters
+        ----------
+        psi : ndarray, shape (n_theta,)
+        kind : {"average", "observed", "expected"}
+            "observed" is the exact Hessian.
+
+        Returns
+        -------
+        ndarray, shape (n_theta, n_theta)
+        """
+        joint = self.joint_information(psi, kind)
+        if self.sigma_fixed is not None:
+            return joint
+        return joint[:-1, :-1] - np.outer(joint[-1, :-1], joint[-1, :-1]) / self.nu
+
+    def joint_information(self, psi: np.ndarray, kind: str = "observed") -> np.ndarray:
+        """Information about ``(psi, log sigma^2)``, only beta profiled out; no row of sigma if it is fixed.
+
+        Parameters
+        ----------
+        psi : ndarray, shape (n_theta,)
+        kind : {"observed", "average", "expected"}
+
+        Returns
+        -------
+        ndarray, shape (n_theta + 1, n_theta + 1)
+        """
+        check_kind(kind)
+        psi = self.check(psi)
+        state = self.at(psi)
+        theta = self.split(psi)[0]
+        directions = self._map.directions(theta)
+        if kind == "expected":
+            traces = _inner_products(state.term_parts(self.reml)[0], directions)
+            border = np.concatenate([traces, state.residual_parts(self.reml)[0]])
+            return self._bordered(state.trace_products(directions, self.reml), border)
+        scale = self._scale(state)
+        inner = scale * state.products(directions)
+        border = scale * self._forms(state, directions)
+        if kind == "observed":
+            r = self.n_random
+            inner = 2.0 * inner - self._rest(state, directions)
+            inner[:r, :r] += self._map.curvature(self._M(state), theta)
+        return self._bordered(inner, border)
+
+    def information_and_changes(
+        self, psi: np.ndarray, kind: str = "observed", internal: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`joint_information` and how ``C = (X'V^{-1}X)^{-1}`` changes with psi.
+
+        Parameters
+        ----------
+        psi : ndarray, shape (n_theta,)
+        kind : {"observed", "average", "expected"}
+        internal : bool
+            Has no effect here.
+
+        Returns
+        -------
+        information : ndarray, shape (n_theta + 1, n_theta + 1)
+        changes : ndarray, shape (n_theta, p, p)
+            ``C X'V^{-1} V_i V^{-1}X C``, the derivatives of C.
+        """
+        information = self.joint_information(psi, kind)
+        fixed = self.fixed_products(psi, second=False, orthonormal=True)
+        half = fixed.basis @ np.linalg.inv(fixed.XVX)
+        return information, half @ fixed.HDH @ half.T
+
+    def fixed_products(
+        self, psi: np.ndarray, second: bool = True, orthonormal: bool = False
+    ) -> FixedProducts:
+        """``X'V^{-1}X``, ``X'V^{-1}V_iV^{-1}X`` and ``X'V^{-1}V_iV^{-1}V_jV^{-1}X`` for all of psi."""
+        psi = self.check(psi)
+        return self.at(psi).fixed_products(self.directions(psi), second, orthonormal)
+
+    def directions(self, psi: np.ndarray) -> list[list[np.ndarray | None]]:
+        """d Sigma_b / d theta_t for the parameters of the random effects (phi changes R, not Sigma)."""
+        return self._map.directions(self.split(psi)[0])
+
+    def trace_products(self, psi: np.ndarray) -> np.ndarray:
+        """``tr(Q V_i Q V_j)`` for all of psi, shape (n_theta, n_theta)."""
+        psi = self.check(psi)
+        return self.at(psi).trace_products(self.directions(psi), self.reml)
+
+    # ------------------------------------------------------------------ estimates
+    @property
+    def solver(self) -> Any:
+        """Solver of the random effects in whitened rows at the last phi of `at_phi`, or at the start."""
+        return (self.at_phi(self.start) if self._inner is None else self._inner[1]).solver
+
+    def solution(self, psi: np.ndarray) -> Solution:
+        """Estimates and predictions at psi; ``logdet_L2`` is ``log|V|``, R included."""
+        return self.at(self.check(psi)).solution()
+
+    def sigma(self, psi: np.ndarray) -> float:
+        """Residual standard deviation at psi: ``sqrt(pwrss / nu)``, or the fixed one."""
+        if self.sigma_fixed is not None:
+            return self.sigma_fixed
+        return float(np.sqrt(self.at(self.check(psi)).pwrss / self.nu))
+
+    def certificate(self, psi: np.ndarray) -> Certificate:
+        """First-order conditions on the cones of feasible Sigmas, phi held (see `Certificate`)."""
+        theta, phi = self.split(psi)
+        found = self.at_phi(psi).certificate(theta)
+        if found.escape is None:
+            return found
+        inner: Callable[[np.ndarray], np.ndarray | None] = found.escape
+
+        def escape(point: np.ndarray) -> np.ndarray | None:
+            moved = inner(point[: self.n_random])
+            return None if moved is None else np.concatenate([moved, phi])
+
+        return replace(found, escape=escape)
+
+    # ------------------------------------------------------------------ parts
+    @cached_property
+    def _orthonormal(self) -> list[np.ndarray]:
+        return self._map.orthonormal(self.design)
+
+    def _criterion(self, state: Any) -> float:
+        logdets = state.logdet_V + (state.logdet_RX2 if self.reml else 0.0)
+        return gaussian_criterion(logdets, state.pwrss, self.nu, self.sigma_fixed)
+
+    def _scale(self, state: Any) -> float:
+        return gaussian_scale(state.pwrss, self.nu, self.sigma_fixed)
+
+    def _M(self, state: Any) -> list[np.ndarray]:
+        scale = self._scale(state)
+        return [T - scale * S for T, S in zip(*state.term_parts(self.reml), strict=True)]
+
+    def _gradient(self, psi: np.ndarray) -> np.ndarray:
+        theta, _ = self.split(psi)
+        state = self.at(psi)
+        traces, forms = state.residual_parts(self.reml)
+        own = traces - self._scale(state) * forms
+        if not self.n_random:
+            return own
+        random = gradient_of(self._M(state), self._map.directions(theta))
+        return np.concatenate([random, own])
+
+    def _forms(self, state: Any, directions: list[list[np.ndarray | None]]) -> np.ndarray:
+        """``y'P V_i P y`` for all of psi."""
+        random = _inner_products(state.term_parts(self.reml)[1], directions)
+        return np.concatenate([random, state.residual_parts(self.reml)[1]])
+
+    def _bordered(self, inner: np.ndarray, border: np.ndarray) -> np.ndarray:
+        """The information of psi with the row and column of log sigma^2, unless sigma is fixed."""
+        if self.sigma_fixed is not None:
+            return inner
+        r = self.n_theta
+        out = np.empty((r + 1, r + 1))
+        out[:r, :r], out[r, :r], out[:r, r], out[r, r] = inner, border, border, self.nu
+        return out
+
+
+def _inner_products(matrices: Sequence[np.ndarray], directions: list[list[np.ndarray | None]]) -> list[float]:
+    """``sum_b tr(M_b dSigma_b)`` for each direction."""
+    return [
+        sum(float(np.sum(M * dS)) for M, dS in zip(matrices, row, strict=True) if dS is not None)
+        for row in directions
+    ]

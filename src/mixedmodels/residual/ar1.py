@@ -1,0 +1,131 @@
+"""First-order autoregression in integer time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mixedmodels.errors import DataError
+from mixedmodels.residual.data import ResidualData
+from mixedmodels.residual.markov import MarkovOrder, MarkovPoint
+from mixedmodels.residual.structure import BoundCorrelation, CorrelationStructure
+from mixedmodels.residual.times import check_distinct, integer_times, row_places
+
+__all__ = ["AR1"]
+
+
+class AR1(CorrelationStructure):
+    r"""First-order autoregression: ``ar1(time | group)``.
+
+    .. math:: \mathrm{Corr}(e_s, e_t) = \rho^{|t - s|}, \qquad -1 < \rho < 1,
+
+    for integer times; gaps are allowed. ``ar1(1 | group)`` takes the rows of each group in their order. All
+    operations are linear in the number of rows.
+
+    Parameters
+    ----------
+    time : str or None
+        Integer times; None for the order of the rows.
+    group : str or None
+        None for one series.
+    by : str, optional
+        A factor whose levels have a rho of their own.
+    rho : float, optional
+        Holds rho at this value.
+
+    References
+    ----------
+    Pinheiro and Bates (2000), Mixed-Effects Models in S and S-PLUS, section 5.3.1.
+
+    Examples
+    --------
+    >>> from mixedmodels.residual import AR1
+    >>> str(AR1("time", "subject", rho=0.5))
+    'ar1(time | subject, rho=0.5)'
+    """
+
+    tag = "ar1"
+
+    def __init__(
+        self, time: str | None = None, group: str | None = None, *, by: str | None = None, **fixed: float
+    ) -> None:
+        super().__init__(() if time is None else (time,), group, by, fixed)
+
+    def bind_rows(
+        self, data: ResidualData, codes: np.ndarray, labels: tuple[str, ...] | None
+    ) -> BoundCorrelation:
+        """The correlation of the rows of `data`."""
+        times = None
+        if self.covariates:
+            times = integer_times(
+                data.number(self.covariates[0], "ar1()"), self.covariates[0], "ar1", data,
+                f"car1({self.covariates[0]} | {self.group or 1}) is the same process in continuous time",
+            )  # fmt: skip
+            check_distinct(codes, times, labels, self, data)
+        return _BoundAR1(self, codes, times)
+
+
+class _BoundAR1(BoundCorrelation):
+    """AR(1) with its data; phi = atanh(rho)."""
+
+    n_phi = 1
+    names = ("atanh(rho)",)
+    natural_names = ("rho",)
+    kinds = ("correlation",)
+
+    def __init__(self, structure: AR1, codes: np.ndarray, times: np.ndarray | None) -> None:
+        self.n = codes.shape[0]
+        self._structure = structure
+        self._order = MarkovOrder(codes, times)
+        if times is None:
+            times = row_places(codes)
+        in_order = self._order.take(times)
+        later = self._order.later
+        gaps = in_order[later] - in_order[later - 1]
+        self._gaps, self._which = np.unique(gaps, return_inverse=True)
+        self.features = times[:, None]
+        self.start = np.zeros(1)
+        over = f" over {structure.covariates[0]}" if structure.covariates else " in the order of the rows"
+        within = "" if structure.group is None else f" within {structure.group}"
+        self.meaning = f"AR(1){over}{within}"
+
+    def at(self, phi: np.ndarray) -> MarkovPoint:
+        """Operations at phi."""
+        rho = float(np.tanh(phi[0]))
+        g = self._gaps
+        slope = 1.0 - rho * rho  # d rho / d phi
+        c = rho**g
+        first = g * rho ** (g - 1.0) * slope
+        second = g * (g - 1.0) * rho ** np.maximum(g - 2.0, 0.0) * slope**2 - 2.0 * rho * first
+        inner = (1.0 - c) * (1.0 + c)
+        z1 = first / inner
+        z2 = second / inner + 2.0 * c * z1 * z1
+        z = np.where(g == 1.0, phi[0], np.arctanh(c))
+        z1, z2 = np.where(g == 1.0, 1.0, z1), np.where(g == 1.0, 0.0, z2)
+        which = self._which
+        return MarkovPoint(self._order, z[which], z1[which][None, :], z2[which][None, None, :])
+
+    def natural(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """rho."""
+        rho = np.tanh(phi)
+        return rho, (1.0 - rho * rho)[:, None]
+
+    def inverse(self, values: np.ndarray) -> np.ndarray:
+        """Fisher's z."""
+        if not abs(values[0]) < 1.0:
+            raise FloatingPointError(f"rho must lie between -1 and 1, got {values[0]:g}")
+        return np.arctanh(values)
+
+    def correlate(self, phi: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """``rho^gap``."""
+        return np.tanh(phi[0]) ** np.abs(a[:, 0] - b[:, 0])
+
+    def new_features(self, data: ResidualData) -> np.ndarray:
+        """Times of new rows."""
+        if not self._structure.covariates:
+            raise DataError(
+                f"{self._structure} takes the rows in their order, so the times of new rows are "
+                "unknown; name a "
+                "column of times in the structure"
+            )
+        name = self._structure.covariates[0]
+        return integer_times(data.number(name, "ar1()"), name, "ar1", data, "round the times")[:, None]

@@ -1,0 +1,93 @@
+"""Checks of times and places: whole numbers, no two rows of a group at one place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixedmodels.errors import DataError
+from mixedmodels.residual.data import ResidualData
+
+if TYPE_CHECKING:
+    from mixedmodels.residual.structure import Structure
+
+__all__ = ["check_distinct", "integer_times", "row_places"]
+
+
+def integer_times(values: np.ndarray, name: str, tag: str, data: ResidualData, remedy: str) -> np.ndarray:
+    """Times as whole numbers, shape (n,).
+
+    Raises
+    ------
+    DataError
+        A time is not a whole number.
+    """
+    whole = np.rint(values)
+    wrong = np.flatnonzero(np.abs(values - whole) > 1e-8 * np.maximum(1.0, np.abs(values)))
+    if wrong.size:
+        raise DataError(
+            f"{tag}() needs whole numbers as times, but {name!r} is {values[wrong[0]]:g} in row "
+            f"{data.place(wrong[0])}; {remedy}"
+        )
+    return whole
+
+
+def check_distinct(
+    codes: np.ndarray,
+    places: np.ndarray,
+    labels: tuple[str, ...] | None,
+    structure: Structure,
+    data: ResidualData,
+    shown: tuple[str, ...] | None = None,
+    remedy: str = "",
+) -> None:
+    """Refuse two rows of a group at one time or place: their correlation would be 1.
+
+    Parameters
+    ----------
+    codes : ndarray of intp, shape (n,)
+    places : ndarray, shape (n,) or (n, d)
+    labels : tuple of str or None
+        Of the groups.
+    structure : Structure
+    data : ResidualData
+    shown : tuple of str, optional
+        Labels of the places, which are then codes.
+    remedy : str
+        What to do, instead of the usual words.
+
+    Raises
+    ------
+    DataError
+    """
+    columns = places[:, None] if places.ndim == 1 else places
+    order = np.lexsort((*columns.T[::-1], codes))
+    in_order = columns[order]
+    same = (codes[order][1:] == codes[order][:-1]) & np.all(in_order[1:] == in_order[:-1], axis=1)
+    (found,) = np.nonzero(same)
+    if not found.size:
+        return
+    a, b = sorted((int(order[found[0]]), int(order[found[0] + 1])))
+    name = getattr(structure, "group", None)
+    group = "" if name is None or labels is None else f" of {name} {labels[codes[a]]!r}"
+    covariates: tuple[str, ...] = tuple(getattr(structure, "covariates", ()))
+    if shown is not None:
+        where = f"{covariates[0]} {shown[columns[a, 0].astype(int)]!r}"
+    else:
+        where = ", ".join(f"{c} = {v:g}" for c, v in zip(covariates, columns[a], strict=False))
+    more = f" ({found.size} such pairs)" if found.size > 1 else ""
+    raise DataError(
+        f"{structure}: rows {data.place(a)} and {data.place(b)}{group} have the same {where}{more}, so their "
+        "residuals would be equal; "
+        f"{remedy or 'correct the times, average these rows or name a finer grouping factor'}"
+    )
+
+
+def row_places(codes: np.ndarray) -> np.ndarray:
+    """Place of each row within its group, 0, 1, ... in the order of the data, as floats."""
+    order = np.argsort(codes, kind="stable")
+    in_order = codes[order]
+    out = np.empty(codes.shape[0])
+    out[order] = np.arange(codes.shape[0]) - np.searchsorted(in_order, in_order, "left")
+    return out

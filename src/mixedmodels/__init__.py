@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mixedmodels.family.base import Family
     from mixedmodels.fit.denovo import simulate
     from mixedmodels.fit.glmm_result import GLMMFit
+    from mixedmodels.fit.penalised import penalised
     from mixedmodels.fit.result import LMMFit
     from mixedmodels.fit.save import load
     from mixedmodels.formula import formula_from_lists
@@ -73,6 +74,7 @@ __all__ = [
     "lmm",
     "load",
     "load_dataset",
+    "penalised",
     "power",
     "simulate",
     "variance_components",
@@ -81,6 +83,7 @@ __all__ = [
 _HOMES = {
     "variance_components": "mixedmodels.inference.classical.components",
     "power": "mixedmodels.inference.bootstrap.power",
+    "penalised": "mixedmodels.fit.penalised",
     "compare": "mixedmodels.inference.likelihood.compare",
     "blup": "mixedmodels.api",
     "gls": "mixedmodels.api",

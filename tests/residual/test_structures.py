@@ -21,6 +21,7 @@ from mixedmodels.residual import (
     LogLinear,
     Matern,
     Quadratic,
+    ResidualData,
     Spherical,
     Toeplitz,
     Unstructured,
@@ -30,6 +31,7 @@ from mixedmodels.residual import (
     VarFixed,
     VarIdent,
     VarPower,
+    code_values,
 )
 from mixedmodels.testing import check_residual
 
@@ -126,7 +128,6 @@ def test_every_structure_is_tested():
 def test_general_correlation_by_stratum_needs_no_new_rows_of_pairs():
     """us by arm: separate correlations and standard deviations in each arm."""
     rng = np.random.default_rng(2)
-    from mixedmodels.residual import ResidualData, code_values
 
     g, v = np.repeat(np.arange(12), 4), np.tile(np.arange(4), 12)
     keep = rng.random(48) < 0.85
@@ -141,3 +142,42 @@ def test_general_correlation_by_stratum_needs_no_new_rows_of_pairs():
     bound = Unstructured("v", "g", by="arm").bind(ResidualData(g.size, {}, factors))
     assert bound.n_phi == 2 * 6 + 7
     check_residual(bound)
+
+
+@pytest.mark.parametrize(("p", "q"), [(1, 0), (0, 1), (2, 1), (1, 2), (0, 2), (3, 0), (2, 2)])
+@pytest.mark.parametrize("further", [None, VarExp("x")], ids=["", "varexp"])
+def test_bands_of_series_without_gaps(p, q, further, monkeypatch):
+    """Long ARMA series take a form of their own; here short ones are made to."""
+    monkeypatch.setattr("mixedmodels.residual.arma._LONG", 3)
+    rng = np.random.default_rng(0)
+    sizes = [9, 4, 1, 9, 17]
+    g, t = np.repeat(np.arange(5), sizes), np.concatenate([np.arange(size) for size in sizes]).astype(float)
+    order = rng.permutation(g.size)
+    data = ResidualData(g.size, {"t": t[order], "x": rng.uniform(1, 2, g.size)}, {"g": code_values(g[order])})
+    structure = ARMA("t", "g", p=p, q=q)
+    bound = (structure if further is None else structure * further).bind(data)
+    assert type(bound.correlation.at(bound.correlation.start)).__name__ == "SeriesPoint"
+    check_residual(bound)
+
+
+def test_bands_and_patterns_agree_on_long_series(monkeypatch):
+    """Series of 400 rows, near the bounds of stationarity; a series with a gap goes by pattern."""
+    g, t = np.repeat([0, 1], [400, 250]), np.concatenate([np.arange(400.0), np.arange(250.0)])
+    data = ResidualData(650, {"t": t}, {"g": code_values(g)})
+    structure = ARMA("t", "g", p=2, q=1)
+    phi = np.array([1.8, -0.9, 0.7])
+    M = np.random.default_rng(1).normal(size=(650, 2))
+    bands = structure.bind(data).at(phi)
+    monkeypatch.setattr("mixedmodels.residual.arma._LONG", 1000)
+    patterns = structure.bind(data).at(phi)
+    np.testing.assert_allclose(bands.logdet, patterns.logdet, rtol=1e-11)
+    np.testing.assert_allclose(bands.whiten(M), patterns.whiten(M), rtol=1e-9, atol=1e-10)
+    for name in ("trace", "trace_products", "trace_seconds"):
+        one, other = getattr(bands, name), getattr(patterns, name)
+        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-8 * np.abs(other).max())
+    for j in range(3):
+        one, other = bands.change(j, M), patterns.change(j, M)
+        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-9 * np.abs(other).max())
+    gap = ResidualData(649, {"t": np.delete(t, 5)}, {"g": code_values(np.delete(g, 5))})
+    monkeypatch.setattr("mixedmodels.residual.arma._LONG", 150)
+    assert type(structure.bind(gap).correlation.at(phi)).__name__ == "PatternPoint"

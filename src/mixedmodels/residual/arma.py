@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from mixedmodels.errors import DataError, OptionError
 from mixedmodels.residual.autoregression import (
     arma_autocorrelations,
     coefficients_of_partial,
+    filtered_covariance,
     partial_of_coefficients,
 )
 from mixedmodels.residual.data import ResidualData
 from mixedmodels.residual.jets import Jet, constant, parameters
+from mixedmodels.residual.series import SeriesOrder, SeriesPoint
 from mixedmodels.residual.structure import BoundCorrelation, CorrelationStructure
 from mixedmodels.residual.table import TableCorrelation
 from mixedmodels.residual.times import check_distinct, integer_times, row_places
 
 __all__ = ["ARMA"]
+
+
+_LONG = 150  # rows of a series from which bands are faster than one dense factor per pattern
 
 
 class ARMA(CorrelationStructure):
@@ -104,7 +111,15 @@ class _BoundARMA(TableCorrelation):
         self.kinds = ("ar",) * p + ("ma",) * q
         # p = q with equal zero coefficients cancels: start a little off
         self.start = np.concatenate([np.full(min(p, 1), 0.3), np.zeros(p + q - min(p, 1))])
-        super().__init__(codes, times[:, None], sort=True, relative=True)
+        self.features = times[:, None]
+        self.n = codes.shape[0]
+        self._diagonal = False
+        self._series: SeriesOrder | None = None
+        if int(np.bincount(codes).max(initial=0)) >= _LONG:
+            series = SeriesOrder(codes, times)
+            self._series = None if series.gaps else series
+        if self._series is None:
+            super().__init__(codes, times[:, None], sort=True, relative=True)
         self._kept: tuple[bytes, Jet] | None = None
         over = f" over {structure.covariates[0]}" if structure.covariates else " in the order of the rows"
         within = "" if structure.group is None else f" within {structure.group}"
@@ -122,6 +137,15 @@ class _BoundARMA(TableCorrelation):
         if self._kept is None or self._kept[0] != key or self._kept[1].value.shape[0] <= largest:
             self._kept = (key, arma_autocorrelations(*self._coefficients(phi), largest))
         return self._kept[1]
+
+    def at(self, phi: np.ndarray) -> Any:
+        """Operations at phi: by bands for long series without gaps, otherwise by pattern."""
+        if self._series is None:
+            return super().at(phi)
+        a, b = self._coefficients(phi)
+        n = self._series.longest
+        gamma = arma_autocorrelations(a, b, n - 1)
+        return SeriesPoint(self._series, a.value, gamma, filtered_covariance(a, b, n))
 
     def key(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Lag."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from mixedmodels.residual.jets import Jet, constant, solve, stack
+from mixedmodels.residual.series import solve_band
 
 __all__ = [
     "arma_autocorrelations",
     "coefficients_of_partial",
+    "filtered_covariance",
     "partial_of_coefficients",
     "toeplitz_of_partial",
 ]
@@ -49,23 +51,8 @@ def partial_of_coefficients(a: np.ndarray) -> np.ndarray:
     return out
 
 
-def arma_autocorrelations(a: Jet, b: Jet, largest: int) -> Jet:
-    r"""Autocorrelations of lags 0 .. `largest` of :math:`e_t = \sum a_i e_{t-i} + u_t + \sum b_j u_{t-j}`.
-
-    The autocovariances solve :math:`\gamma_k - \sum_i a_i \gamma_{|k-i|} = \sum_{j \ge k} b_j \psi_{j-k}` for
-    k = 0 .. p (with :math:`b_0 = 1` and :math:`\psi` the moving-average weights) and follow the same
-    recursion afterwards.
-
-    Parameters
-    ----------
-    a : Jet, shape (p,)
-    b : Jet, shape (q,)
-    largest : int
-
-    References
-    ----------
-    Brockwell and Davis (1991), Time Series: Theory and Methods, section 3.3.
-    """
+def _start(a: Jet, b: Jet) -> tuple[Jet, list[Jet]]:
+    """Autocovariances of lags 0 .. max(p, q) for innovations of variance 1, and weights psi_0 .. psi_q."""
     k, p, q = a.k, a.value.shape[0], b.value.shape[0]
     one = constant(1.0, k)
     weights = [one]
@@ -90,19 +77,81 @@ def arma_autocorrelations(a: Jet, b: Jet, largest: int) -> Jet:
             value[row, column] -= a.value[i - 1]
             first[:, row, column] -= a.first[:, i - 1]
             second[:, :, row, column] -= a.second[:, :, i - 1]
-    start = solve(Jet(value, first, second), stack(right))
+    return solve(Jet(value, first, second), stack(right)), weights
+
+
+def arma_autocorrelations(a: Jet, b: Jet, largest: int) -> Jet:
+    r"""Autocorrelations of lags 0 .. `largest` of :math:`e_t = \sum a_i e_{t-i} + u_t + \sum b_j u_{t-j}`.
+
+    The autocovariances solve :math:`\gamma_k - \sum_i a_i \gamma_{|k-i|} = \sum_{j \ge k} b_j \psi_{j-k}` for
+    k = 0 .. max(p, q) (with :math:`b_0 = 1` and :math:`\psi` the moving-average weights) and follow the
+    autoregression afterwards, as do their derivatives with what comes of the coefficients' own.
+
+    Parameters
+    ----------
+    a : Jet, shape (p,)
+    b : Jet, shape (q,)
+    largest : int
+
+    References
+    ----------
+    Brockwell and Davis (1991), Time Series: Theory and Methods, section 3.3.
+    """
+    k, p = a.k, a.value.shape[0]
+    start = _start(a, b)[0]
+    size = start.value.shape[0]
     start = start / _spread(start[0], size)
-    length = max(largest + 1, size)
-    out = Jet(np.zeros(length), np.zeros((k, length)), np.zeros((k, k, length)))
-    out.value[:size], out.first[:, :size], out.second[:, :, :size] = start.value, start.first, start.second
-    if p:
-        back = a[::-1]
-        for lag in range(size, length):
-            part = back * out[lag - p : lag]
-            out.value[lag] = part.value.sum()
-            out.first[:, lag] = part.first.sum(axis=-1)
-            out.second[:, :, lag] = part.second.sum(axis=-1)
-    return out[: largest + 1]
+    n = max(largest + 1, size)
+    value, first, second = np.zeros(n), np.zeros((k, n)), np.zeros((k, k, n))
+    value[:size], first[:, :size], second[:, :, :size] = start.value, start.first, start.second
+    if p and n > size:
+        band = np.zeros((p + 1, n))
+        band[0] = 1.0
+        for i in range(1, p + 1):
+            band[i, size - i : n - i] = -a.value[i - 1]
+        value = solve_band(band, value[:, None])[:, 0]
+        for i in range(1, p + 1):
+            first[:, size:] += a.first[:, i - 1, None] * value[size - i : n - i]
+        first = solve_band(band, first.T).T
+        for i in range(1, p + 1):
+            earlier = first[:, size - i : n - i]
+            cross = a.first[:, None, i - 1, None] * earlier[None]
+            second[:, :, size:] += cross + np.swapaxes(cross, 0, 1)
+            second[:, :, size:] += a.second[:, :, i - 1, None] * value[size - i : n - i]
+        second = solve_band(band, second.reshape(k * k, n).T).T.reshape(k, k, n)
+    return Jet(value, first, second)[: largest + 1]
+
+
+def filtered_covariance(a: Jet, b: Jet, n: int) -> np.ndarray:
+    r"""Covariance of :math:`w_t = e_t - \sum_i a_i e_{t-i}` (t >= m), :math:`w_t = e_t` (t < m), Var e = 1.
+
+    Parameters
+    ----------
+    a, b : Jet
+    n : int
+
+    Returns
+    -------
+    ndarray, shape (m + 1, n)
+        Row k holds diagonal k, m = max(p, q).
+    """
+    autocovariances, psi = _start(a, b)
+    gamma = autocovariances.value
+    q = b.value.shape[0]
+    weights = np.array([float(one.value) for one in psi])
+    moving = np.concatenate([[1.0], b.value])
+    m = gamma.shape[0] - 1
+    out = np.zeros((m + 1, n))
+    for lag in range(min(m + 1, n)):
+        if lag <= q:
+            out[lag, m : n - lag] = moving[lag:] @ moving[: q + 1 - lag]
+        for s in range(min(m, n - lag)):  # the first rows
+            t = s + lag
+            if t < m:
+                out[lag, s] = gamma[lag]
+            else:
+                out[lag, s] = sum(moving[j] * weights[j - lag] for j in range(lag, q + 1))
+    return out / gamma[0]
 
 
 def toeplitz_of_partial(partial: Jet) -> Jet:

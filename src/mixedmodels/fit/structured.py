@@ -22,6 +22,8 @@ __all__ = ["ResidualEstimates", "StructuredFit", "fit_structured", "structured_o
 
 # Multiplications up to which errors of the residual parameters come from the observed information.
 _EXACT_WORK = 1e9
+# Smallest eigenvalue of the information with unit diagonal of a model that the data identify.
+_FLAT = 1e-6
 # Rounds of updating a variance covariate that is the fitted values, and their relative tolerance.
 _ROUNDS = 100
 _SETTLED = 1e-8
@@ -124,21 +126,40 @@ class StructuredFit(LMMFit):
     def _phi_covariance(self) -> np.ndarray:
         """Covariance of phi from the observed information; parameters on a bound count as known.
 
-        From average information where the exact one takes long: crossed effects and many rows.
+        From average information where the exact one takes long: crossed effects and many rows. NaN for
+        parameters that the data cannot tell apart.
         """
         n_phi = self.residual_structure.n_phi
         if not n_phi:
             return np.zeros((0, 0))
+        information, free, confounded = self._once("psi_information", self._psi_information)
+        out = np.full(information.shape, np.nan)
+        with contextlib.suppress(np.linalg.LinAlgError):
+            out[np.ix_(free, free)] = 2.0 * np.linalg.inv(information[np.ix_(free, free)])
+        out[confounded] = np.nan
+        out[:, confounded] = np.nan
+        out[~free] = 0.0
+        out[:, ~free] = 0.0
+        return out[-n_phi:, -n_phi:]
+
+    def _psi_information(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Information about psi, which parameters are free, and which the data cannot tell apart."""
         theta, objective = np.array(self.theta), self.objective
         exact = objective.trace_work <= _EXACT_WORK
         information = objective.information(theta, "observed" if exact else "average")
         free = (theta > objective.lower) & (theta < objective.upper)
-        out = np.full(information.shape, np.nan)
-        with contextlib.suppress(np.linalg.LinAlgError):
-            out[np.ix_(free, free)] = 2.0 * np.linalg.inv(information[np.ix_(free, free)])
-        out[~free] = 0.0
-        out[:, ~free] = 0.0
-        return out[-n_phi:, -n_phi:]
+        own = information[np.ix_(free, free)]
+        diagonal = np.diagonal(own)
+        scale = np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
+        loose = diagonal <= 1e-8 * max(float(np.abs(diagonal).max(initial=0.0)), 1e-300)
+        if own.size and np.all(np.isfinite(own)) and not loose.all():
+            values, vectors = np.linalg.eigh(own / scale / scale[:, None])
+            for value, vector in zip(values, vectors.T, strict=True):
+                if value < _FLAT:
+                    loose = loose | (np.abs(vector) > 0.1)
+        confounded = np.zeros(len(theta), dtype=bool)
+        confounded[np.flatnonzero(free)[loose]] = True
+        return information, free, confounded
 
     @property
     def solver(self) -> Any:
@@ -186,6 +207,13 @@ class StructuredFit(LMMFit):
         rounds = self.residual.rounds
         out = super()._compute_messages()
         objective = self.objective
+        _, _, confounded = self._once("psi_information", self._psi_information)
+        if confounded.any():
+            names = ", ".join([name for name, one in zip(self.theta_names, confounded, strict=True) if one])
+            out += (
+                f"the data cannot tell these parameters apart or say nothing about them: {names}; their "
+                "errors are NaN; leave a random term or a part of the residual structure out",
+            )
         for j in objective.ranges:
             if self.theta[j] >= objective.upper[j]:
                 out += (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -134,8 +133,12 @@ class StructuredFit(LMMFit):
             return np.zeros((0, 0))
         information, free, confounded = self._once("psi_information", self._psi_information)
         out = np.full(information.shape, np.nan)
-        with contextlib.suppress(np.linalg.LinAlgError):
-            out[np.ix_(free, free)] = 2.0 * np.linalg.inv(information[np.ix_(free, free)])
+        own = information[np.ix_(free, free)]
+        if np.all(np.isfinite(own)):
+            scale = _unit_scale(own)
+            values, vectors = np.linalg.eigh(own / scale / scale[:, None])
+            known = np.divide(2.0, values, out=np.zeros_like(values), where=values >= _FLAT)
+            out[np.ix_(free, free)] = (vectors * known) @ vectors.T / scale / scale[:, None]
         out[confounded] = np.nan
         out[:, confounded] = np.nan
         out[~free] = 0.0
@@ -149,8 +152,7 @@ class StructuredFit(LMMFit):
         information = objective.information(theta, "observed" if exact else "average")
         free = (theta > objective.lower) & (theta < objective.upper)
         own = information[np.ix_(free, free)]
-        diagonal = np.diagonal(own)
-        scale = np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
+        diagonal, scale = np.diagonal(own), _unit_scale(own)
         loose = diagonal <= 1e-8 * max(float(np.abs(diagonal).max(initial=0.0)), 1e-300)
         if own.size and np.all(np.isfinite(own)) and not loose.all():
             values, vectors = np.linalg.eigh(own / scale / scale[:, None])
@@ -226,6 +228,13 @@ class StructuredFit(LMMFit):
                 "search: not the full likelihood in the mean",
             )
         return out
+
+
+def _unit_scale(information: np.ndarray) -> np.ndarray:
+    """Square roots of the diagonal; the largest of them where it is nothing beside the others."""
+    diagonal = np.diagonal(information)
+    largest = float(np.abs(diagonal).max(initial=0.0)) or 1.0
+    return np.sqrt(np.where(diagonal > 1e-8 * largest, diagonal, largest))
 
 
 # What would be wrong for structured residuals, and is not written for them yet.

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixedmodels.api import blup, glmm, lmm
+    from mixedmodels.api import blup, glmm, gls, lmm
     from mixedmodels.datasets import dataset_names, describe_dataset, load_dataset
     from mixedmodels.design import RandomTerm
     from mixedmodels.errors import (
@@ -74,6 +74,7 @@ __all__ = [
     "describe_dataset",
     "formula_from_lists",
     "glmm",
+    "gls",
     "lmm",
     "load",
     "load_dataset",
@@ -94,6 +95,7 @@ _HOMES = {
     "power": "mixedmodels.inference.bootstrap.power",
     "compare": "mixedmodels.inference.likelihood.compare",
     "blup": "mixedmodels.api",
+    "gls": "mixedmodels.api",
     "lmm": "mixedmodels.api",
     "glmm": "mixedmodels.api",
     "Family": "mixedmodels.family.base",
@@ -119,10 +121,10 @@ def __getattr__(name: str) -> Any:
             value: Any = version("mixedmodels")
         except PackageNotFoundError:  # a source tree that was not installed
             value = "0+unknown"
-    elif name == "adapters":
+    elif name in ("adapters", "genetics"):
         from importlib import import_module
 
-        value = import_module("mixedmodels.adapters")
+        value = import_module(f"mixedmodels.{name}")
     elif name in __all__:
         from importlib import import_module
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mixedmodels.errors import NotImplementedYetError, OptionError
+from mixedmodels.errors import OptionError
 from mixedmodels.fit.solve import Options, fit_model
 
 if TYPE_CHECKING:
     from mixedmodels.fit.glmm_result import GLMMFit
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["blup", "glmm", "lmm", "make_options"]
+__all__ = ["blup", "glmm", "gls", "lmm", "make_options"]
 
 
 def lmm(
@@ -35,6 +35,8 @@ def lmm(
     functions: Mapping[str, Callable] | None = None,
     share: Any = None,
     priors: Any = None,
+    fixed: Mapping[str, float] | None = None,
+    equal: Any = None,
 ) -> LMMFit:
     r"""Fit a linear mixed model.
 
@@ -42,7 +44,7 @@ def lmm(
         y = X\beta + Zb + o + e, \qquad
         b \sim N(0, \sigma^2 \Sigma(\theta)), \quad e_i \sim N(0, \sigma^2 / w_i)
 
-    by REML or maximum likelihood.
+    by REML or maximum likelihood; with `residual` :math:`e \sim N(0, \sigma^2 R(\phi))`.
 
     Parameters
     ----------
@@ -58,8 +60,10 @@ def lmm(
         out of the likelihood.
     offset : str or array, optional
         A known part of the linear predictor, added to any ``offset()`` of the formula.
-    residual
-        Residual structures are not in this version.
+    residual : str or residual structure, optional
+        Correlations and variances of the residuals, ``Var(e) = sigma^2 R``: at most one correlation times any
+        number of variance functions, such as ``"ar1(time | subject) * varident(sex)"``, or an object such as
+        ``mm.residual.AR1("time", "subject")``.
     known : dict, optional
         Known covariances between the levels of grouping factors: ``{"animal": pedigree}``, (matrix, ids), a
         data frame whose rows and columns are the levels, or ``{"ids": ids, "precision": P}``. The term
@@ -95,6 +99,11 @@ def lmm(
         ``{"theta": "wishart"}``: covariance matrices; ``{"sd_x|g": ("gamma", 2.5, 0)}``: standard
         deviations; ``{"fixed": ("normal", 0, 10)}``: coefficients; ``{"sigma": ("invgamma", 2, 1)}``.
         They are relative to sigma; a last word ``"absolute"`` makes one on (co)variances absolute.
+    fixed : dict, optional
+        Covariance parameters held at values, by name as in ``fit.variance_parameters()``:
+        ``{"sd_x|g": 2.0}``, ``{"cor_x.(Intercept)|g": 0.5}``, ``{"cor|g": 0.5}`` or ``{"g.ar1.rho": 0.5}``.
+    equal : list of lists of str, optional
+        Covariance parameters that are the same: ``[["sd_(Intercept)|a", "sd_(Intercept)|b"]]``.
 
     Returns
     -------
@@ -144,6 +153,8 @@ def lmm(
         functions=functions,
         share=share,
         priors=priors,
+        fixed=fixed,
+        equal=equal,
     )
     return fit_model(formula, data, options)
 
@@ -191,10 +202,95 @@ def blup(formula: Any, data: Any, *, variances: Any, **options: Any) -> LMMFit:
     return fit_model(formula, data, make_options(variances=variances, **options))
 
 
-def make_options(residual: Any = None, **keywords: Any) -> Options:
-    """The options of a fit from keywords, after refusing what this version cannot do."""
-    if residual is not None:
-        raise NotImplementedYetError("residual= (residual structures) is not in this version; leave it out")
+def gls(
+    formula: Any,
+    data: Any,
+    *,
+    residual: Any = None,
+    reml: bool = True,
+    weights: Any = None,
+    offset: Any = None,
+    contrasts: Mapping[str, Any] | None = None,
+    na_action: str = "omit",
+    start: Any = None,
+    method: str = "auto",
+    sigma: float | None = None,
+    control: Any = None,
+    progress: Any = "auto",
+    functions: Mapping[str, Callable] | None = None,
+) -> LMMFit:
+    r"""Fit a linear model with correlated or heteroscedastic errors by generalised least squares.
+
+    .. math:: y = X\beta + o + e, \qquad e \sim N(0, \sigma^2 R(\phi))
+
+    by REML or maximum likelihood. It is `lmm` without random effects, and answers the same questions. Without
+    `residual` it is ordinary (or weighted) least squares.
+
+    Parameters
+    ----------
+    formula : str or Formula
+        ``"y ~ x"``; random effects are allowed but not needed.
+    data : data frame or dict of arrays
+        As for `lmm`.
+    residual : str or residual structure, optional
+        As for `lmm`: ``"us(visit | subject)"``, ``"ar1(time | subject) * varident(sex)"``, ...
+    reml : bool
+        REML (default) or maximum likelihood.
+    weights, offset, contrasts, na_action, sigma, control, progress, functions
+        As for `lmm`.
+    start : array, optional
+        Start of the parameters of the residual structure.
+    method : str
+        Optimiser: "auto" is Newton with exact derivatives.
+
+    Returns
+    -------
+    LMMFit
+        With ``fit.residual``, the estimated structure.
+
+    Raises
+    ------
+    FormulaError, DataError, IdentifiabilityError, OptionError
+        One line that names the place, column or term, and the remedy.
+
+    Warns
+    -----
+    ConvergenceWarning
+        The optimiser stopped early.
+
+    References
+    ----------
+    Pinheiro & Bates (2000), Mixed-Effects Models in S and S-PLUS, chapter 5.
+
+    Examples
+    --------
+    >>> import mixedmodels as mm
+    >>> data = mm.load_dataset("sleepstudy", backend="dict")
+    >>> fit = mm.gls("Reaction ~ Days", data, residual="ar1(Days | Subject)")
+    >>> round(fit.residual["rho"], 3)
+    0.0
+    """
+    from mixedmodels.residual.structure import Product
+
+    options = make_options(
+        residual=Product(()) if residual is None else residual,
+        reml=reml,
+        weights=weights,
+        offset=offset,
+        contrasts=contrasts,
+        na_action=na_action,
+        start=start,
+        method=method,
+        sigma=sigma,
+        control=control,
+        progress=progress,
+        functions=functions,
+    )
+    return fit_model(formula, data, options)
+
+
+def make_options(**keywords: Any) -> Options:
+    """The options of a fit from keywords."""
     if keywords.get("sigma") is not None and str(keywords.get("method")).startswith("minque"):
         raise OptionError("MINQUE estimates sigma too; leave sigma= out, or choose another method")
     return Options(**keywords)

@@ -6,7 +6,8 @@ A linear predictor is
 
 where term *b* has `m` levels and `k` columns, ``Sigma_b = factor factor'`` is k x k and A_b is the
 identity unless the term carries a precision P_b = A_b^{-1}. No dense Z is ever formed here: row i of
-Z_b holds ``Z[i, :]`` in the k columns of level ``codes[i]``.
+Z_b holds ``Z[i, :]`` in the k columns of level ``codes[i]``. A term whose rows touch several levels
+(direct and maternal effects, multiple membership) has codes of shape (n, k), or Z itself as a sparse matrix.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import SolverError
+from mixedmodels.errors import DataError, SolverError
 
 if TYPE_CHECKING:
     from mixedmodels.covariance.base import Covariance
@@ -120,8 +121,10 @@ class RandomTerm:
         Name of the grouping factor, for instance ``"Subject"`` or ``"cask:batch"``.
     names : tuple of str, length k
         Names of the columns, for instance ``("(Intercept)", "Days")``.
-    codes : ndarray of int32, shape (n,)
-        Level of each row, 0 .. m-1. Terms on one grouping factor share one array (the same object).
+    codes : ndarray of int32, shape (n,) or (n, k)
+        Level of each row, 0 .. m-1. Terms on one grouping factor share one array (the same object). With
+        shape (n, k), column j of row i belongs to level ``codes[i, j]``, -1 for none (direct and maternal
+        effects: animal and dam). Shape (n, 0) with `rows`.
     levels : sequence of length m
         Labels of the levels.
     Z : ndarray of float64, shape (n, k), or None
@@ -130,6 +133,9 @@ class RandomTerm:
         The structure: maps the term's parameters to its k x k relative factor.
     precision : Precision, KnownCovariance or None
         Known precision between levels; None for independent levels.
+    rows : scipy.sparse.csr_array, shape (n, m k), or None
+        Z_b itself where a row touches several levels in one column (multiple membership): columns by level,
+        then column of the term. `codes` and `Z` are not used then.
     """
 
     group: str
@@ -139,11 +145,61 @@ class RandomTerm:
     Z: np.ndarray | None
     covariance: Covariance
     precision: Precision | KnownCovariance | None = None
+    rows: Any = None
 
     @property
     def k(self) -> int:
         """Number of columns."""
+        if self.rows is not None:
+            return len(self.names)
+        if self.codes.ndim == 2:
+            return self.codes.shape[1]
         return 1 if self.Z is None else self.Z.shape[1]
+
+    @property
+    def several_levels(self) -> bool:
+        """Whether a row may touch several levels of the term."""
+        return self.rows is not None or self.codes.ndim == 2
+
+    def matrix(self, n: int) -> Any:
+        """Z_b as a sparse matrix, compressed rows.
+
+        Parameters
+        ----------
+        n : int
+            Observations.
+
+        Returns
+        -------
+        scipy.sparse.csr_array, shape (n, m k)
+            Columns by level, then column of the term.
+
+        Raises
+        ------
+        DataError
+            The shapes do not fit, or a level does not exist.
+        """
+        from scipy import sparse
+
+        k, m = self.k, self.m
+        if self.rows is not None:
+            if self.rows.shape != (n, m * k):
+                raise DataError(
+                    f"the sparse Z of {self.group!r} has shape {self.rows.shape}; {n} rows, {m} levels and "
+                    f"{k} columns need {(n, m * k)}"
+                )
+            return sparse.csr_array(self.rows, dtype=np.float64)
+        codes = self.codes[:, None] if self.codes.ndim == 1 else self.codes
+        wide = np.broadcast_to(codes, (n, k)).astype(np.int64)
+        if wide.size and not -1 <= wide.min() <= wide.max() < m:
+            raise DataError(f"the codes of {self.group!r} must lie in -1 .. {m - 1}")
+        values = np.ones((n, k)) if self.Z is None else np.asarray(self.Z, dtype=np.float64)
+        if values.shape != (n, k):
+            raise DataError(f"Z of {self.group!r} has shape {values.shape}, expected {(n, k)}")
+        used = wide >= 0
+        i, j = np.nonzero(used)
+        place = (i, wide[used] * k + j)
+        return sparse.csr_array((values[used], place), shape=(n, m * k))
 
     @property
     def m(self) -> int:

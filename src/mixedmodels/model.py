@@ -12,11 +12,11 @@ from mixedmodels.errors import OptionError
 from mixedmodels.fit.solve import (
     OPTION_NAMES,
     Options,
-    _start,
     fit_frame,
     is_function_frame,
     make_frame,
     make_objective,
+    start_of,
 )
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ class LinearMixedModel:
     @property
     def start(self) -> np.ndarray:
         """Start of theta, shape (n_theta,): the one given, else from moments of the data."""
-        start = _start(self._options.start, self._objective)
+        start = start_of(self._options.start, self._objective)
         return np.array(self._objective.start if start is None else start, dtype=float)
 
     @property

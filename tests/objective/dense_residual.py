@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import csr_array
 
 __all__ = ["DensePoint", "DenseResidual"]
 
@@ -10,7 +11,8 @@ __all__ = ["DensePoint", "DenseResidual"]
 class DensePoint:
     """`ResidualPoint` of dense R, dR_j and d2R_ij."""
 
-    def __init__(self, R, first, second):
+    def __init__(self, R, first, second, pattern):
+        self.pattern = pattern
         self.R, self.first, self.second = R, first, second
         self._L = np.linalg.cholesky(R)
         self._W = np.linalg.inv(self._L)
@@ -34,6 +36,17 @@ class DensePoint:
 
     def change(self, j, M):
         return self.D[j] @ M
+
+    def whitening(self):
+        """W and dW_j: with W = L^{-1}, dW = -tril(D, half its diagonal) W."""
+        half = [np.tril(D, -1) + np.diag(np.diagonal(D) / 2) for D in self.D]
+        pattern = np.tril(self.pattern) > 0
+        rows, columns = np.nonzero(pattern)
+
+        def stored(M):
+            return csr_array((M[rows, columns], (rows, columns)), shape=M.shape)
+
+        return stored(self._W), tuple(stored(-h @ self._W) for h in half)
 
     def second_change(self, i, j, M):
         return self.D2[i][j] @ M
@@ -82,4 +95,4 @@ class DenseResidual:
             second[0][i + 1] = second[i + 1][0] = S * C1 * d * a
             for j, b in enumerate(count):
                 second[i + 1][j + 1] = S * C * a * b
-        return DensePoint(S * C, first, second)
+        return DensePoint(S * C, first, second, self._same)

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from .dense_residual import DenseResidual
 
 from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.objective.structured import StructuredObjective
@@ -14,6 +13,17 @@ from mixedmodels.solver.covariance_oracle import dense_oracle
 from mixedmodels.solver.dense import DenseSolver
 from mixedmodels.testing import random_design
 
+from .dense_residual import DenseResidual
+
+CROSSED = [
+    "two_crossed",
+    "nested",
+    "crossed_slopes",
+    "three_nested",
+    "precision_crossed",
+    "shared",
+    "no_fixed",
+]
 KINDS = ["one_scalar", "one_slope", "diag", "homdiag", "same_group_two_terms", "one_balanced", "one_offset"]
 
 
@@ -96,38 +106,52 @@ def test_everything_against_the_oracle(kind, reml):
     """Criterion, gradient, informations, estimates and fixed products: engine and dense formulas."""
     for seed, sigma in ((1, None), (2, 0.8)):
         design = structured_design(seed, kind or "one_slope")
-        objective = StructuredObjective(design if kind else without_terms(design), reml, sigma)
-        psi = random_psi(objective, seed)
-        oracle = oracle_at(objective, psi)
-        value, gradient = objective.value_and_gradient(psi)
-        close(value, oracle.value, 1e-12)
-        close(gradient, oracle.gradient)
-        for which in ("average", "expected", "observed"):
-            close(objective.joint_information(psi, which), oracle.joint_information(which))
-            close(objective.information(psi, which), oracle.information(which))
-        solution = objective.solution(psi)
-        close(solution.beta, oracle.beta)
-        close(solution.vcov_unscaled, oracle.vcov_unscaled)
-        close(solution.pwrss, oracle.pwrss)
-        for orthonormal in (False, True):
-            fixed = objective.fixed_products(psi, orthonormal=orthonormal)
-            basis = np.eye(design.p) if fixed.basis is None else fixed.basis
-            one, two = oracle.fixed_products()
-            close(fixed.XVX, basis.T @ oracle.XVX @ basis)
-            close(fixed.HDH, basis.T @ one @ basis)
-            close(fixed.HDKDH, basis.T @ two @ basis)
-        _, changes = objective.information_and_changes(psi)
-
-        def covariance(x, objective=objective):
-            return objective.solution(x).vcov_unscaled
-
-        close(changes, differences(covariance, psi), 1e-7)
+        check_against_oracle(design if kind else without_terms(design), reml, sigma, seed)
 
 
-@pytest.mark.parametrize("kind", ["one_slope", "one_scalar"])
-def test_random_effects_and_whitened_model(kind):
+def check_against_oracle(design, reml, sigma, seed):
+    objective = StructuredObjective(design, reml, sigma)
+    psi = random_psi(objective, seed)
+    oracle = oracle_at(objective, psi)
+    value, gradient = objective.value_and_gradient(psi)
+    close(value, oracle.value, 1e-12)
+    close(gradient, oracle.gradient)
+    for which in ("average", "expected", "observed"):
+        close(objective.joint_information(psi, which), oracle.joint_information(which))
+        close(objective.information(psi, which), oracle.information(which))
+    solution = objective.solution(psi)
+    close(solution.beta, oracle.beta)
+    close(solution.vcov_unscaled, oracle.vcov_unscaled)
+    close(solution.pwrss, oracle.pwrss)
+    for orthonormal in (False, True):
+        fixed = objective.fixed_products(psi, orthonormal=orthonormal)
+        basis = np.eye(design.p) if fixed.basis is None else fixed.basis
+        one, two = oracle.fixed_products()
+        close(fixed.XVX, basis.T @ oracle.XVX @ basis)
+        close(fixed.HDH, basis.T @ one @ basis)
+        close(fixed.HDKDH, basis.T @ two @ basis)
+    _, changes = objective.information_and_changes(psi)
+    close(changes, differences(lambda x: objective.solution(x).vcov_unscaled, psi), 1e-7)
+
+
+@pytest.mark.parametrize("kind", CROSSED)
+@pytest.mark.parametrize("groups", ["levels", "across"])
+def test_crossed_against_the_oracle(kind, groups):
+    """The sparse engine: residual groups inside the levels of one factor, or running across all of them."""
+    for seed, reml, sigma in ((1, True, None), (2, False, 0.8)):
+        check_against_oracle(structured_design(seed, kind, groups=groups), reml, sigma, seed)
+
+
+@pytest.mark.parametrize("kind", ["one_slope", "precision_slope"])
+def test_groups_across_the_levels_of_one_factor(kind):
+    check_against_oracle(structured_design(4, kind, groups="across"), True, None, 4)
+
+
+@pytest.mark.parametrize("kind", ["one_slope", "one_scalar", "two_crossed", "nested"])
+@pytest.mark.parametrize("groups", ["levels", "across"])
+def test_random_effects_and_whitened_model(kind, groups):
     """At a given phi the model is an ordinary one in whitened rows."""
-    design = structured_design(5, kind)
+    design = structured_design(5, kind, groups=groups)
     objective = StructuredObjective(design)
     psi = random_psi(objective, 5)
     theta, phi = objective.split(psi)

@@ -47,7 +47,7 @@ def test_agrees_with_the_dense_solver(weights, slope, repeated):
 
 
 def test_singular_covariance():
-    """With A = WW' of low rank the model is a ridge on the columns of W: the dense solver with those columns."""
+    """With A = WW' of low rank there is no precision; everything follows from V itself."""
     design = related_design(2, rank=7)
     A = design.terms[0].precision.covariance
     d, U = np.linalg.eigh(A)
@@ -64,7 +64,7 @@ def test_singular_covariance():
     rest = np.linalg.solve(V, design.y - design.X @ beta)
     b = s**2 * (W @ W.T)[:, design.terms[0].codes] @ rest
     np.testing.assert_allclose(solution.b[0][:, 0], b, rtol=1e-8, atol=1e-10)
-    with pytest.raises(SolverError, match="singular .* identical twins"):
+    with pytest.raises(SolverError, match=r"singular .* identical twins"):
         DenseSolver(design)
 
 

@@ -234,8 +234,8 @@ class LinearCovariance:
 
     def parameter_names(self, columns: tuple[str, ...]) -> tuple[str, ...]:
         """Names as lme4 gives them: ``column`` on the diagonal, ``row.column`` below it."""
-        positions = self.entries[:, :2].tolist()
-        return tuple(columns[a] if a == c else f"{columns[a]}.{columns[c]}" for a, c in positions)
+        places = [divmod(at, self.k) for at in self._flat.tolist()]
+        return tuple(columns[a] if a == c else f"{columns[a]}.{columns[c]}" for a, c in places)
 
     def transform(self, gram: np.ndarray, constant: int | None) -> np.ndarray:
         """Identity: a structure that allows no change of coordinates."""

@@ -149,6 +149,41 @@ class Questions:
 
         return lod(self, variable)
 
+    # ------------------------------------------------------------------ genetics
+
+    def breeding_values(self, group: str | None = None, column: str | None = None) -> ResultTable:
+        """Predictions for all levels of a term, with prediction error variance, reliability and accuracy.
+
+        Parameters
+        ----------
+        group : str, optional
+            Grouping factor; by default the only one with a known covariance between its levels.
+        column : str, optional
+            Column of a term with several; by default its intercept.
+        """
+        from mixedmodels.genetics.breeding import breeding_values
+
+        return breeding_values(self, group, column)
+
+    def heritability(
+        self, ratio: str | None = None, level: float = 0.95, method: str = "delta"
+    ) -> ResultTable:
+        """A ratio of variances with its standard error and confidence interval.
+
+        Parameters
+        ----------
+        ratio : str, optional
+            An expression of variance components, such as ``"animal / (animal + herd + Residual)"``; by
+            default the heritability: the term with a known covariance over all variances.
+        level : float
+            Confidence level.
+        method : {"delta", "profile"}
+            Normal quantiles and the delta method, or the profile likelihood of the ratio.
+        """
+        from mixedmodels.genetics.heritability import heritability
+
+        return heritability(self, ratio, level, method)
+
     # ------------------------------------------------------------------ intervals
 
     def confint(
@@ -173,6 +208,21 @@ class Questions:
         from mixedmodels.inference.confint import confint
 
         return confint(self, method, level, parameters, **options)
+
+    def variance_parameters(self, level: float = 0.95) -> ResultTable:
+        """Standard deviations, correlations, ranges, ... with standard errors and Wald intervals.
+
+        The errors come by the delta method from the joint (observed) information of the covariance
+        parameters and sigma; intervals are computed for logarithms, of correlations for the inverse
+        hyperbolic tangent. On the boundary of the parameter space they are NaN.
+
+        Parameters
+        ----------
+        level : float
+        """
+        from mixedmodels.inference.variance_wald import variance_parameters
+
+        return variance_parameters(self, level)
 
     def profile(self, parameters: Any = None, **options: Any) -> Any:
         """Profile likelihood of every parameter: a `Profile` (``confint``, ``zeta``, ``density``, ``pairs``).

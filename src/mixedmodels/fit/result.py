@@ -92,7 +92,7 @@ class LMMFit(Fit):
         fixed = self._options.sigma
         if fixed is not None:
             return float(fixed)
-        if self._options.priors is not None:
+        if self._options.priors is not None or self._restricted:
             return self.objective.sigma(self.theta)
         return math.sqrt(float(self._solution.pwrss) / self._nu)
 
@@ -143,7 +143,7 @@ class LMMFit(Fit):
     def loglik(self) -> float:
         """Log-likelihood at the estimates, REML or ML; without the priors if there are any."""
         if self._options.priors is None:
-            return -0.5 * self.criterion
+            return -0.5 * self.criterion  # restricted or not
         return self._once("loglik", lambda: -0.5 * self.objective.likelihood(self.theta))
 
     @property
@@ -172,7 +172,23 @@ class LMMFit(Fit):
         """Number of free parameters: fixed effects, theta, and the residual SD unless it is fixed."""
         if self._options.variances is not None:
             return self.design.p
-        return self.design.p + len(self.theta) + (self._options.sigma is None)
+        free = self.design.p + len(self.theta) + (self._options.sigma is None)
+        return free - self._restrictions.removed if self._restricted else free
+
+    @property
+    def _restricted(self) -> bool:
+        """Whether `fixed` or `equal` restrict covariance parameters."""
+        return bool(self._options.fixed or self._options.equal)
+
+    @property
+    def _restrictions(self) -> Any:
+        from mixedmodels.fit.lmm_restrictions import read_restrictions
+
+        options = self._options
+        return self._once(
+            "restrictions",
+            lambda: read_restrictions(self.design, self.theta_names, options.fixed, options.equal),
+        )
 
     def _compute_messages(self) -> tuple[str, ...]:
         frame, design, optimum = self._frame, self.design, self._optimum
@@ -191,6 +207,8 @@ class LMMFit(Fit):
             out.append(NOTE)
         elif self._options.sigma is not None:
             out.append(f"the residual SD is held at sigma = {float(self._options.sigma):g}")
+        if self._restricted:
+            out += self._restrictions.texts
         if self._options.priors is not None:
             out.append("estimates maximise the posterior density; loglik, AIC and BIC leave the priors out")
         return tuple(out)

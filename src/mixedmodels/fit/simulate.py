@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixedmodels.design import KnownCovariance
 from mixedmodels.errors import DataError, OptionError
 from mixedmodels.fit import values
 
@@ -107,11 +108,16 @@ def positive_weights(weights: Any, data: Any, n: int) -> np.ndarray | None:
     return array
 
 
-def relationship_root(precision: Precision) -> Any:
+def relationship_root(precision: Precision | KnownCovariance) -> Any:
     r"""A function that maps standard normal u, shape (m, c), to columns with covariance :math:`A = P^{-1}`.
 
-    With a permuted :math:`P = L D L'`, :math:`v = L D^{1/2} u` has covariance P and :math:`P^{-1} v` has A.
+    With a permuted :math:`P = L D L'`, :math:`v = L D^{1/2} u` has covariance P and :math:`P^{-1} v` has A. A
+    dense A, singular ones included, has the root :math:`U D^{1/2}` of its eigen-decomposition.
     """
+    if isinstance(precision, KnownCovariance):
+        values, vectors = np.linalg.eigh(precision.covariance)
+        half = vectors * np.sqrt(np.maximum(values, 0.0))
+        return lambda u: half @ u
     from scipy import sparse
     from scipy.sparse.linalg import splu
 

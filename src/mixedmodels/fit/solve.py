@@ -53,9 +53,12 @@ class Options:
     progress: Any = "auto"
     functions: Any = None
     share: Any = None
+    residual: Any = None
     known: Any = None
     variances: Any = None
     priors: Any = None
+    fixed: Any = None
+    equal: Any = None
 
     def __post_init__(self) -> None:
         if isinstance(self.method, str) and self.method not in _PLAIN:
@@ -99,7 +102,7 @@ _KEPT = 64 * 2**20
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))
 # options that change the model frame; the others only change how it is fitted
-_FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "share", "known"}
+_FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "share", "known", "residual"}
 
 
 def make_frame(formula: Any, data: Any, options: Options) -> Any:
@@ -116,12 +119,17 @@ def make_frame(formula: Any, data: Any, options: Options) -> Any:
         sigma_fixed=options.sigma is not None,
         relationships=options.known,
         checked=options.variances is None,
+        residual=options.residual,
     )
 
 
 def make_objective(frame: Any, options: Options) -> Any:
     """The objective of a model frame with the solver asked for."""
     design = frame.design
+    if design.residual is not None:
+        from mixedmodels.fit.structured import structured_objective
+
+        return structured_objective(frame, options)
     if is_function_frame(frame):
         from mixedmodels.objective.user_factor import UserFactorObjective
 
@@ -136,6 +144,8 @@ def make_objective(frame: Any, options: Options) -> Any:
             sigma=options.sigma,
             x_names=design.x_names,
         )
+    if options.fixed or options.equal:
+        return _restricted(design, options)
     if options.priors is not None:
         from mixedmodels.objective.lmm_priors import read_linear_priors
         from mixedmodels.objective.posterior import PosteriorObjective
@@ -147,6 +157,22 @@ def make_objective(frame: Any, options: Options) -> Any:
             )
     solver = choose_solver(design, options.solver)
     return LMMObjective(design, solver, options.reml, sigma=options.sigma)
+
+
+def _restricted(design: Any, options: Options) -> Any:
+    """The objective with covariance parameters held or equal."""
+    from mixedmodels.fit.lmm_restrictions import read_restrictions
+    from mixedmodels.objective.parameters import parameter_map
+    from mixedmodels.objective.restricted import RestrictedObjective
+
+    if options.priors is not None:
+        raise OptionError("fixed= and equal= cannot be combined with priors= in a linear mixed model")
+    names = parameter_map(design).names
+    found = read_restrictions(design, names, options.fixed, options.equal)
+    solver = choose_solver(design, options.solver)
+    return RestrictedObjective(
+        design, solver, options.reml, options.sigma, found.terms, found.held, found.groups
+    )
 
 
 def is_function_frame(frame: Any) -> bool:
@@ -192,11 +218,17 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
 
 def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFit:
     design = frame.design
+    if design.residual is not None:
+        from mixedmodels.fit.structured import fit_structured
+
+        return fit_structured(frame, options, data)
     own = objective is None
     if options.variances is not None:
         options, objective, own = with_sigma(options), None, True
     if own:
         objective = make_objective(frame, options)
+    if options.fixed or options.equal:
+        return _fit_restricted(frame, options, data, objective)
     optimum, objective, options = _optimise(objective, options)
     kind = LMMFit
     if is_function_frame(frame):
@@ -228,8 +260,23 @@ def _optimise(objective: Any, options: Options) -> tuple[Any, Any, Options]:
 
         return classical_optimum(objective, options, **keywords)
     # The certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it if wanted.
-    start = _start(options.start, objective)
+    start = start_of(options.start, objective)
     return minimize(objective, method, start, certify=False, **keywords), objective, options
+
+
+def _fit_restricted(frame: Any, options: Options, data: Any, objective: Any) -> LMMFit:
+    """A fit with covariance parameters held or equated by name."""
+    keywords: dict[str, Any] = {"progress": options.progress}
+    if options.control is not None:
+        keywords["control"] = options.control
+    method = "newton" if options.method == "auto" else options.method
+    search = objective.search(start_of(options.start, objective))
+    found = minimize(search, method, None, certify=False, **keywords)
+    theta, _ = search.point(found.theta)
+    optimum = replace(found, theta=theta, gradient=None, hessian=None, names=tuple(objective.names))
+    if not optimum.converged:
+        warn(f"the fit did not converge: {optimum.message}", ConvergenceWarning)
+    return LMMFit(frame, objective, optimum, options, data)
 
 
 def _steep(optimum: Any) -> bool:
@@ -257,7 +304,8 @@ def _check_far(fit: LMMFit) -> None:
     checks.check_perfect_fit(1e-3 * sigma, fit.design.y, fit.design.offset)
 
 
-def _start(start: Any, objective: Any) -> np.ndarray | None:
+def start_of(start: Any, objective: Any) -> np.ndarray | None:
+    """The user's start as an array of the right length, or None."""
     if start is None:
         return None
     if isinstance(start, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from mixedmodels.objective.structured_start import search
 
 if TYPE_CHECKING:
     from mixedmodels.fit.solve import Options
+    from mixedmodels.residual.base import BoundResidual
 
 __all__ = ["ResidualEstimates", "StructuredFit", "fit_structured", "structured_objective"]
 
@@ -81,18 +83,20 @@ class StructuredFit(LMMFit):
     @property
     def phi(self) -> np.ndarray:
         """Parameters of the residual structure in the coordinates of the search, shape (n_phi,)."""
-        n_phi = self.design.residual.n_phi
+        n_phi = self.residual_structure.n_phi
         return self.theta[len(self.theta) - n_phi :]
 
     @property
-    def residual_structure(self) -> Any:
+    def residual_structure(self) -> BoundResidual:
         """The structure bound to the data (`BoundResidual`)."""
-        return self.design.residual
+        bound = self.design.residual
+        assert bound is not None
+        return bound
 
     @property
     def _point(self) -> Any:
         """R at the estimates."""
-        return self._once("residual_point", lambda: self.design.residual.at(np.array(self.phi)))
+        return self._once("residual_point", lambda: self.residual_structure.at(np.array(self.phi)))
 
     @property
     def residual(self) -> ResidualEstimates:
@@ -100,7 +104,7 @@ class StructuredFit(LMMFit):
         return self._once("residual", self._compute_residual)
 
     def _compute_residual(self) -> ResidualEstimates:
-        bound = self.design.residual
+        bound = self.residual_structure
         natural = bound.natural(np.array(self.phi))
         covariance = self._phi_covariance()
         variances = np.einsum("ri,ij,rj->r", natural.jacobian, covariance, natural.jacobian)
@@ -117,17 +121,15 @@ class StructuredFit(LMMFit):
 
     def _phi_covariance(self) -> np.ndarray:
         """Covariance of phi from the observed information; parameters on a bound count as known."""
-        n_phi = self.design.residual.n_phi
+        n_phi = self.residual_structure.n_phi
         if not n_phi:
             return np.zeros((0, 0))
         theta, objective = np.array(self.theta), self.objective
         information = objective.information(theta, "observed")
         free = (theta > objective.lower) & (theta < objective.upper)
         out = np.full(information.shape, np.nan)
-        try:
+        with contextlib.suppress(np.linalg.LinAlgError):
             out[np.ix_(free, free)] = 2.0 * np.linalg.inv(information[np.ix_(free, free)])
-        except np.linalg.LinAlgError:
-            pass
         out[~free] = 0.0
         out[:, ~free] = 0.0
         return out[-n_phi:, -n_phi:]
@@ -156,6 +158,15 @@ class StructuredFit(LMMFit):
             out = self._point.whiten(out[:, None])[:, 0]
         return out / self.sigma if kind in ("scaled", "normalized") else out
 
+    def _compute_deviance(self) -> float:
+        if not self.is_reml:
+            return self.criterion
+        from mixedmodels.objective.base import gaussian_criterion
+
+        solution, sigma = self._solution, self._options.sigma
+        fixed = None if sigma is None else float(sigma)
+        return gaussian_criterion(float(solution.logdet_L2), float(solution.pwrss), self.nobs, fixed)
+
     def _compute_messages(self) -> tuple[str, ...]:
         rounds = self.residual.rounds
         out = super()._compute_messages()
@@ -172,9 +183,7 @@ def structured_objective(frame: Any, options: Options) -> StructuredObjective:
     return StructuredObjective(frame.design, options.reml, options.sigma, options.solver)
 
 
-def fit_structured(
-    frame: Any, options: Options, data: Any, start: np.ndarray | None, method: Any
-) -> StructuredFit:
+def fit_structured(frame: Any, options: Options, data: Any = None) -> StructuredFit:
     """Fit a model frame whose design has a residual structure.
 
     Parameters
@@ -182,25 +191,35 @@ def fit_structured(
     frame : ModelFrame
     options : Options
     data : data frame or None
-    start : ndarray or None
-        Start of (theta, phi).
-    method : str or callable
-        As for `minimize`.
+
+    Raises
+    ------
+    NotImplementedYetError
+        Priors or given variances.
 
     Warns
     -----
     ConvergenceWarning
         The search stopped early.
     """
+    from mixedmodels.errors import NotImplementedYetError
+    from mixedmodels.fit.solve import start_of
+
+    for name in ("priors", "variances"):
+        if getattr(options, name, None) is not None:
+            raise NotImplementedYetError(
+                f"{name}= together with a residual structure is not in this version; leave one of them out"
+            )
     keywords: dict[str, Any] = {"progress": options.progress}
     if options.control is not None:
         keywords["control"] = options.control
+    method = "newton" if options.method == "auto" else options.method
     rounds = 0
     if frame.design.residual.needs_fitted:
-        frame, objective, optimum, rounds = _alternate(frame, options, start, method, keywords)
+        frame, objective, optimum, rounds = _alternate(frame, options, method, keywords)
     else:
         objective = structured_objective(frame, options)
-        optimum = search(objective, method, start, **keywords)
+        optimum = search(objective, method, start_of(options.start, objective), **keywords)
     fit = StructuredFit(frame, objective, optimum, options, data)
     fit._cache["residual_rounds"] = rounds
     if options.sigma is None:
@@ -211,26 +230,28 @@ def fit_structured(
 
 
 def _alternate(
-    frame: Any, options: Options, start: np.ndarray | None, method: Any, keywords: dict[str, Any]
+    frame: Any, options: Options, method: Any, keywords: dict[str, Any]
 ) -> tuple[Any, StructuredObjective, Any, int]:
     """Fits with the fitted values as variance covariate, until they no longer change."""
+    from mixedmodels.fit.solve import start_of
     from mixedmodels.solver.dense import fixed_part
 
     design = frame.design
     fixed = fixed_part(design.y, design.X, design.x_names, design.offset, None)
     fitted = design.y - fixed.r
     bound = design.residual
-    objective, optimum = None, None
-    for rounds in range(1, _ROUNDS + 1):
+    objective, optimum, start = None, None, None
+    rounds, change = 0, np.inf
+    while rounds < _ROUNDS and change >= _SETTLED:
+        rounds += 1
         moved = replace(design, residual=bound.with_fitted(fitted))
         objective = structured_objective(replace(frame, design=moved), options)
-        optimum = search(objective, method, start, **keywords)
+        given = start_of(options.start, objective) if start is None else start
+        optimum = search(objective, method, given, **keywords)
         start = np.array(optimum.theta)
         new = _fitted(objective, start)
         change = float(np.abs(new - fitted).max()) / max(float(np.abs(new).max()), 1e-300)
         fitted = new
-        if change < _SETTLED:
-            break
     assert objective is not None and optimum is not None
     return replace(frame, design=objective.design), objective, optimum, rounds
 

@@ -22,6 +22,7 @@ from mixedmodels.formula.expansion import STRUCTURES, expand_formula
 from mixedmodels.formula.grammar import parse_sides
 from mixedmodels.formula.lists import formula_from_lists
 from mixedmodels.formula.render import group_name, render, term_label, variables
+from mixedmodels.formula.residual import ResidualTerm, parse_factors, parse_residual
 
 __all__ = [
     "STRUCTURES",
@@ -31,6 +32,7 @@ __all__ = [
     "Formula",
     "Number",
     "Operation",
+    "ResidualTerm",
     "Term",
     "TermList",
     "Text",
@@ -38,6 +40,8 @@ __all__ = [
     "formula_from_lists",
     "group_name",
     "parse",
+    "parse_factors",
+    "parse_residual",
     "render",
     "resolve_dot",
     "term_label",

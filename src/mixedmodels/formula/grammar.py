@@ -14,7 +14,7 @@ from mixedmodels.errors import FormulaError
 from mixedmodels.formula.ast import Call, Expression, Number, Operation, Text, Variable
 from mixedmodels.formula.tokenizer import END, NAME, NUMBER, OPERATOR, QUOTED, TEXT, error_at, tokenize
 
-__all__ = ["is_plain_name", "parse_sides"]
+__all__ = ["is_plain_name", "parse_expression", "parse_sides"]
 
 _BINDING = {
     "|": 4,
@@ -207,6 +207,20 @@ def parse_sides(text: str) -> tuple[Expression | None, Expression]:
             raise error_at(text, token[2], "this parenthesis was never opened")
         raise parser.unexpected(token)
     return response, right
+
+
+def parse_expression(text: str) -> Expression:
+    """Read one expression: no ``~``."""
+    parser = _Parser(text)
+    if parser.tokens[0][0] == END:
+        raise FormulaError("an expression is empty: write for instance 'ar1(time | subject)'")
+    node = parser.expression(0)
+    token = parser.tokens[parser.at]
+    if token[0] != END:
+        if token[1] == ")":
+            raise error_at(text, token[2], "this parenthesis was never opened")
+        raise parser.unexpected(token)
+    return node
 
 
 @lru_cache(maxsize=1024)

@@ -23,6 +23,7 @@ from mixedmodels.frame.labels import level_labels
 from mixedmodels.frame.missing import check_weights
 from mixedmodels.frame.newdata import NewDesign, encode_new
 from mixedmodels.frame.plan import PartPlan, plan_of, require_bars, require_response
+from mixedmodels.frame.residual import ResidualState, columns_of, read_values, structure_of
 from mixedmodels.frame.rows import nothing_left, read_rows, settle_rows
 from mixedmodels.frame.state import Encoding, PartState
 from mixedmodels.frame.values import FactorColumn, MatrixColumn, Value
@@ -64,6 +65,9 @@ class ModelFrame:
     family : Family or None
     parts : mapping from predictor to ModelFrame, or None
         Frames of the predictors with a formula of their own (zero inflation, dispersion).
+    residual : ResidualState or None
+        What the structure of the residuals needs to read new data; the bound structure is
+        ``design.residual``.
     """
 
     formula: Formula
@@ -82,6 +86,7 @@ class ModelFrame:
     generalised: GeneralisedDesign | None = None
     family: Any = None
     parts: Mapping[str, ModelFrame] | None = None
+    residual: ResidualState | None = None
 
     @property
     def row_index(self) -> np.ndarray:
@@ -123,6 +128,7 @@ def build(
     sigma_fixed: bool = False,
     known: Collection[str] = (),
     relationships: Mapping[str, Known] | None = None,
+    residual: Any = None,
     checked: bool = True,
 ) -> ModelFrame:
     r"""Read a model's columns from a data frame.
@@ -152,6 +158,9 @@ def build(
         number of levels do not apply.
     relationships : mapping from str to Known, optional
         Known covariances between the levels of grouping factors; see `mixedmodels.frame.known`.
+    residual : str or Structure, optional
+        Structure of the residuals, such as ``"ar1(time | subject) * varident(sex)"``; without random terms
+        the formula then needs none. Rows in which one of its columns is missing are left out.
     checked : bool
         False leaves out the checks that the data can tell the parameters apart: nothing is to be estimated.
 
@@ -183,10 +192,14 @@ def build(
     if dots(formula):
         formula, data = resolve_dots(formula, data, (weights, offset), messages)
     require_response(formula)
-    require_bars(formula)
+    structure = None if residual is None else structure_of(residual)
+    if structure is None:
+        require_bars(formula)
     plan = plan_of(formula)
     messages.extend(plan.notes)
     extra = [name for name in (weights, offset) if isinstance(name, str)]
+    if structure is not None:
+        extra += columns_of(structure)
     columns = (
         data if type(data) is Columns else Columns(data, (*plan.needed, *extra) if extra else plan.needed)
     )
@@ -194,13 +207,17 @@ def build(
         raise OptionError(f"na_action must be 'omit', 'exclude' or 'fail', not {na_action!r}")
 
     rows = read_rows(plan, columns, weights, offset, functions)
+    values = None if structure is None else read_values(structure, columns, functions)
     kept: np.ndarray | None = None
     na_counts: dict[str, int] = {}
     zero_rows: np.ndarray | None = None
     positive = None if rows.weights is None else check_weights(rows.weights, "weights")
-    if positive is not None or not rows.clean():
+    absent = {} if values is None else values.missing()
+    if positive is not None or absent or not rows.clean():
         excluded = {} if positive is None else {"weight 0": ~positive}
-        kept, zero_rows, na_counts = settle_rows([(plan, rows)], columns, excluded, na_action, messages)
+        kept, zero_rows, na_counts = settle_rows(
+            [(plan, rows)], columns, excluded, na_action, messages, absent
+        )
     n = columns.n_rows if kept is None else kept.shape[0]
     if n == 0:
         raise DataError(nothing_left(columns.n_rows, na_counts))
@@ -228,7 +245,11 @@ def build(
     messages.extend(identify.confounded_groups(plan, [state.kind for state in found.encoding.variables]))
     notes = tuple(messages)
     theta_index = None if share is None else shared_parameters(share, plan, terms)
-    design = Design(y, X, found.x_names, terms, found.offset, rows.weights, theta_index, notes)
+    bound = residual_state = None
+    if values is not None:
+        data_of, residual_state = values.settle(kept)
+        bound = values.structure.bind(data_of, rows.weights)
+    design = Design(y, X, found.x_names, terms, found.offset, rows.weights, theta_index, notes, bound)
     zero_design = None
     if zero_rows is not None:
         zero_design = encode_new(
@@ -253,6 +274,7 @@ def build(
         zero_rows,
         zero_design,
         functions,
+        residual=residual_state,
     )
 
 

@@ -110,7 +110,7 @@ def as_known(value: Any, name: str) -> Known:
     ----------
     value : object
         A `Known`; a pedigree (`Relatives`) or relationship (`Related`); a tuple (covariance matrix, ids); a
-        data frame whose rows and columns are named alike, or whose columns are named by the ids of its rows; or a dict with ``"ids"`` and ``"covariance"`` or
+        square data frame whose columns are named by the ids; or a dict with ``"ids"`` and ``"covariance"`` or
         ``"precision"`` (and, if it is known, ``"logdet"``, the log-determinant of the covariance).
     name : str
         Its name in `known=`.

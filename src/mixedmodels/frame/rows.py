@@ -178,6 +178,7 @@ def settle_rows(
     excluded: Mapping[str, np.ndarray],
     na_action: str,
     messages: list[str],
+    further: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[np.ndarray | None, np.ndarray | None, dict[str, int]]:
     """Find the rows that take part in all formulas of a model and cut everything down to them.
 
@@ -191,6 +192,8 @@ def settle_rows(
     na_action : str
     messages : list of str
         Takes notes.
+    further : mapping from name to ndarray of bool, shape (n_rows,), optional
+        Rows in which columns outside the formulas (of a residual structure) are missing.
 
     Returns
     -------
@@ -204,6 +207,8 @@ def settle_rows(
     masks: dict[str, np.ndarray] = {}
     for plan, rows in sides:
         _missing_masks(plan, rows, columns, masks)
+    for name, mask in (further or {}).items():
+        masks[name] = masks[name] | mask if name in masks else mask
     counts = count_missing(masks)
     for plan, rows in sides:
         _warn_undefined(plan, rows, counts)

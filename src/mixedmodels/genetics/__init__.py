@@ -16,12 +16,28 @@ from typing import Any
 # Home of each public name, a module of this package.
 _HOMES = {
     "Genotypes": "genotypes",
-    "genomic": "genomic",
-    "genomic_dominance": "genomic",
-    "single_step": "genomic",
     "Pedigree": "pedigree",
     "Relationship": "relationship",
     "as_relationship": "relationship",
+    "drop_founder_genes": "simulation",
+    "drop_genes": "simulation",
+    "genomic": "genomic_matrices",
+    "genomic_dominance": "genomic_matrices",
+    "nuclear_families": "simulation",
+    "random_pedigree": "simulation",
+    "read_kinship": "pedigree_files",
+    "read_ped": "pedigree_files",
+    "read_phenotypes": "pedigree_files",
+    "read_plink": "plink_files",
+    "read_vcf": "vcf_files",
+    "simulate_breeding_values": "traits",
+    "simulate_genotypic_trait": "traits",
+    "simulate_trait": "traits",
+    "single_step": "genomic_matrices",
+    "write_pedigree": "pedigree_files",
+    "write_phenotypes": "pedigree_files",
+    "write_plink": "plink_files",
+    "scan": "scan",
 }
 
 __all__ = sorted(_HOMES)

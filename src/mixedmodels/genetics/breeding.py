@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import NotImplementedYetError, OptionError
+from mixedmodels.fit.ranef import level_array
 from mixedmodels.inference.checks.variance_parts import own_variances
 from mixedmodels.inference.table import ResultTable, result_table
 
@@ -51,11 +52,68 @@ def breeding_values(fit: LMMFit, group: str | None = None, column: str | None = 
     Examples
     --------
     >>> import mixedmodels as mm
-    >>> data = {"y": [4.5, 2.9, 3.9, 3.5, 5.0], "sex": list("mffmm"), "animal": [4, 5, 6, 7, 8]}
-    >>> ids, parents = range(1, 9), {4: (1,), 5: (3, 2), 6: (1, 2), 7: (4, 5), 8: (3, 6)}
-    >>> A = mm.genetics.breeding.tabular_relationship(ids, parents)
-    >>> fit = mm.blup("y ~ 0 + sex + (1 | animal)", data, known={"animal": (A, list(ids))},
+    >>> pedigree = mm.genetics.Pedigree.from_frame(
+    ...     {"id": range(1, 9), "sire": [0, 0, 0, 1, 3, 1, 4, 3], "dam": [0, 0, 0, 0, 2, 2, 5, 6]}
+    ... )
+    >>> data = {"wwg": [4.5, 2.9, 3.9, 3.5, 5.0], "sex": list("mffmm"), "animal": [4, 5, 6, 7, 8]}
+    >>> fit = mm.blup("wwg ~ 0 + sex + (1 | animal)", data, known={"animal": pedigree},
     ...               variances={"animal": 20.0, "Residual": 40.0})
     >>> fit.breeding_values("animal")["estimate"].round(3).tolist()
     [0.098, -0.019, -0.041, -0.009, -0.186, 0.177, -0.249, 0.183]
     """
+    position = _position(fit, group)
+    term = fit.design.terms[position]
+    at = _column(term, column)
+    factors = [np.array(factor) for factor in fit._factors]
+    scale = fit.sigma**2
+    variance = scale * float(factors[position][at] @ factors[position][at])
+    own = np.ones(term.m) if term.precision is None else own_variances(term.precision)
+    pev = scale * fit.solver.random_covariance(factors, position)[:, at, at]
+    total = variance * own
+    reliability = np.clip(1.0 - pev / np.where(total > 0.0, total, np.inf), 0.0, 1.0)
+    columns = {
+        "id": level_array(term),
+        "records": np.bincount(term.codes, minlength=term.m),
+        "estimate": fit._solution.b[position][:, at],
+        "std_error": np.sqrt(pev),
+        "pev": pev,
+        "reliability": reliability,
+        "accuracy": np.sqrt(reliability),
+    }
+    notes = [f"variance {variance:.6g}, residual variance {scale:.6g}, taken as known"]
+    if variance == 0.0:
+        columns["reliability"] = columns["accuracy"] = np.full(term.m, np.nan)
+        notes.append("the variance is estimated as zero: reliability is not defined")
+    what = "" if term.k == 1 else f", {term.names[at]}"
+    return result_table(f"Predictions for {term.group}{what}", columns, notes, fit._native)
+
+
+def _position(fit: LMMFit, group: str | None) -> int:
+    """Place of the term that is meant."""
+    if not fit._is_linear:
+        raise NotImplementedYetError("breeding_values is for linear mixed models; use ranef(condvar=True)")
+    terms = fit.design.terms
+    related = [i for i, term in enumerate(terms) if term.precision is not None]
+    if group is None:
+        if len(related) == 1:
+            return related[0]
+        names = ", ".join(term.group for term in terms)
+        raise OptionError(f"name the term whose values are wanted: one of {names}")
+    found = [i for i, term in enumerate(terms) if term.group == group]
+    if len(found) != 1:
+        names = ", ".join(term.group for term in terms)
+        raise OptionError(
+            f"{group!r} means {'several terms' if found else 'no random term'}; the terms are {names}"
+        )
+    return found[0]
+
+
+def _column(term: Any, column: str | None) -> int:
+    """Place of the column that is meant."""
+    if column is None:
+        if term.k == 1 or "(Intercept)" in term.names:
+            return 0 if term.k == 1 else term.names.index("(Intercept)")
+        raise OptionError(f"name the column of {term.group!r}: one of {', '.join(term.names)}")
+    if column not in term.names:
+        raise OptionError(f"{term.group!r} has no column {column!r}; it has {', '.join(term.names)}")
+    return term.names.index(column)

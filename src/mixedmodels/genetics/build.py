@@ -17,12 +17,19 @@ _MALE = {"1", "M", "MALE", "XY"}
 _FEMALE = {"2", "F", "FEMALE", "XX"}
 
 
-def sex_codes(raw: Any, what: str) -> np.ndarray:
-    """Sexes of a column, (n,) int8: 1 male, 2 female, 0 unknown."""
-    labels = label_column(raw, what)
-    distinct, inverse = np.unique(np.array([str(v) for v in labels.tolist()]), return_inverse=True)
-    table = [MALE if v.upper() in _MALE else FEMALE if v.upper() in _FEMALE else 0 for v in distinct.tolist()]
-    return np.array(table, dtype=np.int8)[inverse.ravel()] if len(labels) else np.zeros(0, dtype=np.int8)
+def sex_codes(raw: Any, what: str, labels: tuple[str, str] | None = None) -> np.ndarray:
+    """Sexes of a column, (n,) int8: 1 male, 2 female, 0 unknown; `labels` are the texts for male and
+    female.
+    """
+    male, female = (
+        (_MALE, _FEMALE) if labels is None else ({str(labels[0]).upper()}, {str(labels[1]).upper()})
+    )
+    values = label_column(raw, what)
+    if not len(values):
+        return np.zeros(0, dtype=np.int8)
+    distinct, inverse = np.unique(np.array([str(v) for v in values.tolist()]), return_inverse=True)
+    table = [MALE if v.upper() in male else FEMALE if v.upper() in female else 0 for v in distinct.tolist()]
+    return np.array(table, dtype=np.int8)[inverse.ravel()]
 
 
 def build_pedigree(
@@ -33,8 +40,9 @@ def build_pedigree(
     names: Sequence[str] = ("id", "sire", "dam", "sex", "family"),
     unknown: Sequence[str] = ("0", "", "NA", "."),
     missing_parents: str = "add",
-    hermaphrodites: bool = False,
+    check_sexes: bool = True,
     columns: dict[str, np.ndarray] | None = None,
+    sex_labels: tuple[str, str] | None = None,
 ) -> Pedigree:
     """Check columns of labels and turn them into a pedigree.
 
@@ -45,10 +53,12 @@ def build_pedigree(
     sex, family : array or FactorColumn, optional
     names : sequence of str
         Names of the columns (id, sire, dam, sex, family) for messages.
-    unknown, missing_parents, hermaphrodites
+    unknown, missing_parents, check_sexes
         As for `Pedigree.from_frame`.
     columns : dict of str to ndarray, optional
         More values per row, carried along.
+    sex_labels : (str, str), optional
+        What stands for male and for female.
 
     Returns
     -------
@@ -62,7 +72,7 @@ def build_pedigree(
     families = None
     if family is not None:
         families, _ = _family_labels(family, names[4])
-    sexes = np.zeros(len(own), dtype=np.int8) if sex is None else sex_codes(sex, names[3])
+    sexes = np.zeros(len(own), dtype=np.int8) if sex is None else sex_codes(sex, names[3], sex_labels)
     keys = _Keys(own, sire, dam, labels, families)
     rows, notes = _distinct_rows(keys, sexes)
     keys = keys.take(rows)
@@ -94,7 +104,7 @@ def build_pedigree(
     keys, sire_row, dam_row = keys.with_founders(added)
     sexes = np.concatenate([sexes, np.zeros(len(added), dtype=np.int8)])
     extra = {name: _padded(values, len(added)) for name, values in extra.items()}
-    sexes = _check_sexes(keys, sire_row, dam_row, sexes, hermaphrodites)
+    sexes = _check_sexes(keys, sire_row, dam_row, sexes, check_sexes)
     ids = keys.ids()
     return Pedigree(
         ids=ids,
@@ -278,14 +288,14 @@ def _distinct_rows(keys: _Keys, sexes: np.ndarray) -> tuple[np.ndarray, list[str
 
 
 def _check_sexes(
-    keys: _Keys, sire: np.ndarray, dam: np.ndarray, sexes: np.ndarray, hermaphrodites: bool
+    keys: _Keys, sire: np.ndarray, dam: np.ndarray, sexes: np.ndarray, check_sexes: bool
 ) -> np.ndarray:
     """Sexes with those that follow from being a parent; contradictions are an error."""
     is_sire = np.zeros(len(sexes), dtype=bool)
     is_dam = np.zeros(len(sexes), dtype=bool)
     is_sire[sire[sire >= 0]] = True
     is_dam[dam[dam >= 0]] = True
-    if hermaphrodites:
+    if not check_sexes:
         return np.where(is_sire & is_dam, 0, sexes).astype(np.int8)
     both = np.flatnonzero(is_sire & is_dam)
     if len(both):
@@ -297,8 +307,8 @@ def _check_sexes(
             else f"sire of {keys.name(a)!r} and dam of {keys.name(b)!r}"
         )
         raise DataError(
-            f"individual {keys.name(row)!r} is {of}; correct the pedigree, or hermaphrodites=True if this "
-            "species can do so"
+            f"individual {keys.name(row)!r} is {of}; correct the pedigree, or check_sexes=False for a "
+            "species of hermaphrodites"
         )
     for role, marked, wrong, name, parent in (
         ("sire", is_sire, FEMALE, "female", sire),
@@ -310,7 +320,7 @@ def _check_sexes(
             child = int(np.flatnonzero(parent == row)[0])
             raise DataError(
                 f"individual {keys.name(row)!r} is {name} but the {role} of {keys.name(child)!r}; correct "
-                "the sex or the parents"
+                "the sex or the parents, give sex_labels= if sexes are coded otherwise, or check_sexes=False"
             )
     return np.where(is_sire, MALE, np.where(is_dam, FEMALE, sexes)).astype(np.int8)
 

@@ -76,7 +76,8 @@ class Pedigree:
         *,
         unknown: Sequence[str] = UNKNOWN,
         missing_parents: str = "add",
-        hermaphrodites: bool = False,
+        check_sexes: bool = True,
+        sex_labels: tuple[str, str] | None = None,
     ) -> Pedigree:
         """Read and check a pedigree from columns of a data frame.
 
@@ -95,8 +96,11 @@ class Pedigree:
         missing_parents : {"add", "error"}
             What to do with parents without a row of their own: add them as founders and say so in `notes`,
             or refuse.
-        hermaphrodites : bool
-            Allow an individual to be a sire here and a dam there, or both at once (selfing).
+        check_sexes : bool
+            With False an individual may be a sire here and a dam there, or both at once (hermaphrodites,
+            selfing), and sexes are not compared with roles.
+        sex_labels : (str, str), optional
+            What stands for male and for female in the column of sexes, if it is none of the above.
 
         Returns
         -------
@@ -120,7 +124,8 @@ class Pedigree:
             names=(id, sire, dam, sex or "sex", family or "family"),
             unknown=unknown,
             missing_parents=missing_parents,
-            hermaphrodites=hermaphrodites,
+            check_sexes=check_sexes,
+            sex_labels=sex_labels,
         )
 
     def __len__(self) -> int:
@@ -130,7 +135,8 @@ class Pedigree:
     def __repr__(self) -> str:
         founders = int(np.count_nonzero(self.is_founder))
         depth = int(self.generation.max()) if len(self) else 0
-        families = f", {len(set(self.family.tolist()))} families" if self.family is not None else ""
+        count = 0 if self.family is None else len(set(self.family.tolist()))
+        families = f", {count} {'families' if count > 1 else 'family'}" if count else ""
         return f"<Pedigree: {len(self)} individuals, {founders} founders, depth {depth}{families}>"
 
     @property

@@ -8,7 +8,7 @@ import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.fit import wald
-from mixedmodels.inference.parameters import chosen, fixed_effects
+from mixedmodels.inference.parameters import chosen, fixed_effects, parameters_of
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -91,6 +91,13 @@ def confint(
 
 def _of_fixed_effects(fit: LMMFit, method: str, level: float, parameters: Any) -> ResultTable:
     """``estimate -/+ quantile * standard error``."""
+    if method == "wald" and parameters is not None and fit._terms:
+        wanted = chosen(parameters_of(fit), parameters)
+        random = tuple(p for p in wanted if p.kind != "fixed")
+        if random and len(random) == len(wanted):
+            from mixedmodels.inference.variance_wald import variance_parameters
+
+            return variance_parameters(fit, level, random)
     where = np.array([p.where[0] for p in chosen(fixed_effects(fit), parameters)], dtype=int)
     columns: dict[str, Any] = {"term": [fit.design.x_names[j] for j in where], "estimate": fit.beta[where]}
     if method == "wald":

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["scale_gradients", "wald_intervals"]
 
-_INVERSE = {"sd": np.exp, "dispersion": np.exp, "cor": np.tanh}
+_INVERSE = {
+    "sd": np.exp,
+    "dispersion": np.exp,
+    "cor": np.tanh,
+    "range": np.exp,
+    "rate": np.exp,
+    "smoothness": np.exp,
+}
 
 
 def wald_intervals(fit: GLMMFit, level: float, parameters: Any) -> ResultTable:
@@ -54,7 +61,7 @@ def wald_intervals(fit: GLMMFit, level: float, parameters: Any) -> ResultTable:
     for parameter, (value, gradient) in zip(wanted, scale_gradients(fit, wanted), strict=True):
         used = np.flatnonzero(gradient)
         variance = float(gradient[used] @ V[np.ix_(used, used)] @ gradient[used]) if len(used) else math.nan
-        back = _INVERSE.get(parameter.kind, float)
+        back = _INVERSE.get(parameter.quantity, float)
         if len(used) and held.issuperset(used.tolist()):
             notes.append(f"{parameter.name}: held at its value by fixed=")
             variance = math.nan
@@ -96,6 +103,9 @@ def scale_gradients(fit: GLMMFit, parameters: Sequence[Parameter]) -> list[tuple
             gradient[where[0]] = 1.0
             out.append((float(fit.gamma[where[0]]), gradient))
             continue
+        if parameter.kind == "structure":
+            out.append(_structure_gradient(fit, parameter))
+            continue
         term, i = where[0], where[-1]
         j = where[1]
         F = factors[term]
@@ -115,3 +125,26 @@ def scale_gradients(fit: GLMMFit, parameters: Sequence[Parameter]) -> list[tuple
             gradient[n_gamma + t] = sum(float(np.sum(D * E)) for b, E in parts if b == term)
         out.append((value, gradient))
     return out
+
+
+def _structure_gradient(fit: GLMMFit, parameter: Parameter) -> tuple[float, np.ndarray]:
+    """h(x) of a natural parameter of a structure and its gradient with respect to psi."""
+    gradient = np.zeros(len(fit.psi))
+    natural, place = parameter.natural, parameter.where[1]
+    found = natural.at(fit.theta, 1.0)
+    value, slope = float(found.values[place]), found.jacobian[place]
+    quantity = parameter.quantity
+    if not math.isfinite(value) or not np.isfinite(slope).all():
+        return math.nan, gradient
+    if quantity == "cor":
+        if not abs(value) < 1.0 - 1e-8:
+            return math.nan, gradient
+        stretch, scaled = 1.0 / (1.0 - value * value), math.atanh(value)
+    elif quantity == "loading":
+        stretch, scaled = 1.0, value
+    elif value > 0.0:
+        stretch, scaled = 1.0 / value, math.log(value)
+    else:
+        return math.nan, gradient
+    np.add.at(gradient, len(fit.gamma) + natural.index, stretch * slope)
+    return scaled, gradient

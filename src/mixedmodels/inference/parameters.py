@@ -22,6 +22,7 @@ __all__ = [
     "Parameter",
     "chosen",
     "chosen_one",
+    "curved_terms",
     "fixed_effects",
     "held_places",
     "natural_values",
@@ -30,7 +31,7 @@ __all__ = [
     "values_of",
 ]
 
-KINDS = ("fixed", "constant", "sd", "cor", "theta", "sigma", "dispersion", "statistic")
+KINDS = ("fixed", "constant", "sd", "cor", "structure", "theta", "sigma", "dispersion", "statistic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Parameter:
     kind : str
         ``"fixed"``, ``"sd"``, ``"cor"``, ``"sigma"``, ``"theta"`` (a covariance given as a function),
         ``"constant"`` (a constant of the family on the scale of its linear predictor), ``"dispersion"`` (in
-        natural units) or ``"statistic"`` (of a bootstrap).
+        natural units), ``"structure"`` (a natural parameter of a structure that is not linear in theta) or
+        ``"statistic"`` (of a bootstrap).
     group : str or None
         Grouping factor; ``"Residual"`` for sigma, None for fixed effects.
     term : str
@@ -53,6 +55,8 @@ class Parameter:
         Place among the coefficients; or term, column and second column of a random term; or entry of theta.
     estimate : float
         NaN for a correlation with a standard deviation of zero.
+    natural : NaturalTerm or None
+        The natural parameters of the term of a ``"structure"``; ``where`` is (term, place among them).
     """
 
     name: str
@@ -61,6 +65,12 @@ class Parameter:
     term: str
     where: tuple[int, ...] = ()
     estimate: float = field(default=float("nan"), compare=False)
+    natural: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def quantity(self) -> str:
+        """The kind; of a ``"structure"`` what it is: ``"sd"``, ``"cor"``, ``"range"``, ..."""
+        return self.kind if self.natural is None else self.natural.names[self.where[1]].kind
 
 
 def fixed_effects(fit: Any) -> tuple[Parameter, ...]:
@@ -114,8 +124,15 @@ def parameters_of(fit: Any) -> tuple[Parameter, ...]:
     if fit._is_linear and not fit.design.terms:  # the covariance is a function of theta
         theta = enumerate(zip(fit.theta_names, fit.theta.tolist(), strict=True))
         out += [Parameter(f"theta_{n}", "theta", "Z", n, (j,), value) for j, (n, value) in theta]
+    naturals = curved_terms(fit)
     for t, part in enumerate(fit.varcorr.terms if fit._terms else ()):
         group = part.group
+        if t in naturals:
+            natural = naturals[t]
+            values = natural.at(fit.theta, fit._scale).values.tolist()
+            for i, (label, value) in enumerate(zip(natural.names, values, strict=True)):
+                out.append(Parameter(label.name, "structure", group, label.term, (t, i), value, natural))
+            continue
         for i, (name, sd) in enumerate(zip(part.names, part.sds, strict=True)):
             out.append(Parameter(f"sd_{name}|{group}", "sd", group, f"sd__{name}", (t, i), sd))
         for i, row in enumerate(part.correlations()):
@@ -131,6 +148,17 @@ def parameters_of(fit: Any) -> tuple[Parameter, ...]:
     return tuple(out)
 
 
+def curved_terms(fit: Any) -> dict[int, Any]:
+    """Natural parameters of the terms whose structure is not linear in theta, by position."""
+    if all(term.covariance.entries is not None for term in fit._terms):
+        return {}
+    from mixedmodels.fit.natural import natural_terms
+
+    columns = [fit._term_names(j) for j in range(len(fit._terms))]
+    found = natural_terms(fit._terms, fit._random.theta_index, columns, not fit._is_linear)
+    return {natural.position: natural for natural in found if natural.curved}
+
+
 def held_places(fit: Any) -> frozenset[int]:
     """Entries of psi of a generalised fit that `fixed` holds at values."""
     moved = (fit.objective.M != 0.0).any(axis=1)
@@ -138,7 +166,7 @@ def held_places(fit: Any) -> frozenset[int]:
 
 
 # ---------------------------------------------------------------------- selection
-_RANDOM = ("sd", "cor", "theta", "sigma", "dispersion")
+_RANDOM = ("sd", "cor", "structure", "theta", "sigma", "dispersion")
 _GROUPS = {
     "fixed": ("fixed",),
     "beta": ("fixed",),
@@ -147,7 +175,7 @@ _GROUPS = {
     "cor": ("cor",),
     "random": _RANDOM,
     "ran_pars": _RANDOM,
-    "theta": ("sd", "cor", "theta"),
+    "theta": ("sd", "cor", "structure", "theta"),
     "theta_": _RANDOM,
     "statistic": ("statistic",),
 }
@@ -184,7 +212,7 @@ def chosen(available: Sequence[Parameter], names: Any) -> tuple[Parameter, ...]:
             raise OptionError(f"parameters must be names, got {name!r}")
         found = [p for p in available if name in (p.name, p.term)]
         if not found and name in _GROUPS:
-            found = [p for p in available if p.kind in _GROUPS[name]]
+            found = [p for p in available if p.kind in _GROUPS[name] or p.quantity in _GROUPS[name]]
         if not found:
             raise OptionError(
                 f"there is no parameter {name!r} to ask for here; available: "
@@ -251,6 +279,8 @@ def values_of(
             column[:] = sigma
         elif parameter.kind == "theta":
             column[:] = np.nan if theta is None else theta[:, where[0]]
+        elif parameter.kind == "structure":
+            column[:] = _structure_values(parameter, sigma, factors[where[0]], theta)
         elif parameter.kind == "sd":
             column[:] = sigma * lengths[where[0]][:, where[1]]
         else:
@@ -260,6 +290,20 @@ def values_of(
             with np.errstate(invalid="ignore", divide="ignore"):
                 value = np.where(product > 0.0, inner / np.where(product > 0.0, product, 1.0), np.nan)
             column[:] = np.clip(value, -1.0, 1.0)
+    return out
+
+
+def _structure_values(
+    parameter: Parameter, sigma: np.ndarray, factors: np.ndarray, theta: np.ndarray | None
+) -> list[float]:
+    """A natural parameter of N fits, NaN where one failed."""
+    natural, place, out = parameter.natural, parameter.where[1], []
+    for n, scale in enumerate(sigma.tolist()):
+        own = natural.covariance.theta_of(factors[n]) if theta is None else theta[n][natural.index]
+        if not (np.isfinite(own).all() and np.isfinite(scale)):
+            out.append(np.nan)
+            continue
+        out.append(float(natural.covariance.natural(own, natural.columns, scale).values[place]))
     return out
 
 
@@ -274,7 +318,12 @@ def relative_factors(design: Any, theta: np.ndarray) -> list[np.ndarray]:
         position += count
         part, entries = theta[:, own], term.covariance.entries
         if entries is None:
-            factors = np.array([term.covariance.factor(row) for row in part])
+            factors = np.array(
+                [
+                    term.covariance.factor(row) if np.isfinite(row).all() else np.full((term.k,) * 2, np.nan)
+                    for row in part
+                ]
+            )
             out.append(factors.reshape(theta.shape[0], term.k, term.k))
             continue
         factors = np.zeros((theta.shape[0], term.k, term.k))

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixedmodels.objective.curved_certificate import CurvedConditions, descend_along
 from mixedmodels.objective.parameters import lower_factor
 from mixedmodels.optimize.base import Certificate
 from mixedmodels.solver.base import Breakdown
 
 if TYPE_CHECKING:
+    from mixedmodels.design import RandomTerm
     from mixedmodels.objective.lmm import LMMObjective
 
 __all__ = ["certify", "smallest_direction"]
@@ -37,7 +39,8 @@ def certify(
     With D_b = diag(T_b) everything is scale-free: ``min_eigenvalues`` are those of
     :math:`D^{-1/2} M D^{-1/2}` on the structure's cone (at most 1; 0 inside the cone at an optimum),
     ``residuals`` are :math:`|D^{-1/2} M \lambda|_F / \sqrt{m}`. Terms that share all their parameters
-    are judged by the sum of their M.
+    are judged by the sum of their M. Terms that are not linear in theta have no cone: theirs are the smallest
+    eigenvalue of the exact Hessian and the gradient (`CurvedConditions`).
 
     Parameters
     ----------
@@ -46,8 +49,19 @@ def certify(
     factors, T, M : sequences of (k, k) matrices, one per term
     """
     terms, groups = objective.design.terms, objective._map.tied
-    eigenvalues, residuals, singular, ways = [], [], [], []
+    eigenvalues: list[float] = []
+    residuals: list[float] = []
+    singular: list[bool] = []
+    ways: list[tuple[float, int, np.ndarray]] = []
+    conditions = CurvedConditions(objective, theta, T, M) if objective._map.any_curved else None
     for b, term in enumerate(terms):
+        if conditions is not None and objective._map.curved[b]:
+            smallest, residual, v = conditions.term(b)
+            eigenvalues.append(smallest)
+            residuals.append(residual)
+            ways.append((smallest, b, v))
+            singular.append(_is_singular(term, factors[b]))
+            continue
         M_sum, T_sum = np.sum([M[c] for c in groups[b]], axis=0), np.sum([T[c] for c in groups[b]], axis=0)
         levels = sum(terms[c].m for c in groups[b])
         clip = term.covariance.clip
@@ -62,15 +76,15 @@ def certify(
         elif clip == "trace":
             image = np.eye(term.k) * float(np.trace(image)) / term.k
         residuals.append(float(np.linalg.norm(scale[:, None] * image) / np.sqrt(levels)))
-        weight = np.sqrt(np.mean(np.ones(1) if term.Z is None else term.Z**2, axis=0)).reshape(-1)
-        values = np.linalg.svd(weight[:, None] * factors[b], compute_uv=False)
-        singular.append(bool(values[-1] <= _SINGULAR * max(1.0, values[0])))
+        singular.append(_is_singular(term, factors[b]))
     worst = min(ways, key=lambda way: way[0]) if ways else None
     escape = None
     if worst is not None and worst[0] < -_NEGATIVE:
         _, b, v = worst
 
         def escape(point: np.ndarray) -> np.ndarray | None:
+            if objective._map.curved[b]:
+                return descend_along(objective, point, v)
             return _escape(objective, point, groups[b], v)
 
     return Certificate(
@@ -80,6 +94,13 @@ def certify(
         terms=tuple(term.group for term in terms),
         singular=tuple(singular),
     )
+
+
+def _is_singular(term: RandomTerm, factor: np.ndarray) -> bool:
+    """Whether a factor is singular, in units of the data."""
+    weight = np.sqrt(np.mean(np.ones(1) if term.Z is None else term.Z**2, axis=0)).reshape(-1)
+    values = np.linalg.svd(weight[:, None] * factor, compute_uv=False)
+    return bool(values[-1] <= _SINGULAR * max(1.0, values[0]))
 
 
 def smallest_direction(

@@ -9,8 +9,8 @@ linear and constant:
 .. math:: \psi = a + M\,\phi, \qquad (\tilde\gamma, \text{entries of } \tilde\Lambda) = B\,\psi,
           \qquad \phi = R v.
 
-Where a structure is not linear in theta the entries are a function :math:`e(\psi)`; B is its Jacobian J there,
-and the Hessian gets :math:`\sum_e d_e\,\partial^2 e/\partial\psi\partial\psi'`.
+Where a structure is not linear in theta the entries are a function :math:`e(\psi)`; B is its Jacobian J
+there, and the Hessian gets :math:`\sum_e d_e\,\partial^2 e/\partial\psi\partial\psi'`.
 
 With priors the criterion is :math:`d(\psi) - 2\log p(\psi)`.
 """
@@ -199,9 +199,7 @@ class Coordinates:
         return inner[: self.n_gamma], factors
 
 
-def reflected(
-    values: np.ndarray, lower: np.ndarray, upper: np.ndarray, mirrored: np.ndarray
-) -> np.ndarray:
+def reflected(values: np.ndarray, lower: np.ndarray, upper: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
     """Values reflected at their bounds where `mirrored`."""
     out = np.array(values, dtype=float)
     for j in np.flatnonzero(mirrored).tolist():

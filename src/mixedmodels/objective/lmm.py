@@ -113,6 +113,16 @@ class LMMObjective:
         return self._map.names
 
     @property
+    def mirrored(self) -> np.ndarray:
+        """Whether the criterion is symmetric about the bounds of a parameter, shape (n_theta,)."""
+        return self._map.mirrored
+
+    @property
+    def linear_entries(self) -> np.ndarray:
+        """Rows (term, row, column, parameter) of the factors that are linear in theta."""
+        return self._map.linear_entries
+
+    @property
     def entries(self) -> np.ndarray | None:
         """Rows (term, row, column, parameter) of factors linear in theta, or None."""
         return self._map.entries
@@ -120,6 +130,10 @@ class LMMObjective:
     @cached_property
     def start(self) -> np.ndarray:
         """Starting values from moments of the least-squares residuals."""
+        if self._map.any_curved:
+            from mixedmodels.objective.curved_start import curved_start
+
+            return curved_start(self)
         internal = getattr(self.solver, "start_internal", None)
         if internal is not None and self.entries is not None:
             theta = self.theta_map.dot(internal(self.sigma_fixed))  # the solver has the moments at hand
@@ -228,7 +242,7 @@ class LMMObjective:
         factors = self._map.factors(theta)
         parts = self.solver.components(factors, 1, None, self.reml)
         value = self._criterion(parts)
-        return value, gradient_of(self._M(parts), factors, self._map.derivatives(theta))
+        return value, gradient_of(self._M(parts), self._map.directions(theta))
 
     def newton(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """Criterion, gradient and ``H = average information + curvature of M^+``, positive semi-definite.
@@ -240,12 +254,12 @@ class LMMObjective:
         theta = self._map.check(theta)
         if self.evaluator is not None:
             return self._fast(theta, 2)
-        factors, derivatives, parts, directions = self._second_order(theta)
+        directions = self._map.directions(theta)
+        parts = self.solver.components(self._map.factors(theta), 2, directions, self.reml)
         M = self._M(parts)
-        H = self._average(parts, directions) + self._map.curvature(
-            self._map.positive_parts(M, self._orthonormal), derivatives
-        )
-        return self._criterion(parts), gradient_of(M, factors, derivatives), H
+        H = self._average(parts, directions)
+        H += self._map.curvature(self._map.positive_parts(M, self._orthonormal), theta, np.diagonal(H))
+        return self._criterion(parts), gradient_of(M, directions), H
 
     def sigma_model(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         r"""Criterion, gradient, average, expected and observed information in the entries of the Sigma_b.
@@ -323,7 +337,7 @@ class LMMObjective:
             \text{average}_{ij} &= \tfrac{\nu}{r^2} w_{ij} - \tfrac{\nu}{r^4} q_i q_j \\
             \text{expected}_{ij} &= \mathrm{tr}(K\dot S_i K\dot S_j)
                - \tfrac1\nu \mathrm{tr}(K\dot S_i)\,\mathrm{tr}(K\dot S_j) \\
-            \text{observed}_{ij} &= 2\,\mathrm{tr}(E_i'ME_j) - \mathrm{tr}(K\dot S_i K\dot S_j)
+            \text{observed}_{ij} &= \mathrm{tr}(M \ddot S_{ij}) - \mathrm{tr}(K\dot S_i K\dot S_j)
                + 2\tfrac{\nu}{r^2} w_{ij} - \tfrac{\nu}{r^4} q_i q_j
 
         Parameters
@@ -367,8 +381,7 @@ class LMMObjective:
         if kind != "expected" and self.evaluator is not None:
             return self._compiled_information(theta, kind, False)[0]
         factors = self._map.factors(theta)
-        derivatives = self._map.derivatives(theta)
-        directions = self._map.directions(factors, derivatives)
+        directions = self._map.directions(theta)
         if kind == "expected":
             return self._bordered(*self.trace_products(factors, directions))
         parts = self.solver.components(factors, 2, directions, self.reml)
@@ -376,7 +389,7 @@ class LMMObjective:
         inner = scale * parts.wpw
         if kind == "observed":
             products, _ = self.trace_products(factors, directions)
-            inner = 2.0 * inner - products + self._map.curvature(self._M(parts), derivatives)
+            inner = 2.0 * inner - products + self._map.curvature(self._M(parts), theta)
         return self._bordered(inner, scale * _forms(parts, directions))
 
     def information_and_changes(
@@ -433,8 +446,7 @@ class LMMObjective:
 
     def directions(self, theta: np.ndarray) -> list[list[np.ndarray | None]]:
         """d Sigma_b / d theta_t: for each free parameter a list over terms, None where it does not occur."""
-        factors = self._map.factors(self._map.check(theta))
-        return self._map.directions(factors, self._map.derivatives(theta))
+        return self._map.directions(self._map.check(theta))
 
     def solution(self, theta: np.ndarray) -> Solution:
         """Estimates of beta and predictions of the random effects at theta."""
@@ -535,12 +547,6 @@ class LMMObjective:
         scale = gaussian_scale(parts.pwrss, self.nu, self.sigma_fixed)
         return [T - scale * S for T, S in zip(parts.T, parts.S, strict=True)]
 
-    def _second_order(self, theta: np.ndarray) -> tuple:
-        factors = self._map.factors(theta)
-        derivatives = self._map.derivatives(theta)
-        directions = self._map.directions(factors, derivatives)
-        return factors, derivatives, self.solver.components(factors, 2, directions, self.reml), directions
-
     def _average(self, parts: Components, directions: list[list[np.ndarray | None]]) -> np.ndarray:
         q = _forms(parts, directions)
         return average_information(parts.wpw, q, parts.pwrss, self.nu, self.sigma_fixed)
@@ -548,9 +554,4 @@ class LMMObjective:
 
 def _forms(parts: Components, directions: list[list[np.ndarray | None]]) -> np.ndarray:
     """``y'P V_i P y`` for each direction."""
-    return np.array(
-        [
-            sum(float(np.sum(S * dS)) for S, dS in zip(parts.S, row, strict=True) if dS is not None)
-            for row in directions
-        ]
-    )
+    return gradient_of(parts.S, directions)

@@ -37,6 +37,10 @@ class ParameterMap:
     names : tuple of str
         ``group.column`` or ``group.row.column``; a shared parameter has the name of its first place.
     lower, upper : ndarray, shape (n_theta,), read-only
+    mirrored : ndarray of bool, shape (n_theta,), read-only
+        Whether the bounds of a parameter are mirrors (`Covariance.mirrored`).
+    curved : tuple of bool
+        For each term, whether its structure is not linear in theta.
     index : tuple of ndarray of intp
         For each term, the free parameter behind each of its own parameters.
     """
@@ -58,6 +62,8 @@ class ParameterMap:
         self._groups = tuple(group for _, group, _ in terms)
         self._columns = tuple(names for _, _, names in terms)
         self.shared = theta_index is not None
+        self.curved = tuple([structure.clip == "curved" for structure in structures])
+        self.any_curved = any(self.curved)
         self.n_theta = int(flat.max()) + 1 if flat.size else 0
         self.index: tuple[np.ndarray, ...] = tuple(np.split(flat, np.cumsum(sizes)[:-1])) if sizes else ()
         self.lower = np.full(self.n_theta, -np.inf)
@@ -65,8 +71,11 @@ class ParameterMap:
         for structure, index in zip(structures, self.index, strict=True):
             np.maximum.at(self.lower, index, structure.lower)
             np.minimum.at(self.upper, index, structure.upper)
-        self.lower.setflags(write=False)
-        self.upper.setflags(write=False)
+        self.mirrored = np.zeros(self.n_theta, dtype=bool)
+        for structure, index in zip(structures, self.index, strict=True):
+            self.mirrored[index] |= structure.mirrored
+        for array in (self.lower, self.upper, self.mirrored):
+            array.setflags(write=False)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -92,6 +101,17 @@ class ParameterMap:
             if structure.entries is None:
                 return None
             rows += [(b, i, j, int(index[t])) for i, j, t in structure.entries.tolist()]
+        return np.array(rows, dtype=np.intp).reshape(-1, 4)
+
+    @cached_property
+    def linear_entries(self) -> np.ndarray:
+        """As `entries`, of the terms whose structures are linear."""
+        rows = [
+            (b, i, j, int(index[t]))
+            for b, (structure, index) in enumerate(zip(self._structures, self.index, strict=True))
+            if structure.entries is not None
+            for i, j, t in structure.entries.tolist()
+        ]
         return np.array(rows, dtype=np.intp).reshape(-1, 4)
 
     @cached_property
@@ -130,32 +150,35 @@ class ParameterMap:
                 out[t].append((b, parts[index == t].sum(axis=0)))
         return out
 
-    def directions(
-        self, factors: Sequence[np.ndarray], derivatives: list[list[tuple[int, np.ndarray]]]
-    ) -> list[list[np.ndarray | None]]:
+    def directions(self, theta: np.ndarray) -> list[list[np.ndarray | None]]:
         """d Sigma_b / d theta_t: per free parameter a list over terms (None where it does not occur)."""
-        out: list[list[np.ndarray | None]] = []
-        for parts in derivatives:
-            row: list[np.ndarray | None] = [None] * len(factors)
-            for b, E in parts:
-                half = E @ factors[b].T
-                row[b] = half + half.T
-            out.append(row)
+        terms = len(self._structures)
+        out: list[list[np.ndarray | None]] = [[None] * terms for _ in range(self.n_theta)]
+        for b, (structure, index) in enumerate(zip(self._structures, self.index, strict=True)):
+            for t, D in zip(index.tolist(), structure.sigma_derivatives(theta[index]), strict=True):
+                known = out[t][b]
+                out[t][b] = D if known is None else known + D
         return out
 
     def curvature(
-        self, matrices: Sequence[np.ndarray], derivatives: list[list[tuple[int, np.ndarray]]]
+        self, matrices: Sequence[np.ndarray], theta: np.ndarray, size: np.ndarray | None = None
     ) -> np.ndarray:
-        """``sum_b 2 tr(E_i' M_b E_j)``, the part of the Hessian from the second derivatives of Sigma."""
+        """``sum_b tr(M_b d2 Sigma_b)``, the part of the Hessian from the second derivatives of Sigma.
+
+        With `size`, squares of the units of theta, the positive part of the blocks of terms that are not
+        linear; those of linear terms are positive semi-definite if M_b is.
+        """
         out = np.zeros((self.n_theta, self.n_theta))
-        for i, left in enumerate(derivatives):
-            for j in range(i + 1):
-                value = 0.0
-                for b, E in left:
-                    for c, F in derivatives[j]:
-                        if b == c:
-                            value += 2.0 * float(np.sum(E * (matrices[b] @ F)))
-                out[i, j] = out[j, i] = value
+        places = zip(self._structures, self.index, matrices, self.curved, strict=True)
+        for structure, index, M, curved in places:
+            part = structure.sigma_curvature(theta[index], M)
+            if curved and size is not None:
+                unit = np.sqrt(size[index] + np.abs(np.diagonal(part)))
+                scale = np.divide(1.0, unit, out=np.zeros_like(unit), where=unit > 0.0)
+                values, vectors = np.linalg.eigh(part * scale * scale[:, None])
+                half = (unit[:, None] * vectors) * np.sqrt(np.maximum(values, 0.0))
+                part = half @ half.T
+            np.add.at(out, (index[:, None], index), part)
         return out
 
     def orthonormal(self, design: Design) -> list[np.ndarray]:
@@ -181,6 +204,9 @@ class ParameterMap:
         """
         out = []
         for M, T_b, structure in zip(matrices, T, self._structures, strict=True):
+            if structure.clip == "curved":  # no cone: see `curvature`
+                out.append(M)
+                continue
             inverse = np.linalg.inv(T_b)
             out.append(inverse.T @ positive_part(T_b.T @ M @ T_b, structure.clip) @ inverse)
         return out
@@ -202,14 +228,14 @@ def _parameter_map(
     return ParameterMap(terms, theta_index)
 
 
-def gradient_of(
-    matrices: Sequence[np.ndarray],
-    factors: Sequence[np.ndarray],
-    derivatives: list[list[tuple[int, np.ndarray]]],
-) -> np.ndarray:
-    """``2 sum_b tr(E_i' M_b factor_b)`` for each parameter."""
-    images = [M @ factor for M, factor in zip(matrices, factors, strict=True)]
-    return np.array([2.0 * sum(float(np.sum(E * images[b])) for b, E in parts) for parts in derivatives])
+def gradient_of(matrices: Sequence[np.ndarray], directions: list[list[np.ndarray | None]]) -> np.ndarray:
+    """``sum_b tr(M_b dSigma_b)`` for each parameter."""
+    return np.array(
+        [
+            sum(float(np.sum(M * D)) for M, D in zip(matrices, row, strict=True) if D is not None)
+            for row in directions
+        ]
+    )
 
 
 def positive_part(M: np.ndarray, clip: str) -> np.ndarray:

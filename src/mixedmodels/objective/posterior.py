@@ -191,23 +191,25 @@ class PosteriorObjective(LMMObjective):
         parts = self.solver.components(factors, 1, None, self.reml)
         tau = self._log_sigma(theta, parts.pwrss)
         added, slope, _ = self._prior(theta, tau)
-        g = gradient_of(self._weighted(parts, tau), factors, self._map.derivatives(theta))
+        g = gradient_of(self._weighted(parts, tau), self._map.directions(theta))
         return self._density(parts, tau) + self._normalisation + added, g + slope[:-1]
 
     def newton(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """Criterion, gradient and a positive semi-definite model of the Hessian."""
         theta = self._map.check(theta)
-        factors, derivatives, parts, directions = self._second_order(theta)
+        factors, directions = self._map.factors(theta), self._map.directions(theta)
+        parts = self.solver.components(factors, 2, directions, self.reml)
         tau = self._log_sigma(theta, parts.pwrss)
         added, slope, curvature = self._prior(theta, tau)
         M, scale = self._weighted(parts, tau), math.exp(-2.0 * tau)
-        inner = scale * parts.wpw + self._map.curvature(
-            self._map.positive_parts(M, self._orthonormal), derivatives
+        inner = scale * parts.wpw
+        inner += self._map.curvature(
+            self._map.positive_parts(M, self._orthonormal), theta, np.diagonal(inner)
         )
         joint = self._bordered_with(inner, scale * _forms(parts, directions), scale * parts.pwrss, curvature)
         H = positive_definite(self._profiled(joint))
         value = self._density(parts, tau) + self._normalisation + added
-        return value, gradient_of(M, factors, derivatives) + slope[:-1], H
+        return value, gradient_of(M, directions) + slope[:-1], H
 
     @staticmethod
     def _weighted(parts: Components, tau: float) -> list[np.ndarray]:
@@ -250,7 +252,8 @@ class PosteriorObjective(LMMObjective):
     def _joint(self, theta: np.ndarray, kind: str) -> np.ndarray:
         check_kind(kind)
         theta = self._map.check(theta)
-        factors, derivatives, parts, directions = self._second_order(theta)
+        factors, directions = self._map.factors(theta), self._map.directions(theta)
+        parts = self.solver.components(factors, 2, directions, self.reml)
         tau = self._log_sigma(theta, parts.pwrss)
         curvature = self._prior(theta, tau)[2]
         scale = math.exp(-2.0 * tau)
@@ -260,7 +263,7 @@ class PosteriorObjective(LMMObjective):
             if kind == "expected":
                 inner, cross, corner = products, traces, float(self.nu)
             else:
-                inner = 2.0 * inner - products + self._map.curvature(self._weighted(parts, tau), derivatives)
+                inner = 2.0 * inner - products + self._map.curvature(self._weighted(parts, tau), theta)
         return self._bordered_with(inner, cross, corner, curvature)
 
     # ------------------------------------------------------------------ the likelihood alone

@@ -184,8 +184,8 @@ class StructuredObjective:
         _, phi = self.split(psi)
         key = phi.tobytes()
         if self._inner is None or self._inner[0] != key:
-            solver = whitened_solver(self.design, self.residual.at(phi), self._solver_name)
-            inner = LMMObjective(solver.design, solver, self.reml, sigma=self.sigma_fixed)
+            design, solver = whitened_solver(self.design, self.residual.at(phi), self._solver_name)
+            inner = LMMObjective(design, solver, self.reml, sigma=self.sigma_fixed)
             self._inner = (key, inner)
         return self._inner[1]
 
@@ -221,8 +221,7 @@ class StructuredObjective:
 
     def _newton_matrices(self, psi: np.ndarray, state: Any) -> tuple[np.ndarray, np.ndarray | None]:
         theta, _ = self.split(psi)
-        factors, derivatives = state.factors, self._map.derivatives(theta)
-        directions = self._map.directions(factors, derivatives)
+        directions = self._map.directions(theta)
         products, q = state.products(directions), self._forms(state, directions)
         average = average_information(products, q, state.pwrss, self.nu, self.sigma_fixed)
         M = self._M(state)
@@ -230,12 +229,12 @@ class StructuredObjective:
         observed = None
         if self.n_phi <= _EXACT and state.exact_is_cheap:
             observed = 2.0 * average - self._rest(state, directions)
-            observed[:r, :r] += self._map.curvature(M, derivatives)
+            observed[:r, :r] += self._map.curvature(M, theta)
             if self.sigma_fixed is None:
                 observed += self._scale(state) / state.pwrss * np.outer(q, q)
         if r:
             positive = self._map.positive_parts(M, self._orthonormal)
-            average[:r, :r] += self._map.curvature(positive, derivatives)
+            average[:r, :r] += self._map.curvature(positive, theta, np.diagonal(average)[:r])
         return average, observed
 
     def _rest(self, state: Any, directions: list) -> np.ndarray:
@@ -286,8 +285,8 @@ class StructuredObjective:
         check_kind(kind)
         psi = self.check(psi)
         state = self.at(psi)
-        derivatives = self._map.derivatives(self.split(psi)[0])
-        directions = self._map.directions(state.factors, derivatives)
+        theta = self.split(psi)[0]
+        directions = self._map.directions(theta)
         if kind == "expected":
             traces = _inner_products(state.term_parts(self.reml)[0], directions)
             border = np.concatenate([traces, state.residual_parts(self.reml)[0]])
@@ -298,7 +297,7 @@ class StructuredObjective:
         if kind == "observed":
             r = self.n_random
             inner = 2.0 * inner - self._rest(state, directions)
-            inner[:r, :r] += self._map.curvature(self._M(state), derivatives)
+            inner[:r, :r] += self._map.curvature(self._M(state), theta)
         return self._bordered(inner, border)
 
     def information_and_changes(
@@ -333,8 +332,7 @@ class StructuredObjective:
 
     def directions(self, psi: np.ndarray) -> list[list[np.ndarray | None]]:
         """d Sigma_b / d theta_t for the parameters of the random effects (phi changes R, not Sigma)."""
-        theta = self.split(psi)[0]
-        return self._map.directions(self._map.factors(theta), self._map.derivatives(theta))
+        return self._map.directions(self.split(psi)[0])
 
     def trace_products(self, psi: np.ndarray) -> np.ndarray:
         """``tr(Q V_i Q V_j)`` for all of psi, shape (n_theta, n_theta)."""
@@ -394,7 +392,7 @@ class StructuredObjective:
         own = traces - self._scale(state) * forms
         if not self.n_random:
             return own
-        random = gradient_of(self._M(state), state.factors, self._map.derivatives(theta))
+        random = gradient_of(self._M(state), self._map.directions(theta))
         return np.concatenate([random, own])
 
     def _forms(self, state: Any, directions: list[list[np.ndarray | None]]) -> np.ndarray:

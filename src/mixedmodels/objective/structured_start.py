@@ -1,4 +1,4 @@
-"""The search for (theta, phi): from where, and again from elsewhere where one search may end in a poor place."""
+"""The search for (theta, phi): from where, and again from elsewhere if need be."""
 
 from __future__ import annotations
 

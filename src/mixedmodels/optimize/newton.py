@@ -131,12 +131,16 @@ class Search:
         self.lower = np.asarray(objective.lower, dtype=float)
         self.upper = np.asarray(objective.upper, dtype=float)
         entries = getattr(objective, "entries", None)
+        if entries is None:
+            entries = getattr(objective, "linear_entries", None)
         columns = () if entries is None else columns_of_entries(entries)
         self.columns = [c for c in columns if self.lower[c[0]] == 0.0]
         self.blocks = () if entries is None else blocks_of_entries(entries)
         self.reflected = np.zeros(len(self.lower), dtype=bool)
         for c in self.columns:
             self.reflected[c[0]] = True
+        mirrored = getattr(objective, "mirrored", None)
+        self.mirrored = np.zeros(len(self.lower), dtype=bool) if mirrored is None else np.array(mirrored)
         self.frozen = np.zeros(len(self.lower), dtype=bool)
         self.C: np.ndarray | None = None
         self.step = np.zeros(len(self.lower))
@@ -160,13 +164,21 @@ class Search:
         return float(value), np.asarray(g, dtype=float), np.asarray(H, dtype=float)
 
     def project(self, theta: np.ndarray) -> np.ndarray:
-        """Onto the bounds, diagonals that can be reflected excepted."""
-        low = np.where(self.reflected, -np.inf, self.lower)
-        return np.minimum(np.maximum(theta, low), self.upper)
+        """Onto the bounds, parameters that can be reflected excepted."""
+        low = np.where(self.reflected | self.mirrored, -np.inf, self.lower)
+        return np.minimum(np.maximum(theta, low), np.where(self.mirrored, np.inf, self.upper))
 
     def reflect(self, theta: np.ndarray) -> tuple[np.ndarray, bool]:
-        """Change the sign of columns whose diagonal is negative."""
+        """Change the sign of columns with a negative diagonal; fold parameters at bounds that are mirrors."""
         flipped = False
+        if self.mirrored.any():
+            low, high = self.lower, self.upper
+            folded = np.where(
+                theta < low, 2.0 * low - theta, np.where(theta > high, 2.0 * high - theta, theta)
+            )
+            folded = np.where(self.mirrored, np.minimum(np.maximum(folded, low), high), theta)
+            flipped = bool(np.any(folded != theta))
+            theta = folded
         for c in self.columns:
             if theta[c[0]] < 0.0:
                 theta[c] = -theta[c]
@@ -177,7 +189,8 @@ class Search:
         """Parameters that are not frozen and not held at a bound by the gradient."""
         theta, g = self.run.theta, self.run.gradient
         held = (theta <= self.lower) & (g > 0.0) & ~self.reflected
-        return ~(self.frozen | held | ((theta >= self.upper) & (g < 0.0)))
+        held |= (theta >= self.upper) & (g < 0.0)
+        return ~(self.frozen | (held & ~self.mirrored))
 
     def turn_columns(self) -> None:
         """Change the sign of columns with diagonal zero whose gradient points outwards: the same point.
@@ -347,6 +360,7 @@ class Search:
             if theta[c[0]] <= near and not self.frozen[c[0]]:
                 sets.append(c if np.all(np.abs(theta[c]) <= near) else c[:1])
         low = (theta - self.lower <= near) & ~self.reflected & ~self.frozen
+        low |= (self.upper - theta <= near) & self.mirrored & ~self.frozen
         return sets + [np.array([i]) for i in np.flatnonzero(low)]
 
     def snap(self) -> tuple[bool, bool]:
@@ -375,6 +389,8 @@ class Search:
         run = self.run
         trial = base.copy()
         trial[index] = np.where(np.isfinite(self.lower[index]), self.lower[index], 0.0)
+        high = self.mirrored[index] & (self.upper[index] - base[index] < base[index] - self.lower[index])
+        trial[index] = np.where(high, self.upper[index], trial[index])
         if np.any(trial != run.theta):
             result = self.evaluate(trial)
             if result is None or result[0] > run.value + 1e-9 + NOISE * abs(run.value):

@@ -13,7 +13,7 @@ from mixedmodels.fit.glmm_values import component_prefix
 from mixedmodels.fit.wald import normal_quantile
 from mixedmodels.inference.ddf.tails import t_quantile
 from mixedmodels.inference.fixed.glmm_coefficients import component_tests, degrees_of_freedom
-from mixedmodels.report.tidy import add_levels, checked_effects
+from mixedmodels.report.tidy import add_levels, checked_effects, structured_rows
 
 if TYPE_CHECKING:
     from mixedmodels.fit.glmm_result import GLMMFit
@@ -69,7 +69,13 @@ def tidy_columns(
                     add(effect, part.component, None, name, b, s, statistic, df, p, *limits)
         elif effect == "ran_pars":
             owners = [fit.components[c] for c in fit.generalised.term_predictor]
-            for term, owner in zip(fit.varcorr.terms, owners, strict=True):
+            naturals = structured_rows(fit, level)
+            for t, (term, owner) in enumerate(zip(fit.varcorr.terms, owners, strict=True)):
+                if t in naturals:
+                    for name, value, error, limits in naturals[t]:
+                        nothing = (math.nan,) * 3
+                        add(effect, owner, term.group, name, value, error, *nothing, *limits)
+                    continue
                 for name, sd in zip(term.names, term.sds, strict=True):
                     add(effect, owner, term.group, f"sd__{name}", sd)
                 for i, row in enumerate(term.correlations()):

@@ -23,6 +23,7 @@ __all__ = [
     "coefficient_table",
     "correlation_table",
     "even_row",
+    "structure_table",
     "summarize",
 ]
 
@@ -109,6 +110,11 @@ def summarize(fit: LMMFit, correlation: bool | None = None, ddf: str | float = "
     notes = list(fit.messages)
 
     tables = [_criteria_table(fit), _residual_table(fit), _random_table(fit)]
+    structure = getattr(fit, "residual", None)
+    if structure is not None and len(structure.names):
+        tables.append(structure_table(structure))
+    elif structure is not None and structure.description:
+        facts.append(("Residuals", structure.description))
     if names:
         tables.append(
             coefficient_table(
@@ -134,7 +140,7 @@ def summarize(fit: LMMFit, correlation: bool | None = None, ddf: str | float = "
         "p_value": tests.p_value,
     }
     return Summary(
-        f"Linear mixed model fit by {method}",
+        f"{'Linear mixed model' if fit.design.terms else 'Generalised least squares'} fit by {method}",
         tuple(facts),
         tuple(tables),
         tuple(notes),
@@ -181,6 +187,24 @@ def _random_table(fit: LMMFit) -> Table:
     if groups:
         counts += f", groups: {groups}"
     return Table("Random effects", table.header, table.rows, table.align, 1, counts)
+
+
+def structure_table(structure: Any) -> Table:
+    """Correlations, ranges, powers and ratios of standard deviations of structured residuals.
+
+    Parameters
+    ----------
+    structure : ResidualEstimates
+    """
+    estimates, errors = structure.values.tolist(), structure.std_error.tolist()
+    decimals = decimals_for([*estimates, *errors], 4)
+    if decimals < 0:
+        first, second = [[format_scientific(value, 4) for value in column] for column in (estimates, errors)]
+    else:
+        pattern = f"%.{max(1, decimals)}f"
+        first, second = [[pattern % value for value in column] for column in (estimates, errors)]
+    rows = tuple(zip(structure.names, first, second, strict=True))
+    return Table(f"Residuals: {structure.description}", ("", "Estimate", "Std. Error"), rows, "lrr")
 
 
 def _title(tests: Coefficients) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "augment_columns",
     "checked_effects",
     "glance_columns",
+    "structured_rows",
     "tidy_columns",
     "to_native",
 ]
@@ -149,7 +150,12 @@ def tidy_columns(
                 half = t_quantile(level, test[2]) * test[0] if conf_int else math.nan
                 add(effect, None, term, estimate, test, (estimate - half, estimate + half))
         elif effect == "ran_pars":
-            for part in fit.varcorr.terms:
+            naturals = structured_rows(fit, level)
+            for t, part in enumerate(fit.varcorr.terms):
+                if t in naturals:
+                    for term, value, error, limits in naturals[t]:
+                        add(effect, part.group, term, value, (error, math.nan, math.nan, math.nan), limits)
+                    continue
                 for name, sd in zip(part.names, part.sds, strict=True):
                     add(effect, part.group, f"sd__{name}", sd)
                 for i, row in enumerate(part.correlations()):
@@ -163,6 +169,26 @@ def tidy_columns(
     if not conf_int:
         del rows["conf_low"], rows["conf_high"]
     return rows
+
+
+def structured_rows(fit: Any, level: float = 0.95) -> dict[int, list[tuple]]:
+    """Rows (term, estimate, std_error, limits) of terms that are not linear in theta, by position."""
+    from mixedmodels.inference.parameters import curved_terms
+
+    naturals = curved_terms(fit)
+    if not naturals:
+        return {}
+    from mixedmodels.fit.wald import normal_quantile
+    from mixedmodels.inference.variance_wald import variance_errors, wald_limits
+
+    errors, z = variance_errors(fit), normal_quantile(level)
+    out = {}
+    for position, natural in naturals.items():
+        out[position] = [
+            (label.term, *errors[label.name][:2], wald_limits(*errors[label.name], z))
+            for label in natural.names
+        ]
+    return out
 
 
 def add_levels(

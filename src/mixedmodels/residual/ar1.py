@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from mixedmodels.errors import DataError
@@ -125,9 +123,9 @@ class _BoundAR1(BoundCorrelation):
         """Times of new rows."""
         if not self._structure.covariates:
             raise DataError(
-                f"{self._structure} takes the rows in their order, so the times of new rows are unknown; name a "
+                f"{self._structure} takes the rows in their order, so the times of new rows are "
+                "unknown; name a "
                 "column of times in the structure"
             )
         name = self._structure.covariates[0]
         return integer_times(data.number(name, "ar1()"), name, "ar1", data, "round the times")[:, None]
-

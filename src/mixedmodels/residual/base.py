@@ -66,7 +66,7 @@ class ResidualPoint(Protocol):
     variances: np.ndarray
 
     def whiten(self, M: np.ndarray) -> np.ndarray:
-        """``W M``."""
+        """The product ``W M``."""
         ...
 
     def unwhiten(self, M: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mixedmodels.errors import DataError, OptionError
+from mixedmodels.errors import OptionError
 from mixedmodels.residual.base import NaturalValues
 from mixedmodels.residual.data import Need, ResidualData
 from mixedmodels.residual.independent import IndependentPoint
@@ -353,19 +353,19 @@ class CombinedPoint:
         self.trace = np.concatenate([point.trace, 2.0 * self._e.sum(axis=1)])[free]
 
     def whiten(self, M: np.ndarray) -> np.ndarray:
-        """``W M``."""
+        """The product ``W M``."""
         return self._point.whiten(M / self._sd)
 
     def unwhiten(self, M: np.ndarray) -> np.ndarray:
-        """``W^{-1} M``."""
+        """The product ``W^{-1} M``."""
         return self._point.unwhiten(M) * self._sd
 
     def whiten_adjoint(self, M: np.ndarray) -> np.ndarray:
-        """``W' M``."""
+        """The product ``W' M``."""
         return self._point.whiten_adjoint(M) / self._sd
 
     def unwhiten_adjoint(self, M: np.ndarray) -> np.ndarray:
-        """``W^{-T} M``."""
+        """The product ``W^{-T} M``."""
         return self._point.unwhiten_adjoint(M * self._sd)
 
     def _scaled(self, e: np.ndarray, M: np.ndarray) -> np.ndarray:
@@ -461,4 +461,3 @@ class CombinedPoint:
         W = scale(W_C, inverse)
         every = [*(scale(one, inverse) for one in changes), *(scale(W, -e) for e in self._e)]
         return W, tuple(every[j] for j in self._free)
-

@@ -27,7 +27,7 @@ class IndependentPoint:
         self.trace = np.zeros(0)
 
     def whiten(self, M: np.ndarray) -> np.ndarray:
-        """M itself."""
+        """The product with the identity: M itself."""
         return M
 
     unwhiten = whiten_adjoint = unwhiten_adjoint = hadamard = whiten

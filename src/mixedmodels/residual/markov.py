@@ -138,34 +138,34 @@ class MarkovPoint:
     # --- rows in the order of the data ------------------------------------------------------------------
 
     def whiten(self, M: np.ndarray) -> np.ndarray:
-        """``W M``."""
+        """The product ``W M``."""
         x = self._order.take(M)
         out = x / self.s[:, None]
         out[1:] -= (self.c / self.s)[1:, None] * x[:-1]
         return self._order.put(out)
 
     def unwhiten(self, M: np.ndarray) -> np.ndarray:
-        """``W^{-1} M``."""
+        """The product ``W^{-1} M``."""
         return self._order.put(self._solve(self.s[:, None] * self._order.take(M)))
 
     def whiten_adjoint(self, M: np.ndarray) -> np.ndarray:
-        """``W' M``."""
+        """The product ``W' M``."""
         x = self._order.take(M)
         out = x / self.s[:, None]
         out[:-1] -= (self.c / self.s)[1:, None] * x[1:]
         return self._order.put(out)
 
     def unwhiten_adjoint(self, M: np.ndarray) -> np.ndarray:
-        """``W^{-T} M``."""
+        """The product ``W^{-T} M``."""
         return self._order.put(self.s[:, None] * self._solve(self._order.take(M), adjoint=True))
 
     def change(self, j: int, M: np.ndarray) -> np.ndarray:
-        """``D_j M``."""
+        """The product ``D_j M``."""
         x, z = self._order.take(M), self._full(j)[:, None]
         return self._order.put(-(z * self._forward(x) + self._backward(z * x)))
 
     def second_change(self, i: int, j: int, M: np.ndarray) -> np.ndarray:
-        """``D_ij M``."""
+        """The product ``D_ij M``."""
         x = self._order.take(M)
         zi, zj = self._full(i)[:, None], self._full(j)[:, None]
         bend, product = self._bend(i, j)[:, None], zi * zj
@@ -180,13 +180,13 @@ class MarkovPoint:
 
     @property
     def trace_products(self) -> np.ndarray:
-        """``tr(D_i D_j)``."""
+        """Traces ``tr(D_i D_j)``."""
         c = self.c[self._order.later]
         return 2.0 * (self._first * (1.0 + c * c)) @ self._first.T
 
     @property
     def trace_seconds(self) -> np.ndarray:
-        """``tr(D_ij)``."""
+        """Traces ``tr(D_ij)``."""
         c = self.c[self._order.later]
         return 4.0 * (self._first * (c * c)) @ self._first.T - 2.0 * self._second @ c
 

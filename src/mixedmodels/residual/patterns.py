@@ -1,10 +1,10 @@
 r"""Correlations by pattern: groups observed at the same occasions or places share one Cholesky factor.
 
 The correlation of two rows of a group depends on a *key* computed from their features (their pair of visits,
-their lag in time, their distance): :math:`C_{ab} = f(\text{key}_{ab}; \phi)`. Distinct keys form a table, so f
-and its derivatives are evaluated once per key; groups with equal features form a pattern, so each pattern of T
-rows needs one factorisation :math:`C = LL'`, :math:`W = L^{-1}`, whatever the number of its groups.
-"""
+their lag in time, their distance): :math:`C_{ab} = f(\text{key}_{ab}; \phi)`. Distinct keys form a table,
+so f and its derivatives are evaluated once per key; groups with equal features form a pattern, so each
+pattern of T rows needs one factorisation :math:`C = LL'`, :math:`W = L^{-1}`, whatever the number of its
+groups."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Bucket(NamedTuple):
     pattern : ndarray of intp, shape (G,)
     counts : ndarray of intp, shape (P,)
         Groups of each pattern.
-    index : ndarray of intp, shape (P, T, T)
+    places : ndarray of intp, shape (P, T, T)
         Place of each entry in the table of correlations; place 0 is the constant 1.
     """
 
     rows: np.ndarray
     pattern: np.ndarray
     counts: np.ndarray
-    index: np.ndarray
+    places: np.ndarray
 
 
 class PatternOrder:
@@ -149,7 +149,7 @@ class PatternPoint:
         weights = np.zeros(self._values.shape[0])
         self._inverse: list[np.ndarray] = []
         for bucket in order.buckets:
-            C = self._values[bucket.index]
+            C = self._values[bucket.places]
             try:
                 L = np.linalg.cholesky(C)
             except np.linalg.LinAlgError:
@@ -161,7 +161,7 @@ class PatternPoint:
             inverse = W.transpose(0, 2, 1) @ W
             self._inverse.append(inverse)
             weighted = inverse * bucket.counts[:, None, None]
-            weights += np.bincount(bucket.index.ravel(), weighted.ravel(), weights.shape[0])
+            weights += np.bincount(bucket.places.ravel(), weighted.ravel(), weights.shape[0])
         self._weights_of(weights)
 
     def _weights_of(self, weights: np.ndarray) -> None:
@@ -174,7 +174,7 @@ class PatternPoint:
         if found is None:
             table = self._first[j]
             found = self._changes[j] = [
-                W @ table[bucket.index] @ W.transpose(0, 2, 1)
+                W @ table[bucket.places] @ W.transpose(0, 2, 1)
                 for W, bucket in zip(self._W, self._order.buckets, strict=True)
             ]
         return found
@@ -210,41 +210,41 @@ class PatternPoint:
         return out
 
     def whiten(self, M: np.ndarray) -> np.ndarray:
-        """``W M``."""
+        """The product ``W M``."""
         return self._apply(self._W, M)
 
     def unwhiten(self, M: np.ndarray) -> np.ndarray:
-        """``W^{-1} M``."""
+        """The product ``W^{-1} M``."""
         # L = C W'
         return self._apply(self._factors(), M)
 
     def _factors(self) -> list[np.ndarray]:
         """L of each pattern."""
         return [
-            np.tril(self._values[bucket.index] @ W.transpose(0, 2, 1))
+            np.tril(self._values[bucket.places] @ W.transpose(0, 2, 1))
             for W, bucket in zip(self._W, self._order.buckets, strict=True)
         ]
 
     def whiten_adjoint(self, M: np.ndarray) -> np.ndarray:
-        """``W' M``."""
+        """The product ``W' M``."""
         return self._apply([W.transpose(0, 2, 1) for W in self._W], M)
 
     def unwhiten_adjoint(self, M: np.ndarray) -> np.ndarray:
-        """``W^{-T} M``."""
+        """The product ``W^{-T} M``."""
         return self._apply([L.transpose(0, 2, 1) for L in self._factors()], M)
 
     def change(self, j: int, M: np.ndarray) -> np.ndarray:
-        """``D_j M``."""
+        """The product ``D_j M``."""
         return self._apply(self._change(j), M)
 
     def second_change(self, i: int, j: int, M: np.ndarray) -> np.ndarray:
-        """``D_ij M``."""
+        """The product ``D_ij M``."""
         table = self._bend(i, j)
         if not table.any():
             return np.zeros_like(M, order="C")
         return self._apply(
             [
-                W @ table[bucket.index] @ W.transpose(0, 2, 1)
+                W @ table[bucket.places] @ W.transpose(0, 2, 1)
                 for W, bucket in zip(self._W, self._order.buckets, strict=True)
             ],
             M,
@@ -252,7 +252,7 @@ class PatternPoint:
 
     @property
     def trace_products(self) -> np.ndarray:
-        """``tr(D_i D_j)``."""
+        """Traces ``tr(D_i D_j)``."""
         out = np.zeros((self.n_phi, self.n_phi))
         for b, bucket in enumerate(self._order.buckets):
             if bucket.rows.shape[0] == 1:
@@ -265,7 +265,7 @@ class PatternPoint:
 
     @property
     def trace_seconds(self) -> np.ndarray:
-        """``tr(D_ij)``."""
+        """Traces ``tr(D_ij)``."""
         weights = self._seconds[(-1, -1)]
         out = np.empty((self.n_phi, self.n_phi))
         for i in range(self.n_phi):
@@ -276,14 +276,14 @@ class PatternPoint:
     def hadamard(self, M: np.ndarray) -> np.ndarray:
         """``(C * C^{-1}) M``, * entry by entry."""
         pairs = zip(self._inverse, self._order.buckets, strict=True)
-        return self._apply([self._values[bucket.index] * inverse for inverse, bucket in pairs], M)
+        return self._apply([self._values[bucket.places] * inverse for inverse, bucket in pairs], M)
 
     def diagonal(self, j: int) -> np.ndarray:
         """Diagonal of ``dC_j C^{-1}``, shape (n,)."""
         out = np.empty(self._order.n)
         table = self._first[j]
         for inverse, bucket in zip(self._inverse, self._order.buckets, strict=True):
-            each = (table[bucket.index] * inverse).sum(axis=2)  # (P, T)
+            each = (table[bucket.places] * inverse).sum(axis=2)  # (P, T)
             out[bucket.rows] = each[bucket.pattern].T
         return out
 

@@ -34,7 +34,8 @@ def bind_correlation(
         A group lies in several strata, or the structure cannot use a column.
     """
     if structure.group is None:
-        codes, labels = np.zeros(data.n, dtype=np.intp), ("all rows",)
+        codes = np.zeros(data.n, dtype=np.intp)
+        labels: tuple[str, ...] = ("all rows",)
     else:
         groups = data.factor(structure.group, f"the groups of {structure.tag}()")
         codes, labels = groups.codes, groups.labels
@@ -48,7 +49,8 @@ def bind_correlation(
         name = labels[codes[wrong[0]]]
         where = "all rows are one group" if structure.group is None else f"{structure.group} {name!r}"
         raise DataError(
-            f"{structure}: by={structure.by} must be constant within the groups, but {where} has several levels "
+            f"{structure}: by={structure.by} must be constant within the groups, but {where} has "
+            "several levels "
             "of it; use a factor that does not change within a group, or a finer grouping factor"
         )
     parts = []
@@ -95,7 +97,7 @@ class StratifiedCorrelation(BoundCorrelation):
         return np.split(phi, self._stops[:-1])
 
     def at(self, phi: np.ndarray) -> StratifiedPoint:
-        """C at phi."""
+        """Operations of C at phi."""
         points = [
             (rows, part.at(own), part.n_phi)
             for (_, rows, part), own in zip(self._parts, self._split(phi), strict=True)
@@ -141,7 +143,8 @@ class StratifiedCorrelation(BoundCorrelation):
         if (strata.codes < 0).any():
             row = data.place(int(np.flatnonzero(strata.codes < 0)[0]))
             raise DataError(
-                f"{self._structure}: row {row} of the new data has a level of {self._structure.by} that the fit "
+                f"{self._structure}: row {row} of the new data has a level of {self._structure.by} "
+                "that the fit "
                 "has not seen, so its residual parameters are unknown; remove the row"
             )
         return out
@@ -179,19 +182,19 @@ class StratifiedPoint:
         return out
 
     def whiten(self, M: np.ndarray) -> np.ndarray:
-        """``W M``."""
+        """The product ``W M``."""
         return self._each("whiten", M)
 
     def unwhiten(self, M: np.ndarray) -> np.ndarray:
-        """``W^{-1} M``."""
+        """The product ``W^{-1} M``."""
         return self._each("unwhiten", M)
 
     def whiten_adjoint(self, M: np.ndarray) -> np.ndarray:
-        """``W' M``."""
+        """The product ``W' M``."""
         return self._each("whiten_adjoint", M)
 
     def unwhiten_adjoint(self, M: np.ndarray) -> np.ndarray:
-        """``W^{-T} M``."""
+        """The product ``W^{-T} M``."""
         return self._each("unwhiten_adjoint", M)
 
     def hadamard(self, M: np.ndarray) -> np.ndarray:
@@ -199,7 +202,7 @@ class StratifiedPoint:
         return self._each("hadamard", M)
 
     def change(self, j: int, M: np.ndarray) -> np.ndarray:
-        """``D_j M``."""
+        """The product ``D_j M``."""
         place, own = self._owner[j]
         rows, point, _ = self._points[place]
         out = np.zeros_like(M, order="C")
@@ -222,12 +225,12 @@ class StratifiedPoint:
 
     @property
     def trace_products(self) -> np.ndarray:
-        """``tr(D_i D_j)``."""
+        """Traces ``tr(D_i D_j)``."""
         return self._blocks("trace_products")
 
     @property
     def trace_seconds(self) -> np.ndarray:
-        """``tr(D_ij)``."""
+        """Traces ``tr(D_ij)``."""
         return self._blocks("trace_seconds")
 
     def diagonal(self, j: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """What the user writes: correlations, variance functions and their products, without data.
 
-``AR1("time", "subject") * VarIdent("sex")`` says the same as the text ``"ar1(time | subject) * varident(sex)"``.
-A structure names the columns it needs (`Structure.needs`), meets them in `Structure.bind`, and becomes a
-`mixedmodels.residual.base.BoundResidual`.
+``AR1("time", "subject") * VarIdent("sex")`` says the same as the text ``"ar1(time | subject) *
+varident(sex)"``. A structure names the columns it needs (`Structure.needs`), meets them in
+`Structure.bind`, and becomes a `mixedmodels.residual.base.BoundResidual`.
 """
 
 from __future__ import annotations
@@ -154,7 +154,9 @@ class VarianceFunction(Structure):
     covariates: tuple[str, ...]
     by: str | None
 
-    def __init__(self, covariates: tuple[str, ...], by: str | None, fixed: Mapping[str, float] | None) -> None:
+    def __init__(
+        self, covariates: tuple[str, ...], by: str | None, fixed: Mapping[str, float] | None
+    ) -> None:
         self.covariates = covariates
         self.by = by
         self.fixed = _numbers(fixed, self.tag)
@@ -203,7 +205,8 @@ class Product(Structure):
         correlations = [one for one in factors if isinstance(one, CorrelationStructure)]
         if len(correlations) > 1:
             raise OptionError(
-                f"a residual structure has at most one correlation, got {' and '.join(map(str, correlations))}; "
+                "a residual structure has at most one correlation, got "
+                f"{' and '.join(map(str, correlations))}; "
                 "leave one out (random effects can describe the other)"
             )
         self._factors = factors
@@ -322,15 +325,14 @@ def _numbers(fixed: Mapping[str, float] | None, tag: str) -> dict[str, float]:
     for name, value in (fixed or {}).items():
         if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
             raise OptionError(
-                f"{tag}(): {name} = {value!r} is not an option of {tag}() nor a number at which to hold a parameter"
+                f"{tag}(): {name} = {value!r} is not an option of {tag}() nor a number at which to "
+                "hold a parameter"
             )
         out[name] = float(value)
     return out
 
 
-def _call(
-    tag: str, inner: str, by: str | None, options: tuple[str, ...], fixed: Mapping[str, float]
-) -> str:
+def _call(tag: str, inner: str, by: str | None, options: tuple[str, ...], fixed: Mapping[str, float]) -> str:
     pieces = [inner] if inner else []
     if by is not None:
         pieces.append(f"by={by}")

@@ -71,15 +71,16 @@ def check_distinct(
     a, b = sorted((int(order[found[0]]), int(order[found[0] + 1])))
     name = getattr(structure, "group", None)
     group = "" if name is None or labels is None else f" of {name} {labels[codes[a]]!r}"
-    covariates = getattr(structure, "covariates", ())
+    covariates: tuple[str, ...] = tuple(getattr(structure, "covariates", ()))
     if shown is not None:
-        where = f"{covariates[0]} {shown[int(columns[a, 0])]!r}"
+        where = f"{covariates[0]} {shown[columns[a, 0].astype(int)]!r}"
     else:
         where = ", ".join(f"{c} = {v:g}" for c, v in zip(covariates, columns[a], strict=False))
     more = f" ({found.size} such pairs)" if found.size > 1 else ""
     raise DataError(
         f"{structure}: rows {data.place(a)} and {data.place(b)}{group} have the same {where}{more}, so their "
-        f"residuals would be equal; {remedy or 'correct the times, average these rows or name a finer grouping factor'}"
+        "residuals would be equal; "
+        f"{remedy or 'correct the times, average these rows or name a finer grouping factor'}"
     )
 
 

@@ -60,8 +60,8 @@ class GeneralCorrelation(CorrelationStructure):
 class Unstructured(GeneralCorrelation):
     r"""A general covariance between visits: ``us(visit | group)``, as in SAS and mmrm.
 
-    The correlations of `GeneralCorrelation` and a standard deviation for each visit (and stratum), relative to
-    that of the first: ``us(visit | subject, by=arm)`` is ``corr(visit | subject, by=arm) *
+    The correlations of `GeneralCorrelation` and a standard deviation for each visit (and stratum), relative
+    to that of the first: ``us(visit | subject, by=arm)`` is ``corr(visit | subject, by=arm) *
     varident(visit:arm)``.
 
     Parameters
@@ -114,7 +114,8 @@ class _BoundCorr(TableCorrelation):
             more = f" ({missing.size} such pairs)" if missing.size > 1 else ""
             raise DataError(
                 f"{self._structure}: no group has both {self._labels[j]!r} and {self._labels[i]!r} of "
-                f"{self._structure.covariates[0]}{more}, so their correlation cannot be estimated; merge visits "
+                f"{self._structure.covariates[0]}{more}, so their correlation cannot be estimated; "
+                "merge visits "
                 "or take a structure with fewer parameters (toep, ar1, car1, cs)"
             )
 
@@ -139,9 +140,7 @@ class _BoundCorr(TableCorrelation):
         out[k] = np.prod(s[i, :k]) * s[i, k] ** 2
         return out
 
-    def _row_second(
-        self, t: np.ndarray, s: np.ndarray, L: np.ndarray, i: int, k: int, m: int
-    ) -> np.ndarray:
+    def _row_second(self, t: np.ndarray, s: np.ndarray, L: np.ndarray, i: int, k: int, m: int) -> np.ndarray:
         """Second derivative of row i of L in phi_ik and phi_im, k <= m."""
         out = np.zeros(self._V)
         if k == m:
@@ -216,7 +215,9 @@ class _BoundCorr(TableCorrelation):
         try:
             L = np.linalg.cholesky(C)
         except np.linalg.LinAlgError:
-            raise FloatingPointError("these correlations are not those of a positive definite matrix") from None
+            raise FloatingPointError(
+                "these correlations are not those of a positive definite matrix"
+            ) from None
         square = np.cumsum(L * L, axis=1)
         left = np.ones_like(L)
         left[:, 1:] = np.sqrt(np.maximum(1.0 - square[:, :-1], np.finfo(float).tiny))

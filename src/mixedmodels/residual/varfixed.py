@@ -50,8 +50,10 @@ class _BoundFixed(BoundVariance):
         (wrong,) = np.nonzero(~(values > 0.0))
         if wrong.size:
             raise DataError(
-                f"{structure}: variances must be positive, but row {data.place(wrong[0])} has {values[wrong[0]]:g}"
-                f"{f' ({wrong.size} such rows)' if wrong.size > 1 else ''}; remove these rows or correct {name!r}"
+                f"{structure}: variances must be positive, but row {data.place(wrong[0])} has "
+                f"{values[wrong[0]]:g}"
+                f"{f' ({wrong.size} such rows)' if wrong.size > 1 else ''}; remove these rows or "
+                f"correct {name!r}"
             )
         self._log_sd = 0.5 * np.log(values)
         self.meaning = f"variances proportional to {name}"

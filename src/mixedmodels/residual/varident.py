@@ -22,7 +22,11 @@ class VarIdent(VarianceFunction):
     ----------
     factor : str
     ratios : mapping from level to number, optional
-        Ratios of standard deviations to that of the first level that are held, by level.
+        Ratios of standard deviations to that of the reference level that are held, by level.
+    by : str, optional
+        ``varident(f, by=g)`` is ``varident(f:g)``.
+    reference : str, optional
+        The level with ratio 1; the first level by default. (nlme takes the level of the first row.)
     **fixed : float
         The same by natural name, or in text: ``varident(sex, Female=0.8)``.
 
@@ -36,10 +40,21 @@ class VarIdent(VarianceFunction):
     tag = "varident"
     kind = "factor"
 
-    def __init__(self, factor: str, ratios: Mapping[str, float] | None = None, **fixed: float) -> None:
-        if "by" in fixed:
-            factor = f"{factor}:{fixed.pop('by')}"
-        super().__init__((factor,), None, {**dict(ratios or {}), **fixed})
+    def __init__(
+        self,
+        factor: str,
+        ratios: Mapping[str, float] | None = None,
+        *,
+        by: str | None = None,
+        reference: str | float | None = None,
+        **fixed: float,
+    ) -> None:
+        self.reference = None if reference is None else _text(reference)
+        super().__init__((factor if by is None else f"{factor}:{by}",), None, {**dict(ratios or {}), **fixed})
+
+    def options_text(self) -> tuple[str, ...]:
+        """The reference level, if it is not the first."""
+        return () if self.reference is None else (f'reference="{self.reference}"',)
 
     def bind_rows(self, data: ResidualData) -> BoundVariance:
         """The standard deviations of the rows of `data`."""
@@ -48,8 +63,14 @@ class VarIdent(VarianceFunction):
         m = len(levels.labels)
         if m < 2:
             raise DataError(
-                f"{self}: {name!r} has only the level {levels.labels[0]!r}, so there is no ratio to estimate; "
+                f"{self}: {name!r} has only the level {levels.labels[0]!r}, so there is no ratio to "
+                "estimate; "
                 "leave it out"
+            )
+        reference = levels.labels[0] if self.reference is None else self.reference
+        if reference not in levels.labels:
+            raise OptionError(
+                f"{self}: {reference!r} is not a level of {name}; levels: {', '.join(levels.labels[:20])}"
             )
         for key in self.fixed:
             label = _level(key)
@@ -57,16 +78,21 @@ class VarIdent(VarianceFunction):
                 raise OptionError(
                     f"{self}: {label!r} is not a level of {name}; levels: {', '.join(levels.labels[:20])}"
                 )
-            if label == levels.labels[0]:
+            if label == reference:
                 raise OptionError(
                     f"{self}: {label!r} is the level that the others are compared with, so its ratio is 1; "
                     "hold the ratios of other levels"
                 )
-        return _BoundIdent(name, levels.codes, levels.labels)
+        return _BoundIdent(name, levels.codes, levels.labels, levels.labels.index(reference))
 
     def held(self, bound: BoundCorrelation | BoundVariance) -> dict[str, float]:
         """Ratios that are held."""
         return {f"sd_ratio[{_level(key)}]": value for key, value in self.fixed.items()}
+
+
+def _text(level: str | float) -> str:
+    """A level as its label."""
+    return level if isinstance(level, str) else f"{level:g}"
 
 
 def _level(key: str) -> str:
@@ -75,24 +101,26 @@ def _level(key: str) -> str:
 
 
 class _BoundIdent(BoundVariance):
-    """Standard deviations by level; phi are logarithms of ratios to the first level."""
+    """Standard deviations by level; phi are logarithms of ratios to the reference level."""
 
-    def __init__(self, name: str, codes: np.ndarray, labels: tuple[str, ...]) -> None:
-        self._name, self._codes, self._labels = name, codes, labels
+    def __init__(self, name: str, codes: np.ndarray, labels: tuple[str, ...], reference: int) -> None:
+        self._name, self._codes, self._labels, self._reference = name, codes, labels, reference
         self.n_phi = len(labels) - 1
-        self.names = tuple(f"log(sd_ratio[{label}])" for label in labels[1:])
-        self.natural_names = tuple(f"sd_ratio[{label}]" for label in labels[1:])
+        others = [label for place, label in enumerate(labels) if place != reference]
+        self.names = tuple(f"log(sd_ratio[{label}])" for label in others)
+        self.natural_names = tuple(f"sd_ratio[{label}]" for label in others)
         self.kinds = ("sd_ratio",) * self.n_phi
         self.start = np.zeros(self.n_phi)
         self.meaning = f"variances by {name}"
 
     def log_sd(self, phi: np.ndarray) -> np.ndarray:
         """Logarithm of the ratio of each row's level."""
-        return np.concatenate([[0.0], phi])[self._codes]
+        return np.insert(phi, self._reference, 0.0)[self._codes]
 
     def first(self, phi: np.ndarray) -> np.ndarray:
         """Indicators of the levels."""
-        return (self._codes == np.arange(1, self.n_phi + 1)[:, None]).astype(np.float64)
+        others = np.delete(np.arange(self.n_phi + 1), self._reference)
+        return (self._codes == others[:, None]).astype(np.float64)
 
     def natural(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ratios."""
@@ -111,7 +139,8 @@ class _BoundIdent(BoundVariance):
         (wrong,) = np.nonzero(levels.codes < 0)
         if wrong.size:
             raise DataError(
-                f"row {data.place(wrong[0])} of the new data has a level of {self._name} that the fit has not "
+                f"row {data.place(wrong[0])} of the new data has a level of {self._name} that the fit "
+                "has not "
                 f"seen (known: {', '.join(self._labels[:20])}), so its variance is unknown; remove the row"
             )
-        return _BoundIdent(self._name, levels.codes, self._labels)
+        return _BoundIdent(self._name, levels.codes, self._labels, self._reference)

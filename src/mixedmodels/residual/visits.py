@@ -36,8 +36,10 @@ def visit_features(
     (wrong,) = np.nonzero(out < 0)
     if wrong.size:
         raise DataError(
-            f"{structure}: row {data.place(wrong[0])} of the new data has a level of {structure.covariates[0]} "
-            f"that the fit has not seen (known: {', '.join(labels)}), so its correlations are unknown; remove "
+            f"{structure}: row {data.place(wrong[0])} of the new data has a level of "
+            f"{structure.covariates[0]} "
+            f"that the fit has not seen (known: {', '.join(labels)}), so its correlations are unknown; "
+            "remove "
             "the row"
         )
     return out[:, None].astype(np.float64)

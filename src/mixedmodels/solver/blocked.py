@@ -11,7 +11,7 @@ from mixedmodels.solver._kernels.blocked import BlockedEvaluator, BlockedStructu
 from mixedmodels.solver.compiled import CompiledSolver
 
 if TYPE_CHECKING:
-    from mixedmodels.design import Precision
+    from mixedmodels.design import KnownCovariance, Precision
     from mixedmodels.solver.crossproducts import CrossProducts
 
 __all__ = ["BlockedSolver", "structure_arrays"]
@@ -28,7 +28,9 @@ def structure_arrays(pack: CrossProducts) -> dict[str, Any]:
     }
 
 
-def _symmetric_columns(precision: Precision | None, m: int) -> tuple[Any, Any, Any, float] | None:
+def _symmetric_columns(
+    precision: Precision | KnownCovariance | None, m: int
+) -> tuple[Any, Any, Any, float] | None:
     """``(indptr, indices, data, log|A|)`` of a known precision, both triangles, no duplicates."""
     if precision is None:
         return None

@@ -16,7 +16,7 @@ import mixedmodels.solver._kernels.crossproducts as kernels
 from mixedmodels.errors import SolverError
 
 if TYPE_CHECKING:
-    from mixedmodels.design import Design, Precision
+    from mixedmodels.design import Design, KnownCovariance, Precision
     from mixedmodels.solver.scaling import Standardised
 
 __all__ = ["BlockCSR", "CrossProducts", "FactorBlock", "amalgamate", "cross_products"]
@@ -51,7 +51,7 @@ class FactorBlock:
     ZXy: np.ndarray
     terms: tuple[int, ...]
     slices: tuple[slice, ...]
-    precision: Precision | None = None
+    precision: Precision | KnownCovariance | None = None
 
     @property
     def ZX(self) -> np.ndarray:

@@ -101,20 +101,12 @@ def random_matrix(terms: Sequence[RandomTerm], n: int, sqrt_w: np.ndarray | None
     """``W^(1/2) Z`` as a sparse matrix, shape (n, q); columns by term, level, column of the term."""
     from scipy import sparse
 
-    rows, columns, values, first = [], [], [], 0
-    for term in terms:
-        k = term.k
-        block = np.ones((n, 1)) if term.Z is None else np.asarray(term.Z, dtype=np.float64)
-        if sqrt_w is not None:
-            block = block * sqrt_w[:, None]
-        rows.append(np.repeat(np.arange(n), k))
-        columns.append((first + term.codes.astype(np.int64)[:, None] * k + np.arange(k)).ravel())
-        values.append(block.ravel())
-        first += term.m * k
-    if not rows:
+    if not terms:
         return sparse.csr_array((n, 0))
-    data = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
-    return sparse.csr_array(data, shape=(n, first))
+    Z = sparse.csr_array(sparse.hstack([term.matrix(n) for term in terms]))
+    if sqrt_w is not None:
+        Z.data = Z.data * np.repeat(sqrt_w, np.diff(Z.indptr))
+    return Z
 
 
 @dataclass(frozen=True, slots=True, eq=False)

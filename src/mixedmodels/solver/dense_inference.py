@@ -20,6 +20,7 @@ __all__ = [
     "predictor_variance",
     "random_covariance",
     "responses_at",
+    "rows_matrix",
 ]
 
 
@@ -81,31 +82,48 @@ def predictor_variance(
     solver: DenseSolver, factors: Sequence[np.ndarray], X: np.ndarray, rows: PredictorRows
 ) -> np.ndarray:
     """`Solver.predictor_variance`, from the (N, q) matrix of the rows."""
-    Z = _rows_matrix(solver, X.shape[0], rows)
+    terms = solver._terms
+    Z = rows_matrix([term.k for term in terms], [term.m for term in terms], X.shape[0], rows)
     _, half, F, Phi = _pieces(solver, factors)
     left = Z @ half.T
     rest = X - Z @ F
     return np.sum(left * left, axis=1) + np.sum((rest @ Phi) * rest, axis=1)
 
 
-def _rows_matrix(solver: DenseSolver, N: int, rows: PredictorRows) -> Any:
-    """The rows' z as a sparse (N, q) matrix."""
+def rows_matrix(ks: Sequence[int], ms: Sequence[int], N: int, rows: PredictorRows) -> Any:
+    """The rows' z as a sparse (N, q) matrix.
+
+    Parameters
+    ----------
+    ks, ms : sequence of int
+        Columns and levels of each term.
+    N : int
+    rows : sequence over the terms
+        As for `Solver.predictor_variance`; the codes may have shape (N, k), and an entry may be a sparse
+        matrix, shape (N, m k).
+
+    Raises
+    ------
+    SolverError
+        Not one entry per term.
+    """
     from scipy import sparse
 
-    if len(rows) != len(solver._terms):
-        raise SolverError(
-            f"{len(rows)} entries in rows for {len(solver._terms)} random terms; give one per term"
-        )
-    out = sparse.csr_array((N, solver.q))
-    for term, at, row in zip(solver._terms, solver._slices, rows, strict=True):
+    if len(rows) != len(ks):
+        raise SolverError(f"{len(rows)} entries in rows for {len(ks)} random terms; give one per term")
+    parts = []
+    for k, m, row in zip(ks, ms, rows, strict=True):
         if row is None:
-            continue
-        codes, Z = np.asarray(row[0]), np.asarray(row[1], dtype=np.float64)
-        used = np.flatnonzero(codes >= 0)
-        columns = at.start + codes[used].astype(np.int64)[:, None] * term.k + np.arange(term.k)
-        place = (np.repeat(used, term.k), columns.ravel())
-        out = out + sparse.csr_array((Z[used].ravel(), place), shape=(N, solver.q))
-    return out
+            parts.append(sparse.csr_array((N, m * k)))
+        elif sparse.issparse(row):
+            parts.append(sparse.csr_array(row))
+        else:
+            codes, Z = np.asarray(row[0]), np.asarray(row[1], dtype=np.float64)
+            wide = np.broadcast_to(codes[:, None] if codes.ndim == 1 else codes, Z.shape)
+            i, j = np.nonzero(wide >= 0)
+            place = (i, wide[i, j].astype(np.int64) * k + j)
+            parts.append(sparse.csr_array((Z[i, j], place), shape=(N, m * k)))
+    return sparse.csr_array(sparse.hstack(parts)) if parts else sparse.csr_array((N, 0))
 
 
 def fixed_random_covariance(solver: DenseSolver, factors: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:

@@ -47,7 +47,9 @@ def choose_engine(design: Design, name: str = "auto") -> Any:
     """
     if one_factor(design) and keeps_rows(design):
         return WhitenedLevels(design)
-    raise SolverError("crossed random effects with structured residuals are not in this version")
+    from mixedmodels.solver.whitened_sparse import WhitenedSparse
+
+    return WhitenedSparse(design)
 
 
 def whitened_design(design: Design, point: ResidualPoint) -> Design:
@@ -77,8 +79,13 @@ def whitened_design(design: Design, point: ResidualPoint) -> Design:
     )
 
 
-def whitened_solver(design: Design, point: ResidualPoint, name: str = "auto") -> Any:
-    """A `Solver` of the random effects at one phi.
+def whitened_solver(
+    design: Design, point: ResidualPoint, name: str = "auto"
+) -> tuple[Design, WhitenedSolver]:
+    """The design and a `Solver` of the random effects at one phi.
+
+    Where whitened rows belong to several levels of a factor, the terms of the design that is returned are
+    those of the original rows; the solver has the whitened ones.
 
     Parameters
     ----------
@@ -87,8 +94,34 @@ def whitened_solver(design: Design, point: ResidualPoint, name: str = "auto") ->
     point : ResidualPoint
     name : str
         The solver asked for.
+
+    Returns
+    -------
+    Design
+    WhitenedSolver
     """
-    return WhitenedSolver(choose_solver(whitened_design(design, point), name if design.terms else "dense"), point)
+    if keeps_rows(design):
+        white = whitened_design(design, point)
+        inner = choose_solver(white, name if design.terms else "dense")
+        return white, WhitenedSolver(inner, point)
+    from mixedmodels.solver.dense import random_matrix
+    from mixedmodels.solver.sparse import SparseSolver
+
+    terms = design.terms
+    W = point.whitening()[0]
+    white = whitened_design(replace(design, terms=()), point)
+    sparse = SparseSolver.from_parts(
+        white.y,
+        white.X,
+        [(W @ random_matrix((term,), design.n, None)).tocsr() for term in terms],
+        [term.k for term in terms],
+        [term.m for term in terms],
+        [term.precision for term in terms],
+        names=[term.group for term in terms],
+        x_names=design.x_names,
+    )
+    sparse.reason = "the residual structure runs across levels"
+    return replace(white, terms=terms), WhitenedSolver(sparse, point)
 
 
 class WhitenedSolver:

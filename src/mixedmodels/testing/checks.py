@@ -339,8 +339,8 @@ def _check_inference(
     own: list[Any] = []
     mixed: list[Any] = []
     for t, term in enumerate(design.terms):
-        Z = np.ones((design.n, 1)) if term.Z is None else term.Z
-        own.append((term.codes, Z))
+        Z = np.ones((design.n, term.k)) if term.Z is None else term.Z
+        own.append(term.matrix(design.n) if term.several_levels else (term.codes, Z))
         mixed.append((rng.integers(-1, term.m, design.n), Z) if t != 1 or seed % 2 else None)
     for name, rows in (("own rows", own), ("other rows", mixed)):
         assert_close(

@@ -270,7 +270,7 @@ def random_theta(design: Design, seed: int, singular: bool = False) -> np.ndarra
     # Sizes relative to the columns, so that badly scaled designs get sensible values too.
     size = []
     for term in design.terms:
-        block = np.ones((1, 1)) if term.Z is None else term.Z
+        block = np.ones((1, term.k)) if term.Z is None else term.Z
         rms = np.sqrt(np.mean(block**2, axis=0))
         row = np.zeros(term.covariance.n_theta, dtype=np.intp)
         entries = term.covariance.entries

@@ -66,14 +66,16 @@ def check_residual(
     kept = phi.copy()
     point = bound.at(phi)
     R = dense_residual(bound, phi)
-    I = np.eye(n)  # noqa: E741
+    I = np.eye(n)
     W = point.whiten(I)
     exact = 1e-9
     assert_close(np.linalg.inv(R), W.T @ W, exact, "W'W is not the inverse of R")
     assert_close(W @ R @ W.T, I, exact, "W R W' is not the identity", exact)
     assert_close(point.unwhiten(W), I, exact, "unwhiten does not undo whiten", exact)
     assert_close(point.whiten_adjoint(I), W.T, exact, "whiten_adjoint")
-    assert_close(point.unwhiten_adjoint(W.T), I, exact, "unwhiten_adjoint does not undo whiten_adjoint", exact)
+    assert_close(
+        point.unwhiten_adjoint(W.T), I, exact, "unwhiten_adjoint does not undo whiten_adjoint", exact
+    )
     sign, logdet = np.linalg.slogdet(R)
     assert sign > 0
     assert_close(point.logdet, logdet, exact, "logdet", exact * n)
@@ -105,9 +107,7 @@ def check_residual(
     for i in range(k):
         for j in range(k):
             # d(D_j)/d(phi_i) at fixed W is W d2R W'
-            assert_close(
-                products[i, j], np.sum(D[i] * D[j]), exact, f"trace_products[{i}, {j}]", exact * n
-            )
+            assert_close(products[i, j], np.sum(D[i] * D[j]), exact, f"trace_products[{i}, {j}]", exact * n)
             if j < i:
                 assert_close(seconds[i, j], seconds[j, i], exact, "trace_seconds is not symmetric", exact)
                 continue

@@ -49,9 +49,9 @@ def classical_optimum(
     if starts is None:
         starts = "moments"
     elif not isinstance(starts, str):
-        from mixedmodels.fit.solve import _start
+        from mixedmodels.fit.solve import start_of
 
-        theta = _start(starts, objective)
+        theta = start_of(starts, objective)
         starts = ComponentSpace(objective).kappa_of(np.asarray(theta))
     if method.startswith("minque") and objective.sigma_fixed is not None:  # of an earlier MINQUE
         objective = LMMObjective(objective.design, objective.solver, objective.reml)
@@ -73,10 +73,10 @@ def held(found: Estimate, objective: Any, options: Any, method: str) -> tuple[Op
 
 def check_objective(objective: Any, method: str) -> None:
     """Refuse objectives that have no variance components."""
-    if not isinstance(objective, LMMObjective):
+    if type(objective) is not LMMObjective:
         raise OptionError(
-            f"method {method!r} works on variance components, which this model does not have (a covariance "
-            'given as a function, or a residual structure); use method="auto"'
+            f"method {method!r} works on free variance components; it does not go with residual structures, "
+            'priors=, fixed=, equal= or a covariance given as a function: use method="auto"'
         )
     if not objective.n_theta and method in ("fast", "grid"):
         raise OptionError(f"method {method!r} needs a random term; there is none")

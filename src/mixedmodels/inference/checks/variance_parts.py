@@ -12,7 +12,7 @@ from mixedmodels.inference.checks.grouping import refuse_function_fit
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
-    from mixedmodels.design import Precision, RandomTerm
+    from mixedmodels.design import KnownCovariance, Precision, RandomTerm
     from mixedmodels.fit.result import LMMFit
 
 __all__ = ["SCALES", "Parts", "mean_variance", "parts_of", "variance_parts"]
@@ -130,15 +130,17 @@ def mean_variance(term: RandomTerm, Sigma: np.ndarray) -> float:
             return float(Sigma[0, 0])
         return float(np.sum(Sigma * (term.Z.T @ term.Z))) / term.Z.shape[0]
     rows = np.full(len(term.codes), float(Sigma[0, 0])) if term.Z is None else _forms(term.Z, Sigma)
-    return float(np.mean(rows * _own_variances(term.precision)[term.codes]))
+    return float(np.mean(rows * own_variances(term.precision)[term.codes]))
 
 
 def _forms(Z: np.ndarray, Sigma: np.ndarray) -> np.ndarray:
     return np.einsum("ni,ij,nj->n", Z, Sigma, Z)
 
 
-def _own_variances(precision: Precision) -> np.ndarray:
-    """Diagonal of the covariance matrix between levels whose inverse is known, in panels of columns."""
+def own_variances(precision: Precision | KnownCovariance) -> np.ndarray:
+    """Diagonal of the covariance matrix between levels: as it was given, else from its inverse in panels."""
+    if precision.diagonal is not None:
+        return precision.diagonal
     from scipy import sparse
     from scipy.sparse.linalg import splu
 

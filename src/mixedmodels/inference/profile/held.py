@@ -40,7 +40,24 @@ _SCALES = {
 
 def scale_of(parameter: Parameter) -> Scale:
     """Between the natural scale of a parameter and the coordinate that its curve is smooth in."""
-    return _SCALES.get(parameter.kind, _NATURAL)
+    if parameter.natural is not None and parameter.natural.absolute:
+        return _of_structure(parameter.natural, parameter.where[1])
+    if parameter.natural is not None and parameter.quantity != "cor":
+        return _NATURAL if parameter.quantity == "loading" else _SCALES["sigma"]
+    return _SCALES.get(parameter.quantity, _NATURAL)
+
+
+def _of_structure(natural: Any, place: int) -> Scale:
+    """The coordinate of a structure of which one natural parameter is a function."""
+
+    def each(function: Callable[[int, float], float]) -> Callable[[Any], Any]:
+        def apply(x: Any) -> Any:
+            values = [function(place, float(value)) for value in np.ravel(x)]
+            return values[0] if np.ndim(x) == 0 else np.array(values)
+
+        return apply
+
+    return Scale(each(natural.place_of), each(natural.moved), each(natural.rate))
 
 
 def held_for(fit: LMMFit, parameter: Parameter) -> Held:
@@ -56,6 +73,11 @@ def held_for(fit: LMMFit, parameter: Parameter) -> Held:
         return HeldSigma(objective, theta, _Fixed(fit))
     if parameter.kind == "theta":
         return HeldParameter(objective, theta, where[0])
+    if parameter.kind == "structure":
+        from mixedmodels.objective.held_natural import HeldNatural
+
+        place = int(parameter.natural.index[where[1]])
+        return HeldNatural(objective, theta, where[0], place, scale_of(parameter))
     from mixedmodels.objective.held_variance import HeldVariance
 
     return HeldVariance(objective, theta, *where)

@@ -34,6 +34,18 @@ def held_glmm(fit: GLMMFit, parameter: Parameter) -> HeldGLMM:
     if parameter.kind in ("fixed", "constant", "dispersion"):
         return HeldGLMM(objective, fit.psi, where[0])
     term = where[0]
+    if parameter.kind == "structure":
+        natural, i = parameter.natural, where[1]
+        if not natural.separable(i):
+            raise OptionError(
+                f"{parameter.name} is no coordinate of its structure and cannot be profiled; "
+                "use confint(method='bootstrap') or 'wald'"
+            )
+        place = objective.n_gamma + int(natural.index[i])
+        _check_free(objective, [place], parameter)
+        held = HeldGLMM(objective, fit.psi, place)
+        held.lower, held.upper = float(natural.covariance.lower[i]), float(natural.covariance.upper[i])
+        return held
     lead = [where[1]] if parameter.kind == "sd" else list(where[1:])
     mapping, n_gamma = objective.coordinates.map, objective.n_gamma
     structure = fit._terms[term].covariance

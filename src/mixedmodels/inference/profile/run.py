@@ -123,6 +123,11 @@ def _prepared(
     notes: list[str] = []
     if not fit._is_linear:
         return _prepared_generalised(fit, parameters, criterion)
+    if fit._options.fixed or fit._options.equal:
+        raise OptionError(
+            "profiles of linear models with fixed= or equal= are not defined here; "
+            'use confint(method="bootstrap"), or "wald"'
+        )
     if fit._options.priors is not None:
         raise OptionError(
             "profiles of linear models need fits by (restricted) maximum likelihood, and this one has "
@@ -176,7 +181,13 @@ def _prepared_generalised(
         if parameters is not None:
             raise OptionError(f"fixed= holds {', '.join(known)} at a value: there is nothing to profile")
         notes.append(f"{', '.join(known)}: held at a value by fixed=, not profiled")
-    return base, tuple([p for p in wanted if p.name not in known]), notes
+    wanted = tuple([p for p in wanted if p.name not in known])
+    if parameters is None:
+        mixed = [p.name for p in wanted if p.natural is not None and not p.natural.separable(p.where[1])]
+        if mixed:
+            notes.append(f"{', '.join(mixed)}: no coordinate of the structure, not profiled")
+        wanted = tuple([p for p in wanted if p.name not in mixed])
+    return base, wanted, notes
 
 
 def _curve_of(

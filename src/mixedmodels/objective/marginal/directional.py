@@ -1,7 +1,7 @@
-r"""Laplace's approximation with second derivatives along a few directions, for factors with very many entries.
+r"""Laplace's approximation with second derivatives along a few directions: factors with very many entries.
 
-A spatial term with 200 sites has one covariance matrix of 20 100 entries and two parameters. The gradient with
-respect to all entries is one matrix; the Hessian is wanted along the parameters only. In the notation of
+A spatial term with 200 sites has one covariance matrix of 20 100 entries and two parameters. The gradient
+with respect to all entries is one matrix; the Hessian is wanted along the parameters only. In the notation of
 `mixedmodels.objective.marginal.dense`, with :math:`G = EH^{-1}`,
 :math:`\tau_c = -\tfrac12\sum_{de} (E H^{-1} E')_{de} f^{(3)}_{cde}`, :math:`w = H^{-1}E'\tau` and
 :math:`\rho = -f' + \tau + f''(Ew)`,
@@ -52,7 +52,8 @@ class DirectionalLaplace(DenseLaplace):
             raise OptionError(
                 f"the term ({term.covariance.name} | {term.group}) has {term.k} columns and the model "
                 f"{design.q} random effects in {design.n} rows: its integral needs dense arrays of "
-                f"{size / 2**30:.1f} GB; use fewer distinct times or positions (a coarser grid), or fewer levels"
+                f"{size / 2**30:.1f} GB; use fewer distinct times or positions (a coarser grid), or fewer "
+                "levels"
             )
         super().__init__(design, family)
         self._along = np.zeros((0, 0))

@@ -196,3 +196,43 @@ cdef class SparseFactor:
         """Free the entries of the inverse; they are computed again when asked for."""
         free(self.S.z)
         self.S.z = NULL
+
+
+def normal_products(by_column, by_row, pattern):
+    """``Z'Z`` on a given pattern.
+
+    Parameters
+    ----------
+    by_column, by_row : tuple (indptr, indices, data)
+        Z in compressed columns and in compressed rows.
+    pattern : tuple (indptr, indices)
+        Compressed rows of the q x q product; must hold every entry that can differ from 0.
+
+    Returns
+    -------
+    ndarray, shape (nnz of the pattern,)
+    """
+    cdef const int64_t[::1] cp = np.ascontiguousarray(by_column[0], dtype=np.int64)
+    cdef const int[::1] ci = np.ascontiguousarray(by_column[1], dtype=np.intc)
+    cdef const double[::1] cv = np.ascontiguousarray(by_column[2], dtype=np.float64)
+    cdef const int64_t[::1] rp = np.ascontiguousarray(by_row[0], dtype=np.int64)
+    cdef const int[::1] ri = np.ascontiguousarray(by_row[1], dtype=np.intc)
+    cdef const double[::1] rv = np.ascontiguousarray(by_row[2], dtype=np.float64)
+    cdef const int64_t[::1] op = np.ascontiguousarray(pattern[0], dtype=np.int64)
+    cdef const int[::1] oi = np.ascontiguousarray(pattern[1], dtype=np.intc)
+    cdef Py_ssize_t q = op.shape[0] - 1, i, s, t, r
+    cdef double v
+    out = np.empty(oi.shape[0])
+    sums = np.zeros(q)
+    cdef double[::1] o = out, acc = sums
+    with nogil:
+        for i in range(q):
+            for s in range(cp[i], cp[i + 1]):
+                r = ci[s]
+                v = cv[s]
+                for t in range(rp[r], rp[r + 1]):
+                    acc[ri[t]] += v * rv[t]
+            for t in range(op[i], op[i + 1]):
+                o[t] = acc[oi[t]]
+                acc[oi[t]] = 0.0
+    return out

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mixedmodels.fit.classical.whiten import whiten_known
     from mixedmodels.fit.denovo import simulate
     from mixedmodels.fit.glmm_result import GLMMFit
+    from mixedmodels.fit.penalised import penalised
     from mixedmodels.fit.result import LMMFit
     from mixedmodels.fit.save import load
     from mixedmodels.formula import formula_from_lists
@@ -78,6 +79,7 @@ __all__ = [
     "lmm",
     "load",
     "load_dataset",
+    "penalised",
     "posterior_mode",
     "power",
     "sample_posterior",
@@ -93,6 +95,7 @@ _HOMES = {
     "whiten_known": "mixedmodels.fit.classical.whiten",
     "variance_components": "mixedmodels.inference.classical.components",
     "power": "mixedmodels.inference.bootstrap.power",
+    "penalised": "mixedmodels.fit.penalised",
     "compare": "mixedmodels.inference.likelihood.compare",
     "blup": "mixedmodels.api",
     "gls": "mixedmodels.api",
@@ -121,7 +124,7 @@ def __getattr__(name: str) -> Any:
             value: Any = version("mixedmodels")
         except PackageNotFoundError:  # a source tree that was not installed
             value = "0+unknown"
-    elif name in ("adapters", "genetics"):
+    elif name in ("adapters", "genetics", "residual"):
         from importlib import import_module
 
         value = import_module(f"mixedmodels.{name}")

@@ -238,13 +238,18 @@ def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFi
     fit = kind(frame, objective, optimum, options, data)
     if options.sigma is None:
         checks.check_perfect_fit(fit.sigma, design.y, design.offset)
-        if _steep(optimum):
+        if _steep(optimum) and _is_linear(objective):
             _check_far(fit)
     if not optimum.converged:
         warn(f"the fit did not converge: {optimum.message}", ConvergenceWarning)
     if own and getattr(getattr(objective, "solver", None), "work_bytes", 0) > _KEPT:
         fit._release()
     return fit
+
+
+def _is_linear(objective: Any) -> bool:
+    """Whether theta scales the covariances, as it does for structures linear in it."""
+    return getattr(objective, "entries", None) is not None
 
 
 def _optimise(objective: Any, options: Options) -> tuple[Any, Any, Options]:

@@ -330,7 +330,7 @@ class LMMObjective:
     @property
     def observed_is_cheap(self) -> bool:
         """Whether the exact Hessian costs little: from the solver's own K, or q is small."""
-        return self.solver.name in ("dense", "grouped") or self.design.q <= _CHEAP_LIMIT
+        return self.solver.name in ("dense", "grouped", "subsets") or self.design.q <= _CHEAP_LIMIT
 
     def information(self, theta: np.ndarray, kind: str = "average") -> np.ndarray:
         r"""Information about theta in units of the criterion's Hessian (twice the log-likelihood's).

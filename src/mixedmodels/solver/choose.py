@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SOLVER_NAMES", "choose_solver", "solver_choice"]
 
-SOLVER_NAMES = ("auto", "dense", "grouped", "blocked", "sparse", "eigen")
+SOLVER_NAMES = ("auto", "dense", "grouped", "subsets", "blocked", "sparse", "eigen")
+
+_WIDE = 12  # columns of one grouping factor above which levels are reduced to the columns they use
 
 
 def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
@@ -24,7 +26,7 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
     ----------
     design : Design
     name : str
-        "auto", or one of "dense", "grouped", "blocked", "sparse", "eigen".
+        "auto", or one of "dense", "grouped", "subsets", "blocked", "sparse", "eigen".
 
     Returns
     -------
@@ -54,6 +56,10 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
             f'solver="{name}" needs rows that touch one level of each term; those of {several[0]!r} touch '
             'several: use solver="sparse"'
         )
+    wide = sum(term.k for term in design.terms) > _WIDE
+    curved = any(term.covariance.entries is None for term in design.terms)
+    if name == "auto" and len(factors) == 1 and not known and wide and curved:
+        return "subsets", "one grouping factor with many columns, of which each level uses its own"
     if name == "auto" and len(factors) == 1 and not known:
         return "grouped", "one grouping factor, independent levels"
     groups = ", ".join(dict.fromkeys([term.group for term in design.terms]))
@@ -63,13 +69,13 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
         if known:
             return "blocked", f"known precision between the levels of {', '.join(known)}"
         return "blocked", f"{len(factors)} grouping factors: {groups}"
-    if name == "grouped" and known:
+    if name in ("grouped", "subsets") and known:
         raise OptionError(
-            f'solver="grouped" cannot treat the known precision of {known[0]!r}; use solver="blocked"'
+            f'solver="{name}" cannot treat the known precision of {known[0]!r}; use solver="blocked"'
         )
-    if name == "grouped" and len(factors) != 1:
+    if name in ("grouped", "subsets") and len(factors) != 1:
         raise OptionError(
-            f'solver="grouped" treats one grouping factor, this model has {len(factors)} ({groups}); '
+            f'solver="{name}" treats one grouping factor, this model has {len(factors)} ({groups}); '
             'use solver="blocked"'
         )
     return name, "asked for"
@@ -109,6 +115,10 @@ def choose_solver(design: Design, name: str = "auto") -> Solver:
         solver = SparseSolver(design)
     elif chosen == "grouped":
         solver = GroupedSolver(design)
+    elif chosen == "subsets":
+        from mixedmodels.solver.subsets import SubsetSolver
+
+        solver = SubsetSolver(design)
     else:
         from mixedmodels.solver.blocked import BlockedSolver
 

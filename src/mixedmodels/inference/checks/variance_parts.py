@@ -10,9 +10,10 @@ import numpy as np
 from mixedmodels.errors import NotImplementedYetError, OptionError
 from mixedmodels.inference.checks.grouping import refuse_function_fit
 from mixedmodels.inference.table import ResultTable, result_table
+from mixedmodels.solver.precision import covariance_diagonal
 
 if TYPE_CHECKING:
-    from mixedmodels.design import KnownCovariance, Precision, RandomTerm
+    from mixedmodels.design import RandomTerm
     from mixedmodels.fit.result import LMMFit
 
 __all__ = ["SCALES", "Parts", "mean_variance", "parts_of", "variance_parts"]
@@ -132,7 +133,7 @@ def mean_variance(term: RandomTerm, Sigma: np.ndarray) -> float:
             return float(Sigma[0, 0])
         return float(np.sum(Sigma * (term.Z.T @ term.Z))) / term.Z.shape[0]
     rows = np.full(len(term.codes), float(Sigma[0, 0])) if term.Z is None else _forms(term.Z, Sigma)
-    return float(np.mean(rows * own_variances(term.precision)[term.codes]))
+    return float(np.mean(rows * covariance_diagonal(term.precision)[term.codes]))
 
 
 def _forms(Z: np.ndarray, Sigma: np.ndarray) -> np.ndarray:
@@ -151,6 +152,7 @@ def _several_levels_variance(term: RandomTerm, Sigma: np.ndarray) -> float:
             ]
         )
         return float(np.mean(by_level))
+    from mixedmodels.design import KnownCovariance
     from mixedmodels.solver.sparse_cholesky import SparseCholesky
 
     # All pairs of entries of a row; their covariances lie in the pattern where the levels are neighbours.
@@ -160,22 +162,16 @@ def _several_levels_variance(term: RandomTerm, Sigma: np.ndarray) -> float:
     offset = np.arange(len(first)) - np.repeat(np.cumsum(counts**2) - counts**2, counts**2)
     second = start + offset % np.repeat(counts, counts**2)
     one, other = Z.indices[first], Z.indices[second]
-    A = SparseCholesky(term.precision.matrix).inverse_entries(one // k, other // k)
+    if isinstance(term.precision, KnownCovariance):
+        A = term.precision.covariance[one // k, other // k]
+    else:
+        A = SparseCholesky(term.precision.matrix).inverse_entries(one // k, other // k)
     if np.isnan(A).any():
         raise NotImplementedYetError(
             f"the variance of the effects of {term.group!r}: not in this version for rows that touch levels "
             "which are not neighbours in the precision"
         )
     return float(np.sum(Z.data[first] * Z.data[second] * A * Sigma[one % k, other % k])) / term.n
-
-
-def own_variances(precision: Precision | KnownCovariance) -> np.ndarray:
-    """Diagonal of the covariance matrix between levels: as it was given, else from the selected inverse."""
-    if precision.diagonal is not None:
-        return precision.diagonal
-    from mixedmodels.solver.sparse_cholesky import SparseCholesky
-
-    return SparseCholesky(precision.matrix).inverse_diagonal()
 
 
 def variance_parts(fit: Any, scale: str = "latent", method: str | None = None) -> ResultTable:

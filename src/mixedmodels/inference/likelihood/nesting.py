@@ -87,7 +87,7 @@ def nested_random(small: Design, large: Design) -> RandomNesting:
 
 def _inside(term: RandomTerm, other: RandomTerm) -> np.ndarray | None:
     """C, shape (k_other, r), with the effects of `term` being ``C`` times those of `other`; else None."""
-    if term.precision is not other.precision:
+    if term.precision is not other.precision or term.several_levels or other.several_levels:
         return None
     same = _same_partition(term.codes, other.codes, term.m, other.m)
     if not same:

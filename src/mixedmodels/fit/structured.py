@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ResidualEstimates", "StructuredFit", "fit_structured", "structured_objective"]
 
+# Multiplications up to which errors of the residual parameters come from the observed information.
+_EXACT_WORK = 1e9
 # Rounds of updating a variance covariate that is the fitted values, and their relative tolerance.
 _ROUNDS = 100
 _SETTLED = 1e-8
@@ -120,12 +122,16 @@ class StructuredFit(LMMFit):
         )
 
     def _phi_covariance(self) -> np.ndarray:
-        """Covariance of phi from the observed information; parameters on a bound count as known."""
+        """Covariance of phi from the observed information; parameters on a bound count as known.
+
+        From average information where the exact one takes long: crossed effects and many rows.
+        """
         n_phi = self.residual_structure.n_phi
         if not n_phi:
             return np.zeros((0, 0))
         theta, objective = np.array(self.theta), self.objective
-        information = objective.information(theta, "observed")
+        exact = objective.trace_work <= _EXACT_WORK
+        information = objective.information(theta, "observed" if exact else "average")
         free = (theta > objective.lower) & (theta < objective.upper)
         out = np.full(information.shape, np.nan)
         with contextlib.suppress(np.linalg.LinAlgError):

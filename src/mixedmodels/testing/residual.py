@@ -126,6 +126,14 @@ def check_residual(
             assert_close(actual, W @ expected_seconds[j] @ W.T, tol, where, tol)
             assert_close(point.second_change(j, i, M), actual @ M, exact, f"{where} of another array", exact)
             assert_close(seconds[i, j], np.trace(actual), exact, f"trace_seconds[{i}, {j}]", exact * n)
+    forms, second_forms = getattr(point, "forms", None), getattr(point, "second_forms", None)
+    if forms is not None and second_forms is not None and k:
+        wanted = np.array([float(np.vdot(M, one @ M)) for one in D])
+        assert_close(forms(M), wanted, exact, "forms", exact * n)
+        wanted = np.array(
+            [[float(np.vdot(M, point.second_change(i, j, M))) for j in range(k)] for i in range(k)]
+        )
+        assert_close(second_forms(M), wanted, exact, "second_forms", exact * n)
     natural = bound.natural(phi)
     assert natural.jacobian.shape == (natural.values.shape[0], k)
     assert len(natural.names) == len(set(natural.names)) == natural.values.shape[0] == len(natural.kinds)

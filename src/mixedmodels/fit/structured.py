@@ -122,6 +122,12 @@ class StructuredFit(LMMFit):
             self._cache.get("residual_rounds", 0),
         )
 
+    def _compute_varcorr(self) -> Any:
+        bound = self.residual_structure
+        found = bound.natural(np.array(self.phi))
+        residual = tuple(zip(found.names, np.asarray(found.values, dtype=float).tolist(), strict=True))
+        return replace(super()._compute_varcorr(), residual=residual)
+
     def _phi_covariance(self) -> np.ndarray:
         """Covariance of phi from the observed information; parameters on a bound count as known.
 

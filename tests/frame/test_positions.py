@@ -109,3 +109,66 @@ def test_a_correlation_without_variance_is_nan():
     fit = mm.lmm("y ~ 1 + ar1(0 + t | g)", frame, reml=False)
     assert np.all(np.array(fit.varcorr["g"].sds) == 0.0)
     assert np.isnan(fit.varcorr["g"].correlation[1, 0])
+
+
+# ---------------------------------------------------------------------- the user's own structures
+def test_a_known_matrix_between_columns(data):
+    d = np.abs(np.subtract.outer([0, 1, 2, 4], [0, 1, 2, 4]))
+    by_number = mm.lmm("y ~ 1 + ar1(0 + t | g)", data)
+    rho = np.array(by_number.varcorr["g"].correlation)[1, 0]
+    fit = mm.lmm("y ~ 1 + propto(0 + factor(t) | g, K)", data, structures={"K": rho**d})
+    assert fit.loglik == pytest.approx(by_number.loglik, rel=1e-10)
+    assert fit.sigma == pytest.approx(by_number.sigma, rel=1e-4)
+
+
+def test_a_structure_of_ones_own(data):
+    from mixedmodels.covariance import CurvedCovariance, make_covariance
+
+    class Walk(CurvedCovariance):
+        """A random walk from zero: Sigma = theta^2 min(i, j)."""
+
+        name = "walk"
+
+        def __init__(self, k):
+            self.k, self.n_theta = k, 1
+            self.start, self.lower, self.upper = np.ones(1), np.zeros(1), np.full(1, np.inf)
+            self.mirrored = np.ones(1, dtype=bool)
+
+        def factor(self, theta):
+            return theta[0] * np.tril(np.ones((self.k, self.k)))
+
+        def factor_derivatives(self, theta):
+            return np.tril(np.ones((self.k, self.k)))[None]
+
+        def factor_second_derivatives(self, theta):
+            return np.zeros((1, 1, self.k, self.k))
+
+        def theta_near(self, Sigma):
+            return np.array([np.sqrt(max(np.trace(Sigma), 0.0) / (self.k * (self.k + 1) / 2))])
+
+        def parameter_names(self, columns):
+            return ("sd",)
+
+        def natural(self, theta, columns, scale=1.0):
+            return make_covariance("homdiag", self.k).natural(theta, columns, scale)
+
+    walk = np.minimum.outer(np.arange(1, 5), np.arange(1, 5))
+    expected = mm.lmm("y ~ 1 + propto(0 + factor(t) | g, K)", data, structures={"K": walk})
+    for key in ("g", "(0 + factor(t) | g)"):
+        fit = mm.lmm("y ~ 1 + (0 + factor(t) | g)", data, structures={key: Walk})
+        assert fit.loglik == pytest.approx(expected.loglik, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("formula", "structures", "message"),
+    [
+        ("y ~ 1 + propto(0 + factor(t) | g, K)", None, "no matrix 'K'"),
+        ("y ~ 1 + propto(0 + factor(t) | g, K)", {"K": np.eye(3)}, r"shape \(3, 3\), the term 4 columns"),
+        ("y ~ 1 + (1 | g)", {"h": np.eye(3)}, "names 'h', which no random term uses"),
+        ("y ~ 1 + (1 | g)", {"g": np.eye(1)}, "has no factor"),
+        ("y ~ 1 + (1 | g)", "cs", "must be a dict"),
+    ],
+)
+def test_bad_structures_get_one_clear_error(data, formula, structures, message):
+    with pytest.raises(mm.OptionError, match=message):
+        mm.lmm(formula, data, structures=structures)

@@ -1,7 +1,7 @@
 """Animal models and association scans of realistic size: seconds and peak memory.
 
-    PYTHONPATH=src python benchmarks/genetics.py animals 100000
-    PYTHONPATH=src python benchmarks/genetics.py scan 1200 10000
+PYTHONPATH=src python benchmarks/genetics.py animals 100000
+PYTHONPATH=src python benchmarks/genetics.py scan 1200 10000
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class EigenSolver:
     >>> term = RandomTerm("g", ("(Intercept)",), np.arange(3), "abc", None, make_covariance("us", 1), A)
     >>> design = Design(np.array([1.0, 2.0, 4.0]), np.ones((3, 1)), ("(Intercept)",), (term,))
     >>> parts = EigenSolver(design).components([np.array([[1.0]])], 0)
-    >>> abs(parts.logdet_L2 - np.linalg.slogdet(np.eye(3) + A.covariance)[1]) < 1e-12
+    >>> bool(abs(parts.logdet_L2 - np.linalg.slogdet(np.eye(3) + A.covariance)[1]) < 1e-12)
     True
     """
 

@@ -132,7 +132,13 @@ def _power(omega: float, d: np.ndarray, order: int) -> Jet:
 def _power_complement(omega: float, d: np.ndarray, order: int) -> Jet:
     """``sqrt(1 - sin(omega)^(2d)) = cos(omega) sqrt(h)``, ``h = sum_{i<d} sin^(2i)``, with derivatives."""
     s, c = sin(omega), cos(omega)
-    h, h1, h2 = np.empty_like(d), np.empty_like(d), np.empty_like(d)
+    h, h1, h2 = np.ones_like(d), np.zeros_like(d), np.zeros_like(d)
+    if np.all(d == 1.0):  # equal spacing
+        return Jet(
+            c * h,
+            None if order == 0 else (-s * h)[None],
+            None if order < 2 else (-c * h)[None, None],
+        )
     for i, lag in enumerate(d.tolist()):
         p = np.arange(int(lag)) * 2.0
         h[i] = np.sum(s**p)
@@ -182,7 +188,7 @@ class ContinuousCorrelation(Correlation):
         self.delta = float(lags.mean()) if lags.size else 1.0
         self._lags = lags / self.delta
         self._distance = np.abs(t[:, None] - t) / self.delta
-        self._bounds(1.0, 0.0, 20.0, True)
+        self._bounds(1.0, 0.0, np.inf, True)
 
     def key(self) -> tuple:
         return (type(self).__name__, self.times, self.by)
@@ -214,6 +220,11 @@ class ContinuousCorrelation(Correlation):
         elif not value >= 0.0:
             raise OptionError(f"the rate of decay must not be negative, got {value:g}")
         return np.minimum(np.array([np.sqrt(value * self.delta)]), self.upper)
+
+    def candidates(self) -> list[np.ndarray]:
+        """Starting points for a search: correlations that fall to 1/e within parts of the whole time."""
+        span = float(self._lags.sum())
+        return [np.minimum(np.array([1.0 / np.sqrt(part * span)]), self.upper) for part in (0.5, 0.15, 0.04)]
 
     def near(self, R: np.ndarray) -> np.ndarray:
         lags = np.diagonal(R, 1)

@@ -172,7 +172,7 @@ class Fit(Questions):
         terms: list[TermVariance] = []
         keys = unique_keys([term.group for term in self._terms])
         for j, (key, term, factor) in enumerate(zip(keys, self._terms, self._factors, strict=True)):
-            correlated = term.covariance.clip == "block" and len(factor) > 1
+            correlated = term.covariance.clip in ("block", "curved") and len(factor) > 1
             terms.append(term_variance(key, self._term_names(j), factor, self._scale, correlated))
         return tuple(terms)
 
@@ -349,7 +349,7 @@ class Fit(Questions):
 
         for position, columns in select_columns(self, re_form):  # type: ignore[arg-type]
             term = design.terms[position]
-            eta += values.term_contribution(term.codes, term.Z, self._b[position], columns)
+            eta += values.term_contribution(*term.parts(design.n), self._b[position], columns)
         return eta
 
     def wald(self) -> Any:

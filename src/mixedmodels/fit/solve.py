@@ -241,7 +241,7 @@ def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFi
     fit = kind(frame, objective, optimum, options, data)
     if options.sigma is None:
         checks.check_perfect_fit(fit.sigma, design.y, design.offset)
-        if _steep(optimum):
+        if _steep(optimum) and _is_linear(objective):
             _check_far(fit)
     if not optimum.converged:
         warn(f"the fit did not converge: {optimum.message}", ConvergenceWarning)
@@ -250,12 +250,19 @@ def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFi
     return fit
 
 
+def _is_linear(objective: Any) -> bool:
+    """Whether theta scales the covariances, as it does for structures linear in it."""
+    return getattr(objective, "entries", None) is not None
+
+
 def _optimise(objective: Any, options: Options) -> tuple[Any, Any, Options]:
     """The optimum by the method asked for; MINQUE fixes sigma too, in objective and options."""
     keywords: dict[str, Any] = {"progress": options.progress}
     if options.control is not None:
         keywords["control"] = options.control
     method = "newton" if options.method == "auto" else options.method
+    if options.variances is not None:
+        return given_optimum(objective, options.variances), objective, options
     if isinstance(method, str) and method not in _PLAIN:
         from mixedmodels.fit.classical.fits import classical_optimum
 

@@ -33,27 +33,32 @@ STRUCTURES = (
     "us",
     "diag",
     "homdiag",
+    "id",
     "cs",
     "homcs",
     "ar1",
     "hetar1",
+    "car1",
+    "ou",
     "toep",
     "homtoep",
-    "ou",
+    "ad",
     "exp",
     "gau",
+    "sph",
+    "ratio",
     "mat",
     "rr",
+    "fa",
     "propto",
     "equalto",
     "known",
-    "id",
 )
 """Tags that may stand before a bar: ``cs(x | g)``."""
 
 _MOST_PRODUCTS = 1_000_000
 
-_POSITIONAL_OPTION = {"rr": "d", "propto": "matrix", "equalto": "matrix", "known": "matrix"}
+_POSITIONAL_OPTION = {"rr": "d", "fa": "d", "propto": "matrix", "equalto": "matrix", "known": "matrix"}
 _BARS = ("|", "||")
 _RESERVED = ("TRUE", "FALSE", "NULL", "NA", "NaN", "Inf")
 _DOT = Variable(".")

@@ -10,11 +10,14 @@ import numpy as np
 from mixedmodels.covariance import make_covariance
 from mixedmodels.design import RandomTerm
 from mixedmodels.errors import DataError, IdentifiabilityError, OptionError
+from mixedmodels.formula.ast import Call
 from mixedmodels.frame.encode import encode_part, encode_variable, fill_columns
 from mixedmodels.frame.factors import take_levels
 from mixedmodels.frame.labels import level_labels
 from mixedmodels.frame.missing import without_unused
 from mixedmodels.frame.plan import PartPlan, Plan
+from mixedmodels.frame.positions import FUNCTION as POSITIONS
+from mixedmodels.frame.positions import check_size, has_positions, position_covariance
 from mixedmodels.frame.rank import find_dependence
 from mixedmodels.frame.rows import Rows
 from mixedmodels.frame.state import Encoding, GroupState, PartState, VariableState, find_bars
@@ -73,7 +76,7 @@ def assemble(
             f"fixed-effect model matrix is rank deficient: dropped {len(dropped)} "
             f"column{'s' if len(dropped) > 1 else ''}: {', '.join(dropped)}"
         )
-    bars, terms = _random_terms(plan, fixed, X, dropped, variables, rows, between or {})
+    bars, terms = _random_terms(plan, fixed, X, dropped, variables, rows, between or {}, messages)
     encoding = Encoding(
         plan.formula,
         variables,
@@ -109,7 +112,7 @@ def _encode_variables(
     result = []
     for i, label in enumerate(plan.labels):
         value = values[i]
-        if type(value) is FactorColumn:
+        if type(value) is FactorColumn and not _is_position(plan.expressions[i]):
             used, dropped = without_unused(value)
             if dropped:
                 names = level_labels(take_levels(value.levels, np.array(dropped)))
@@ -128,6 +131,11 @@ def _encode_variables(
                 f"(factors: {', '.join(factors) or 'none'})"
             )
     return tuple(result)
+
+
+def _is_position(expression: Any) -> bool:
+    """Whether an expression makes positions, all of whose levels count: a gap is a distance."""
+    return isinstance(expression, Call) and expression.function == POSITIONS
 
 
 def _sum_offsets(plan: Plan, variables: Sequence[VariableState], rows: Rows) -> np.ndarray | None:
@@ -177,9 +185,10 @@ def _random_terms(
     fixed: PartState,
     X: np.ndarray,
     dropped: tuple[str, ...],
-    variables: Sequence[VariableState],
+    variables: tuple[VariableState, ...],
     rows: Rows,
     between: Mapping[str, Any],
+    messages: list[str],
 ) -> tuple[tuple[PartState, ...], tuple[RandomTerm, ...]]:
     """One term per bar; terms with the same left side share Z, which may be X itself."""
     parts: list[PartState] = []
@@ -195,6 +204,7 @@ def _random_terms(
             key = part[:3]
             Z = ready.get(key)
             if Z is None:
+                check_size(n, k, plan.bar_labels[i])
                 Z = np.empty((n, k))
                 fill_columns(part, variables, rows.values, Z)
                 ready[key] = Z
@@ -206,7 +216,12 @@ def _random_terms(
         group = plan.bar_groups[i]
         factor = rows.groups[group]
         options = plan.options[i]
-        covariance = make_covariance(structure, k, **options) if options else make_covariance(structure, k)
+        if has_positions(structure):
+            covariance, note = position_covariance(structure, part, variables, options, plan.bar_labels[i])
+            if note:
+                messages.append(note)
+        else:
+            covariance = make_covariance(structure, k, **options)
         parts.append(part)
         name = plan.groups[group].name
         terms.append(

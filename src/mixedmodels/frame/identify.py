@@ -25,6 +25,7 @@ _FREE_DIAGONAL = (
     "us",
     "diag",
     "homdiag",
+    "homtoep",
 )  # structures whose Sigma may be any multiple of a diagonal direction
 
 
@@ -109,9 +110,10 @@ def check(
         raise IdentifiabilityError(
             f"the fixed part has {p} columns for {n} observations{cause}: leave terms out or fix sigma"
         )
-    for group, factor in zip(plan.groups, groups, strict=True):
+    spread = {g for g in set(plan.bar_groups) if all(_replicated(terms, plan, b) for b in _bars_of(plan, g))}
+    for number, (group, factor) in enumerate(zip(plan.groups, groups, strict=True)):
         m = len(factor.levels)
-        if m >= 5 or group.name in known:
+        if m >= 5 or group.name in known or number in spread:
             continue
         if m == 1:
             raise IdentifiabilityError(
@@ -144,6 +146,17 @@ def check(
         if len(groups) > 1:
             _note_nested(plan, groups, messages, known)
             _note_same_groups(plan, groups, messages, known)
+
+
+def _bars_of(plan: Any, group: int) -> list[int]:
+    """The bars on a grouping factor."""
+    return [b for b, own in enumerate(plan.bar_groups) if own == group]
+
+
+def _replicated(terms: Sequence[RandomTerm], plan: Any, b: int) -> bool:
+    """Whether one level holds many effects with few parameters, as a field of places does."""
+    covariance = terms[b].covariance
+    return covariance.clip == "curved" and covariance.k >= 10 * covariance.n_theta
 
 
 def refuse_constant(y: np.ndarray, label: str) -> None:

@@ -17,6 +17,7 @@ from mixedmodels.formula.ast import (
     Variable,
 )
 from mixedmodels.frame import identify
+from mixedmodels.frame.positions import has_positions, position_effects
 
 __all__ = ["GroupPlan", "PartPlan", "Plan", "plan_of", "require_bars", "require_response"]
 
@@ -98,13 +99,19 @@ def _make_plan(formula: Formula) -> Plan:
     options = []
     groups: dict[tuple[tuple[Expression, ...], str], int] = {}
     names = []
+    notes: list[str] = []
     labels = tuple(render(bar) for bar in formula.bars)
     for bar, label in zip(formula.bars, labels, strict=True):
         if bar.effects.offsets:
             raise FormulaError(f"{label} holds an offset; offsets belong to the fixed part")
         if not bar.effects.intercept and not bar.effects.terms:
             raise FormulaError(f"{label} has no effects; write for instance (1 | {group_name(bar)})")
-        bars.append(part(bar.effects))
+        effects = bar.effects
+        if has_positions(bar.structure):
+            effects, stripped = position_effects(bar, label)
+            if stripped:
+                notes.append(f"{label}: one effect for each position; the intercept is left out")
+        bars.append(part(effects))
         relation = _relation(bar, label)
         given = () if bar.structure == "known" else bar.options
         options.append({name: _constant(value, name, label) for name, value in given})
@@ -126,7 +133,7 @@ def _make_plan(formula: Formula) -> Plan:
         formula.response,
         "" if formula.response is None else render(formula.response),
         tuple(expressions),
-        tuple(render(e) for e in expressions),
+        tuple(_variable_label(e) for e in expressions),
         names_of,
         fixed,
         offsets,
@@ -141,8 +148,17 @@ def _make_plan(formula: Formula) -> Plan:
             for name, (group, relation) in zip(names, groups, strict=True)
         ),
         variables(formula),
-        identify.overlapping_terms(bars, labels, bar_groups),
+        (*notes, *identify.overlapping_terms(bars, labels, bar_groups)),
     )
+
+
+def _variable_label(expression: Expression) -> str:
+    """Label of a variable; positions made of one column have the name of the column."""
+    from mixedmodels.formula import render
+
+    if isinstance(expression, Call) and expression.function == "numFactor" and len(expression.args) == 1:
+        return render(expression.args[0])
+    return render(expression)
 
 
 def _relation(bar: Bar, label: str) -> str:
@@ -196,4 +212,6 @@ def _refuse_tag(factor: Expression) -> None:
 def _constant(node: Expression, name: str, label: str) -> Any:
     if isinstance(node, (Number, Text)):
         return node.value
+    if name == "matrix" and isinstance(node, Variable):
+        return node.name
     raise FormulaError(f"option {name!r} of {label} must be a number or a text")

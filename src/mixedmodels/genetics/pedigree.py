@@ -319,6 +319,12 @@ class Pedigree:
 
         return common_ancestors(self, one, other)
 
+    def group_shares(self, groups: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Shares of genes from groups of unknown parents, (n, groups), and the groups: genetic groups."""
+        from mixedmodels.genetics.ancestry import group_shares
+
+        return group_shares(self, groups)
+
     def siblings(self, id: Any, half: bool = False) -> np.ndarray:
         """Ids of the full siblings of an individual, with `half` also of its half siblings."""
         from mixedmodels.genetics.ancestry import siblings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -78,11 +78,10 @@ def term_candidates(
     size = np.sqrt(np.maximum(np.diagonal(R), 1e-300))
     plain = structure.theta_near(R / size / size[:, None] * sd * sd[:, None])
     out = [_inside(term, plain)]
-    correlation = getattr(structure, "correlation", None)
-    for psi in getattr(correlation, "candidates", list)():
-        candidate = plain.copy()
-        candidate[-len(psi) :] = psi
-        out.append(_inside(term, candidate))
+    correlation: Any = getattr(structure, "correlation", None)
+    if hasattr(correlation, "candidates"):
+        found = correlation.candidates()
+        return [_inside(term, np.concatenate([plain[: -len(psi)], psi])) for psi in found]
     if term.m >= 3 and error > 0.0:
         Sigma = moment_covariance(term, r, w, error)
         floor = _SMALL * sd

@@ -35,6 +35,7 @@ from mixedmodels.solver.base import Breakdown
 
 if TYPE_CHECKING:
     from mixedmodels.covariance.base import Covariance
+    from mixedmodels.objective.marginal.directional import TermJet
 
 __all__ = ["Coordinates", "GLMMObjective"]
 
@@ -170,6 +171,28 @@ class Coordinates:
             part = second[:, :, rows, columns] @ gradient[places]
             np.add.at(out, np.ix_(self.n_gamma + own, self.n_gamma + own), part)
         return out
+
+    def jets(self, psi: np.ndarray, order: int) -> tuple[np.ndarray, list[TermJet], np.ndarray]:
+        """gamma~, the factors~ with derivatives, and the map from psi to gamma~ and the terms' parameters."""
+        from mixedmodels.objective.marginal.directional import TermJet
+
+        gamma, factors = self.at(psi)
+        theta, jets, places = psi[self.n_gamma :], [], []
+        for term, own, factor, T in zip(self.design.terms, self.map.index, factors, self.T, strict=True):
+            structure = term.covariance
+            if order == 0:
+                jets.append(TermJet(factor))
+                continue
+            E = np.linalg.solve(T, np.asarray(structure.factor_derivatives(theta[own])))
+            second = (
+                None if structure.entries is not None else structure.factor_second_derivatives(theta[own])
+            )
+            jets.append(TermJet(factor, E, second))
+            places += own.tolist()
+        J = np.zeros((self.n_gamma + len(places), self.B.shape[1]))
+        J[: self.n_gamma] = self.B[: self.n_gamma]
+        J[self.n_gamma + np.arange(len(places)), self.n_gamma + np.array(places, dtype=int)] = 1.0
+        return gamma, jets, J
 
     def one_sided(self, psi: np.ndarray) -> list[int]:
         """Places in psi of standard deviations at or below zero about which Sigma is not symmetric.
@@ -365,14 +388,12 @@ class GLMMObjective:
             False: second derivatives as `Marginal.newton` gives them.
         """
         coordinates, psi = self.coordinates, np.asarray(psi, dtype=float)
-        at, J = self._at(psi), coordinates.jacobian(psi)
-        along = getattr(self.marginal, "evaluate_along", None)
-        if along is not None:
-            found = along(*at, J, order)
-            mapped = replace(found, gradient=None if found.gradient is None else found.gradient @ J)
-        else:
-            found = self.marginal.evaluate(*at, order) if exact else self.marginal.newton(*at)
-            mapped = _mapped(found, J)
+        if hasattr(self.marginal, "evaluate_jets"):
+            gamma, jets, J = coordinates.jets(psi, order)
+            return _mapped(self.marginal.evaluate_jets(gamma, jets, order), J)
+        at = self._at(psi)
+        found = self.marginal.evaluate(*at, order) if exact else self.marginal.newton(*at)
+        mapped = _mapped(found, coordinates.jacobian(psi))
         if not coordinates.curved or found.gradient is None or mapped.hessian is None:
             return mapped
         return replace(mapped, hessian=mapped.hessian + coordinates.curvature(psi, found.gradient))

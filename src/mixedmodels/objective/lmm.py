@@ -308,8 +308,12 @@ class LMMObjective:
         """Root mean square of the column of Z that each parameter of a factor linear in theta belongs to."""
         total, places = np.zeros(self.n_theta), np.zeros(self.n_theta)
         for b, i, _, t in self._places:
-            Z = self.design.terms[b].Z
-            total[t] += 1.0 if Z is None else float(Z[:, i] @ Z[:, i]) / self.design.n
+            term = self.design.terms[b]
+            if term.several_levels:
+                total[t] += float(term.gram(self.design.n)[i, i])
+            else:
+                Z = term.Z
+                total[t] += 1.0 if Z is None else float(Z[:, i] @ Z[:, i]) / self.design.n
             places[t] += 1.0
         return np.sqrt(np.where(total > 0.0, total / places, 1.0))
 
@@ -326,7 +330,7 @@ class LMMObjective:
     @property
     def observed_is_cheap(self) -> bool:
         """Whether the exact Hessian costs little: from the solver's own K, or q is small."""
-        return self.solver.name in ("dense", "grouped") or self.design.q <= _CHEAP_LIMIT
+        return self.solver.name in ("dense", "grouped", "subsets") or self.design.q <= _CHEAP_LIMIT
 
     def information(self, theta: np.ndarray, kind: str = "average") -> np.ndarray:
         r"""Information about theta in units of the criterion's Hessian (twice the log-likelihood's).

@@ -47,6 +47,8 @@ class NaturalObjective:
         Coordinates held: place among (theta or natural parameters of the terms, log sigma) and value.
     groups : sequence of sequences of int, optional
         Coordinates that are equal.
+    scaled : bool
+        Standard deviations, ranges, ... in units of their start: phi is then without units.
 
     Attributes
     ----------
@@ -61,6 +63,7 @@ class NaturalObjective:
         terms: Sequence[int],
         held: dict[int, float] | None = None,
         groups: Sequence[Sequence[int]] = (),
+        scaled: bool = False,
     ) -> None:
         self.objective, self.terms = objective, tuple(terms)
         self.r = objective.n_theta
@@ -80,7 +83,13 @@ class NaturalObjective:
         self.lower, self.upper = lower[heads], upper[heads]
         counts = self.N.sum(axis=0)
         start = (self.N.T @ (begin - self.a)) / counts if len(heads) else np.zeros(0)
-        self.start = np.clip(start, self.lower, self.upper)
+        start = np.clip(start, self.lower, self.upper)
+        if scaled:
+            natural = np.isin(heads, np.concatenate([self.objective._map.index[b] for b in self.terms]))
+            unit = np.where(natural & (self.upper > 1.0) & (np.abs(start) > 1e-8), np.abs(start), 1.0)
+            self.N, start = self.N * unit, start / unit
+            self.lower, self.upper = self.lower / unit, self.upper / unit
+        self.start = start
         self.names = tuple([f"xi{g}" for g in heads])
 
     def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
@@ -165,7 +174,7 @@ class NaturalObjective:
         """D, gradient and a positive definite model of the Hessian (average information)."""
         theta, tau = self.point(phi)
         objective = self.objective
-        factors, directions = objective.factors(theta), objective.directions(theta)
+        factors, directions = objective._map.factors(theta), objective._map.directions(theta)
         parts = objective.solver.components(factors, 2, directions, objective.reml)
         scale = math.exp(-2.0 * tau)
         M = [T - scale * S for T, S in zip(parts.T, parts.S, strict=True)]

@@ -173,7 +173,7 @@ class ParameterMap:
         for structure, index, M, curved in places:
             part = structure.sigma_curvature(theta[index], M)
             if curved and size is not None:
-                unit = np.sqrt(size[index] + np.abs(np.diagonal(part)))
+                unit = np.sqrt(np.maximum(size[index], 0.0) + np.abs(np.diagonal(part)))
                 scale = np.divide(1.0, unit, out=np.zeros_like(unit), where=unit > 0.0)
                 values, vectors = np.linalg.eigh(part * scale * scale[:, None])
                 half = (unit[:, None] * vectors) * np.sqrt(np.maximum(values, 0.0))

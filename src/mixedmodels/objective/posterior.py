@@ -187,8 +187,7 @@ class PosteriorObjective(LMMObjective):
     def value_and_gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         """Criterion and gradient, shape (n_theta,)."""
         theta = self._map.check(theta)
-        factors = self._map.factors(theta)
-        parts = self.solver.components(factors, 1, None, self.reml)
+        parts = self.solver.components(self._map.factors(theta), 1, None, self.reml)
         tau = self._log_sigma(theta, parts.pwrss)
         added, slope, _ = self._prior(theta, tau)
         g = gradient_of(self._weighted(parts, tau), self._map.directions(theta))
@@ -197,15 +196,14 @@ class PosteriorObjective(LMMObjective):
     def newton(self, theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """Criterion, gradient and a positive semi-definite model of the Hessian."""
         theta = self._map.check(theta)
-        factors, directions = self._map.factors(theta), self._map.directions(theta)
-        parts = self.solver.components(factors, 2, directions, self.reml)
+        directions = self._map.directions(theta)
+        parts = self.solver.components(self._map.factors(theta), 2, directions, self.reml)
         tau = self._log_sigma(theta, parts.pwrss)
         added, slope, curvature = self._prior(theta, tau)
         M, scale = self._weighted(parts, tau), math.exp(-2.0 * tau)
         inner = scale * parts.wpw
-        inner += self._map.curvature(
-            self._map.positive_parts(M, self._orthonormal), theta, np.diagonal(inner)
-        )
+        positive = self._map.positive_parts(M, self._orthonormal)
+        inner = inner + self._map.curvature(positive, theta, np.diagonal(inner))
         joint = self._bordered_with(inner, scale * _forms(parts, directions), scale * parts.pwrss, curvature)
         H = positive_definite(self._profiled(joint))
         value = self._density(parts, tau) + self._normalisation + added

@@ -68,7 +68,7 @@ class RestrictedObjective(LMMObjective):
             theta = LMMObjective(self.design, self.solver, self.reml, self.sigma_fixed).start
             lower = np.asarray(self.lower)
             theta = np.where((lower == 0.0) & (theta < 0.1), 0.1, theta)
-        return NaturalObjective(self, theta, *self.restrictions)
+        return NaturalObjective(self, theta, *self.restrictions, scaled=bool(self.restrictions[0]))
 
     def sigma(self, theta: np.ndarray) -> float:
         """Residual standard deviation at theta: that of a standard deviation held, or the likeliest."""

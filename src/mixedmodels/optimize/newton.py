@@ -114,6 +114,20 @@ def sigma_step(lam: np.ndarray, step: np.ndarray) -> np.ndarray | None:
     return None
 
 
+def fold(theta: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """theta reflected at its bounds until it lies between them (lower bounds must be finite).
+
+    Examples
+    --------
+    >>> fold(np.array([-1.0, 2.5, 7.0]), np.zeros(3), np.array([np.inf, 2.0, 2.0])).tolist()
+    [1.0, 1.5, 1.0]
+    """
+    width = np.where(np.isfinite(upper), upper - lower, 1e300)
+    t = np.abs(theta - lower) % (2.0 * width)
+    inside = (theta >= lower) & (theta <= upper)
+    return np.where(inside, theta, np.minimum(lower + np.minimum(t, 2.0 * width - t), upper))
+
+
 class Search:
     """State of one search: the point, its derivatives, the secant correction and the counts."""
 
@@ -169,14 +183,11 @@ class Search:
         return np.minimum(np.maximum(theta, low), np.where(self.mirrored, np.inf, self.upper))
 
     def reflect(self, theta: np.ndarray) -> tuple[np.ndarray, bool]:
-        """Change the sign of columns with a negative diagonal; fold parameters at bounds that are mirrors."""
+        """Change the sign of columns whose diagonal is negative; fold parameters at mirrored bounds."""
         flipped = False
         if self.mirrored.any():
-            low, high = self.lower, self.upper
-            folded = np.where(
-                theta < low, 2.0 * low - theta, np.where(theta > high, 2.0 * high - theta, theta)
-            )
-            folded = np.where(self.mirrored, np.minimum(np.maximum(folded, low), high), theta)
+            at, folded = self.mirrored, theta.copy()
+            folded[at] = fold(theta[at], self.lower[at], self.upper[at])
             flipped = bool(np.any(folded != theta))
             theta = folded
         for c in self.columns:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SOLVER_NAMES", "choose_solver", "solver_choice"]
 
-SOLVER_NAMES = ("auto", "dense", "grouped", "blocked", "sparse", "eigen")
+SOLVER_NAMES = ("auto", "dense", "grouped", "subsets", "blocked", "sparse", "eigen")
+
+_WIDE = 12  # columns of one grouping factor above which levels are reduced to the columns they use
 
 
 def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
@@ -24,7 +26,7 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
     ----------
     design : Design
     name : str
-        "auto", or one of "dense", "grouped", "blocked" (alias "sparse"), "eigen".
+        "auto", or one of "dense", "grouped", "subsets", "blocked", "sparse", "eigen".
 
     Returns
     -------
@@ -46,6 +48,18 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
     # Terms on one grouping factor share the array of codes itself.
     factors = {id(term.codes) for term in design.terms}
     known = [term.group for term in design.terms if term.precision is not None]
+    several = [term.group for term in design.terms if term.several_levels]
+    if several and name in ("auto", "sparse"):
+        return "sparse", f"rows touch several levels of {', '.join(dict.fromkeys(several))}"
+    if several and name != "dense":
+        raise OptionError(
+            f'solver="{name}" needs rows that touch one level of each term; those of {several[0]!r} touch '
+            'several: use solver="sparse"'
+        )
+    wide = sum(term.k for term in design.terms) > _WIDE
+    curved = any(term.covariance.entries is None for term in design.terms)
+    if name == "auto" and len(factors) == 1 and not known and wide and curved:
+        return "subsets", "one grouping factor with many columns, of which each level uses its own"
     if name == "auto" and len(factors) == 1 and not known:
         return "grouped", "one grouping factor, independent levels"
     groups = ", ".join(dict.fromkeys([term.group for term in design.terms]))
@@ -55,16 +69,16 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
         if known:
             return "blocked", f"known precision between the levels of {', '.join(known)}"
         return "blocked", f"{len(factors)} grouping factors: {groups}"
-    if name == "grouped" and known:
+    if name in ("grouped", "subsets") and known:
         raise OptionError(
-            f'solver="grouped" cannot treat the known precision of {known[0]!r}; use solver="blocked"'
+            f'solver="{name}" cannot treat the known precision of {known[0]!r}; use solver="blocked"'
         )
-    if name == "grouped" and len(factors) != 1:
+    if name in ("grouped", "subsets") and len(factors) != 1:
         raise OptionError(
-            f'solver="grouped" treats one grouping factor, this model has {len(factors)} ({groups}); '
+            f'solver="{name}" treats one grouping factor, this model has {len(factors)} ({groups}); '
             'use solver="blocked"'
         )
-    return ("blocked" if name == "sparse" else name), "asked for"
+    return name, "asked for"
 
 
 def choose_solver(design: Design, name: str = "auto") -> Solver:
@@ -95,8 +109,16 @@ def choose_solver(design: Design, name: str = "auto") -> Solver:
         from mixedmodels.solver.eigen import EigenSolver
 
         solver = EigenSolver(design)
+    elif chosen == "sparse":
+        from mixedmodels.solver.sparse import SparseSolver
+
+        solver = SparseSolver(design)
     elif chosen == "grouped":
         solver = GroupedSolver(design)
+    elif chosen == "subsets":
+        from mixedmodels.solver.subsets import SubsetSolver
+
+        solver = SubsetSolver(design)
     else:
         from mixedmodels.solver.blocked import BlockedSolver
 

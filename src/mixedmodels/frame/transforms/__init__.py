@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixedmodels.frame.transforms import arithmetic, cut, factors, polynomial, scaling, splines
+from mixedmodels.frame.transforms import arithmetic, cut, factors, polynomial, positions, scaling, splines
 from mixedmodels.frame.transforms.base import Plain, Stateful
 
 __all__ = ["REGISTRY", "Plain", "Stateful"]
@@ -14,5 +14,6 @@ REGISTRY: dict[str, Plain | Stateful] = {
     **splines.TRANSFORMS,
     **factors.TRANSFORMS,
     **cut.TRANSFORMS,
+    **positions.TRANSFORMS,
 }
 """Function name -> what it does. ``C(f, contrast)`` and ``offset()`` are read by the evaluator itself."""

@@ -120,8 +120,7 @@ class DenseLaplace:
         if not np.isfinite(F):
             raise Breakdown("the likelihood cannot be computed there: a mean is out of its range")
         for _ in range(200):
-            values, vectors = np.linalg.eigh(H)
-            step = -vectors @ ((vectors.T @ g) / np.maximum(np.abs(values), 1e-6))
+            step = _newton_step(H, g)
             if -float(g @ step) < 1e-14 * (1.0 + abs(F)):  # Newton's last step doubles the digits
                 u = u + step
                 F, g, H = at(u)
@@ -138,7 +137,7 @@ class DenseLaplace:
                 raise Breakdown("the conditional mode could not be found there")
             u = u + size * step
             F, g, H = trial
-        if np.linalg.eigvalsh(H).min() <= 0.0:
+        if not _is_positive(H):
             raise Breakdown("the conditional density has no proper mode there")
         self._u = u
         return u, fixed + E @ u, E, H, F
@@ -281,3 +280,21 @@ class DenseLaplace:
         """``z'Lambda H^{-1} Lambda'z`` of the conditional predictor of each row, shape (n,)."""
         _, _, E, H, _ = self._mode(np.asarray(gamma, dtype=float), factors)
         return np.einsum("ij,jk,ik->i", E[0], np.linalg.inv(H), E[0], optimize=True)
+
+
+def _newton_step(H: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """``-H^{-1} g``, with |H| where H is not positive definite."""
+    try:
+        np.linalg.cholesky(H)
+        return -np.linalg.solve(H, g)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(H)
+        return -vectors @ ((vectors.T @ g) / np.maximum(np.abs(values), 1e-6))
+
+
+def _is_positive(H: np.ndarray) -> bool:
+    try:
+        np.linalg.cholesky(H)
+    except np.linalg.LinAlgError:
+        return False
+    return True

@@ -138,6 +138,8 @@ def test_many_markers_recover_the_pedigree():
 
 
 def test_options_of_genomic_relationships(small):
+    with pytest.raises(OptionError, match=r"give Genotypes, not ndarray: Genotypes\.from_array"):
+        genomic(M)
     with pytest.raises(OptionError, match="choose 1 or 2"):
         genomic(small, method=3)
     with pytest.raises(OptionError, match="blend=1"):

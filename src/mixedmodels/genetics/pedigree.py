@@ -137,7 +137,8 @@ class Pedigree:
         depth = int(self.generation.max()) if len(self) else 0
         count = 0 if self.family is None else len(set(self.family.tolist()))
         families = f", {count} {'families' if count > 1 else 'family'}" if count else ""
-        return f"<Pedigree: {len(self)} individuals, {founders} founders, depth {depth}{families}>"
+        people = f"{len(self)} individual{'s' * (len(self) != 1)}, {founders} founder{'s' * (founders != 1)}"
+        return f"<Pedigree: {people}, depth {depth}{families}>"
 
     @property
     def is_founder(self) -> np.ndarray:

@@ -229,10 +229,7 @@ def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFi
         objective = make_objective(frame, options)
     if options.fixed or options.equal:
         return _fit_restricted(frame, options, data, objective)
-    if options.variances is not None:
-        optimum = given_optimum(objective, options.variances)
-    else:
-        optimum, objective, options = _optimise(objective, options)
+    optimum, objective, options = _optimise(objective, options)
     kind = LMMFit
     if is_function_frame(frame):
         from mixedmodels.fit.user import FunctionFit

@@ -239,6 +239,40 @@ class PatternPoint:
         """The product ``W^{-T} M``."""
         return self._apply([L.transpose(0, 2, 1) for L in self._L], M)
 
+    def _sums(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+        """Sums of the entries of ``W'A B'W`` by key, over all groups."""
+        U = self.whiten_adjoint(A)
+        V = U if B is A else self.whiten_adjoint(B)
+        out = np.zeros(self._values.shape[0])
+        for bucket in self._order.buckets:
+            T, G = bucket.rows.shape
+            X, Y = U[bucket.rows], V[bucket.rows]  # (T, G, c)
+            P = bucket.counts.shape[0]
+            if P * _LOOP <= G or P == 1:
+                S, stop = np.empty((P, T, T)), 0
+                for p, count in enumerate(bucket.counts.tolist()):
+                    start, stop = stop, stop + count
+                    S[p] = X[:, start:stop].reshape(T, -1) @ Y[:, start:stop].reshape(T, -1).T
+                places = bucket.places
+            else:
+                S = X.transpose(1, 0, 2) @ Y.transpose(1, 2, 0)  # (G, T, T)
+                places = bucket.places[bucket.pattern]
+            out += np.bincount(places.ravel(), S.ravel(), out.shape[0])
+        return out
+
+    def forms(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+        """Traces ``tr(A'D_jB)``, shape (n_phi,), from sums over the groups of a pattern."""
+        return self._first @ self._sums(A, B)
+
+    def second_forms(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+        """Traces ``tr(A'D_ijB)``, shape (n_phi, n_phi)."""
+        sums = self._sums(A, B)
+        out = np.empty((self.n_phi, self.n_phi))
+        for i in range(self.n_phi):
+            for j in range(i + 1):
+                out[i, j] = out[j, i] = float(self._bend(i, j) @ sums)
+        return out
+
     def change(self, j: int, M: np.ndarray) -> np.ndarray:
         """The product ``D_j M``."""
         return self._apply(self._change(j), M)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         SolverError,
     )
     from mixedmodels.family.base import Family
+    from mixedmodels.fit.classical.whiten import whiten_known
     from mixedmodels.fit.denovo import simulate
     from mixedmodels.fit.glmm_result import GLMMFit
     from mixedmodels.fit.penalised import penalised
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from mixedmodels.inference.bootstrap.power import power
     from mixedmodels.inference.classical.components import variance_components
     from mixedmodels.inference.likelihood.compare import compare
+    from mixedmodels.inference.posterior.mode import posterior_mode
+    from mixedmodels.inference.posterior.prior import VariancePrior
+    from mixedmodels.inference.posterior.sample import sample_posterior
     from mixedmodels.model import LinearMixedModel
     from mixedmodels.optimize.control import Control
 
@@ -63,6 +67,7 @@ __all__ = [
     "OptionError",
     "RandomTerm",
     "SolverError",
+    "VariancePrior",
     "__version__",
     "blup",
     "compare",
@@ -75,12 +80,19 @@ __all__ = [
     "load",
     "load_dataset",
     "penalised",
+    "posterior_mode",
     "power",
+    "sample_posterior",
     "simulate",
     "variance_components",
+    "whiten_known",
 ]
 
 _HOMES = {
+    "VariancePrior": "mixedmodels.inference.posterior.prior",
+    "posterior_mode": "mixedmodels.inference.posterior.mode",
+    "sample_posterior": "mixedmodels.inference.posterior.sample",
+    "whiten_known": "mixedmodels.fit.classical.whiten",
     "variance_components": "mixedmodels.inference.classical.components",
     "power": "mixedmodels.inference.bootstrap.power",
     "penalised": "mixedmodels.fit.penalised",
@@ -112,7 +124,7 @@ def __getattr__(name: str) -> Any:
             value: Any = version("mixedmodels")
         except PackageNotFoundError:  # a source tree that was not installed
             value = "0+unknown"
-    elif name in ("adapters", "genetics"):
+    elif name in ("adapters", "genetics", "residual"):
         from importlib import import_module
 
         value = import_module(f"mixedmodels.{name}")

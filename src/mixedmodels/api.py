@@ -268,7 +268,7 @@ def gls(
     >>> data = mm.load_dataset("sleepstudy", backend="dict")
     >>> fit = mm.gls("Reaction ~ Days", data, residual="ar1(Days | Subject)")
     >>> round(fit.residual["rho"], 3)
-    0.0
+    0.8
     """
     from mixedmodels.residual.structure import Product
 

@@ -157,9 +157,41 @@ class RandomTerm:
         return 1 if self.Z is None else self.Z.shape[1]
 
     @property
+    def n(self) -> int:
+        """Number of observations."""
+        return int((self.codes if self.rows is None else self.rows).shape[0])
+
+    @property
     def several_levels(self) -> bool:
         """Whether a row may touch several levels of the term."""
         return self.rows is not None or self.codes.ndim == 2
+
+    def parts(self, n: int) -> tuple[Any, np.ndarray | None]:
+        """``(codes, Z)``, or the sparse matrix and None where rows touch several levels.
+
+        Parameters
+        ----------
+        n : int
+            Observations.
+        """
+        return (self.matrix(n), None) if self.several_levels else (self.codes, self.Z)
+
+    def gram(self, n: int, weights: np.ndarray | None = None) -> np.ndarray:
+        """Cross-products of the columns within levels, summed over rows and divided by n, shape (k, k).
+
+        Parameters
+        ----------
+        n : int
+            Observations.
+        weights : ndarray, shape (n,), optional
+        """
+        w = np.ones(n) if weights is None else weights
+        if not self.several_levels:
+            Z = np.ones((n, 1)) if self.Z is None else self.Z
+            return (Z * w[:, None]).T @ Z / n
+        whole, k = self.matrix(n), self.k
+        columns = [whole[:, j::k] for j in range(k)]
+        return np.array([[float(w @ (a * b).sum(axis=1)) / n for b in columns] for a in columns])
 
     def matrix(self, n: int) -> Any:
         """Z_b as a sparse matrix, compressed rows.

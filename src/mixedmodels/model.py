@@ -288,6 +288,16 @@ class LinearMixedModel:
         """Derivatives of `loglik_at` with respect to the variances and covariances; see `at`."""
         return np.array(self.at(variances).score)
 
+    def information_at(self, variances: Any, kind: str = "average") -> np.ndarray:
+        """Information of `loglik_at` about the variances and covariances; see `at`.
+
+        Parameters
+        ----------
+        variances : dict or sequence
+        kind : {"average", "observed", "expected"}
+        """
+        return np.array(self.at(variances).information(kind))
+
     # ------------------------------------------------------------------ fitting
 
     def fit(self, **changes: Any) -> LMMFit:

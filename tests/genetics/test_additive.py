@@ -147,6 +147,13 @@ def test_inbreeding_under_every_mating_scheme(mating):
     np.testing.assert_allclose(ped.inbreeding, np.diagonal(tabular(ped)) - 1, atol=1e-14)
 
 
+@pytest.mark.parametrize("generations", [2, 8])
+def test_both_kinds_of_sweep(generations):
+    """Few generations: ancestors of one sire at a time; many: eight sires through everybody."""
+    ped = random_pedigree(60, generations, 60, seed=9)
+    np.testing.assert_allclose(ped.inbreeding, np.diagonal(tabular(ped)) - 1, atol=1e-14)
+
+
 def test_few_dams_and_many_sires_are_swept_by_dam():
     ped = random_pedigree(30, 4, 30, dams=2, seed=5)
     np.testing.assert_allclose(ped.inbreeding, np.diagonal(tabular(ped)) - 1, atol=1e-14)

@@ -63,6 +63,24 @@ def test_unrelated_families_give_a_sparse_matrix_inverted_family_by_family():
     assert precision.nnz == relationship.matrix.nnz
 
 
+def test_computed_in_blocks_it_is_the_same(mixed, inbred, monkeypatch):
+    from mixedmodels.genetics import dominance as module
+
+    monkeypatch.setattr(module, "_BLOCK", 7)
+    for ped in (mixed, inbred):
+        rows = np.random.default_rng(0).permutation(len(ped))[:60]
+        blocked = module.dominance_sparse(ped, rows)
+        np.testing.assert_allclose(blocked.toarray(), module.dominance_block(ped, rows), atol=1e-15)
+        assert blocked.nnz == np.count_nonzero(blocked.toarray())
+
+
+def test_thousands_of_individuals_in_families_never_make_a_dense_matrix():
+    ped = nuclear_families(700, 3, grandparents=True)
+    relationship = ped.dominance()
+    assert len(ped) == 6300 and relationship.matrix.nnz == 6300 + 700 * 6
+    assert relationship.matrix[8, 7] == 0.25
+
+
 def test_an_unknown_parent_has_no_dominance_relationship():
     ped = Pedigree.from_frame({"id": [1, 2, 3], "sire": [0, 1, 1], "dam": [0, 0, 0]})
     np.testing.assert_array_equal(ped.dominance().toarray(), np.eye(3))

@@ -39,6 +39,31 @@ def test_integer_ids_stay_integers_whatever_the_frame(make, unknown):
     assert ped.index(["13", 11]).tolist() == [2, 0]  # texts of numbers are the same labels
 
 
+@pytest.mark.parametrize("kind", ["Int64", "int64[pyarrow]", "string", "string[pyarrow]", "category"])
+def test_pandas_column_types(kind):
+    texts = kind.startswith("string") or kind == "category"
+    known, gap = (["11", "12", "13"], None) if texts else ([11, 12, 13], pd.NA)
+    frame = pd.DataFrame(
+        {
+            "id": pd.Series(known, dtype=kind),
+            "sire": pd.Series([gap, gap, known[0]], dtype=kind),
+            "dam": pd.Series([gap, gap, known[1]], dtype=kind),
+        }
+    )
+    ped = Pedigree.from_frame(frame)
+    assert rows(ped) == {"11": ("-", "-"), "12": ("-", "-"), "13": ("11", "12")}
+    assert ped.ids.dtype.kind == ("O" if texts else "i")
+
+
+def test_a_lazy_frame_and_an_arrow_table():
+    frame = pl.DataFrame(TRIO)
+    assert (
+        rows(Pedigree.from_frame(frame.lazy()))
+        == rows(Pedigree.from_frame(frame.to_arrow()))
+        == rows(Pedigree.from_frame(TRIO))
+    )
+
+
 def test_ids_of_texts_with_parents_that_were_read_as_numbers():
     ped = Pedigree.from_frame({"id": ["1", "2", "x"], "sire": [0, 0, 1], "dam": [0.0, np.nan, 2.0]})
     assert rows(ped)["x"] == ("1", "2")
@@ -221,3 +246,31 @@ def test_taking_rows_makes_absent_parents_unknown(inbred):
     part = inbred.take(np.array([139, 0, 5]))
     assert part.ids.tolist() == [140, 1, 6]
     assert part.is_founder.all()
+
+
+def test_genetic_groups():
+    """By hand: c is half of each line, d a quarter by its dam and all of a new animal of line B by its
+    sire.
+    """
+    ped = Pedigree.from_frame(
+        {"id": ["a", "b", "c", "d"], "sire": ["", "", "a", ""], "dam": ["", "", "b", "c"]}
+    )
+    shares, labels = ped.group_shares(["A", "B", None, "B"])
+    assert labels.tolist() == ["A", "B"]
+    np.testing.assert_array_equal(shares, [[1, 0], [0, 1], [0.5, 0.5], [0.25, 0.75]])
+    with pytest.raises(DataError, match="individual 'b' has an unknown parent and no group"):
+        ped.group_shares(["A", None, None, "B"])
+    with pytest.raises(DataError, match="one label for each of the 4 individuals"):
+        ped.group_shares(["A"])
+
+
+def test_shares_of_groups_add_up_to_one(mixed):
+    groups = np.random.default_rng(0).choice(["x", "y", "z"], len(mixed))
+    shares, _ = mixed.group_shares(groups)
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0)
+    A = mixed.additive().toarray()
+    by_founder, labels = mixed.group_shares(mixed.ids)
+    both = {str(i): k for k, i in enumerate(mixed.ids) if mixed.is_founder[k]}
+    for column, label in enumerate(labels):
+        if label in both:  # the relationship with a founder is its share
+            np.testing.assert_allclose(by_founder[:, column], A[:, both[label]], atol=1e-14)

@@ -27,7 +27,7 @@ CROSSED = [
 KINDS = ["one_scalar", "one_slope", "diag", "homdiag", "same_group_two_terms", "one_balanced", "one_offset"]
 
 
-def structured_design(seed, kind, n=90, groups="levels"):
+def structured_design(seed, kind, n=60, groups="levels"):
     """A random design with AR(1) residuals within levels (or across them) and three variances."""
     design = random_design(seed, kind, n)
     rng = np.random.default_rng(seed)
@@ -203,3 +203,46 @@ def test_rows_in_any_order():
     psi = random_psi(a, 3)
     close(a.value(psi), b.value(psi), 1e-12)
     close(a.value_and_gradient(psi)[1], b.value_and_gradient(psi)[1])
+
+
+REAL = [
+    "ar1(t | g) * varident(s)",
+    "car1(u | g)",
+    "cs(1 | g)",
+    "us(v | g)",
+    "arma(t | g, p=1, q=1)",
+    "exp(u | g, nugget=True) * varpower(w)",
+    "loglin(w)",
+]
+
+
+@pytest.mark.parametrize("residual", REAL)
+@pytest.mark.parametrize("random", ["", " + (x | g)", " + (1 | g) + (1 | h)"])
+def test_real_structures_from_a_start_without_correlation(residual, random):
+    """The structures of the package in every engine, first at the start (where entries of W may be 0)."""
+    from mixedmodels.frame import build
+
+    rng = np.random.default_rng(4)
+    g, t = np.repeat(np.arange(12), 5), np.tile(np.arange(5), 12)
+    data = {
+        "y": rng.normal(size=60),
+        "x": rng.normal(size=60),
+        "g": g,
+        "h": rng.integers(0, 6, 60),
+        "t": t,
+        "u": t + 0.1 * rng.random(60),
+        "v": t.astype(str),
+        "w": 1.0 + rng.random(60),
+        "s": np.where(rng.random(60) < 0.5, "a", "b"),
+    }
+    objective = StructuredObjective(build("y ~ x" + random, data, residual=residual).design)
+    start = objective.start
+    start[: objective.n_random] = random_psi(objective, 2)[: objective.n_random]
+    for shift in (0.0, 0.3, 0.0):
+        psi = start.copy()
+        psi[objective.n_random :] += shift
+        oracle = oracle_at(objective, psi)
+        value, gradient = objective.value_and_gradient(psi)
+        close(value, oracle.value, 1e-11)
+        close(gradient, oracle.gradient, 1e-8)
+        close(objective.joint_information(psi, "observed"), oracle.joint_information("observed"), 1e-8)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from mixedmodels.errors import OptionError
@@ -27,8 +29,16 @@ def test_auto_follows_the_structure(kind, name, reason):
     assert re.search(reason, why)
 
 
-def test_sparse_is_another_word_for_blocked():
-    assert solver_choice(random_design(1, "one_slope"), "sparse") == ("blocked", "asked for")
+def test_sparse_is_built_on_request_and_for_rows_of_several_levels():
+    design = random_design(1, "two_crossed")
+    assert choose_solver(design, "sparse").name == "sparse"
+    first = design.terms[0]
+    wide = replace(first, codes=np.column_stack([first.codes, first.codes[::-1]]), names=("a", "b"))
+    several = replace(design, terms=(wide, design.terms[1]))
+    assert solver_choice(several) == ("sparse", "rows touch several levels of g")
+    assert solver_choice(several, "dense")[0] == "dense"
+    with pytest.raises(OptionError, match=r"those of 'g' touch several: use solver=\"sparse\""):
+        solver_choice(several, "blocked")
 
 
 def test_dense_is_built_on_request():

@@ -15,6 +15,7 @@ from mixedmodels.solver.base import Breakdown
 from mixedmodels.solver.blocked import BlockedSolver
 from mixedmodels.solver.dense import DenseSolver
 from mixedmodels.solver.sparse import SparseSolver
+from mixedmodels.solver.sparse_cholesky import SparseCholesky
 from mixedmodels.testing import DESIGN_KINDS, check_solver, random_design, random_factors
 from mixedmodels.testing.checks import check_solver_on
 
@@ -259,7 +260,7 @@ def test_agrees_with_the_blocked_solver_on_a_pedigree():
     design = Design(rng.normal(size=m), X, ("1", "x"), (term,))
     directions = [[np.eye(1)]]
     a, b = SparseSolver(design), BlockedSolver(design)
-    for size in (0.7, 3.0):
+    for size in (0.0, 1e-30, 1e-4, 0.7, 3.0):
         factors = [np.array([[size]])]
         one, two = a.components(factors, 2, directions), b.components(factors, 2, directions)
         for name in ("logdet_L2", "logdet_RX2", "pwrss"):
@@ -269,6 +270,45 @@ def test_agrees_with_the_blocked_solver_on_a_pedigree():
         assert one.wpw == pytest.approx(two.wpw, rel=1e-9)
         first, second = a.conditional_covariance(factors, 0), b.conditional_covariance(factors, 0)
         assert np.abs(first - second).max() < 1e-10
+
+
+@pytest.mark.parametrize("make", [SparseSolver, BlockedSolver])
+def test_gradient_at_a_variance_of_zero_is_exact_and_needs_no_solves(make):
+    """With lambda = 0, T is ``tr(A Z'Z)`` (ML): the sum of 1 + inbreeding over the records."""
+    m = 20000
+    known = chain_precision(m)
+    codes = np.random.default_rng(2).permutation(m).astype(np.int32)
+    term = RandomTerm("animal", ("1",), codes, range(m), None, make_covariance("us", 1), known)
+    design = Design(np.random.default_rng(3).normal(size=m), np.ones((m, 1)), ("1",), (term,))
+    solver = make(design)
+    solver.work_limit = 0.0
+    expected = SparseCholesky(known.matrix).inverse_diagonal().sum()
+    for size in (0.0, 1e-200, 1e-12, 1e-9):
+        got = solver.components([np.array([[size]])], 1, reml=False).T[0][0, 0]
+        assert got == pytest.approx(expected, rel=1e-11), size
+    near = [solver.components([np.array([[size]])], 1).T[0][0, 0] for size in (0.0009999999, 0.0010000001)]
+    assert near[0] == pytest.approx(near[1], rel=1e-7)  # on both sides of the change of formula
+
+
+@pytest.mark.parametrize("make", [SparseSolver, BlockedSolver])
+@pytest.mark.parametrize("kind", ["crossed_slopes", "precision_crossed", "three_nested"])
+def test_nearly_singular_factors(make, kind):
+    """Factors of every distance from singularity, also with columns of very different sizes."""
+    design = random_design(6, kind)
+    oracle = DenseSolver(design)
+    solver = make(design)
+    # What the inner levels of nested factors leave is tiny: the blocked solver loses digits in a difference.
+    rtol = 1e-6 if (make, kind) == (BlockedSolver, "three_nested") else 1e-9
+    for tiny in (1e-3, 1e-5, 1e-8, 1e-12, 1e-40):
+        factors = random_factors(design, 2)
+        for factor in factors:
+            factor[-1, -1] = tiny
+            if len(factor) > 1:
+                factor[0, 0] *= 100.0
+        for reml in (True, False):
+            got, want = (one.components(factors, 1, None, reml) for one in (solver, oracle))
+            for b in range(len(factors)):
+                assert np.abs(got.T[b] - want.T[b]).max() < rtol * np.abs(want.T[b]).max(), (tiny, b)
 
 
 def test_errors_of_the_solver():

@@ -349,7 +349,7 @@ class Fit(Questions):
 
         for position, columns in select_columns(self, re_form):  # type: ignore[arg-type]
             term = design.terms[position]
-            eta += values.term_contribution(term.codes, term.Z, self._b[position], columns)
+            eta += values.term_contribution(*term.parts(design.n), self._b[position], columns)
         return eta
 
     def wald(self) -> Any:

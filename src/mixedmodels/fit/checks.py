@@ -121,6 +121,8 @@ def check_perfect_fit(sigma: float, y: np.ndarray, offset: np.ndarray | None) ->
 
 def term_gram(term: RandomTerm) -> np.ndarray:
     """Mean cross-product ``Z'Z / n`` of a term's columns, shape (k, k)."""
+    if term.several_levels:
+        return term.gram(term.n)
     if term.Z is None:
         return np.ones((1, 1))
     gram = term.Z.T.dot(term.Z)
@@ -143,7 +145,8 @@ def scaled_factor(term: RandomTerm, factor: np.ndarray) -> np.ndarray:
     except np.linalg.LinAlgError:
         accurate = False
     if not accurate:  # columns nearly dependent (a far origin): their cross-product has lost the digits
-        assert term.Z is not None
+        if term.Z is None:
+            return np.sqrt(diagonal)[:, None] * factor
         R = np.asarray(np.linalg.qr(term.Z, mode="r")) / math.sqrt(term.Z.shape[0])
     return R @ factor
 
@@ -157,7 +160,7 @@ def is_singular(term: RandomTerm, factor: Sequence[Sequence[float]]) -> bool:
     factor : nested lists, k x k
         Relative factor.
     """
-    if term.Z is None:
+    if term.Z is None and not term.several_levels:
         return factor[0][0] ** 2 < SINGULAR_TOLERANCE
     if term.k == 2 and term.covariance.clip == "block":
         # Eigenvalues of R Sigma R' are those of Sigma G: trace and determinant suffice.

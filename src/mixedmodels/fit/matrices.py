@@ -82,16 +82,28 @@ def _term(term: Any, position: int, n: int) -> RandomTerm:
         raise OptionError(
             f"terms[{position}] is a {type(term).__name__}; give mixedmodels.RandomTerm objects"
         )
+    if term.rows is not None:
+        return _membership(term, position, n)
     Z = None if term.Z is None else _matrix(term.Z, f"Z of terms[{position}]", n)
     k = 1 if Z is None else Z.shape[1]
     codes, levels = np.asarray(term.codes), term.levels
-    if codes.shape != (n,):
+    several = codes.ndim == 2
+    if several:
+        k = codes.shape[1]
+        if codes.shape[0] != n or k == 0:
+            raise DataError(f"codes of terms[{position}] has shape {codes.shape}; y has {n} values")
+        if Z is not None and Z.shape[1] != k:
+            raise DataError(f"Z of terms[{position}] has {Z.shape[1]} columns; codes has {k}")
+    elif codes.shape != (n,):
         raise DataError(f"codes of terms[{position}] has shape {codes.shape}; y has {n} values")
     if levels is None:
+        if several:
+            raise DataError(f"terms[{position}] has codes of several levels per row: name the levels")
         levels, codes = np.unique(codes, return_inverse=True)
-    if codes.dtype.kind not in "iu" or (n and (int(codes.min()) < 0 or int(codes.max()) >= len(levels))):
+    least = -1 if several else 0
+    if codes.dtype.kind not in "iu" or (n and (int(codes.min()) < least or int(codes.max()) >= len(levels))):
         raise DataError(
-            f"codes of terms[{position}] must be whole numbers 0 .. {len(levels) - 1}; "
+            f"codes of terms[{position}] must be whole numbers {least} .. {len(levels) - 1}; "
             "or give any labels and levels=None"
         )
     codes = np.array(codes, dtype=np.int32)
@@ -99,7 +111,7 @@ def _term(term: Any, position: int, n: int) -> RandomTerm:
     names = (
         tuple(term.names)
         if term.names
-        else (("(Intercept)",) if Z is None else tuple(f"z{j + 1}" for j in range(k)))
+        else (("(Intercept)",) if Z is None and k == 1 else tuple(f"z{j + 1}" for j in range(k)))
     )
     if len(names) != k:
         raise DataError(f"terms[{position}] has {len(names)} names for {k} columns")
@@ -107,6 +119,30 @@ def _term(term: Any, position: int, n: int) -> RandomTerm:
     if covariance.k != k:
         raise DataError(f"the covariance of terms[{position}] is for {covariance.k} columns; Z has {k}")
     return replace(term, codes=codes, levels=levels, Z=Z, names=names, covariance=covariance)
+
+
+def _membership(term: RandomTerm, position: int, n: int) -> RandomTerm:
+    """A term given by its sparse matrix: names and levels must be there."""
+    from scipy import sparse
+
+    from mixedmodels.covariance import make_covariance
+
+    if not sparse.issparse(term.rows) or term.levels is None or not term.names:
+        raise DataError(f"terms[{position}] with rows= needs a sparse matrix, names and levels")
+    k, m = len(term.names), len(term.levels)
+    if term.rows.shape != (n, m * k):
+        raise DataError(
+            f"rows of terms[{position}] has shape {term.rows.shape}; {n} values of y, {m} levels and {k} "
+            f"columns need {(n, m * k)}"
+        )
+    rows = sparse.csr_array(term.rows, dtype=float, copy=True)
+    if not np.isfinite(rows.data).all():
+        raise DataError(f"rows of terms[{position}] holds missing or infinite values")
+    covariance = make_covariance(term.covariance, k) if isinstance(term.covariance, str) else term.covariance
+    if covariance.k != k:
+        raise DataError(f"the covariance of terms[{position}] is for {covariance.k} columns, not {k}")
+    none = np.zeros((n, 0), dtype=np.int32)
+    return replace(term, codes=none, Z=None, rows=rows, names=tuple(term.names), covariance=covariance)
 
 
 def _check_rank(X: np.ndarray, names: tuple[str, ...]) -> None:

@@ -150,7 +150,7 @@ def draw_responses(
         What is not drawn.
     terms : sequence of (codes, Z, m, factor, root)
         Random terms to draw: level of each row (-1: none), columns (None: ones), number of levels, relative
-        factor and, for a known precision, its `relationship_root`.
+        factor and, for a known precision, its `relationship_root`. Codes may be the term's sparse matrix.
     sigma : float
     weights : ndarray, shape (rows,), or None
     n : int
@@ -176,6 +176,9 @@ def draw_responses(
             if root is not None:
                 u = root(u.transpose(1, 0, 2).reshape(m, -1)).reshape(m, count, k).transpose(1, 0, 2)
             b = sigma * (u @ factor.T)
+            if not isinstance(codes, np.ndarray):
+                y += (codes @ b.reshape(count, m * k).T).T
+                continue
             for j in range(k):
                 part = b[:, :, j].take(codes, axis=1)
                 if (codes < 0).any():
@@ -236,7 +239,7 @@ def simulate_responses(
         if offset is not None:
             raise OptionError("offset is for new rows; give newdata as well")
         X, shift = design.X, design.offset
-        rows: list[Any] = [(term.codes, term.Z) for term in design.terms]
+        rows: list[Any] = [term.parts(design.n) for term in design.terms]
         valid = None
         w = design.weights if weights is None else positive_weights(weights, None, design.n)
     else:
@@ -257,7 +260,8 @@ def simulate_responses(
     base = values.fixed_predictor(X, coefficients, shift)
     for position, columns in kept:
         codes, Z = rows[position]
-        if codes.size and int(codes.max()) >= design.terms[position].m:
+        known = not isinstance(codes, np.ndarray) or not codes.size
+        if not known and int(codes.max()) >= design.terms[position].m:
             raise DataError(
                 f"grouping factor {design.terms[position].group!r} has levels that the fit has not seen: "
                 "they have no estimated effect to keep; draw it anew (new_effects) or leave it out (re_form)"
@@ -272,7 +276,7 @@ def simulate_responses(
         if columns is not None:  # the columns left out are not drawn
             factor = _rows_only(factor, columns)
         root = None if term.precision is None else relationship_root(term.precision)
-        if codes.size:
+        if isinstance(codes, np.ndarray) and codes.size:
             m = max(m, int(codes.max()) + 1)
         terms.append((codes, Z, m, factor, root))
     out = draw_responses(base, terms, scale, w, n, rng)

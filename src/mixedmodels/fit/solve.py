@@ -261,6 +261,8 @@ def _optimise(objective: Any, options: Options) -> tuple[Any, Any, Options]:
     if options.control is not None:
         keywords["control"] = options.control
     method = "newton" if options.method == "auto" else options.method
+    if options.variances is not None:
+        return given_optimum(objective, options.variances), objective, options
     if isinstance(method, str) and method not in _PLAIN:
         from mixedmodels.fit.classical.fits import classical_optimum
 

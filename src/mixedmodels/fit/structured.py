@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -144,12 +144,7 @@ class StructuredFit(LMMFit):
 
     def _residuals(self, kind: str) -> np.ndarray:
         if kind in ("standardized", "studentized"):
-            from mixedmodels.errors import NotImplementedYetError
-
-            raise NotImplementedYetError(
-                f'residuals(kind="{kind}") of a model with structured residuals is not in this version; '
-                'use kind="pearson" or kind="normalized"'
-            )
+            raise _not_yet(f'residuals(kind="{kind}")', 'use kind="pearson" or kind="normalized"')
         eta = self._linear_predictor("population" if kind == "marginal" else None)
         out = self.design.y - eta
         if kind in ("pearson", "scaled"):
@@ -157,6 +152,20 @@ class StructuredFit(LMMFit):
         elif kind == "normalized":
             out = self._point.whiten(out[:, None])[:, 0]
         return out / self.sigma if kind in ("scaled", "normalized") else out
+
+    def confint(
+        self, method: str = "wald", level: float = 0.95, parameters: Any = None, **options: Any
+    ) -> Any:
+        """Wald or Satterthwaite intervals of the fixed effects; see `LMMFit.confint`."""
+        if method not in ("wald", "satterthwaite"):
+            raise _not_yet(f'confint(method="{method}")', 'use "wald" or "satterthwaite"')
+        return super().confint(method, level, parameters, **options)
+
+    def predict(self, *args: Any, **options: Any) -> Any:
+        """Predictions and their standard errors and confidence intervals; see `LMMFit.predict`."""
+        if options.get("interval") not in (None, "confidence", "none"):
+            raise _not_yet('predict(interval="prediction")', 'use interval="confidence"')
+        return super().predict(*args, **options)
 
     def _compute_deviance(self) -> float:
         if not self.is_reml:
@@ -170,12 +179,60 @@ class StructuredFit(LMMFit):
     def _compute_messages(self) -> tuple[str, ...]:
         rounds = self.residual.rounds
         out = super()._compute_messages()
+        objective = self.objective
+        for j in objective.ranges:
+            if self.theta[j] >= objective.upper[j]:
+                out += (
+                    "the range of the residual correlation is at its upper bound: the likelihood rises as it "
+                    "goes to infinity, and sigma with it; a random effect or a trend describes such data",
+                )
         if rounds:
             out += (
                 f"the variance covariate of fitted values was updated {rounds} times, held fixed within each "
                 "search: not the full likelihood in the mean",
             )
         return out
+
+
+# What would be wrong for structured residuals, and is not written for them yet.
+_LATER = (
+    "profile",
+    "bootstrap",
+    "simulate",
+    "simulated_residuals",
+    "check_overdispersion",
+    "check_zero_inflation",
+    "influence",
+    "leverage",
+    "cooks_distance",
+    "robust_vcov",
+    "small_sample",
+    "test_random",
+    "icc",
+    "r2",
+    "variance_parts",
+    "variance_parameters",
+)
+
+
+def _not_yet(what: str, remedy: str) -> Exception:
+    from mixedmodels.errors import NotImplementedYetError
+
+    return NotImplementedYetError(
+        f"{what} of a model with structured residuals is not in this version; {remedy}"
+    )
+
+
+def _refusing(name: str) -> Any:
+    def refuse(self: StructuredFit, *args: Any, **options: Any) -> NoReturn:
+        raise _not_yet(f"{name}()", "leave residual= out")
+
+    refuse.__name__, refuse.__doc__ = name, f"Not in this version: `LMMFit.{name}` for structured residuals."
+    return refuse
+
+
+for _name in _LATER:
+    setattr(StructuredFit, _name, _refusing(_name))
 
 
 def structured_objective(frame: Any, options: Options) -> StructuredObjective:
@@ -202,14 +259,11 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
     ConvergenceWarning
         The search stopped early.
     """
-    from mixedmodels.errors import NotImplementedYetError
     from mixedmodels.fit.solve import start_of
 
-    for name in ("priors", "variances"):
+    for name in ("priors", "variances", "fixed", "equal"):
         if getattr(options, name, None) is not None:
-            raise NotImplementedYetError(
-                f"{name}= together with a residual structure is not in this version; leave one of them out"
-            )
+            raise _not_yet(f"{name}=", "leave one of them out")
     keywords: dict[str, Any] = {"progress": options.progress}
     if options.control is not None:
         keywords["control"] = options.control

@@ -78,6 +78,10 @@ def term_contribution(
     codes: np.ndarray, Z: np.ndarray | None, b: np.ndarray, columns: Sequence[int] | None = None
 ) -> np.ndarray:
     """Row i: ``Z[i] . b[codes[i]]`` over the chosen columns; Z None stands for a column of ones."""
+    if not isinstance(codes, np.ndarray):  # a sparse matrix: rows of several levels
+        if columns is not None:
+            b = b * np.isin(np.arange(b.shape[1]), list(columns))
+        return codes @ b.ravel()
     if Z is None:
         return b[:, 0].take(codes) if columns is None or 0 in columns else np.zeros(codes.shape[0])
     if columns is None and Z.shape[1] > 3:
@@ -96,7 +100,10 @@ def term_contribution(
 def add_random_effects(eta: np.ndarray, design: Design, b: Sequence[np.ndarray]) -> np.ndarray:
     """``eta + sum_b Z_b b_b`` in place."""
     for term, values in zip(design.terms, b, strict=True):
-        kernels.add_effects(eta, term.codes, term.Z, values)
+        if term.several_levels:
+            eta += term.matrix(eta.shape[0]) @ np.asarray(values).ravel()
+        else:
+            kernels.add_effects(eta, term.codes, term.Z, values)
     return eta
 
 

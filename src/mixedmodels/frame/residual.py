@@ -11,6 +11,7 @@ import numpy as np
 from mixedmodels.errors import DataError, OptionError
 from mixedmodels.formula import parse_factors, parse_residual, variables
 from mixedmodels.formula.ast import Expression, Variable
+from mixedmodels.formula.grammar import parse_expression
 from mixedmodels.frame.columns import Columns
 from mixedmodels.frame.expressions import apply, learn
 from mixedmodels.frame.factors import InteractionLevels, code_column, interact, match_levels
@@ -56,8 +57,13 @@ def structure_of(residual: Any) -> Structure:
 
 def columns_of(structure: Structure) -> list[str]:
     """Columns of the data that a structure needs."""
-    names = [name for need in structure.needs() for e in parse_factors(need.text) for name in variables(e)]
+    names = [name for need in structure.needs() for e in _expressions(need) for name in variables(e)]
     return list(dict.fromkeys(names))
+
+
+def _expressions(need: Need) -> tuple[Expression, ...]:
+    """The factors of ``a:b``; one expression for numbers."""
+    return parse_factors(need.text) if need.kind == "factor" else (parse_expression(need.text),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +102,7 @@ class ResidualValues:
         self._parts: list[list[Value]] = []
         self._states: list[tuple[Any, ...]] = []
         for need in self._needs:
-            expressions = parse_factors(need.text)
+            expressions = _expressions(need)
             found = [_read(e, need, columns, functions) for e in expressions]
             self._parts.append([value for value, _ in found])
             self._states.append(tuple(state for _, state in found))
@@ -105,7 +111,7 @@ class ResidualValues:
         """Rows in which each column is missing, for those that have any."""
         masks: dict[str, np.ndarray] = {}
         for need, parts in zip(self._needs, self._parts, strict=True):
-            for expression, value in zip(parse_factors(need.text), parts, strict=True):
+            for expression, value in zip(_expressions(need), parts, strict=True):
                 mask = missing_rows(value)
                 if mask.any():
                     name = expression.name if isinstance(expression, Variable) else need.text
@@ -216,7 +222,7 @@ def read_new(
         state.needs, state.states, state.levels, state.labels, strict=True
     ):
         found: list[Value] = []
-        for expression, memory in zip(parse_factors(need.text), states, strict=True):
+        for expression, memory in zip(_expressions(need), states, strict=True):
             if memory is None and isinstance(expression, Variable):
                 value = columns.factor(expression.name) if need.kind == "factor" else columns[expression.name]
             else:

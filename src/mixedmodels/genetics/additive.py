@@ -40,7 +40,9 @@ def inbreeding(sire: np.ndarray, dam: np.ndarray, generation: np.ndarray) -> np.
     -----
     With ``A = T D T'``: for each sire s of a generation of offspring ``v = T's`` is found by going up through
     its ancestors, and ``x = T D v`` by going down through the ancestors of its mates; ``F = x_mate / 2``. One
-    sweep serves all mates and all full sibs.
+    sweep serves all mates and all full sibs. In a generation whose first sweeps reach nearly everybody, eight
+    sires at a time go through all earlier individuals instead, which streams through memory.
+
     Source: Colleau (2002), Genetics Selection Evolution 34, 409-421; Sargolzaei, Iwaisaki and Colleau (2005),
     Journal of Animal Breeding and Genetics 122, 325-331.
     """

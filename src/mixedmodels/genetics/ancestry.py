@@ -6,10 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixedmodels.errors import DataError
+
 if TYPE_CHECKING:
     from mixedmodels.genetics.pedigree import Pedigree
 
-__all__ = ["ancestors", "common_ancestors", "descendants", "line", "lines", "reached", "siblings"]
+__all__ = [
+    "ancestors",
+    "common_ancestors",
+    "descendants",
+    "group_shares",
+    "line",
+    "lines",
+    "reached",
+    "siblings",
+]
 
 
 def reached(pedigree: Pedigree, marked: np.ndarray, *, downwards: bool) -> np.ndarray:
@@ -90,3 +101,53 @@ def lines(parent: np.ndarray) -> np.ndarray:
         if np.array_equal(further, root):
             return root
         root = further
+
+
+def group_shares(pedigree: Pedigree, groups: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Share of each individual's genes that come from each group of unknown parents.
+
+    ``Q = T Q_0``: an unknown parent gives half a share of the group named for its offspring. As fixed columns
+    the shares are the genetic groups of the animal model, whose breeding values are ``Q g + a``.
+
+    Parameters
+    ----------
+    pedigree : Pedigree
+    groups : sequence of labels, length n
+        Group of the unknown parents of each individual; ignored where both parents are known.
+
+    Returns
+    -------
+    shares : ndarray, shape (n, number of groups)
+        Rows add up to one.
+    labels : ndarray
+        Groups in the order of the columns, sorted.
+
+    Raises
+    ------
+    DataError
+        A length that differs, or no group for an individual with an unknown parent.
+
+    Notes
+    -----
+    Source: Westell, Quaas and Van Vleck (1988), Journal of Dairy Science 71, 1310-1318.
+    """
+    from mixedmodels.solver._kernels.pedigree import multiply_down
+
+    labels = np.asarray(groups, dtype=object)
+    if labels.shape != (len(pedigree),):
+        raise DataError(f"groups need one label for each of the {len(pedigree)} individuals")
+    unknown = (pedigree.sire < 0).astype(int) + (pedigree.dam < 0)
+    rows = np.flatnonzero(unknown)
+    without = [i for i in rows.tolist() if labels[i] is None or labels[i] != labels[i]]
+    if without:
+        who = str(pedigree.ids[without[0]])
+        raise DataError(f"individual {who!r} has an unknown parent and no group; give one")
+    distinct, code = np.unique(labels[rows].astype(str), return_inverse=True)
+    start = np.zeros((len(pedigree), len(distinct)))
+    start[rows, code.ravel()] = unknown[rows] / 2
+    sire, dam, _ = pedigree.sorted_parents
+    work = np.ascontiguousarray(start[pedigree.order])
+    multiply_down(sire, dam, work)
+    out = np.empty_like(work)
+    out[pedigree.order] = work
+    return out, distinct

@@ -8,8 +8,8 @@ import numpy as np
 
 from mixedmodels.errors import NotImplementedYetError, OptionError
 from mixedmodels.fit.ranef import level_array
-from mixedmodels.inference.checks.variance_parts import own_variances
 from mixedmodels.inference.table import ResultTable, result_table
+from mixedmodels.solver.precision import covariance_diagonal
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -67,7 +67,7 @@ def breeding_values(fit: LMMFit, group: str | None = None, column: str | None = 
     factors = [np.array(factor) for factor in fit._factors]
     scale = fit.sigma**2
     variance = scale * float(factors[position][at] @ factors[position][at])
-    own = np.ones(term.m) if term.precision is None else own_variances(term.precision)
+    own = np.ones(term.m) if term.precision is None else covariance_diagonal(term.precision)
     pev = scale * fit.solver.random_covariance(factors, position)[:, at, at]
     total = variance * own
     reliability = np.clip(1.0 - pev / np.where(total > 0.0, total, np.inf), 0.0, 1.0)

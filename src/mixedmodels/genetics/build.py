@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import DataError, OptionError
-from mixedmodels.genetics.labels import code_labels, label_column
+from mixedmodels.genetics.labels import code_labels, coded_labels, label_column
 from mixedmodels.genetics.pedigree import FEMALE, MALE, Pedigree
 
 __all__ = ["build_pedigree", "find_generations", "sex_codes"]
@@ -66,7 +66,7 @@ def build_pedigree(
     """
     if missing_parents not in ("add", "error"):
         raise OptionError(f'missing_parents={missing_parents!r}: choose "add" or "error"')
-    read = [label_column(column, name) for column, name in zip(raw, names, strict=False)]
+    read = [coded_labels(column, name) for column, name in zip(raw, names, strict=False)]
     (own, sire, dam), labels = code_labels(read, unknown)
     _check_ids(own, labels, unknown, names)
     families = None
@@ -138,7 +138,8 @@ def _check_ids(own: np.ndarray, labels: np.ndarray, unknown: Sequence[str], name
         whole = [int(u) for u in nobody if u.lstrip("-").isdigit()]
         clash = labels[present & np.isin(labels, whole)].tolist()
     else:
-        clash = [label for label in nobody if label in set(labels[present].tolist())]
+        used = set(labels[present].tolist())
+        clash = [label for label in nobody if label in used]
     if clash:
         raise DataError(
             f"the id {str(clash[0])!r} in column {names[0]!r} also stands for an unknown parent; rename the "

@@ -12,10 +12,24 @@ if TYPE_CHECKING:
     from mixedmodels.genetics.pedigree import Pedigree
     from mixedmodels.genetics.relationship import Relationship
 
-__all__ = ["CONVENTIONS", "dominance", "dominance_block"]
+__all__ = ["CONVENTIONS", "dominance", "dominance_block", "dominance_sparse"]
 
 CONVENTIONS = ("fraternity", "identity")
 _SPARSE = 0.1  # share of entries up to which the matrix is kept sparse
+_DENSE = 2000  # individuals up to which it is computed at once
+_BLOCK = 256  # couples worked on at a time otherwise
+
+
+def _couples(pedigree: Pedigree, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Places in `rows` with two known parents, the couple of each, distinct parents, and the couples' places
+    there.
+    """
+    sire, dam = pedigree.sire[rows], pedigree.dam[rows]
+    full = np.flatnonzero((sire >= 0) & (dam >= 0))
+    couples, couple = np.unique(np.stack([sire[full], dam[full]]), axis=1, return_inverse=True)
+    parents, place = np.unique(couples, return_inverse=True)
+    s, d = place.reshape(couples.shape)
+    return full, couple.ravel(), parents, s, d
 
 
 def dominance_block(pedigree: Pedigree, rows: np.ndarray) -> np.ndarray:
@@ -25,23 +39,49 @@ def dominance_block(pedigree: Pedigree, rows: np.ndarray) -> np.ndarray:
     """
     from mixedmodels.genetics.additive import additive_block
 
-    sire, dam = pedigree.sire[rows], pedigree.dam[rows]
-    full = np.flatnonzero((sire >= 0) & (dam >= 0))
+    full, couple, parents, s, d = _couples(pedigree, rows)
     out = np.eye(len(rows))
     if not len(full):
         return out
-    couples, couple = np.unique(np.stack([sire[full], dam[full]]), axis=1, return_inverse=True)
-    parents, place = np.unique(couples, return_inverse=True)
-    s, d = place.reshape(couples.shape)
     A = additive_block(pedigree, parents)
     same = A[np.ix_(s, s)]
     same *= A[np.ix_(d, d)]
     cross = A[np.ix_(s, d)]
     same += cross * cross.T
-    couple = couple.ravel()
     out[np.ix_(full, full)] = same[np.ix_(couple, couple)] / 4
     np.fill_diagonal(out, 1.0)
     return out
+
+
+def dominance_sparse(pedigree: Pedigree, rows: np.ndarray) -> Any:
+    """`dominance_block` as a sparse array: some couples against all at a time, entries that are zero left
+    out.
+    """
+    from scipy.sparse import csc_array, eye_array
+
+    from mixedmodels.genetics.additive import additive_block
+
+    full, couple, parents, s, d = _couples(pedigree, rows)
+    count, k = len(s), len(rows)
+    i, j, values = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+    for start in range(0, count, _BLOCK):
+        at = np.arange(start, min(start + _BLOCK, count))
+        own, place = np.unique(np.concatenate([s[at], d[at]]), return_inverse=True)
+        A = additive_block(pedigree, parents, parents[own])
+        one, other = A[:, place[: len(at)]], A[:, place[len(at) :]]
+        same = one[s] * other[d] + one[d] * other[s]
+        row, column = np.nonzero(same)
+        i.append(row)
+        j.append(at[column])
+        values.append(same[row, column] / 4)
+    between = csc_array(
+        (np.concatenate(values), (np.concatenate(i), np.concatenate(j))), shape=(count, count)
+    )
+    member = csc_array((np.ones(len(full)), (full, couple)), shape=(k, count))
+    D = csc_array(member @ between @ member.T)
+    D.setdiag(0.0)
+    D.eliminate_zeros()
+    return csc_array(D + eye_array(k, format="csc"))
 
 
 def _identity_block(pedigree: Pedigree, rows: np.ndarray) -> np.ndarray:
@@ -91,8 +131,12 @@ def dominance(pedigree: Pedigree, ids: Any = None, convention: str = "fraternity
     if convention not in CONVENTIONS:
         raise OptionError(f"convention={convention!r}: choose one of {', '.join(map(repr, CONVENTIONS))}")
     rows = np.arange(len(pedigree)) if ids is None else pedigree.index(ids)
+    if convention == "fraternity" and len(rows) > _DENSE:
+        matrix = dominance_sparse(pedigree, rows)
+        if matrix.nnz >= _SPARSE * len(rows) ** 2:
+            matrix = matrix.toarray()
+        return Relationship(ids=pedigree.ids[rows], matrix=matrix, name="dominance")
     block = dominance_block if convention == "fraternity" else _identity_block
-    matrix: Any = block(pedigree, rows)
-    if np.count_nonzero(matrix) < _SPARSE * matrix.size:
-        matrix = csc_array(matrix)
+    dense = block(pedigree, rows)
+    matrix = csc_array(dense) if np.count_nonzero(dense) < _SPARSE * dense.size else dense
     return Relationship(ids=pedigree.ids[rows], matrix=matrix, name="dominance")

@@ -18,6 +18,11 @@ __all__ = ["genomic", "genomic_dominance", "single_step"]
 
 def _usable(genotypes: Genotypes, frequencies: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Allele frequencies, which markers vary, and notes on what is imputed or left out."""
+    if not isinstance(genotypes, Genotypes):
+        raise OptionError(
+            f"give Genotypes, not {type(genotypes).__name__}: Genotypes.from_array(counts, ids) makes them "
+            "from a matrix, Genotypes.from_frame(data) from columns"
+        )
     m = len(genotypes.markers)
     if frequencies is None:
         p = genotypes.frequencies
@@ -179,10 +184,11 @@ def single_step(
     from scipy.sparse import coo_array, csc_array
 
     from mixedmodels.genetics.additive import additive_block
-    from mixedmodels.genetics.relationship import invert, logdet_of
+    from mixedmodels.genetics.relationship import as_relationship, invert, logdet_of
 
     if not 0 <= blend <= 1:
         raise OptionError(f"blend={blend!r}: give a share from 0 to 1")
+    genomic = as_relationship(genomic, "genomic")
     rows = pedigree.index(genomic.ids)
     precision, logdet = pedigree.additive_precision()
     A22 = additive_block(pedigree, rows)

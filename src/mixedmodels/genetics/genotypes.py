@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -89,6 +89,45 @@ class Genotypes:
         names[:] = [f"m{j + 1}" for j in range(values.shape[1])] if markers is None else list(markers)
         labels = np.arange(1, len(values) + 1) if ids is None else _labels(ids)
         return cls(ids=labels, counts=values, markers=names)
+
+    @classmethod
+    def from_frame(cls, data: Any, id: str = "id", markers: Sequence[str] | None = None) -> Genotypes:
+        """Genotypes from columns of a data frame, one row per individual.
+
+        Parameters
+        ----------
+        data : data frame or mapping
+        id : str
+            Column of labels.
+        markers : sequence of str, optional
+            Columns of counts or dosages; all others without it.
+
+        Raises
+        ------
+        DataError
+            A column that is not there or holds no numbers, an individual with two rows.
+        """
+        from mixedmodels.frame.columns import Columns
+        from mixedmodels.genetics.labels import label_column
+
+        columns = Columns(data)
+        names = [name for name in columns if name != id] if markers is None else list(markers)
+        labels = label_column(columns.raw(id), id)
+        values = []
+        for name in names:
+            column = columns[name]
+            if not isinstance(column, np.ndarray):
+                raise DataError(f"marker column {name!r} holds texts; genotypes are numbers: 0, 1, 2")
+            values.append(column)
+        counts = np.stack(values, axis=1) if values else np.zeros((len(labels), 0))
+        known = counts[~np.isnan(counts)]
+        if not np.any(known != np.round(known)):
+            counts = np.where(np.isnan(counts), -1, counts).astype(np.int64)
+        seen = Finder(labels).positions(labels)
+        if np.any(seen != np.arange(len(labels))):
+            twice = labels[np.flatnonzero(seen != np.arange(len(labels)))[0]]
+            raise DataError(f"individual {str(twice)!r} has two rows of genotypes; keep one")
+        return cls.from_array(counts, labels, names)
 
     def __len__(self) -> int:
         """Number of individuals."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Components", "components_of", "heritability"]
 
+_MANY = 2000  # random effects up to which the traces of the observed information are cheap
 _ZERO = 1e-10  # a variance below this share of the total is on the boundary
 
 
@@ -73,9 +74,9 @@ def components_of(fit: LMMFit) -> Components:
     free = [i for i in range(len(values)) if i not in small]
     if fit._options.sigma is not None:
         free = [i for i in free if i != len(values) - 1]
-    kind = "observed"
+    kind = "observed" if fit.design.q <= _MANY else "average"
     try:
-        information = point.information("observed")
+        information = point.information(kind)
     except SolverError:  # the traces need all of Z'PZ
         kind, information = "average", point.information("average")
     covariance = np.zeros((len(values), len(values)))

@@ -11,7 +11,9 @@ from mixedmodels.errors import DataError
 from mixedmodels.frame.labels import level_label, level_labels
 from mixedmodels.frame.values import FactorColumn
 
-__all__ = ["UNKNOWN", "Finder", "code_labels", "label_column"]
+__all__ = ["UNKNOWN", "Finder", "code_labels", "coded_labels", "label_column"]
+
+Labels = tuple[np.ndarray, np.ndarray | None]
 
 UNKNOWN = ("0", "", "NA", ".")
 """Texts that stand for an unknown parent, beside missing values."""
@@ -36,14 +38,33 @@ def label_column(raw: Any, what: str) -> np.ndarray:
     DataError
         If the labels are numbers that are not whole.
     """
+    labels, codes = coded_labels(raw, what)
+    return labels if codes is None else labels[codes]
+
+
+def coded_labels(raw: Any, what: str) -> Labels:
+    """The labels of a column as `label_column` gives them, but once each with a code per row where they come
+    so.
+
+    Returns
+    -------
+    labels : ndarray of int64 or object
+    codes : ndarray of int, shape (n,), or None
+        None if `labels` has one entry per row.
+    """
     if isinstance(raw, FactorColumn):
         levels = np.empty(len(raw.levels) + 1, dtype=object)
-        levels[:-1] = [level.strip() for level in level_labels(raw.levels)]
-        levels[-1] = None
-        return levels[raw.codes]
+        texts = np.asarray(raw.levels, dtype=object).tolist()
+        levels[:-1] = [v.strip() if type(v) is str else level_label(v).strip() for v in texts]
+        levels[-1] = None  # code -1
+        return levels, np.asarray(raw.codes)
+    return _row_labels(raw, what), None
+
+
+def _row_labels(raw: Any, what: str) -> np.ndarray:
     if isinstance(raw, np.ma.MaskedArray):
         if not np.ma.getmaskarray(raw).any():
-            return label_column(np.asarray(raw.data), what)
+            return _row_labels(np.asarray(raw.data), what)
         labels = np.asarray(raw.data).astype(object)
         labels[np.ma.getmaskarray(raw)] = None
         return labels
@@ -66,10 +87,12 @@ def label_column(raw: Any, what: str) -> np.ndarray:
         labels[missing] = None
         return labels
     if values.dtype.kind == "O":
-        labels = np.empty(len(values), dtype=object)
-        labels[:] = [
-            None if _is_missing(v) else v if isinstance(v, int) else _text(v) for v in values.tolist()
-        ]
+        items = values.tolist()
+        labels = np.empty(len(items), dtype=object)
+        if set(map(type, items)) <= {str}:
+            labels[:] = [v.strip() for v in items]
+        else:
+            labels[:] = [None if _is_missing(v) else v if isinstance(v, int) else _text(v) for v in items]
         return labels
     labels = np.empty(len(values), dtype=object)
     labels[:] = [level_label(v).strip() for v in values]
@@ -95,13 +118,13 @@ def _texts(labels: np.ndarray) -> np.ndarray:
     return out
 
 
-def code_labels(columns: Sequence[np.ndarray], unknown: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
+def code_labels(columns: Sequence[Labels], unknown: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
     """One code per distinct label over several columns.
 
     Parameters
     ----------
-    columns : sequence of ndarray
-        From `label_column`; the first holds the individuals, the others parents.
+    columns : sequence of (labels, codes)
+        From `coded_labels`; the first holds the individuals, the others parents.
     unknown : sequence of str
         Texts of the parents' columns that stand for nobody.
 
@@ -112,35 +135,38 @@ def code_labels(columns: Sequence[np.ndarray], unknown: Sequence[str]) -> tuple[
     labels : ndarray of int64 or object
         Label of each code: whole numbers if all labels are, else texts.
     """
-    numbers = _as_numbers(columns, unknown)
-    if numbers is not None:
-        values, missing = numbers
-        labels, inverse = np.unique(
-            np.concatenate([v[~m] for v, m in zip(values, missing, strict=True)]), return_inverse=True
-        )
-        codes, at = [], 0
-        for v, m in zip(values, missing, strict=True):
-            code = np.full(len(v), -1, dtype=np.int64)
-            size = len(v) - int(np.count_nonzero(m))
-            code[~m] = inverse[at : at + size]
-            at += size
-            codes.append(code)
-        return codes, labels
-    nobody = set(unknown)
-    table: dict[str, int] = {}
-    codes = []
-    for place, column in enumerate(columns):
-        texts = _texts(column).tolist()
-        code = np.empty(len(texts), dtype=np.int64)
-        for i, text in enumerate(texts):
-            if text is None or (place and text in nobody) or text == "":
-                code[i] = -1
-            else:
-                code[i] = table.setdefault(text, len(table))
+    numbers = _as_numbers([labels for labels, _ in columns], unknown)
+    found = _code_numbers(*numbers) if numbers is not None else _code_texts(columns, unknown)
+    codes = [code if rows is None else code[rows] for code, (_, rows) in zip(found[0], columns, strict=True)]
+    return codes, found[1]
+
+
+def _code_numbers(values: list[np.ndarray], missing: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+    present = [v[~m] for v, m in zip(values, missing, strict=True)]
+    labels, inverse = np.unique(np.concatenate(present), return_inverse=True)
+    codes, at = [], 0
+    for gap, some in zip(missing, present, strict=True):
+        code = np.full(len(gap), -1, dtype=np.int64)
+        code[~gap] = inverse[at : at + len(some)]
+        at += len(some)
         codes.append(code)
-    labels = np.empty(len(table), dtype=object)
-    labels[:] = list(table)
     return codes, labels
+
+
+def _code_texts(columns: Sequence[Labels], unknown: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
+    nobody = set(unknown)
+    table: dict[str | None, int] = {}
+    codes = []
+    for place, (labels, _) in enumerate(columns):
+        gone = {None, "", *nobody} if place else {None, ""}
+        texts = _texts(labels).tolist()
+        table.update(dict.fromkeys([t for t in texts if t not in gone and t not in table]))
+        number = dict(zip(table, range(len(table)), strict=True))
+        number.update(dict.fromkeys(gone, -1))
+        codes.append(np.array([number[t] for t in texts], dtype=np.int64))
+    out = np.empty(len(table), dtype=object)
+    out[:] = list(table)
+    return codes, out
 
 
 def _as_numbers(

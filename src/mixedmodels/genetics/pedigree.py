@@ -137,7 +137,8 @@ class Pedigree:
         depth = int(self.generation.max()) if len(self) else 0
         count = 0 if self.family is None else len(set(self.family.tolist()))
         families = f", {count} {'families' if count > 1 else 'family'}" if count else ""
-        return f"<Pedigree: {len(self)} individuals, {founders} founders, depth {depth}{families}>"
+        people = f"{len(self)} individual{'s' * (len(self) != 1)}, {founders} founder{'s' * (founders != 1)}"
+        return f"<Pedigree: {people}, depth {depth}{families}>"
 
     @property
     def is_founder(self) -> np.ndarray:
@@ -318,6 +319,12 @@ class Pedigree:
         from mixedmodels.genetics.ancestry import common_ancestors
 
         return common_ancestors(self, one, other)
+
+    def group_shares(self, groups: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Shares of genes from groups of unknown parents, (n, groups), and the groups: genetic groups."""
+        from mixedmodels.genetics.ancestry import group_shares
+
+        return group_shares(self, groups)
 
     def siblings(self, id: Any, half: bool = False) -> np.ndarray:
         """Ids of the full siblings of an individual, with `half` also of its half siblings."""

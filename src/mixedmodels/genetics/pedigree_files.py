@@ -158,14 +158,20 @@ def _phenotype(cells: list[str], gone: set[str]) -> np.ndarray:
         return out
 
 
+def _joined(pedigree: Pedigree) -> bool:
+    """Whether the labels are ``"family:id"``."""
+    if pedigree.family is None or pedigree.ids.dtype.kind == "i":
+        return False
+    return all(label.startswith(f"{f}:") for label, f in zip(pedigree.ids, pedigree.family, strict=True))
+
+
 def _individuals(pedigree: Pedigree, family: np.ndarray | None, id: np.ndarray) -> np.ndarray:
     """Labels of the pedigree for the rows of a table."""
     labels = id
-    if family is not None and pedigree.family is not None:
-        joined = np.array([f"{f}:{i}" for f, i in zip(family, id, strict=True)], dtype=object)
-        first = str(pedigree.ids[0]) if len(pedigree) else ""
-        if first.startswith(f"{pedigree.family[0]}:"):
-            labels = joined
+    if _joined(pedigree):
+        if family is None:
+            raise DataError("ids repeat between families: the table needs a column of families; give family=")
+        labels = np.array([f"{f}:{i}" for f, i in zip(family, id, strict=True)], dtype=object)
     return pedigree.ids[pedigree.index(labels)]
 
 
@@ -210,11 +216,9 @@ def write_pedigree(
 def _names_in_families(pedigree: Pedigree) -> list[str]:
     """Ids without their family in front."""
     ids = [str(label) for label in pedigree.ids.tolist()]
-    if pedigree.family is None:
+    if pedigree.family is None or not _joined(pedigree):
         return ids
-    short = [label.removeprefix(f"{family}:") for label, family in zip(ids, pedigree.family, strict=True)]
-    pairs = set(zip(pedigree.family.tolist(), short, strict=True))
-    return short if len(pairs) == len(short) else ids
+    return [label.removeprefix(f"{family}:") for label, family in zip(ids, pedigree.family, strict=True)]
 
 
 def write_phenotypes(

@@ -37,6 +37,8 @@ class Relationship:
         ``block(rows) -> A[rows, rows]``, where that is cheaper than the inverse of `precision`.
     notes : tuple of str
         What was done to the data (imputed genotypes, ...).
+    remedy : str
+        What to do if A turns out to be singular.
 
     Examples
     --------
@@ -53,6 +55,7 @@ class Relationship:
     name: str = "known"
     block: Callable[[np.ndarray], np.ndarray] | None = None
     notes: tuple[str, ...] = ()
+    remedy: str = "remove duplicated individuals (clones, monozygotic twins) or use its .bend()"
 
     def __post_init__(self) -> None:
         given = self.matrix if self.matrix is not None else self.precision
@@ -135,7 +138,9 @@ class Relationship:
             part = self.block(at)
         else:
             part = _columns_of_inverse(self.precision, at, self.name)
-        return Relationship(ids=self.ids[at], matrix=part, name=self.name, notes=self.notes)
+        return Relationship(
+            ids=self.ids[at], matrix=part, name=self.name, notes=self.notes, remedy=self.remedy
+        )
 
     def as_precision(self) -> tuple[Any, float]:
         """``A^{-1}`` as `scipy.sparse.csc_array` (n, n), and ``log|A|``.
@@ -154,10 +159,10 @@ class Relationship:
                 logdet = -logdet_of(precision, self.name)
             return csc_array(precision), logdet
         if not isinstance(self.matrix, np.ndarray):
-            parts = _blocks(self.matrix)
-            if parts is not None:
-                return _inverse_by_blocks(self.matrix, parts, self.name)
-        inverse, logdet = invert(self.toarray(), self.name)
+            found = _inverse_by_blocks(self.matrix, self.name, self.remedy)
+            if found is not None:
+                return found
+        inverse, logdet = invert(self.toarray(), self.name, self.remedy)
         return csc_array(inverse), logdet
 
     def hadamard(self, other: Relationship | None = None) -> Relationship:
@@ -224,29 +229,52 @@ class Relationship:
         )
 
 
-def _not_definite(name: str, matrix: np.ndarray) -> SolverError:
+def _not_definite(name: str, matrix: np.ndarray, remedy: str) -> SolverError:
     from scipy.linalg import eigvalsh
 
     least = float(eigvalsh(matrix, subset_by_index=[0, 0])[0]) if len(matrix) else 0.0
     return SolverError(
         f"the matrix of relationship {name!r} is not positive definite (least eigenvalue {least:.3g}); "
-        "remove duplicated individuals (clones, monozygotic twins) or use its .bend()"
+        f"{remedy}"
     )
 
 
-def invert(matrix: np.ndarray, name: str) -> tuple[np.ndarray, float]:
-    """Inverse and log-determinant of a symmetric positive definite matrix."""
+_BEND = "use its .bend()"
+_SINGULAR = 1e-6  # pivot over the square root of the largest diagonal entry
+
+
+def invert(matrix: np.ndarray, name: str, remedy: str = _BEND) -> tuple[np.ndarray, float]:
+    """Inverse and log-determinant of a symmetric positive definite matrix; SolverError with `remedy` if it is
+    not.
+    """
     from scipy.linalg.lapack import dpotrf, dpotri
 
     if not len(matrix):
         return matrix.copy(), 0.0
     factor, info = dpotrf(matrix, lower=1)
     diagonal = np.diagonal(factor)
-    if info or diagonal.min() <= 1e-7 * np.sqrt(np.diagonal(matrix).max()):
-        raise _not_definite(name, matrix)
+    if info or diagonal.min() <= _SINGULAR * np.sqrt(np.diagonal(matrix).max()):
+        raise _not_definite(name, matrix, remedy)
     inverse, info = dpotri(factor, lower=1)
     inverse = np.tril(inverse) + np.tril(inverse, -1).T
     return inverse, 2.0 * float(np.sum(np.log(diagonal)))
+
+
+def _invert_stack(stack: np.ndarray, name: str, remedy: str) -> tuple[np.ndarray, float]:
+    """Inverses and the sum of log-determinants of many small matrices, (g, k, k)."""
+    try:
+        factor = np.linalg.cholesky(stack)
+    except np.linalg.LinAlgError:
+        factor = None
+    if factor is not None:
+        diagonal = np.diagonal(factor, axis1=1, axis2=2)
+        largest = np.sqrt(np.diagonal(stack, axis1=1, axis2=2).max(axis=1))
+        if np.all(diagonal.min(axis=1) > _SINGULAR * largest):
+            inverse = np.linalg.inv(stack)
+            return (inverse + inverse.transpose(0, 2, 1)) / 2, 2.0 * float(np.sum(np.log(diagonal)))
+    for block in stack:
+        invert(block, name, remedy)  # raises for the first one that is singular
+    raise _not_definite(name, stack[0], remedy)
 
 
 def _splu(matrix: Any, name: str) -> Any:
@@ -285,31 +313,40 @@ def _columns_of_inverse(precision: Any, at: np.ndarray, name: str) -> np.ndarray
     return (part + part.T) / 2
 
 
-def _blocks(matrix: Any) -> list[np.ndarray] | None:
-    """Rows of the connected parts of a sparse matrix, or None if it is one part."""
+def _inverse_by_blocks(matrix: Any, name: str, remedy: str) -> tuple[Any, float] | None:
+    """Inverse of a sparse matrix of unconnected families, all families of one size at once; None for one
+    family.
+    """
+    from scipy.sparse import csc_array
     from scipy.sparse.csgraph import connected_components
 
     count, label = connected_components(matrix, directed=False)
     if count <= 1:
         return None
+    sizes = np.bincount(label, minlength=count)
     order = np.argsort(label, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
-
-
-def _inverse_by_blocks(matrix: Any, parts: list[np.ndarray], name: str) -> tuple[Any, float]:
-    """Inverse of a matrix of unconnected families, family by family."""
-    from scipy.sparse import csc_array
-
-    matrix = matrix.tocsr()
+    start = np.concatenate([[0], np.cumsum(sizes)])
+    place = np.empty(len(label), dtype=np.int64)
+    place[order] = np.arange(len(label)) - start[label[order]]  # within the family
+    entries = matrix.tocoo()
+    size_of_entry = sizes[label[entries.row]]
     rows, columns, values, logdet = [], [], [], 0.0
-    for part in parts:
-        inverse, log = invert(matrix[part][:, part].toarray(), name)
+    for k in np.unique(sizes).tolist():
+        families = np.flatnonzero(sizes == k)
+        number = np.full(count, -1, dtype=np.int64)
+        number[families] = np.arange(len(families))
+        stack = np.zeros((len(families), k, k))
+        here = size_of_entry == k
+        i, j = entries.row[here], entries.col[here]
+        stack[number[label[i]], place[i], place[j]] = entries.data[here]
+        inverse, log = _invert_stack(stack, name, remedy)
         logdet += log
-        rows.append(np.repeat(part, len(part)))
-        columns.append(np.tile(part, len(part)))
+        members = order[start[families][:, None] + np.arange(k)]
+        rows.append(np.repeat(members, k, axis=1).ravel())
+        columns.append(np.tile(members, (1, k)).ravel())
         values.append(inverse.ravel())
-    entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
-    return csc_array(entries, shape=matrix.shape), logdet
+    whole = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
+    return csc_array(whole, shape=matrix.shape), logdet
 
 
 def as_relationship(known: Any, name: str = "known") -> Relationship:
@@ -358,12 +395,18 @@ def as_relationship(known: Any, name: str = "known") -> Relationship:
     )
 
 
+def _is_fraction(raw: Any) -> bool:
+    """Whether a column holds numbers that are not whole: no ids."""
+    values = np.asarray(raw) if not hasattr(raw, "levels") else np.zeros(0)
+    return values.dtype.kind == "f" and bool(np.any(values != np.floor(values)))
+
+
 def _from_frame(data: Any, name: str) -> Relationship:
     from mixedmodels.frame.columns import Columns
 
     columns = Columns(data)
     names = list(columns.names)
-    if len(names) == columns.n_rows + 1:
+    if len(names) == columns.n_rows + 1 and not _is_fraction(columns.raw(names[0])):
         ids = [str(v) for v in label_column(columns.raw(names[0]), str(names[0])).tolist()]
         names = names[1:]
         if ids != [str(label) for label in names]:

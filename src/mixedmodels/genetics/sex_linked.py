@@ -80,6 +80,12 @@ def x_linked(pedigree: Pedigree, ids: Any = None, dosage: str = "equal") -> Rela
     if dosage not in DOSAGES:
         raise OptionError(f"dosage={dosage!r}: choose one of {', '.join(map(repr, DOSAGES))}")
     weight = {"equal": np.sqrt(0.5), "full": 1.0, "none": 0.5}[dosage]
+    if ids is not None:  # only the individuals asked for and their ancestors
+        from mixedmodels.genetics.ancestry import reached
+
+        marked = np.zeros(len(pedigree), dtype=bool)
+        marked[pedigree.index(ids)] = True
+        pedigree = pedigree.take(np.flatnonzero(reached(pedigree, marked, downwards=False)))
     rows = np.arange(len(pedigree)) if ids is None else pedigree.index(ids)
     c = np.where(pedigree.sex[rows] == MALE, weight, 1.0)
     matrix = 2.0 * x_kinship(pedigree)[np.ix_(rows, rows)] * np.outer(c, c)
@@ -131,5 +137,9 @@ def line_relationship(pedigree: Pedigree, ids: Any, parent: str) -> Relationship
         (np.ones(len(kept)), (kept, codes)), shape=(len(rows), max(codes.max(initial=-1) + 1, 1))
     )
     method = "maternal_lines" if parent == "dam" else "paternal_lines"
-    note = f"{name} relationships are blocks of ones: (1 | line) with .{method}() is the same effect"
-    return Relationship(ids=pedigree.ids[rows], matrix=csc_array(member @ member.T), name=name, notes=(note,))
+    return Relationship(
+        ids=pedigree.ids[rows],
+        matrix=csc_array(member @ member.T),
+        name=name,
+        remedy=f"it is blocks of ones: group by .{method}() instead, (1 | line), the same effect",
+    )

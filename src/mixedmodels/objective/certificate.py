@@ -98,7 +98,10 @@ def certify(
 
 def _is_singular(term: RandomTerm, factor: np.ndarray) -> bool:
     """Whether a factor is singular, in units of the data."""
-    weight = np.sqrt(np.mean(np.ones(1) if term.Z is None else term.Z**2, axis=0)).reshape(-1)
+    if term.several_levels:
+        weight = np.sqrt(np.diagonal(term.gram(term.n)))
+    else:
+        weight = np.sqrt(np.mean(np.ones(1) if term.Z is None else term.Z**2, axis=0)).reshape(-1)
     values = np.linalg.svd(weight[:, None] * factor, compute_uv=False)
     return bool(values[-1] <= _SINGULAR * max(1.0, values[0]))
 

@@ -308,8 +308,12 @@ class LMMObjective:
         """Root mean square of the column of Z that each parameter of a factor linear in theta belongs to."""
         total, places = np.zeros(self.n_theta), np.zeros(self.n_theta)
         for b, i, _, t in self._places:
-            Z = self.design.terms[b].Z
-            total[t] += 1.0 if Z is None else float(Z[:, i] @ Z[:, i]) / self.design.n
+            term = self.design.terms[b]
+            if term.several_levels:
+                total[t] += float(term.gram(self.design.n)[i, i])
+            else:
+                Z = term.Z
+                total[t] += 1.0 if Z is None else float(Z[:, i] @ Z[:, i]) / self.design.n
             places[t] += 1.0
         return np.sqrt(np.where(total > 0.0, total / places, 1.0))
 

@@ -85,7 +85,7 @@ def moment_start(design: Design, sigma: float | None = None) -> list[np.ndarray]
     r = ols_residual(design.y, design.X, design.offset, w)
     terms = design.terms
     rss = float(w @ r**2)
-    scalar = all(term.Z is None and term.precision is None for term in terms)
+    scalar = all(term.Z is None and term.precision is None and not term.several_levels for term in terms)
     ratios = None
     if scalar and len(terms) > 1 and rss > 0.0:
         components = crossed_moments([t.codes for t in terms], [t.m for t in terms], r, w)
@@ -109,6 +109,12 @@ def _columnwise(
     """Transform T and the relative standard deviation of each transformed column (`column_sd`)."""
     m, k, codes = term.m, term.k, term.codes
     n = r.shape[0]
+    if term.several_levels:  # as if the levels of a row were independent parts of it
+        whole = term.matrix(n)
+        parts = [whole[:, j::k] for j in range(k)]
+        c = np.column_stack([part.T @ (w * r) for part in parts])
+        squares = [[(a * b).T @ w for b in parts] for a in parts]
+        return np.eye(k), column_sd(np.moveaxis(np.array(squares), 2, 0), c, rss, df, sigma)[0]
     if term.Z is None:
         T, columns = np.eye(1), [np.ones(n)]
     else:

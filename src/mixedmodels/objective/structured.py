@@ -19,7 +19,7 @@ from mixedmodels.objective.base import (
     gaussian_scale,
 )
 from mixedmodels.objective.parameters import gradient_of, parameter_map
-from mixedmodels.solver.base import FixedProducts, Solution
+from mixedmodels.solver.base import Breakdown, FixedProducts, Solution
 from mixedmodels.solver.whitened_choose import choose_engine
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ __all__ = ["StructuredObjective"]
 
 # Up to this many residual parameters a step of the search may use their exact second derivatives.
 _EXACT = 4
+# Longest natural step of a residual parameter (logarithms, Fisher's z).
+_LONGEST = 0.8
+# Largest logarithm of a range over its start.
+_FARTHEST = 11.5
 
 
 class StructuredObjective:
@@ -104,10 +108,23 @@ class StructuredObjective:
         self.n_theta = self.n_random + self.n_phi
         self.lower = np.concatenate([self._map.lower, self.residual.lower])
         self.upper = np.concatenate([self._map.upper, self.residual.upper])
+        for j in self.ranges:
+            self.upper[j] = min(self.upper[j], float(self.residual.start[j - self.n_random]) + _FARTHEST)
         self._last: tuple[bytes, Any] | None = None
         self._inner: tuple[bytes, LMMObjective] | None = None
 
     # ------------------------------------------------------------------ parameters
+    @cached_property
+    def ranges(self) -> tuple[int, ...]:
+        """Places in psi of the logarithms of spatial ranges.
+
+        As a range goes to infinity the correlations go to 1, sigma goes to infinity, and the likelihood may
+        still rise towards a limit: ranges are bounded by 100 000 times their start.
+        """
+        natural = self.residual.natural(np.asarray(self.residual.start, dtype=float))
+        rows = [row for kind, row in zip(natural.kinds, natural.jacobian, strict=True) if kind == "range"]
+        return tuple([self.n_random + int(j) for row in rows for j in np.flatnonzero(row)])
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the parameters: those of the random effects, then those of the residuals."""
@@ -117,11 +134,6 @@ class StructuredObjective:
     def entries(self) -> np.ndarray | None:
         """Rows (term, row, column, parameter) of factors linear in theta, or None."""
         return self._map.entries
-
-    @property
-    def n_covariance(self) -> int:
-        """Number of parameters psi."""
-        return self.n_theta
 
     def check(self, psi: np.ndarray) -> np.ndarray:
         """Psi as a float array of the right length."""
@@ -203,21 +215,42 @@ class StructuredObjective:
         """Criterion, gradient and a positive semi-definite Newton matrix.
 
         The Hessian where it is cheap and positive definite, elsewhere average information plus the curvature
-        of the positive part of M, as in `LMMObjective.newton`.
+        of the positive part of M, as in `LMMObjective.newton`. Coordinates of residuals are logarithms and
+        the like: the diagonal is raised where a step would be longer than a natural one.
         """
         psi = self.check(psi)
         state = self.at(psi)
         value, gradient = self._criterion(state), self._gradient(psi)
         average, observed = self._newton_matrices(psi, state)
-        if observed is not None:
-            scale = np.sqrt(np.maximum(np.diagonal(average), 1e-300))
-            try:
-                values = np.linalg.eigvalsh(observed / scale / scale[:, None])
-            except np.linalg.LinAlgError:
-                values = np.full(1, -1.0)
-            if values.size and values[0] > 1e-3:
-                return value, gradient, observed
-        return value, gradient, average
+        H = observed if observed is not None and _is_definite(observed, average) else average
+        r, phi = self.n_random, np.arange(self.n_random, self.n_theta)
+        H[phi, phi] = np.maximum(H[phi, phi], np.abs(gradient[r:]) / _LONGEST)
+        return value, gradient, H
+
+    def exact(self, psi: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Criterion, gradient and Hessian, which may be indefinite, at any psi (bounds do not matter).
+
+        Raises
+        ------
+        FloatingPointError
+            The criterion does not exist there.
+        """
+        psi = self.check(psi)
+        value, gradient = self.value_and_gradient(psi)
+        H = self.information(psi, "observed")
+        if not (np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(H))):
+            raise Breakdown("the criterion or a derivative is not finite; check the values of theta")
+        return value, gradient, H
+
+    @cached_property
+    def units(self) -> np.ndarray:
+        """Root mean square of the column of Z behind each parameter of linear factors; 1 for the others."""
+        out = np.ones(self.n_theta)
+        for b, i, _, t in self._map.linear_entries.tolist():
+            Z = self.design.terms[b].Z
+            size = 1.0 if Z is None else float(np.sqrt(np.mean(Z[:, i] ** 2)))
+            out[t] = size if size > 0.0 else 1.0
+        return out
 
     def _newton_matrices(self, psi: np.ndarray, state: Any) -> tuple[np.ndarray, np.ndarray | None]:
         theta, _ = self.split(psi)
@@ -285,10 +318,10 @@ class StructuredObjective:
         check_kind(kind)
         psi = self.check(psi)
         state = self.at(psi)
-        theta = self.split(psi)[0]
+        theta, _ = self.split(psi)
         directions = self._map.directions(theta)
         if kind == "expected":
-            traces = _inner_products(state.term_parts(self.reml)[0], directions)
+            traces = gradient_of(state.term_parts(self.reml)[0], directions)
             border = np.concatenate([traces, state.residual_parts(self.reml)[0]])
             return self._bordered(state.trace_products(directions, self.reml), border)
         scale = self._scale(state)
@@ -397,7 +430,7 @@ class StructuredObjective:
 
     def _forms(self, state: Any, directions: list[list[np.ndarray | None]]) -> np.ndarray:
         """``y'P V_i P y`` for all of psi."""
-        random = _inner_products(state.term_parts(self.reml)[1], directions)
+        random = gradient_of(state.term_parts(self.reml)[1], directions)
         return np.concatenate([random, state.residual_parts(self.reml)[1]])
 
     def _bordered(self, inner: np.ndarray, border: np.ndarray) -> np.ndarray:
@@ -410,9 +443,12 @@ class StructuredObjective:
         return out
 
 
-def _inner_products(matrices: Sequence[np.ndarray], directions: list[list[np.ndarray | None]]) -> list[float]:
-    """``sum_b tr(M_b dSigma_b)`` for each direction."""
-    return [
-        sum(float(np.sum(M * dS)) for M, dS in zip(matrices, row, strict=True) if dS is not None)
-        for row in directions
-    ]
+def _is_definite(observed: np.ndarray, average: np.ndarray) -> bool:
+    """Whether the Hessian is safely positive definite, with diagonals like those of average information."""
+    diagonal = np.diagonal(observed)
+    if not np.all(np.isfinite(observed)) or np.any(diagonal <= 1e-3 * np.diagonal(average)):
+        return False
+    scale = np.sqrt(diagonal)
+    if not np.all(scale > 0.0):
+        return False
+    return bool(np.linalg.eigvalsh(observed / scale / scale[:, None])[0] > 1e-6) if scale.size else False

@@ -1,17 +1,39 @@
-"""The search for (theta, phi): from where, and again from elsewhere if need be."""
+r"""The search for (theta, phi).
+
+1. A coarse start: the criterion along the coordinates of phi, then theta by the compiled search of the
+   ordinary model in whitened rows. Likelihoods of spatial ranges have several maxima: every valley of a
+   coarse scan of the range is a start of its own.
+2. Newton's method in a trust region with the exact Hessian, where it is cheap: random effects and residual
+   correlation compete, and the valleys between them are curved. Factors may have negative diagonals on the
+   way: the criterion is even in the columns of a factor, and a zero variance is an ordinary minimum.
+3. The ordinary method from there: exact zeros, saddle points, first-order conditions.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mixedmodels.optimize import minimize
+from mixedmodels.optimize.base import columns_of_entries
+from mixedmodels.optimize.trust_region import trust_region
+from mixedmodels.solver.base import Breakdown
 
 if TYPE_CHECKING:
     from mixedmodels.objective.structured import StructuredObjective
 
-__all__ = ["search"]
+__all__ = ["coarse_starts", "search"]
+
+# Structures of up to so many parameters are looked at along each coordinate before the search.
+_FEW = 3
+_SHIFTS = (-0.5, 0.5, 1.0)
+_RANGE_SHIFTS = np.arange(-1.0, 5.01, 0.25)
+_OTHERS = 1.0
+# At most so many searches, and iterations in the trust region.
+_SEARCHES = 3
+_LIMIT = 60
 
 
 def search(objective: StructuredObjective, method: Any, start: np.ndarray | None, **keywords: Any) -> Any:
@@ -23,7 +45,7 @@ def search(objective: StructuredObjective, method: Any, start: np.ndarray | None
     method : str or callable
         As for `minimize`.
     start : ndarray or None
-        The user's start of (theta, phi); then there is one search.
+        The user's start of (theta, phi).
     **keywords
         Those of `minimize`.
 
@@ -31,4 +53,141 @@ def search(objective: StructuredObjective, method: Any, start: np.ndarray | None
     -------
     Optimum
     """
-    return minimize(objective, method, start, certify=False, **keywords)
+    if not objective.n_theta:
+        return minimize(objective, method, start, certify=False, **keywords)
+    starts = coarse_starts(objective) if start is None else [np.asarray(start, dtype=float)]
+    best, iterations, evaluations, inside = starts[0], 0, 0, False
+    if method == "newton" and objective.observed_is_cheap and objective.n_phi:
+        least = np.inf
+        for one in starts:
+            found = _in_trust_region(objective, one, keywords.get("control"))
+            if found is None:
+                continue
+            iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
+            held = bool(np.any(found.theta >= objective.upper))
+            if (inside and held) or not (found.value < least or (held < (not inside))):
+                continue  # a maximum at a finite range goes before the limit of an infinite one
+            best, least, inside = found.theta, found.value, not held
+    optimum = minimize(objective, method, best, certify=False, **keywords)
+    return replace(
+        optimum,
+        iterations=optimum.iterations + iterations,
+        evaluations=optimum.evaluations + evaluations,
+        gradient_evaluations=optimum.gradient_evaluations + evaluations,
+    )
+
+
+class _Runaway(Exception):
+    """A range beyond its bound."""
+
+    def __init__(self, point: np.ndarray) -> None:
+        super().__init__()
+        self.point = point
+
+
+def _in_trust_region(objective: StructuredObjective, start: np.ndarray, control: Any) -> Any:
+    """A search in the trust region, its end reflected into the bounds; None if it cannot begin."""
+    from mixedmodels.optimize.control import Control
+
+    units = objective.units
+
+    far = list(objective.ranges)
+
+    def newton(v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        if np.any(v[far] > objective.upper[far]):
+            raise _Runaway(v)
+        value, gradient, H = objective.exact(v / units)
+        return value, gradient / units, H / units / units[:, None]
+
+    control = Control() if control is None else control
+    limited = replace(control, maxiter=min(control.limit(_LIMIT), _LIMIT), trace=False)
+    try:
+        found = trust_region(newton, start * units, limited)
+    except _Runaway as end:
+        psi = np.clip(end.point / units, objective.lower, objective.upper)
+        return minimize(objective, "newton", psi, control=replace(limited, maxiter=20), certify=False)
+    except (FloatingPointError, np.linalg.LinAlgError):
+        return None
+    psi = found.theta / units
+    for columns in columns_of_entries(objective._map.linear_entries):
+        if psi[columns[0]] < 0.0:
+            psi[columns] = -psi[columns]
+    return replace(found, theta=np.clip(psi, objective.lower, objective.upper))
+
+
+def coarse_starts(objective: StructuredObjective) -> list[np.ndarray]:
+    """Starts from the criterion's values along the coordinates of phi, then theta by its own search.
+
+    Parameters
+    ----------
+    objective : StructuredObjective
+
+    Returns
+    -------
+    list of ndarray, shape (n_theta,)
+        The most promising first.
+    """
+    psi = objective.start
+    if objective.ranges:
+        starts = _valleys(objective, psi, objective.ranges[0])
+    elif 0 < objective.n_phi <= _FEW:
+        best = _value(objective, psi)
+        for j in range(objective.n_random, objective.n_theta):
+            origin = psi
+            for shift in _SHIFTS:
+                trial = _shifted(objective, origin, j, shift)
+                value = _value(objective, trial)
+                if value < best:
+                    psi, best = trial, value
+        starts = [psi]
+    else:
+        starts = [psi]
+    return [_theta_at_phi(objective, one) for one in starts] if objective.n_random else starts
+
+
+def _valleys(objective: StructuredObjective, psi: np.ndarray, j: int) -> list[np.ndarray]:
+    """Local minima of coarse scans of one coordinate, the lowest first, and the start itself.
+
+    With other coordinates of the residuals at their starts, and moved up a little (a larger nugget).
+    """
+    found = [(_value(objective, psi), psi)]
+    moved = psi.copy()
+    others = [i for i in range(objective.n_random, objective.n_theta) if i != j]
+    moved[others] = np.clip(psi[others] + _OTHERS, objective.lower[others], objective.upper[others])
+    for base in (psi, moved) if others else (psi,):
+        trials = [_shifted(objective, base, j, float(shift)) for shift in _RANGE_SHIFTS]
+        values = np.array([_value(objective, trial) for trial in trials])
+        padded = np.concatenate([[np.inf], values, [np.inf]])
+        low = np.flatnonzero((values <= padded[:-2]) & (values <= padded[2:]) & np.isfinite(values))
+        found += [(float(values[i]), trials[i]) for i in low.tolist()]
+    order = np.argsort([value for value, _ in found[1:]], kind="stable")[:_SEARCHES] + 1
+    return [found[i][1] for i in (*order.tolist(), 0)]
+
+
+def _shifted(objective: StructuredObjective, psi: np.ndarray, j: int, shift: float) -> np.ndarray:
+    out = psi.copy()
+    out[j] = np.clip(out[j] + shift, objective.lower[j], objective.upper[j])
+    return out
+
+
+def _value(objective: StructuredObjective, psi: np.ndarray) -> float:
+    """The criterion, infinite where it does not exist."""
+    try:
+        value = objective.value(psi)
+    except (FloatingPointError, np.linalg.LinAlgError):
+        return np.inf
+    return value if np.isfinite(value) else np.inf
+
+
+def _theta_at_phi(objective: StructuredObjective, psi: np.ndarray) -> np.ndarray:
+    """The best theta at the phi of psi, where the whitened model has a compiled search."""
+    try:
+        inner = objective.at_phi(psi)
+        facts = inner.newton_minimize(psi[: objective.n_random], tol=1e-3, maxiter=15)
+    except (Breakdown, np.linalg.LinAlgError):
+        return psi
+    if facts is None or not np.all(np.isfinite(facts["theta"])):
+        return psi
+    out = psi.copy()
+    out[: objective.n_random] = np.clip(facts["theta"], inner.lower, inner.upper)
+    return out

@@ -101,8 +101,7 @@ class _BoundAR1(BoundCorrelation):
         z2 = second / inner + 2.0 * c * z1 * z1
         z = np.where(g == 1.0, phi[0], np.arctanh(c))
         z1, z2 = np.where(g == 1.0, 1.0, z1), np.where(g == 1.0, 0.0, z2)
-        which = self._which
-        return MarkovPoint(self._order, z[which], z1[which][None, :], z2[which][None, None, :])
+        return MarkovPoint(self._order, self._which, z, z1[None, :], z2[None, None, :])
 
     def natural(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """rho."""

@@ -195,19 +195,19 @@ class CombinedResidual:
 
     def _at(self, phi: np.ndarray) -> CombinedPoint:
         pieces = self._split(phi)
-        log_sd = np.zeros(self.n) if self._log_scale is None else self._log_scale.copy()
+        log_sd = None if self._log_scale is None else self._log_scale.copy()
         point: Any = IndependentPoint(self.n)
         k = 0
         for part, own in zip(self._parts, pieces, strict=True):
             if isinstance(part, BoundVariance):
-                log_sd += part.log_sd(own)
+                log_sd = part.log_sd(own) if log_sd is None else log_sd + part.log_sd(own)
             else:
                 point = part.at(own)
                 k = part.n_phi
-        if self.n and not float(np.max(np.abs(log_sd))) < 300.0:
+        if log_sd is not None and self.n and not float(np.max(np.abs(log_sd))) < 300.0:
             raise FloatingPointError("a standard deviation of the residuals is zero or infinite")
         owners = [(part, own) for part, own in zip(self._parts, pieces, strict=True) if part.n_phi]
-        return CombinedPoint(point, k, np.exp(log_sd), log_sd, owners, self._free)
+        return CombinedPoint(point, k, self.n, log_sd, owners, self._free)
 
     def log_sd(self, phi: np.ndarray) -> np.ndarray:
         """Logarithms of the standard deviations relative to sigma, shape (n,)."""
@@ -313,7 +313,7 @@ class CombinedResidual:
         own = self._split(np.asarray(phi, dtype=np.float64))[0]
         features = self.correlation.features[rows]
         a, b = np.nonzero(~np.eye(rows.shape[0], dtype=bool))
-        C = np.eye(rows.shape[0])
+        C = np.diag(self.correlation.row_variances(own, features))
         C[a, b] = self.correlation.correlate(own, features[a], features[b])
         return C * sd[:, None] * sd
 
@@ -334,14 +334,16 @@ class CombinedPoint:
         self,
         point: Any,
         k: int,
-        sd: np.ndarray,
-        log_sd: np.ndarray,
+        n: int,
+        log_sd: np.ndarray | None,
         owners: Sequence[tuple[BoundCorrelation | BoundVariance, np.ndarray]],
         free: np.ndarray,
     ) -> None:
-        self._point, self._k, self._sd, self._free = point, k, sd[:, None], free
-        self.variances = sd * sd
-        self.logdet = point.logdet + 2.0 * float(log_sd.sum())
+        self._point, self._k, self._free = point, k, free
+        self.n = n
+        self._log_sd = log_sd
+        self._sd = None if log_sd is None else np.exp(log_sd)[:, None]
+        self.logdet = point.logdet + (0.0 if log_sd is None else 2.0 * float(log_sd.sum()))
         self.n_phi = free.shape[0]
         self._variance_of: list[tuple[BoundVariance, np.ndarray, int]] = []
         firsts = []
@@ -349,24 +351,32 @@ class CombinedPoint:
             if isinstance(part, BoundVariance):
                 self._variance_of += [(part, own, i) for i in range(part.n_phi)]
                 firsts.append(part.first(own))
-        self._e = np.concatenate(firsts) if firsts else np.zeros((0, sd.shape[0]))
+        self._e = np.concatenate(firsts) if firsts else np.zeros((0, n))
         self.trace = np.concatenate([point.trace, 2.0 * self._e.sum(axis=1)])[free]
+
+    @property
+    def variances(self) -> np.ndarray:
+        """Diagonal of R, shape (n,)."""
+        own = self._point.variances
+        return own if self._log_sd is None else np.exp(2.0 * self._log_sd) * own
 
     def whiten(self, M: np.ndarray) -> np.ndarray:
         """The product ``W M``."""
-        return self._point.whiten(M / self._sd)
+        return self._point.whiten(M if self._sd is None else M / self._sd)
 
     def unwhiten(self, M: np.ndarray) -> np.ndarray:
         """The product ``W^{-1} M``."""
-        return self._point.unwhiten(M) * self._sd
+        out = self._point.unwhiten(M)
+        return out if self._sd is None else out * self._sd
 
     def whiten_adjoint(self, M: np.ndarray) -> np.ndarray:
         """The product ``W' M``."""
-        return self._point.whiten_adjoint(M) / self._sd
+        out = self._point.whiten_adjoint(M)
+        return out if self._sd is None else out / self._sd
 
     def unwhiten_adjoint(self, M: np.ndarray) -> np.ndarray:
         """The product ``W^{-T} M``."""
-        return self._point.unwhiten_adjoint(M * self._sd)
+        return self._point.unwhiten_adjoint(M if self._sd is None else M * self._sd)
 
     def _scaled(self, e: np.ndarray, M: np.ndarray) -> np.ndarray:
         """``A(E) M = W_C E W_C^{-1} M``."""
@@ -457,6 +467,8 @@ class CombinedPoint:
             return csr_array(W @ dia_array((d[None, :], [0]), shape=(d.shape[0], d.shape[0])))
 
         W_C, changes = self._point.whitening()
+        if self._sd is None:
+            return W_C, tuple(changes[j] for j in self._free)
         inverse = 1.0 / self._sd[:, 0]
         W = scale(W_C, inverse)
         every = [*(scale(one, inverse) for one in changes), *(scale(W, -e) for e in self._e)]

@@ -26,6 +26,11 @@ class IndependentPoint:
         self.logdet = 0.0
         self.trace = np.zeros(0)
 
+    @property
+    def variances(self) -> np.ndarray:
+        """Ones, shape (n,)."""
+        return np.ones(self._n)
+
     def whiten(self, M: np.ndarray) -> np.ndarray:
         """The product with the identity: M itself."""
         return M

@@ -72,33 +72,46 @@ class MarkovPoint:
     Parameters
     ----------
     order : MarkovOrder
-    z : ndarray of float64, shape (n_later,)
-        Fisher's z of the correlation of each later row with the row before it.
-    first : ndarray, shape (n_phi, n_later)
+    which : ndarray of intp, shape (n_later,)
+        Place in the tables of each later row.
+    z : ndarray of float64, shape (m,)
+        Table of Fisher's z of correlations with the row before.
+    first : ndarray, shape (n_phi, m)
         Derivatives of z.
-    second : ndarray, shape (n_phi, n_phi, n_later)
+    second : ndarray, shape (n_phi, n_phi, m)
     """
 
     __slots__ = (
-        "_adjoint_band", "_band", "_first", "_order", "_second", "_z", "c", "logdet", "n_phi", "s", "trace"
+        "_band", "_first", "_order", "_second", "_table", "_which", "c", "logdet", "n_phi", "s", "trace"
     )  # fmt: skip
 
-    def __init__(self, order: MarkovOrder, z: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
+    def __init__(
+        self, order: MarkovOrder, which: np.ndarray, z: np.ndarray, first: np.ndarray, second: np.ndarray
+    ) -> None:
         if not np.all(np.isfinite(z)) or (z.size and float(np.max(np.abs(z))) > 18.0):
             raise FloatingPointError("a correlation of neighbouring rows is 1 in absolute value")
-        self._order, self._z, self._first, self._second = order, z, first, second
+        self._order, self._which, self._first, self._second = order, which, first, second
         self.n_phi = first.shape[0]
+        c = np.tanh(z)
+        counts = np.bincount(which, minlength=z.shape[0]).astype(np.float64)
+        self._table = (c, counts)
         n, later = order.n, order.later
         self.c = np.zeros(n)
         self.s = np.ones(n)
-        self.c[later] = np.tanh(z)
-        self.s[later] = 1.0 / np.cosh(z)
+        self.c[later] = c[which]
+        self.s[later] = (1.0 / np.cosh(z))[which]
         band = np.ones((2, n), order="F")  # unit lower bidiagonal matrix with -c_t below its diagonal
         band[1, :-1] = -self.c[1:]
         band[1, -1] = 0.0
         self._band = band
-        self.logdet = 2.0 * float(np.log(self.s).sum())
-        self.trace = -2.0 * first @ self.c[later]
+        # log(1 / cosh z), also where cosh z is large
+        self.logdet = -2.0 * float(counts @ (np.logaddexp(z, -z) - np.log(2.0)))
+        self.trace = -2.0 * first @ (counts * c)
+
+    @property
+    def variances(self) -> np.ndarray:
+        """Ones, shape (n,)."""
+        return np.ones(self._order.n)
 
     # --- rows in sorted order ---------------------------------------------------------------------------
 
@@ -113,7 +126,7 @@ class MarkovPoint:
     def _full(self, j: int) -> np.ndarray:
         """Derivative j of z, with zeros at the first row of each group."""
         out = np.zeros(self._order.n)
-        out[self._order.later] = self._first[j]
+        out[self._order.later] = self._first[j][self._which]
         return out
 
     def _forward(self, x: np.ndarray) -> np.ndarray:
@@ -132,7 +145,7 @@ class MarkovPoint:
     def _bend(self, i: int, j: int) -> np.ndarray:
         """Second derivative of z, with zeros at the first rows."""
         out = np.zeros(self._order.n)
-        out[self._order.later] = self._second[i, j]
+        out[self._order.later] = self._second[i, j][self._which]
         return out
 
     # --- rows in the order of the data ------------------------------------------------------------------
@@ -181,14 +194,14 @@ class MarkovPoint:
     @property
     def trace_products(self) -> np.ndarray:
         """Traces ``tr(D_i D_j)``."""
-        c = self.c[self._order.later]
-        return 2.0 * (self._first * (1.0 + c * c)) @ self._first.T
+        c, counts = self._table
+        return 2.0 * (self._first * (counts * (1.0 + c * c))) @ self._first.T
 
     @property
     def trace_seconds(self) -> np.ndarray:
         """Traces ``tr(D_ij)``."""
-        c = self.c[self._order.later]
-        return 4.0 * (self._first * (c * c)) @ self._first.T - 2.0 * self._second @ c
+        c, counts = self._table
+        return 4.0 * (self._first * (counts * c * c)) @ self._first.T - 2.0 * self._second @ (counts * c)
 
     def hadamard(self, M: np.ndarray) -> np.ndarray:
         """``(C * C^{-1}) M``, * entry by entry."""
@@ -224,6 +237,7 @@ class MarkovPoint:
         changes = []
         for j in range(self.n_phi):
             diagonal = np.zeros(n)
-            diagonal[later] = self._first[j] * c / s
-            changes.append(matrix(diagonal, -self._first[j] / s))
+            z = self._first[j][self._which]
+            diagonal[later] = z * c / s
+            changes.append(matrix(diagonal, -z / s))
         return W, tuple(changes)

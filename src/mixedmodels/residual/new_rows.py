@@ -60,7 +60,15 @@ class NewRows:
 
     def variances(self, phi: np.ndarray) -> np.ndarray:
         """Variances, shape (N,)."""
-        return np.exp(2.0 * self._log_sd(phi))
+        return np.exp(2.0 * self._log_sd(phi)) * self._inner_variances(phi)
+
+    def _inner_variances(self, phi: np.ndarray) -> np.ndarray | float:
+        """Diagonal of C."""
+        if self._features is None:
+            return 1.0
+        assert self._bound.correlation is not None
+        own = self._bound._split(np.asarray(phi, dtype=np.float64))[0]
+        return self._bound.correlation.row_variances(own, self._features)
 
     def covariance(self, phi: np.ndarray) -> Any:
         """Covariance among the new rows, sparse (N, N)."""
@@ -68,7 +76,7 @@ class NewRows:
 
         sd = np.exp(self._log_sd(phi))
         rows = columns = np.arange(self.n)
-        values = sd * sd
+        values = sd * sd * self._inner_variances(phi)
         if self._codes is not None:
             a, b = _pairs(self._codes, self._codes)
             keep = (a != b) & (self._codes[a] >= 0)

@@ -29,7 +29,7 @@ class Bucket(NamedTuple):
     counts : ndarray of intp, shape (P,)
         Groups of each pattern.
     places : ndarray of intp, shape (P, T, T)
-        Place of each entry in the table of correlations; place 0 is the constant 1.
+        Place of each entry in the table of correlations; place 0 is the constant 1 of the diagonal.
     """
 
     rows: np.ndarray
@@ -53,6 +53,8 @@ class PatternOrder:
     relative : bool
         Whether keys depend on differences of features only: patterns that are shifted against each other are
         the same.
+    diagonal : bool
+        Whether the table holds the variances of rows, too (keys of a row with itself); otherwise they are 1.
 
     Attributes
     ----------
@@ -71,8 +73,10 @@ class PatternOrder:
         *,
         sort: bool,
         relative: bool,
+        diagonal: bool = False,
     ) -> None:
         self.n = codes.shape[0]
+        offset = 0 if diagonal else -1
         order = np.lexsort((features[:, 0], codes)) if sort else np.argsort(codes, kind="stable")
         sizes = np.bincount(codes)
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
@@ -84,8 +88,8 @@ class PatternOrder:
             if relative:
                 values = values - values[:, :1]
             flat = values.reshape(len(groups), -1)
-            if size == 1:
-                _, pattern, counts = np.zeros(1), np.zeros(len(groups), np.intp), np.array([len(groups)])
+            if size == 1 and not diagonal:
+                pattern, counts = np.zeros(len(groups), np.intp), np.array([len(groups)])
                 distinct = values[:1]
             else:
                 _, first, pattern, counts = np.unique(
@@ -97,12 +101,12 @@ class PatternOrder:
             keys = key(distinct[:, :, None, :], distinct[:, None, :, :])  # (P, T, T)
             found.append((rows[by_pattern].T.copy(), pattern[by_pattern], counts, keys))
         # Keys of pairs below the diagonal; the key of a pair does not depend on its order.
-        lower = [keys[:, *np.tril_indices(keys.shape[1], -1)].ravel() for *_, keys in found]
+        lower = [keys[:, *np.tril_indices(keys.shape[1], offset)].ravel() for *_, keys in found]
         self.keys, inverse = np.unique(np.concatenate(lower), return_inverse=True)
         buckets, done = [], 0
         for (rows, pattern, counts, keys), below in zip(found, lower, strict=True):
             index = np.zeros(keys.shape, np.intp)
-            a, b = np.tril_indices(keys.shape[1], -1)
+            a, b = np.tril_indices(keys.shape[1], offset)
             places = inverse[done : done + below.shape[0]].reshape(keys.shape[0], -1) + 1
             index[:, a, b] = places
             index[:, b, a] = places
@@ -125,8 +129,10 @@ class PatternPoint:
         () -> ndarray of shape (n_phi, n_phi, m), or (i, j) -> shape (m,); see `pairwise`.
     """
 
-    __slots__ = ("_W", "_changes", "_first", "_inverse", "_order", "_second", "_seconds", "_values", "logdet",
-                 "n_phi", "trace")  # fmt: skip
+    __slots__ = (
+        "_L", "_W", "_changes", "_first", "_inverse", "_order", "_second", "_seconds", "_values", "_weights",
+        "logdet", "n_phi", "trace",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -145,6 +151,7 @@ class PatternPoint:
         if not np.all(np.isfinite(self._values)):
             raise FloatingPointError("a correlation is not finite")
         self._W: list[np.ndarray] = []
+        self._L: list[np.ndarray] = []
         self.logdet = 0.0
         weights = np.zeros(self._values.shape[0])
         self._inverse: list[np.ndarray] = []
@@ -156,17 +163,24 @@ class PatternPoint:
                 raise FloatingPointError("the residual correlation is not positive definite") from None
             W = np.linalg.inv(L)
             self._W.append(np.tril(W))
+            self._L.append(L)
             diagonals = np.log(np.diagonal(L, axis1=1, axis2=2)).sum(axis=1)
             self.logdet += 2.0 * float(bucket.counts @ diagonals)
             inverse = W.transpose(0, 2, 1) @ W
             self._inverse.append(inverse)
             weighted = inverse * bucket.counts[:, None, None]
             weights += np.bincount(bucket.places.ravel(), weighted.ravel(), weights.shape[0])
-        self._weights_of(weights)
-
-    def _weights_of(self, weights: np.ndarray) -> None:
         self.trace = self._first @ weights
-        self._seconds[(-1, -1)] = weights  # sums of entries of C^{-1} by key
+        self._weights = weights  # sums of entries of C^{-1} by key
+
+    @property
+    def variances(self) -> np.ndarray:
+        """Diagonal of C, shape (n,)."""
+        out = np.empty(self._order.n)
+        for bucket in self._order.buckets:
+            diagonal = np.diagonal(self._values[bucket.places], axis1=1, axis2=2)
+            out[bucket.rows] = diagonal[bucket.pattern].T
+        return out
 
     def _change(self, j: int) -> list[np.ndarray]:
         """D_j of each pattern, by bucket."""
@@ -194,7 +208,7 @@ class PatternPoint:
         for matrix, bucket in zip(matrices, self._order.buckets, strict=True):
             T, G = bucket.rows.shape
             if T == 1:
-                out[bucket.rows[0]] = matrix[0, 0, 0] * M[bucket.rows[0]]
+                out[bucket.rows[0]] = matrix[bucket.pattern, 0] * M[bucket.rows[0]]
                 continue
             P = matrix.shape[0]
             X = M[bucket.rows]  # (T, G, c)
@@ -215,15 +229,7 @@ class PatternPoint:
 
     def unwhiten(self, M: np.ndarray) -> np.ndarray:
         """The product ``W^{-1} M``."""
-        # L = C W'
-        return self._apply(self._factors(), M)
-
-    def _factors(self) -> list[np.ndarray]:
-        """L of each pattern."""
-        return [
-            np.tril(self._values[bucket.places] @ W.transpose(0, 2, 1))
-            for W, bucket in zip(self._W, self._order.buckets, strict=True)
-        ]
+        return self._apply(self._L, M)
 
     def whiten_adjoint(self, M: np.ndarray) -> np.ndarray:
         """The product ``W' M``."""
@@ -231,7 +237,7 @@ class PatternPoint:
 
     def unwhiten_adjoint(self, M: np.ndarray) -> np.ndarray:
         """The product ``W^{-T} M``."""
-        return self._apply([L.transpose(0, 2, 1) for L in self._factors()], M)
+        return self._apply([L.transpose(0, 2, 1) for L in self._L], M)
 
     def change(self, j: int, M: np.ndarray) -> np.ndarray:
         """The product ``D_j M``."""
@@ -253,20 +259,17 @@ class PatternPoint:
     @property
     def trace_products(self) -> np.ndarray:
         """Traces ``tr(D_i D_j)``."""
-        out = np.zeros((self.n_phi, self.n_phi))
-        for b, bucket in enumerate(self._order.buckets):
-            if bucket.rows.shape[0] == 1:
-                continue
-            D = np.stack([self._change(j)[b] for j in range(self.n_phi)]) if self.n_phi else np.zeros((0, 1))
-            flat = D.reshape(self.n_phi, -1)
-            weighted = (D * bucket.counts[:, None, None]).reshape(self.n_phi, -1) if self.n_phi else flat
-            out += weighted @ flat.T
+        k = self.n_phi
+        out = np.zeros((k, k))
+        for b, bucket in enumerate(self._order.buckets if k else ()):
+            D = np.stack([self._change(j)[b] for j in range(k)])
+            out += (D * bucket.counts[:, None, None]).reshape(k, -1) @ D.reshape(k, -1).T
         return out
 
     @property
     def trace_seconds(self) -> np.ndarray:
         """Traces ``tr(D_ij)``."""
-        weights = self._seconds[(-1, -1)]
+        weights = self._weights
         out = np.empty((self.n_phi, self.n_phi))
         for i in range(self.n_phi):
             for j in range(i, self.n_phi):

@@ -8,12 +8,22 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mixedmodels.errors import OptionError
+from mixedmodels.residual.ad import Antedependence
 from mixedmodels.residual.ar1 import AR1
+from mixedmodels.residual.arma import ARMA
+from mixedmodels.residual.car1 import CAR1
 from mixedmodels.residual.cs import CompoundSymmetry
+from mixedmodels.residual.known import Known
+from mixedmodels.residual.loglin import LogLinear
+from mixedmodels.residual.spatial import Exponential, Gaussian, Linear, Matern, Quadratic, Spherical
 from mixedmodels.residual.structure import Structure
+from mixedmodels.residual.toep import Toeplitz
 from mixedmodels.residual.us import GeneralCorrelation, Unstructured
+from mixedmodels.residual.varconst import VarConstPower, VarConstProp
+from mixedmodels.residual.varexp import VarExp
 from mixedmodels.residual.varfixed import VarFixed
 from mixedmodels.residual.varident import VarIdent
+from mixedmodels.residual.varpower import VarPower
 
 __all__ = ["REGISTRY", "Row", "make_structure"]
 
@@ -47,14 +57,45 @@ class Row(NamedTuple):
 _ROWS = (
     Row("ar1", AR1, "correlation", "ar1(time | g)", "rho",
         "first-order autoregression, integer times", "corAR1"),
+    Row("car1", CAR1, "correlation", "car1(time | g)", "rho",
+        "first-order autoregression in continuous time", "corCAR1"),
+    Row("arma", ARMA, "correlation", "arma(time | g, p=1, q=1)", "ar1, ..., ma1, ...",
+        "autoregressive moving average, integer times", "corARMA"),
     Row("cs", CompoundSymmetry, "correlation", "cs(1 | g)", "rho", "compound symmetry", "corCompSymm"),
     Row("corr", GeneralCorrelation, "correlation", "corr(visit | g)", "cor[a,b]",
         "general correlation between visits", "corSymm"),
     Row("us", Unstructured, "correlation", "us(visit | g)", "cor[a,b], sd_ratio[b]",
         "general covariance between visits", "corSymm with varIdent"),
+    Row("toep", Toeplitz, "correlation", "toep(visit | g)", "rho1, rho2, ...",
+        "one correlation for each number of visits apart", ""),
+    Row("ad", Antedependence, "correlation", "ad(visit | g)", "cor[a,b]",
+        "first-order antedependence: one correlation for each step", ""),
+    Row("exp", Exponential, "correlation", "exp(x + y | g)", "range, nugget",
+        "exponential decay with distance", "corExp"),
+    Row("gau", Gaussian, "correlation", "gau(x + y | g)", "range, nugget",
+        "Gaussian decay with distance", "corGaus"),
+    Row("lin", Linear, "correlation", "lin(x | g)", "range, nugget", "linear decay with distance", "corLin"),
+    Row("ratio", Quadratic, "correlation", "ratio(x + y | g)", "range, nugget",
+        "rational quadratic decay with distance", "corRatio"),
+    Row("sph", Spherical, "correlation", "sph(x + y | g)", "range, nugget",
+        "spherical decay with distance, 0 beyond the range", "corSpher"),
+    Row("mat", Matern, "correlation", "mat(x + y | g)", "range, smoothness, nugget",
+        "Matern correlation", ""),
+    Row("known", Known, "correlation", "Known(V, occasion=, group=) as an object", "",
+        "known covariance between occasions", ""),
     Row("varident", VarIdent, "variance", "varident(f)", "sd_ratio[level]",
         "a standard deviation for each level", "varIdent"),
     Row("varfixed", VarFixed, "variance", "varfixed(v)", "", "variances proportional to v", "varFixed"),
+    Row("varpower", VarPower, "variance", "varpower(x) or varpower(fitted)", "power",
+        "sd proportional to |x|^power", "varPower"),
+    Row("varexp", VarExp, "variance", "varexp(x) or varexp(fitted)", "expon",
+        "sd proportional to exp(expon x)", "varExp"),
+    Row("varconstpower", VarConstPower, "variance", "varconstpower(x) or varconstpower(fitted)",
+        "const, power", "sd proportional to const + |x|^power", "varConstPower"),
+    Row("varconstprop", VarConstProp, "variance", "varconstprop(x) or varconstprop(fitted)", "prop",
+        "sd proportional to sqrt(1 + prop^2 x^2)", "varConstProp"),
+    Row("loglin", LogLinear, "variance", "loglin(x + z)", "coef[x]",
+        "log sd linear in covariates", ""),
 )  # fmt: skip
 
 REGISTRY: dict[str, Row] = {row.tag: row for row in _ROWS}
@@ -95,6 +136,12 @@ def make_structure(
         near = difflib.get_close_matches(tag.lower(), list(REGISTRY), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise OptionError(f"unknown residual structure {tag!r}{hint} (available: {', '.join(REGISTRY)})")
+    if row.cls is Known:
+        raise OptionError(
+            "known() takes a matrix, which text cannot hold: write mixedmodels.residual.Known(V, "
+            "occasion=..., "
+            "group=...) instead of text"
+        )
     names = inspect.signature(row.cls).parameters
     takes_group = "group" in names
     if group is not None and not takes_group:

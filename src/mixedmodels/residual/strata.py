@@ -128,6 +128,14 @@ class StratifiedCorrelation(BoundCorrelation):
             out[mine] = part.correlate(own, a[mine, :-1], b[mine, :-1])
         return out
 
+    def row_variances(self, phi: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """Diagonal of C for rows with these features."""
+        out = np.ones(features.shape[0])
+        for place, ((_, _, part), own) in enumerate(zip(self._parts, self._split(phi), strict=True)):
+            (mine,) = np.nonzero(features[:, -1] == place)
+            out[mine] = part.row_variances(own, features[mine, :-1])
+        return out
+
     def new_features(self, data: ResidualData) -> np.ndarray:
         """Features of rows of new data."""
         assert self._structure.by is not None
@@ -174,6 +182,14 @@ class StratifiedPoint:
         self.n_phi = len(self._owner)
         self.logdet = float(sum(point.logdet for _, point, _ in points))
         self.trace = np.concatenate([point.trace for _, point, _ in points])
+
+    @property
+    def variances(self) -> np.ndarray:
+        """Diagonal of C, shape (n,)."""
+        out = np.ones(self._n)
+        for rows, point, _ in self._points:
+            out[rows] = point.variances
+        return out
 
     def _each(self, name: str, M: np.ndarray) -> np.ndarray:
         out = np.empty_like(M, order="C")

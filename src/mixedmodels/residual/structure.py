@@ -266,6 +266,10 @@ class BoundCorrelation:
         """Correlations of pairs of different rows of one group with features a and b, shape (N, f) each."""
         raise NotImplementedError
 
+    def row_variances(self, phi: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """Diagonal of C for rows with these features, shape (N,); 1 for a correlation."""
+        return np.ones(features.shape[0])
+
     def new_features(self, data: ResidualData) -> np.ndarray:
         """Features of rows of new data."""
         raise NotImplementedError

@@ -19,14 +19,23 @@ class TableCorrelation(BoundCorrelation):
     ----------
     codes : ndarray of intp, shape (n,)
     features : ndarray of float64, shape (n, f)
-    sort, relative : bool
+    sort, relative, diagonal : bool
         See `PatternOrder`.
     """
 
-    def __init__(self, codes: np.ndarray, features: np.ndarray, *, sort: bool, relative: bool) -> None:
+    def __init__(
+        self,
+        codes: np.ndarray,
+        features: np.ndarray,
+        *,
+        sort: bool,
+        relative: bool,
+        diagonal: bool = False,
+    ) -> None:
         self.n = codes.shape[0]
         self.features = features
-        self._order = PatternOrder(codes, features, self.key, sort=sort, relative=relative)
+        self._order = PatternOrder(codes, features, self.key, sort=sort, relative=relative, diagonal=diagonal)
+        self._diagonal = diagonal
 
     def key(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Key of pairs of rows with features a and b, (..., f) each; symmetric in a and b."""
@@ -53,6 +62,12 @@ class TableCorrelation(BoundCorrelation):
             self.table_first(phi, keys),
             lambda i, j: self.table_second(phi, keys, i, j),
         )
+
+    def row_variances(self, phi: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """Variances of rows: 1 unless the table holds them."""
+        if not self._diagonal:
+            return np.ones(features.shape[0])
+        return self.table(phi, self.key(features, features))
 
     def correlate(self, phi: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Correlations of pairs."""

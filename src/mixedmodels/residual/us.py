@@ -99,6 +99,7 @@ class _BoundCorr(TableCorrelation):
         self.natural_names = tuple(f"cor[{a},{b}]" for a, b in pairs)
         self.kinds = ("correlation",) * self.n_phi
         self.start = np.zeros(self.n_phi)
+        self._kept: tuple[bytes, tuple[np.ndarray, ...]] | None = None
         super().__init__(codes, visits[:, None].astype(np.float64), sort=True, relative=False)
         self._refuse_unseen_pairs()
         within = "" if structure.group is None else f" within {structure.group}"
@@ -152,18 +153,28 @@ class _BoundCorr(TableCorrelation):
             out[m + 1 : i + 1] = t[i, k] * t[i, m] * L[i, m + 1 : i + 1]
         return out
 
+    def _context(self, phi: np.ndarray) -> tuple[np.ndarray, ...]:
+        """tanh, sech, L, and the only row of each dL that is not zero, (n_phi, V); remembered for one phi."""
+        stamp = phi.tobytes()
+        if self._kept is None or self._kept[0] != stamp:
+            t, s, L = self._factor(phi)
+            pairs = zip(self._rows.tolist(), self._columns.tolist(), strict=True)
+            rows = [self._row_first(t, s, L, i, k) for i, k in pairs]
+            self._kept = (stamp, (t, s, L, np.array(rows).reshape(self.n_phi, self._V)))
+        return self._kept[1]
+
     def _matrix(self, phi: np.ndarray) -> np.ndarray:
-        L = self._factor(phi)[2]
+        L = self._context(phi)[2]
         return L @ L.T
 
     def _derivatives(self, phi: np.ndarray) -> np.ndarray:
         """dC for every parameter, shape (n_phi, V, V)."""
-        t, s, L = self._factor(phi)
+        _, _, L, rows = self._context(phi)
         out = np.zeros((self.n_phi, self._V, self._V))
-        for j, (i, k) in enumerate(zip(self._rows, self._columns, strict=True)):
-            row = L @ self._row_first(t, s, L, int(i), int(k))
-            out[j, i] += row
-            out[j, :, i] += row
+        changed = rows @ L.T
+        every = np.arange(self.n_phi)
+        out[every, self._rows] += changed
+        out[every, :, self._rows] += changed
         return out
 
     # --- the table --------------------------------------------------------------------------------------
@@ -188,13 +199,11 @@ class _BoundCorr(TableCorrelation):
 
     def table_second(self, phi: np.ndarray, keys: np.ndarray, i: int, j: int) -> np.ndarray:
         """Second derivatives of the entries: ``d2L L' + dL_i dL_j'`` and its transpose."""
-        t, s, L = self._factor(phi)
-        (r, k), (q, m) = (
-            (int(self._rows[i]), int(self._columns[i])),
-            (int(self._rows[j]), int(self._columns[j])),
-        )
+        t, s, L, rows = self._context(phi)
+        r, q = int(self._rows[i]), int(self._rows[j])
+        k, m = int(self._columns[i]), int(self._columns[j])
         out = np.zeros((self._V, self._V))
-        product = float(self._row_first(t, s, L, r, k) @ self._row_first(t, s, L, q, m))
+        product = float(rows[i] @ rows[j])
         out[r, q] += product
         out[q, r] += product
         if r == q:

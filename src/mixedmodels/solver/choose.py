@@ -26,7 +26,7 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
     ----------
     design : Design
     name : str
-        "auto", or one of "dense", "grouped", "subsets", "blocked" (alias "sparse"), "eigen".
+        "auto", or one of "dense", "grouped", "subsets", "blocked", "sparse", "eigen".
 
     Returns
     -------
@@ -48,6 +48,14 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
     # Terms on one grouping factor share the array of codes itself.
     factors = {id(term.codes) for term in design.terms}
     known = [term.group for term in design.terms if term.precision is not None]
+    several = [term.group for term in design.terms if term.several_levels]
+    if several and name in ("auto", "sparse"):
+        return "sparse", f"rows touch several levels of {', '.join(dict.fromkeys(several))}"
+    if several and name != "dense":
+        raise OptionError(
+            f'solver="{name}" needs rows that touch one level of each term; those of {several[0]!r} touch '
+            'several: use solver="sparse"'
+        )
     wide = sum(term.k for term in design.terms) > _WIDE
     curved = any(term.covariance.entries is None for term in design.terms)
     if name == "auto" and len(factors) == 1 and not known and wide and curved:
@@ -70,7 +78,7 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
             f'solver="{name}" treats one grouping factor, this model has {len(factors)} ({groups}); '
             'use solver="blocked"'
         )
-    return ("blocked" if name == "sparse" else name), "asked for"
+    return name, "asked for"
 
 
 def choose_solver(design: Design, name: str = "auto") -> Solver:
@@ -101,6 +109,10 @@ def choose_solver(design: Design, name: str = "auto") -> Solver:
         from mixedmodels.solver.eigen import EigenSolver
 
         solver = EigenSolver(design)
+    elif chosen == "sparse":
+        from mixedmodels.solver.sparse import SparseSolver
+
+        solver = SparseSolver(design)
     elif chosen == "grouped":
         solver = GroupedSolver(design)
     elif chosen == "subsets":

@@ -90,10 +90,9 @@ class InferenceProducts:
             if factor.precision is None:
                 out.append(None)
             else:
-                from scipy import sparse
-                from scipy.sparse.linalg import splu
+                from mixedmodels.solver.precision import covariance_times
 
-                out.append(splu(sparse.csc_matrix(factor.precision.matrix)).solve)
+                out.append(covariance_times(factor.precision))
         return out
 
     def _images(self, dS: np.ndarray, H: list[np.ndarray]) -> list[np.ndarray]:

@@ -7,6 +7,7 @@ dense k_a x k_b block; only blocks on and below the diagonal are kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -229,6 +230,28 @@ class PenalizedMatrix:
             self._all_places, np.concatenate([values[self._lower], self._penalty_values])
         )
 
+    def row_products(self, factors: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """``sum_l sum_j (M^{-1})_{lj} lambda_j' (Z'Z)_{jl}`` over the levels l of each term, shape (k, k).
+
+        Parameters
+        ----------
+        factors : sequence of ndarray
+            Those that M was factored with.
+        """
+        inverse = self.factor.inverse_at(self._places)
+        out = [np.zeros((k, k)) for k in self.ks]
+        on = self.multiplicity == 1.0
+        for a, b, part in self._groups:
+            ka, kb = self.ks[a], self.ks[b]
+            shape = (-1, ka * kb)
+            left, right = inverse[part].reshape(shape), self._flat[part].reshape(shape)
+            diagonal = on[part].reshape(shape)[:, 0]
+            sums = (left.T @ right).reshape(ka, kb, ka, kb)
+            once = (left[diagonal].T @ right[diagonal]).reshape(ka, kb, ka, kb)
+            out[a] += np.einsum("xyuv,vy->xu", sums, factors[b])
+            out[b] += np.einsum("xyuv,ux->yv", sums - once, factors[a])
+        return out
+
     def covariance_on_pattern(self, factors: Sequence[np.ndarray]) -> np.ndarray:
         """Entries of ``Lambda M^{-1} Lambda'`` on the pattern of Z'Z, lower blocks, in their own order.
 
@@ -244,7 +267,13 @@ class PenalizedMatrix:
         flat[self._slot] = data[self._keep]
         return flat
 
-    @property
+    @cached_property
+    def pattern_keys(self) -> np.ndarray:
+        """``row q + column`` of every entry of Z'Z, ascending."""
+        rows = np.repeat(np.arange(self.q, dtype=np.int64), np.diff(self.pattern[0]))
+        return rows * self.q + self.pattern[1]
+
+    @cached_property
     def multiplicity(self) -> np.ndarray:
         """How often an entry of the lower blocks stands in the whole matrix: 1 in diagonal blocks, else 2."""
         vertex = np.repeat(np.arange(len(self._weights)), self._weights)

@@ -10,6 +10,7 @@ import numpy as np
 from mixedmodels.errors import SolverError
 from mixedmodels.solver import sparse_inference
 from mixedmodels.solver.base import (
+    Breakdown,
     Components,
     Directions,
     FixedProducts,
@@ -21,8 +22,8 @@ from mixedmodels.solver.threads import one_blas_thread
 
 __all__ = ["SparseSolver"]
 
-_SINGULAR = 1e-6  # lambda' A lambda against the unit penalty, below which T is not found by division
-_BATCH = 64
+_SINGULAR = 1e-6  # what a factor adds to the unit penalty, below which T is not found by division
+_NOTHING = 1e-50  # stands for a zero in a factor: its square is lost in any sum, itself it keeps all digits
 
 
 class SparseSolver(SparseLeastSquares):
@@ -35,8 +36,14 @@ class SparseSolver(SparseLeastSquares):
     .. math:: T_b = \lambda_b^{-T} \Bigl(m_b I - \sum_{l,l'} (P_b)_{ll'} (M^{-1})_{ll'}\Bigr) \lambda_b^{-1}
 
     (minus the fixed effects' part for REML), because
-    :math:`\Lambda'Z'V^{-1}Z\Lambda = P - P M^{-1} P`. At singular factors, where nothing can be divided, it
-    is formed from solves with columns of Z'Z.
+    :math:`\Lambda'Z'V^{-1}Z\Lambda = P - P M^{-1} P`. At and near singular factors, where this difference of
+    nearly equal numbers would be divided by almost nothing, the same quantity is
+
+    .. math:: T_b = \lambda_b^{-T} \sum_l \sum_j (M^{-1})_{lj}\,\lambda_j' (Z'Z)_{jl},
+
+    in coordinates in which :math:`\lambda_b` is diagonal: every term of row i of the sum then has the factor
+    :math:`s_i` in it, so that the division costs no digits however small :math:`s_i` is, and it needs the
+    inverse on the pattern of Z'Z only.
 
     Parameters
     ----------
@@ -77,34 +84,37 @@ class SparseSolver(SparseLeastSquares):
             return True
         return rows.stop == rows.start
 
-    def _T_regular(self, b: int, factor: np.ndarray) -> np.ndarray:
-        C = self.penalized.penalty[b].weighted_inverse(self.penalized.factor)
-        inner = self.ms[b] * np.eye(self.ks[b]) - C
+    def _T_regular(self, b: int, factor: np.ndarray) -> np.ndarray | None:
+        """By division; None where the difference in it would lose too many digits."""
+        k, m = self.ks[b], self.ms[b]
+        inner = m * np.eye(k) - self.penalized.penalty[b].weighted_inverse(self.penalized.factor)
+        if np.linalg.eigvalsh(0.5 * (inner + inner.T))[0] < _SINGULAR * m:
+            return None
         half = np.linalg.solve(factor.T, inner)
         out = np.linalg.solve(factor.T, half.T)
         return 0.5 * (out + out.T)
 
-    def _T_singular(self, b: int, state: SparseState) -> np.ndarray:
-        """By solves: columns ``x kron I_k`` of the term with ``sum_x x x' = A_b``."""
-        k, m, rows = self.ks[b], self.ms[b], self.slices[b]
-        own = self._own_precisions[b]
-        self.check_work(m * k, f"derivatives in {self.groups[b]!r}, whose factor is singular,")
-        ZtZ = self.penalized.ZtZ
-        out = np.zeros((k, k))
-        per = max(_BATCH // k, 1)
-        for a in range(0, m, per):
-            width = min(per, m - a)
-            unit = np.zeros((m, width))
-            unit[np.arange(a, a + width), np.arange(width)] = 1.0
-            x = unit if own is None else own.half_solve(unit, transposed=True)
-            B = np.zeros((self.q, width * k))
-            B[rows] = (x[:, None, :, None] * np.eye(k)[None, :, None, :]).reshape(m * k, width * k)
-            AB = ZtZ @ B
-            half = self.solve(self.times_Lambda_t(state.factors, AB), 1)
-            whole = AB[rows].T @ B[rows] - half.T @ half
-            blocks = whole.reshape(width, k, width, k)
-            out += np.einsum("aiaj->ij", blocks)
-        return 0.5 * (out + out.T)
+    def _T_near_singular(self, terms: Sequence[int], state: SparseState) -> dict[int, np.ndarray]:
+        """By the factor of M at ``lambda_b = U diag(s)``; zeros among the s become numbers of no weight."""
+        factors, inverses = list(state.factors), {}
+        for b in terms:
+            size = np.sqrt(np.diagonal(self.level_grams[b]))
+            size = np.where(size > 0.0, size, 1.0)
+            U, s, _ = np.linalg.svd(size[:, None] * factors[b])
+            s = np.maximum(s, _NOTHING)
+            factors[b] = U * s / size[:, None]
+            inverses[b] = U / s * size[:, None]  # its inverse, transposed
+        self.forget()  # M is factored at other factors from here on
+        if not self.penalized.factorise(factors):
+            raise Breakdown(
+                "the penalised cross-product matrix is not positive definite; check the values of theta"
+            )
+        sums = self.penalized.row_products(factors)
+        out = {}
+        for b in terms:
+            T = inverses[b] @ sums[b]
+            out[b] = 0.5 * (T + T.T)
+        return out
 
     @one_blas_thread()
     def components(
@@ -125,16 +135,8 @@ class SparseSolver(SparseLeastSquares):
             return Components(*head)
         half = self.fixed_half(state)
         c = self._Zt @ state.residual
-        T, S, Ac = [], [], np.empty(self.q)
+        S, Ac = [], np.empty(self.q)
         for b, (k, m, rows) in enumerate(zip(self.ks, self.ms, self.slices, strict=True)):
-            factor = state.factors[b]
-            singular = self._is_singular(b, factor)
-            T_b = self._T_singular(b, state) if singular else self._T_regular(b, factor)
-            if reml and self.p:
-                own = half[rows]
-                scaled = self.covariance_times(b, own).reshape(m, k, self.p)
-                T_b = T_b - np.einsum("aip,ajp->ij", scaled, own.reshape(m, k, self.p))
-            T.append(T_b)
             Ac[rows] = self.covariance_times(b, c[rows])
             S_b = c[rows].reshape(m, k).T @ Ac[rows].reshape(m, k)
             S.append(0.5 * (S_b + S_b.T))
@@ -143,6 +145,22 @@ class SparseSolver(SparseLeastSquares):
             if directions is None:
                 raise SolverError("components of order 2 need directions; give one list per parameter")
             wpw = self._wpw(state, directions, Ac, half)
+        T = []
+        every = {
+            b: None if self._is_singular(b, factor) else self._T_regular(b, factor)
+            for b, factor in enumerate(state.factors)
+        }
+        singular = [b for b, T_b in every.items() if T_b is None]
+        if singular:
+            every.update(self._T_near_singular(singular, state))
+        for b, (k, m, rows) in enumerate(zip(self.ks, self.ms, self.slices, strict=True)):
+            T_b = every[b]
+            assert T_b is not None
+            if reml and self.p:
+                own = half[rows]
+                scaled = self.covariance_times(b, own).reshape(m, k, self.p)
+                T_b = T_b - np.einsum("aip,ajp->ij", scaled, own.reshape(m, k, self.p))
+            T.append(T_b)
         return Components(*head, T=tuple(T), S=tuple(S), wpw=wpw)
 
     def _wpw(

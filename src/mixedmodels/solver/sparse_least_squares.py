@@ -319,6 +319,10 @@ class SparseLeastSquares:
         )
         return self._state
 
+    def forget(self) -> None:
+        """The factor of M no longer belongs to the state that is held."""
+        self._state = None
+
     def solve(self, B: np.ndarray, mode: int = 0) -> np.ndarray:
         """``M^{-1}B``, ``L^{-1}B`` (mode 1) or ``L^{-T}B`` (mode 2), L in the order of its factor."""
         flat = np.ascontiguousarray(B.reshape(self.q, -1) if self.q else np.zeros((0, 1)))

@@ -31,50 +31,48 @@ __all__ = ["WhitenedPattern", "WhitenedSparse", "WhitenedSparsePoint"]
 
 # Exact traces take the whole inverse by columns: up to so many rows times random effects they are cheap,
 # and up to so many they are computed at all.
-_CHEAP = 2e6
+_CHEAP = 3e5
 _MOST = 2e9
 _BATCH = 64
 
 
 class WhitenedPattern:
-    """Products ``W Z`` and ``dW_j Z`` on one pattern that does not depend on phi.
+    """Products ``W Z`` for matrices W with entries in given places, on one pattern.
 
     Parameters
     ----------
     Z : sparse array, shape (n, q)
-    whitenings : sequence of sparse arrays, shape (n, n)
-        W and all dW_j at some phi; their stored patterns are the same at every phi.
+    places : ndarray of int64, shape (w,)
+        Entries (row n + column) that W may have, ascending.
     """
 
-    def __init__(self, Z: Any, whitenings: Sequence[Any]) -> None:
-        n, q = Z.shape
-        lengths = np.diff(Z.indptr)
-        self._Z, self._plans = Z, []
-        keys = []
-        for W in whitenings:
-            counts = lengths[W.indices]
-            total = int(counts.sum())
-            first = np.cumsum(counts) - counts
-            from_W = np.repeat(np.arange(W.nnz), counts)
-            from_Z = np.repeat(Z.indptr[W.indices], counts) + np.arange(total) - np.repeat(first, counts)
-            row = np.repeat(np.arange(n), np.diff(W.indptr))[from_W]
-            keys.append(row.astype(np.int64) * q + Z.indices[from_Z])
-            self._plans.append((from_W, from_Z))
-        whole, places = np.unique(np.concatenate(keys), return_inverse=True)
-        edges = np.cumsum([0, *[len(key) for key in keys]])
-        self._places = [places[a:b] for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
-        self._indices = (whole % max(q, 1)).astype(np.int32)
-        self._indptr = np.searchsorted(whole, np.arange(n + 1, dtype=np.int64) * q).astype(np.int32)
-        self._shape = (n, q)
-
-    def product(self, j: int, W: Any) -> Any:
-        """``W Z`` for the whitening in place j, all places of the pattern stored."""
+    def __init__(self, Z: Any, places: np.ndarray) -> None:
         from scipy import sparse
 
-        from_W, from_Z = self._plans[j]
-        values = W.data[from_W] * self._Z.data[from_Z]
-        data = np.bincount(self._places[j], values, len(self._indices))
-        return sparse.csr_array((data, self._indices, self._indptr), shape=self._shape)
+        n, q = Z.shape
+        rows, columns = np.divmod(places, n)
+        counts = np.diff(Z.indptr)[columns]
+        total = int(counts.sum())
+        first = np.cumsum(counts) - counts
+        self._from_W = np.repeat(np.arange(places.shape[0]), counts)
+        from_Z = np.repeat(Z.indptr[columns], counts) + np.arange(total) - np.repeat(first, counts)
+        self._values = Z.data[from_Z]
+        key = rows[self._from_W] * max(q, 1) + Z.indices[from_Z]
+        whole, self._slot = np.unique(key, return_inverse=True)
+        self._indices = (whole % max(q, 1)).astype(np.int32)
+        self._indptr = np.searchsorted(whole, np.arange(n + 1, dtype=np.int64) * q).astype(np.int32)
+        self._shape, self._array = (n, q), sparse.csr_array
+
+    def product(self, W: np.ndarray) -> Any:
+        """``W Z`` for the values of W in its places; all places of the pattern are stored."""
+        data = np.bincount(self._slot, W[self._from_W] * self._values, len(self._indices))
+        return self._array((data, self._indices, self._indptr), shape=self._shape)
+
+
+def _places(W: Any) -> np.ndarray:
+    """Stored entries of a sparse array as row n + column, in the order of its values."""
+    n = W.shape[0]
+    return np.repeat(np.arange(n, dtype=np.int64) * n, np.diff(W.indptr)) + W.indices
 
 
 class WhitenedSparse:
@@ -94,7 +92,8 @@ class WhitenedSparse:
         self.fixed = fixed_part(design.y, design.X, design.x_names, design.offset, None)
         self.columns = np.hstack([self.fixed.Q, self.fixed.r[:, None]])
         self.Z = [random_matrix((term,), design.n, None) for term in design.terms]
-        self._patterns: list[WhitenedPattern] | None = None
+        self._places = np.zeros(0, dtype=np.int64)
+        self._patterns: list[WhitenedPattern] = []
         self.solver: Any = None
 
     @property
@@ -109,12 +108,10 @@ class WhitenedSparse:
     def at(self, factors: Sequence[np.ndarray], point: ResidualPoint, n_phi: int) -> WhitenedSparsePoint:
         """The state at given factors and residual matrix; valid until the next one is asked for."""
         W, changes = point.whitening()
-        whitenings = [W, *changes]
-        if self._patterns is None:
-            self._patterns = [WhitenedPattern(Z, whitenings) for Z in self.Z]
+        values = self._on_pattern([W, *changes[:n_phi]])
         white = point.whiten(self.columns)
         y, X = np.ascontiguousarray(white[:, -1]), np.ascontiguousarray(white[:, :-1])
-        Z = [pattern.product(0, W) for pattern in self._patterns]
+        Z = [pattern.product(values[0]) for pattern in self._patterns]
         if self.solver is None:
             from mixedmodels.solver.sparse import SparseSolver
 
@@ -131,14 +128,28 @@ class WhitenedSparse:
             )
         else:
             self.solver.refresh(y, X, Z)
-        return WhitenedSparsePoint(self, factors, point, n_phi, changes)
+        return WhitenedSparsePoint(self, factors, point, n_phi, values[1:])
 
-    def image(self, j: int, dW: Any) -> Any:
-        """``dW_j Z`` of all terms side by side."""
+    def _on_pattern(self, matrices: Sequence[Any]) -> list[np.ndarray]:
+        """Values of W and dW_j in one set of places, which grows where an entry was 0 until now."""
+        places = [_places(matrix) for matrix in matrices]
+        if not all(np.array_equal(own, self._places) for own in places):
+            every = np.unique(np.concatenate([self._places, *places]))
+            if every.shape != self._places.shape:
+                self._places, self.solver = every, None
+                self._patterns = [WhitenedPattern(Z, every) for Z in self.Z]
+        out = []
+        for own, matrix in zip(places, matrices, strict=True):
+            values = np.zeros(self._places.shape[0])
+            values[np.searchsorted(self._places, own)] = matrix.data
+            out.append(values)
+        return out
+
+    def image(self, values: np.ndarray) -> Any:
+        """``dW_j Z`` of all terms side by side, for dW_j by its values."""
         from scipy import sparse
 
-        assert self._patterns is not None
-        return sparse.hstack([pattern.product(j + 1, dW) for pattern in self._patterns], format="csr")
+        return sparse.hstack([pattern.product(values) for pattern in self._patterns], format="csr")
 
 
 class WhitenedSparsePoint:
@@ -152,8 +163,8 @@ class WhitenedSparsePoint:
     factors : sequence of ndarray, one (k, k) per term
     point : ResidualPoint
     n_phi : int
-    changes : sequence of sparse arrays
-        dW_j.
+    changes : sequence of ndarray
+        Values of dW_j in the places of the engine.
     """
 
     def __init__(
@@ -162,7 +173,7 @@ class WhitenedSparsePoint:
         factors: Sequence[np.ndarray],
         point: ResidualPoint,
         n_phi: int,
-        changes: Sequence[Any],
+        changes: Sequence[np.ndarray],
     ) -> None:
         self._engine, self._point, self._n_phi, self._dW = engine, point, n_phi, changes
         self._solver = engine.solver
@@ -202,8 +213,8 @@ class WhitenedSparsePoint:
         """``Z'D_jZ``."""
         out = []
         Zt = self._solver.Z.T.tocsr()
-        for j, dW in enumerate(self._dW):
-            half = Zt @ self._engine.image(j, dW)
+        for values in self._dW:
+            half = Zt @ self._engine.image(values)
             out.append(-(half + half.T))
         return out
 

@@ -19,6 +19,7 @@ from mixedmodels.testing.designs import (
     random_theta,
 )
 from mixedmodels.testing.marginal import check_marginal
+from mixedmodels.testing.residual import check_residual, dense_residual
 
 __all__ = [
     "DESIGN_KINDS",
@@ -27,7 +28,9 @@ __all__ = [
     "check_covariance",
     "check_marginal",
     "check_objective",
+    "check_residual",
     "check_solver",
+    "dense_residual",
     "example_structure",
     "random_design",
     "random_directions",

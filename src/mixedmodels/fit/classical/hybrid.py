@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,31 +14,11 @@ from mixedmodels.optimize.optimum import Status
 if TYPE_CHECKING:
     from mixedmodels.objective.component_space import ComponentSpace
 
-__all__ = ["InverseCoordinates", "Penalty", "hybrid"]
+__all__ = ["InverseCoordinates", "hybrid"]
 
 # share of a component in the variance below which its logarithm runs to minus infinity
 _VANISHED = 1e-6
 _PATIENCE = 10  # rejected steps in a row before another method takes over
-
-
-class Penalty(Protocol):
-    """A log prior density of the variance components, for the mode of a posterior."""
-
-    def value(self, kappa: np.ndarray) -> float:
-        """Log density at kappa."""
-        ...
-
-    def gradient(self, kappa: np.ndarray) -> np.ndarray:
-        """Its derivatives."""
-        ...
-
-    def information(self, kappa: np.ndarray) -> np.ndarray:
-        """A positive semi-definite matrix in the place of minus its second derivatives."""
-        ...
-
-    def fallback(self, search: Any) -> np.ndarray:
-        """Components after a step of EM for the posterior."""
-        ...
 
 
 class InverseCoordinates:
@@ -99,7 +80,7 @@ class InverseCoordinates:
         return J
 
 
-def hybrid(search: Search, limit: int = 200, penalty: Penalty | None = None) -> None:
+def hybrid(search: Search, limit: int = 200, fallback: Callable[[Search], np.ndarray] | None = None) -> None:
     r"""Fisher scoring in :math:`\eta`; a step that lowers the log-likelihood is replaced by one of ECME.
 
     A step that leaves the space (omega not positive definite) is halved until it does not.
@@ -109,8 +90,8 @@ def hybrid(search: Search, limit: int = 200, penalty: Penalty | None = None) -> 
     search : Search
         Begun, inside the space: no Sigma singular.
     limit : int
-    penalty : Penalty, optional
-        Log prior density: the mode of the posterior instead of the maximum of the likelihood.
+    fallback : callable, optional
+        The step in the place of ECME, for another criterion: one of EM for the mode of a posterior.
 
     Notes
     -----
@@ -123,8 +104,6 @@ def hybrid(search: Search, limit: int = 200, penalty: Penalty | None = None) -> 
         eta = coordinates.of(search.kappa)
         J = coordinates.jacobian(eta)[:, free]
         information = search.point.information("expected")
-        if penalty is not None:
-            information = information + penalty.information(search.kappa)
         score = J.T @ search.point.score
         step = np.zeros(search.space.size)
         part = solve_information(J.T @ information @ J, score)
@@ -138,7 +117,7 @@ def hybrid(search: Search, limit: int = 200, penalty: Penalty | None = None) -> 
         if stop is not None:
             search.status = stop
             return
-        if penalty is None and _vanishes(search):
+        if fallback is None and _vanishes(search):
             search.status, search.note = (
                 Status.STALLED,
                 "a covariance matrix becomes singular, where its inverse does not exist",
@@ -161,8 +140,8 @@ def hybrid(search: Search, limit: int = 200, penalty: Penalty | None = None) -> 
                     point = None
         rejected = rejected + 1 if point is None else 0
         if point is None:
-            target = ecme_step(search) if penalty is None else penalty.fallback(search)
-            point, word, t = search.at(target, None), "ecme" if penalty is None else "em", np.nan
+            target = ecme_step(search) if fallback is None else fallback(search)
+            point, word, t = search.at(target, None), "ecme" if fallback is None else "em", np.nan
             if not search.better(point):
                 search.reject(target, point, word, t)
                 search.status = Status.STALLED

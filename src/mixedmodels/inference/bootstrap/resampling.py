@@ -72,7 +72,7 @@ def draw_columns(
     from mixedmodels.fit.simulate import draw_responses, relationship_root
 
     terms = [
-        (term.codes, term.Z, term.m, factor, term.precision and relationship_root(term.precision))
+        (*term.parts(design.n), term.m, factor, term.precision and relationship_root(term.precision))
         for term, factor in zip(design.terms, factors, strict=True)
     ]
     return draw_responses(base, terms, sigma, design.weights, N, rng)
@@ -80,6 +80,9 @@ def draw_columns(
 
 def add_effects(Y: np.ndarray, term: RandomTerm, b: np.ndarray) -> None:
     """``Y[j] += Z b[j]`` in place, Y (N, n) and b (N, m, k)."""
+    if term.several_levels:
+        Y += (term.matrix(Y.shape[1]) @ b.reshape(b.shape[0], -1).T).T
+        return
     for j in range(term.k):
         part = b[:, :, j].take(term.codes, axis=1)
         if term.Z is not None:

@@ -99,7 +99,7 @@ def row_variances(fit: GLMMFit, c: int, chosen: Sequence[int] | None = None) -> 
     chosen : sequence of int, optional
         Positions of the random terms that take part; None: all.
     """
-    from mixedmodels.inference.checks.variance_parts import own_variances
+    from mixedmodels.solver.precision import covariance_diagonal
 
     design = fit.generalised
     out = np.zeros(design.n)
@@ -109,7 +109,7 @@ def row_variances(fit: GLMMFit, c: int, chosen: Sequence[int] | None = None) -> 
         factor = np.array(fit._factors[j])
         columns = np.broadcast_to(factor, (design.n, 1)) if term.Z is None else term.Z @ factor
         part = np.einsum("ij,ij->i", columns, columns)
-        out += part if term.precision is None else part * own_variances(term.precision)[term.codes]
+        out += part if term.precision is None else part * covariance_diagonal(term.precision)[term.codes]
     return out
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from mixedmodels.errors import OptionError
 from mixedmodels.inference.checks.grouping import refuse_function_fit
 from mixedmodels.inference.table import ResultTable, result_table
+from mixedmodels.solver.precision import covariance_diagonal
 
 if TYPE_CHECKING:
-    from mixedmodels.design import KnownCovariance, Precision, RandomTerm
+    from mixedmodels.design import RandomTerm
     from mixedmodels.fit.result import LMMFit
 
 __all__ = ["SCALES", "Parts", "mean_variance", "parts_of", "variance_parts"]
@@ -130,30 +131,11 @@ def mean_variance(term: RandomTerm, Sigma: np.ndarray) -> float:
             return float(Sigma[0, 0])
         return float(np.sum(Sigma * (term.Z.T @ term.Z))) / term.Z.shape[0]
     rows = np.full(len(term.codes), float(Sigma[0, 0])) if term.Z is None else _forms(term.Z, Sigma)
-    return float(np.mean(rows * own_variances(term.precision)[term.codes]))
+    return float(np.mean(rows * covariance_diagonal(term.precision)[term.codes]))
 
 
 def _forms(Z: np.ndarray, Sigma: np.ndarray) -> np.ndarray:
     return np.einsum("ni,ij,nj->n", Z, Sigma, Z)
-
-
-def own_variances(precision: Precision | KnownCovariance) -> np.ndarray:
-    """Diagonal of the covariance matrix between levels: as it was given, else from its inverse in panels."""
-    if precision.diagonal is not None:
-        return precision.diagonal
-    from scipy import sparse
-    from scipy.sparse.linalg import splu
-
-    matrix = sparse.csc_array(precision.matrix)
-    m = matrix.shape[0]
-    lu = splu(matrix)
-    out = np.empty(m)
-    for start in range(0, m, 256):
-        stop = min(start + 256, m)
-        unit = np.zeros((m, stop - start))
-        unit[np.arange(start, stop), np.arange(stop - start)] = 1.0
-        out[start:stop] = lu.solve(unit)[np.arange(start, stop), np.arange(stop - start)]
-    return out
 
 
 def variance_parts(fit: Any, scale: str = "latent", method: str | None = None) -> ResultTable:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixedmodels.errors import OptionError
+from mixedmodels.errors import NotImplementedYetError, OptionError
 from mixedmodels.inference.ddf.reference import FTest, f_statistic, row_basis, rows_of
 from mixedmodels.inference.ddf.tails import f_tail
 from mixedmodels.inference.ddf.variances import check_structures, fixed_products, parameter_covariance
@@ -59,6 +59,10 @@ class KenwardRoger:
                 'refits it, or take ddf="satterthwaite"'
             )
         check_structures(fit, self.name)
+        if fit.design.residual is not None:
+            raise NotImplementedYetError(
+                'ddf="kr" for structured residuals is not in this version; use ddf="satterthwaite"'
+            )
         self._fit = fit
 
     @property

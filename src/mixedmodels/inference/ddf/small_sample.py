@@ -141,10 +141,9 @@ def _related(term: RandomTerm, c: np.ndarray) -> np.ndarray:
     """``A c`` for the known covariance A between levels."""
     if term.precision is None:
         return c
-    from scipy.sparse import csc_matrix
-    from scipy.sparse.linalg import splu
+    from mixedmodels.solver.precision import covariance_times
 
-    return splu(csc_matrix(term.precision.matrix)).solve(np.ascontiguousarray(c))
+    return covariance_times(term.precision)(np.ascontiguousarray(c))
 
 
 def _columns(fit: LMMFit, vcov: np.ndarray, random: list[np.ndarray]) -> dict[str, Any]:

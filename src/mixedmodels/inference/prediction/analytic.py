@@ -149,16 +149,6 @@ def _scale_of_levels(fit: LMMFit, position: int, codes: np.ndarray) -> np.ndarra
     precision = fit.design.terms[position].precision
     if precision is None:
         return 1.0
-    from scipy import sparse
-    from scipy.sparse.linalg import splu
+    from mixedmodels.solver.precision import covariance_diagonal
 
-    used, place = np.unique(codes, return_inverse=True)
-    solve = splu(sparse.csc_matrix(precision.matrix)).solve
-    diagonal = np.ones(used.size)
-    known = np.flatnonzero(used >= 0)
-    for first in range(0, known.size, 256):  # a panel of columns at a time
-        levels = used[known[first : first + 256]]
-        unit = np.zeros((precision.matrix.shape[0], levels.size))
-        unit[levels, np.arange(levels.size)] = 1.0
-        diagonal[known[first : first + 256]] = solve(unit)[levels, np.arange(levels.size)]
-    return diagonal[place.reshape(-1)]
+    return np.where(codes >= 0, covariance_diagonal(precision)[codes], 1.0)

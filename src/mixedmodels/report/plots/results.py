@@ -8,10 +8,17 @@ from typing import Any
 from mixedmodels.errors import OptionError
 from mixedmodels.fit.wald import check_level
 from mixedmodels.formula import variables
-from mixedmodels.report.plots import draws, influential, profiles
+from mixedmodels.report.plots import draws, influential, manhattan, profiles
 from mixedmodels.report.plots.means import plot_means
 
-__all__ = ["draw_bootstrap", "draw_means", "draw_profile", "draw_simulated_residuals", "plot_result"]
+__all__ = [
+    "draw_bootstrap",
+    "draw_means",
+    "draw_profile",
+    "draw_scan",
+    "draw_simulated_residuals",
+    "plot_result",
+]
 
 
 def draw_profile(
@@ -90,11 +97,28 @@ def draw_simulated_residuals(residuals: Any, axes: Any = None) -> Any:
     return influential.plot_simulated_residuals(residuals.columns(), axes)
 
 
+def draw_scan(scan: Any, ax: Any = None, kind: str = "manhattan", threshold: float | None = 5e-8) -> Any:
+    """A scan along the genome, or the quantiles of its p values.
+
+    Parameters
+    ----------
+    kind : {"manhattan", "qq"}
+    threshold : float, optional
+        p value at which a line is drawn.
+    """
+    if kind == "manhattan":
+        return manhattan.plot_manhattan(scan, ax, threshold)
+    if kind == "qq":
+        return manhattan.plot_p_quantiles(scan, ax)
+    raise OptionError(f"kind must be 'manhattan' or 'qq', got {kind!r}")
+
+
 _DRAWN: Mapping[str, Callable[..., Any]] = {
     "Profile": draw_profile,
     "Bootstrap": draw_bootstrap,
     "MarginalMeans": draw_means,
     "SimulatedResiduals": draw_simulated_residuals,
+    "Scan": draw_scan,
 }
 
 

@@ -60,82 +60,161 @@ done:
     return rc;
 }
 
-/* ------------------------------------------------------------------ T where a factor of the rest is singular */
-/* dst (n x ncols row-major) = G X for dense X, by the operator */
-static void mm_apply_G(mm_model *M, const double *X, int nc, double *dst, double *leafbuf)
+/* ------------------------------------------------------------------ T where a factor of the rest is singular
+ * With N = P + G Sigma the derivative of log|S| with respect to Sigma_f is the sum over the levels l of f of the
+ * diagonal blocks (N^-1 G)_ll, and N^-1 = Lam^-T S^-1 Lam':
+ *     T_f = lam_f^-T sum_l sum_j (S^-1)_lj lam_j' G_jl,
+ * which takes S^-1 on the pattern of G only.  In coordinates where lam_f = U diag(s) row i of the sum is a sum of
+ * terms that all hold s_i, so that the division costs no digits however small s_i is.  A zero becomes a number
+ * whose square is lost in any sum. */
+#define MM_NOTHING 1e-50
+
+/* lam (k x k row-major) <- lam V with orthogonal columns D^-1 U diag(s), by one-sided Jacobi rotations of D lam;
+ * back = D U diag(1 / s) */
+static void mm_orthogonal_columns(int k, const double *D, double *lam, double *back)
 {
-    int k0 = M->k0;
-    memset(dst, 0, (size_t)M->n * nc * sizeof(double));
-    mm_times_AR(M, 1.0, X, nc, dst);
-    if (M->leaf < 0) return;
-    memset(leafbuf, 0, (size_t)M->m0 * k0 * nc * sizeof(double));
-    mm_times_B(M, 1.0, X, nc, leafbuf);
-    for (int l = 0; l < M->m0; l++) {
-        double t[k0 * nc], *v = leafbuf + (int64_t)l * k0 * nc;
-        const double *H = M->Hs + (int64_t)l * k0 * k0;
-        for (int a = 0; a < k0; a++) for (int i = 0; i < nc; i++) {
-            double s = 0.0;
-            for (int b = 0; b < k0; b++) s += H[a * k0 + b] * v[b * nc + i];
-            t[a * nc + i] = s;
+    double norm[k];
+    for (int i = 0; i < k; i++) for (int j = 0; j < k; j++) lam[i * k + j] *= D[i];
+    for (int sweep = 0, moved = 1; moved && sweep < 60; sweep++) {
+        moved = 0;
+        for (int a = 0; a < k; a++) for (int b = a + 1; b < k; b++) {
+            double aa = 0.0, bb = 0.0, ab = 0.0;
+            for (int i = 0; i < k; i++) {
+                double x = lam[i * k + a], y = lam[i * k + b];
+                aa += x * x; bb += y * y; ab += x * y;
+            }
+            if (!(fabs(ab) > 1e-15 * sqrt(aa * bb))) continue;
+            moved = 1;
+            double z = (bb - aa) / (2.0 * ab), t = (z >= 0 ? 1.0 : -1.0) / (fabs(z) + sqrt(1.0 + z * z));
+            double c = 1.0 / sqrt(1.0 + t * t), s = c * t;
+            for (int i = 0; i < k; i++) {
+                double x = lam[i * k + a], y = lam[i * k + b];
+                lam[i * k + a] = c * x - s * y;
+                lam[i * k + b] = s * x + c * y;
+            }
         }
-        memcpy(v, t, sizeof(t));
     }
-    mm_times_Bt(M, -1.0, leafbuf, nc, dst);
+    for (int a = 0; a < k; a++) {
+        norm[a] = 0.0;
+        for (int i = 0; i < k; i++) norm[a] += lam[i * k + a] * lam[i * k + a];
+        norm[a] = sqrt(norm[a]);
+        if (norm[a] > MM_NOTHING) for (int i = 0; i < k; i++) back[i * k + a] = lam[i * k + a] / norm[a];
+        else norm[a] = 0.0;
+    }
+    for (int a = 0; a < k; a++) if (norm[a] == 0.0) {      /* a unit vector orthogonal to the columns that are there */
+        double best = -1.0, v[k];
+        for (int e = 0; e < k; e++) {
+            double r[k], size = 0.0;
+            for (int i = 0; i < k; i++) r[i] = i == e;
+            for (int pass = 0; pass < 2; pass++)
+                for (int b = 0; b < k; b++) if (norm[b] != 0.0) {
+                    double d = 0.0;
+                    for (int i = 0; i < k; i++) d += r[i] * back[i * k + b];
+                    for (int i = 0; i < k; i++) r[i] -= d * back[i * k + b];
+                }
+            for (int i = 0; i < k; i++) size += r[i] * r[i];
+            if (size > best) { best = size; memcpy(v, r, sizeof(v)); }
+        }
+        for (int i = 0; i < k; i++) {
+            back[i * k + a] = v[i] / sqrt(best);
+            lam[i * k + a] = back[i * k + a] * MM_NOTHING;
+        }
+        norm[a] = MM_NOTHING;
+    }
+    for (int i = 0; i < k; i++) for (int a = 0; a < k; a++) {
+        lam[i * k + a] /= D[i];
+        back[i * k + a] *= D[i] / norm[a];
+    }
 }
 
-static int mm_singular_T(mm_model *M, const double *lam, int f, double *T)
+/* S = Lam'G Lam + P, factored in x */
+static int mm_factor_rest(mm_model *M, const double *lam, double *logdet)
 {
-    int k = M->k[f], n = M->n, per = MM_BATCH / k > 0 ? MM_BATCH / k : 1, m = M->m[f], rc = 0;
-    double *batch = mm_dbl((int64_t)n * per * k), *half = mm_dbl((int64_t)n * per * k), *w = M->w[0];
-    double *X = NULL, *leafbuf = NULL, *rhs = NULL;
-    if (!batch || !half) { rc = 1; goto done; }
-    if (M->hasprec[f]) {
-        X = mm_dbl((int64_t)n * per * k);
-        leafbuf = mm_dbl((int64_t)M->m0 * M->k0 * per * k);
-        rhs = mm_dbl((int64_t)m * per);
-        if (!X || !leafbuf || !rhs || (!M->PP[f].n && mm_prec_setup(M, f))) { rc = 1; goto done; }
-    }
-    for (int a = 0; a < m; a += per) {
-        int b = a + per < m ? a + per : m, nc = (b - a) * k;
-        if (!M->hasprec[f]) {
-            for (int l = a; l < b; l++) {
-                int j = M->pos[M->bstart[f] + l], cj = M->P.bcol[j];
-                mm_column_G(M, j, w, 1);
-                for (int r = 0; r < k; r++) for (int c = 0; c < k; c++) T[r * k + c] += w[cj + r + (int64_t)c * n];
-                for (int c = 0; c < k; c++)
-                    for (int i = 0; i < n; i++) {
-                        batch[(int64_t)i * nc + (l - a) * k + c] = w[i + (int64_t)c * n];
-                        w[i + (int64_t)c * n] = 0.0;
-                    }
-            }
-        } else {
-            /* columns L_P^-T e_j: K enters as sum_j x_j' K x_j */
-            int q = b - a;
-            memset(rhs, 0, (size_t)m * q * sizeof(double));
-            memset(X, 0, (size_t)n * nc * sizeof(double));
-            for (int l = a; l < b; l++) rhs[(int64_t)l * q + (l - a)] = 1.0;       /* in the order of PP */
-            mm_bsolve(&M->bl, &M->PP[f], M->Px[f], rhs, q, &M->PW[f]);
-            for (int i = 0; i < m; i++) {
-                int ci = M->P.bcol[M->pos[M->bstart[f] + M->PP[f].perm[i]]];
-                for (int s = 0; s < q; s++) for (int c = 0; c < k; c++)
-                    X[(int64_t)(ci + c) * nc + s * k + c] = rhs[(int64_t)i * q + s];
-            }
-            mm_apply_G(M, X, nc, batch, leafbuf);
-            for (int i = 0; i < n; i++) for (int s = 0; s < q; s++) for (int r = 0; r < k; r++) {
-                double v = X[(int64_t)i * nc + s * k + r];
-                if (v != 0.0) for (int c = 0; c < k; c++) T[r * k + c] += v * batch[(int64_t)i * nc + s * k + c];
-            }
+    for (int j = 0; j < M->nb && M->scalar; j++) M->ls[M->P.bcol[j]] = lam[M->koff[M->bfac[j]]];
+    if (M->dense) mm_dense_G(M, lam);
+    else mm_par(M, lam, mm_assemble_range, M->nb, M->nb > 256 ? 16 : 4,
+                (double)M->lval[M->lptr[M->m0]] * 8 + M->P.nnz, NULL);
+    return mm_factor(&M->bl, &M->P, M->x, &M->W, logdet);
+}
+
+/* the same at lam with orthogonal columns in the singular factors; back (like lam) holds their D U diag(1 / s) */
+static int mm_factor_singular(mm_model *M, const char *sing, double *lam, double *back)
+{
+    double ld;
+    for (int f = 0; f < M->F; f++) {
+        int k = M->k[f];
+        double D[k];
+        if (!sing[f]) continue;
+        for (int a = 0; a < k; a++) D[a] = 0.0;
+        for (int l = 0; l < M->m[f]; l++) {
+            const double *A = M->AR + M->aoff[M->pos[M->bstart[f] + l]];
+            for (int a = 0; a < k; a++) D[a] += A[a * (k + 1)] / M->m[f];
         }
-        mm_times_Lam(M, lam, 1, batch, nc, half);
-        mm_fsolve(&M->bl, &M->P, M->x, half, nc, &M->W);
-        for (int i = 0; i < n; i++) for (int s = 0; s < b - a; s++) for (int r = 0; r < k; r++) {
-            double v = half[(int64_t)i * nc + s * k + r];
-            if (v != 0.0) for (int c = 0; c < k; c++) T[r * k + c] -= v * half[(int64_t)i * nc + s * k + c];
+        for (int a = 0; a < k; a++) D[a] = D[a] > 0.0 ? sqrt(D[a]) : 1.0;
+        mm_orthogonal_columns(k, D, lam + M->koff[f], back + M->koff[f]);
+    }
+    return mm_factor_rest(M, lam, &ld);
+}
+
+/* W_f += z lam_o' g' (turned = 0: z (kf, ko), g (kf, ko)) or z' lam_o' g (turned: z and g (ko, kf)); columns of z and g
+ * at strides ldz and ldg */
+static void mm_add_product(int kf, int ko, const double *lo, int turned, const double *z, int64_t ldz, const double *g,
+                           int64_t ldg, double *W)
+{
+    for (int y = 0; y < ko; y++) for (int c = 0; c < kf; c++) {
+        double s = 0.0;                                     /* (lam_o' G_of)_yc */
+        for (int v = 0; v < ko; v++) s += lo[v * ko + y] * (turned ? g[v + c * ldg] : g[c + v * ldg]);
+        for (int a = 0; a < kf; a++) W[a * kf + c] += (turned ? z[y + a * ldz] : z[a + y * ldz]) * s;
+    }
+}
+
+/* T of the singular factors from the selected inverse in x at the point of mm_factor_singular; T is added to */
+static int mm_singular_T(mm_model *M, const char *sing, const double *lam, const double *back, double *T)
+{
+    const mm_pattern *P = &M->P;
+    int n = M->n, kk = M->koff[M->F];
+    double *w = M->w[0], *W = mm_dbl(kk);
+    if (!W) return 1;
+    for (int j = 0; j < M->nb; j++) {
+        int fj = M->bfac[j], cj = P->bcol[j], kj = M->k[fj], K = P->col2super[cj];
+        int tail = K == P->ns, first = tail ? P->t0 : P->sfirst[K], end = tail ? n : P->sfirst[K + 1];
+        int nr = tail ? 0 : (int)(P->rptr[K + 1] - P->rptr[K]), nc = end - first;
+        int64_t ld = nc + nr;
+        const int *rows = tail ? NULL : P->rows + P->rptr[K];
+        const double *X = M->x + P->xptr[K] + (int64_t)(cj - first) * ld, *lj = lam + M->koff[fj];
+        mm_column_G(M, j, w, 0);
+        for (int part = 0; part < 2; part++) {
+            int i = part ? 0 : cj, stop = part ? nr : end;
+            while (i < stop) {
+                int row = part ? rows[i] : i, bi = P->colblk[row], fi = M->bfac[bi], ki = M->k[fi];
+                const double *z = X + (part ? nc + i : i - first), *g = w + row;
+                i += ki;
+                if (bi == j) {
+                    double full[ki * ki];
+                    if (!sing[fj]) continue;
+                    for (int a = 0; a < ki; a++) for (int b = a; b < ki; b++)
+                        full[a + b * ki] = full[b + a * ki] = z[b + a * ld];
+                    mm_add_product(kj, kj, lj, 0, full, kj, g, n, W + M->koff[fj]);
+                    continue;
+                }
+                if (sing[fj]) mm_add_product(kj, ki, lam + M->koff[fi], 1, z, ld, g, n, W + M->koff[fj]);
+                if (sing[fi]) mm_add_product(ki, kj, lj, 0, z, ld, g, n, W + M->koff[fi]);
+            }
+            for (int q = part ? 0 : cj; q < stop; q++)
+                for (int c = 0; c < kj; c++) w[(part ? rows[q] : q) + (int64_t)c * n] = 0.0;
         }
     }
-done:
-    free(batch); free(half); free(X); free(leafbuf); free(rhs);
-    return rc;
+    for (int f = 0; f < M->F; f++) if (sing[f]) {
+        int k = M->k[f];
+        const double *b = back + M->koff[f], *v = W + M->koff[f];
+        for (int r = 0; r < k; r++) for (int c = 0; c < k; c++) {
+            double s = 0.0;
+            for (int a = 0; a < k; a++) s += b[r * k + a] * v[a * k + c];
+            T[M->koff[f] + r * k + c] += s;
+        }
+    }
+    free(W);
+    return 0;
 }
 
 /* chat = P^-1 c for a factor with known precision, from the precision's own factor */

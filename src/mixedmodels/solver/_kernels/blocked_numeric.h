@@ -3,7 +3,7 @@
  * Leaf levels l:  D_l = lam'A_ll lam + I,  H_l = lam D_l^-1 lam',  N_l = I - A_ll H_l.
  * Rest:           G = A_RR - sum_l B_l'H_l B_l  (free of the rest's factors),  S = Lam'G Lam + P = L L'.
  * With K = Z'V^-1 Z:  K_ll = N_l A_ll - N_l B_l Lam S^-1 Lam' B_l' N_l'  (leaf),  and for the rest
- * lam'(sum K_ll) lam = m I - sum S^ll, or  K_ll = G_ll - |L^-1 Lam'G_.l|^2  where lam is singular.
+ * lam'(sum K_ll) lam = m I - sum S^ll, or  sum K_ll = lam^-T sum S^lj lam_j'G_jl  where lam is singular.
  */
 #ifndef MM_BLOCKED_NUMERIC_H
 #define MM_BLOCKED_NUMERIC_H
@@ -35,18 +35,12 @@ static int mm_forward(mm_model *M, const double *lam, mm_scalars *out)
         if (p1 > 8) mm_rm(&M->bl, 1, p1, p1, mk, -1.0, M->R0, M->HR, 1.0, C);
     }
     if (n) {
-        int pr = 0;
-        for (j = 0; j < M->nb && M->scalar; j++) M->ls[M->P.bcol[j]] = lam[M->koff[M->bfac[j]]];
-        if (M->dense) mm_dense_G(M, lam);
-        else mm_par(M, lam, mm_assemble_range, M->nb, M->nb > 256 ? 16 : 4,
-                    (double)M->lval[M->lptr[M->m0]] * 8 + M->P.nnz, NULL);
+        if (mm_factor_rest(M, lam, &ld)) return 1;
         memcpy(M->LU, M->RR, (size_t)n * p1 * sizeof(double));
         if (M->leaf >= 0) mm_times_Bt(M, -1.0, M->HR, p1, M->LU);
         mm_times_Lam(M, lam, 1, M->LU, p1, M->R);
-        if (mm_factor(&M->bl, &M->P, M->x, &M->W, &ld)) return 1;
         logdet += ld;
         for (j = 0; j < M->F; j++) logdet += M->preclog[j];
-        (void)pr;
         mm_fsolve(&M->bl, &M->P, M->x, M->R, p1, &M->W);
         mm_rm(&M->bl, 1, p1, p1, n, -1.0, M->R, M->R, 1.0, C);
     }
@@ -242,9 +236,15 @@ static int mm_components(mm_model *M, const double *lam, int order, int reml, co
     if (order >= 2) mm_directions(M, lam, dS, ndir, kk, nc, ncr, wpw);
     if (second && mm_second(M, lam, second, reml, dS, ndir, kk)) return 1;
     if (second && !second->exact) return 0;                  /* average information: without T */
-    for (f = 0; f < F; f++)
-        if (f != M->leaf && sing[f] && mm_singular_T(M, lam, f, T + M->koff[f])) return 1;
+    /* from here on S is factored at another point with the same Sigma, and x holds its inverse */
+    double moved[anysing ? kk : 1], back[anysing ? kk : 1];
+    if (anysing) {
+        memcpy(moved, lam, kk * sizeof(double));
+        if (mm_factor_singular(M, sing, moved, back)) return 1;
+        lam = moved;
+    }
     if (mm_selinv(&M->bl, &M->P, M->x, &M->W)) return 1;
+    if (anysing && mm_singular_T(M, sing, lam, back, T)) return 1;
     for (f = 0; f < F; f++) {
         int k = M->k[f];
         double *Tf = T + M->koff[f], inv[k * k], acc[k * k], t[k * k];

@@ -6,7 +6,8 @@ indices, -1 if unknown. All functions but `generations` need parents to come bef
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
 import numpy as np
 
@@ -91,6 +92,102 @@ cdef inline double _half_of(node* N, int32_t p, int32_t founders) noexcept nogil
     return 0.5 * (N[p].v if p < founders else N[p].x)
 
 
+cdef enum:
+    LANES = 8            # parents swept together where their ancestors are nearly everybody
+    SAMPLES = 3          # sweeps by which a generation decides between the two kinds
+
+
+cdef Py_ssize_t _sparse_sweep(node* N, int32_t* head, int32_t* up, int32_t* found, int32_t founders,
+                              const int32_t[::1] one, const int32_t[::1] other, const int64_t[::1] offspring,
+                              const int64_t[::1] member, const int64_t[::1] group, Py_ssize_t g,
+                              double* F) noexcept nogil:
+    """F of the families of one parent through its ancestors and those of its mates; how many were visited."""
+    cdef Py_ssize_t na = 0, nu = 0, f, i
+    cdef int32_t s = one[group[g]], p, k, side, top
+    cdef double half
+    N[s].v = 1.0
+    N[s].next = -1
+    head[N[s].level] = s
+    for top in range(N[s].level, -1, -1):
+        k = head[top]
+        head[top] = -1
+        while k >= 0:
+            up[na] = k
+            na += 1
+            half = 0.5 * N[k].v
+            for side in range(2):
+                p = N[k].sire if side == 0 else N[k].dam
+                if p >= 0:
+                    if N[p].v == 0.0:
+                        N[p].next = head[N[p].level]
+                        head[N[p].level] = p
+                    N[p].v += half
+            k = N[k].next
+    top = 0
+    for f in range(group[g], group[g + 1]):
+        p = other[f]
+        if p >= founders and N[p].x < 0.0:
+            N[p].x = 0.0
+            N[p].next = head[N[p].level]
+            head[N[p].level] = p
+            if N[p].level > top:
+                top = N[p].level
+    _collect_down(N, head, top, founders, found, &nu)
+    for i in range(nu - 1, -1, -1):
+        k = found[i]
+        N[k].x = (N[k].d * N[k].v + _half_of(N, N[k].sire, founders)
+                  + _half_of(N, N[k].dam, founders))
+    for f in range(group[g], group[g + 1]):
+        half = _half_of(N, other[f], founders)
+        for i in range(offspring[f], offspring[f + 1]):
+            F[member[i]] = half
+    for i in range(nu):
+        N[found[i]].x = -1.0
+    for i in range(na):
+        N[up[i]].v = 0.0
+    return na + nu
+
+
+cdef void _dense_sweep(node* N, double* W, Py_ssize_t below, const int32_t[::1] one, const int32_t[::1] other,
+                       const int64_t[::1] offspring, const int64_t[::1] member, const int64_t[::1] group,
+                       Py_ssize_t first, Py_ssize_t last, double* F) noexcept nogil:
+    """F of the families of up to LANES parents: columns of A by streaming through all earlier individuals."""
+    cdef Py_ssize_t f, i, k, g
+    cdef int l
+    cdef int32_t s, d
+    cdef double* w
+    cdef double* a
+    memset(W, 0, below * LANES * sizeof(double))
+    for g in range(first, last):
+        W[<Py_ssize_t>one[group[g]] * LANES + g - first] = 1.0
+    for k in range(below - 1, -1, -1):
+        s, d, w = N[k].sire, N[k].dam, W + k * LANES
+        if s >= 0:
+            a = W + <Py_ssize_t>s * LANES
+            for l in range(LANES):
+                a[l] += 0.5 * w[l]
+        if d >= 0:
+            a = W + <Py_ssize_t>d * LANES
+            for l in range(LANES):
+                a[l] += 0.5 * w[l]
+    for k in range(below):
+        s, d, w = N[k].sire, N[k].dam, W + k * LANES
+        for l in range(LANES):
+            w[l] *= N[k].d
+        if s >= 0:
+            a = W + <Py_ssize_t>s * LANES
+            for l in range(LANES):
+                w[l] += 0.5 * a[l]
+        if d >= 0:
+            a = W + <Py_ssize_t>d * LANES
+            for l in range(LANES):
+                w[l] += 0.5 * a[l]
+    for g in range(first, last):
+        for f in range(group[g], group[g + 1]):
+            for i in range(offspring[f], offspring[f + 1]):
+                F[member[i]] = 0.5 * W[<Py_ssize_t>other[f] * LANES + g - first]
+
+
 def inbreeding(const int32_t[::1] sire, const int32_t[::1] dam, const int32_t[::1] level,
                const int32_t[::1] one, const int32_t[::1] other, const int64_t[::1] offspring,
                const int64_t[::1] member, const int64_t[::1] group):
@@ -101,9 +198,9 @@ def inbreeding(const int32_t[::1] sire, const int32_t[::1] dam, const int32_t[::
     and family f has the offspring ``member[offspring[f]:offspring[f + 1]]``. An individual of a single known
     parent is not inbred; selfed offspring have ``F = (1 + F_parent) / 2``.
     """
-    cdef Py_ssize_t n = sire.shape[0], groups = group.shape[0] - 1, g, f, i, done = 0, na, nu
-    cdef int32_t s, p, k, side, top, founders = 0, lev, levels, this
-    cdef double half, fs, fd
+    cdef Py_ssize_t n = sire.shape[0], groups = group.shape[0] - 1, g, f, i, done = 0, below, last, visits, tried, blocks
+    cdef int32_t s, k, founders = 0, lev, levels
+    cdef double fs, fd
     out = np.zeros(n)
     cdef double[::1] F = out
     if n == 0:
@@ -115,11 +212,13 @@ def inbreeding(const int32_t[::1] sire, const int32_t[::1] dam, const int32_t[::
     cdef int32_t* head = <int32_t*> malloc((levels + 1) * sizeof(int32_t))
     cdef int32_t* up = <int32_t*> malloc(n * sizeof(int32_t))
     cdef int32_t* found = <int32_t*> malloc(n * sizeof(int32_t))
-    if N == NULL or head == NULL or up == NULL or found == NULL:
+    cdef double* W = <double*> malloc(n * LANES * sizeof(double))
+    if N == NULL or head == NULL or up == NULL or found == NULL or W == NULL:
         free(N)
         free(head)
         free(up)
         free(found)
+        free(W)
         raise MemoryError("not enough memory for the inbreeding coefficients")
     with nogil:
         for i in range(n):
@@ -131,50 +230,21 @@ def inbreeding(const int32_t[::1] sire, const int32_t[::1] dam, const int32_t[::
         g = 0
         for lev in range(levels):
             # F of selfed offspring of this generation, then of the families, then D of the generation
-            while g < groups and level[member[offspring[group[g]]]] == lev:
-                s = one[group[g]]
-                na = 0
-                nu = 0
-                N[s].v = 1.0
-                N[s].next = -1
-                head[N[s].level] = s
-                for top in range(N[s].level, -1, -1):
-                    k = head[top]
-                    head[top] = -1
-                    while k >= 0:
-                        up[na] = k
-                        na += 1
-                        half = 0.5 * N[k].v
-                        for side in range(2):
-                            p = N[k].sire if side == 0 else N[k].dam
-                            if p >= 0:
-                                if N[p].v == 0.0:
-                                    N[p].next = head[N[p].level]
-                                    head[N[p].level] = p
-                                N[p].v += half
-                        k = N[k].next
-                top = 0
-                for f in range(group[g], group[g + 1]):
-                    p = other[f]
-                    if p >= founders and N[p].x < 0.0:
-                        N[p].x = 0.0
-                        N[p].next = head[N[p].level]
-                        head[N[p].level] = p
-                        if N[p].level > top:
-                            top = N[p].level
-                _collect_down(N, head, top, founders, found, &nu)
-                for i in range(nu - 1, -1, -1):
-                    k = found[i]
-                    N[k].x = (N[k].d * N[k].v + _half_of(N, N[k].sire, founders)
-                              + _half_of(N, N[k].dam, founders))
-                for f in range(group[g], group[g + 1]):
-                    half = _half_of(N, other[f], founders)
-                    for i in range(offspring[f], offspring[f + 1]):
-                        F[member[i]] = half
-                for i in range(nu):
-                    N[found[i]].x = -1.0
-                for i in range(na):
-                    N[up[i]].v = 0.0
+            below = done                                    # individuals of earlier generations
+            last = g
+            while last < groups and level[member[offspring[group[last]]]] == lev:
+                last += 1
+            visits, tried = 0, 0
+            while g < last:
+                blocks = (last - g + LANES - 1) // LANES
+                if tried >= SAMPLES and <double>visits / tried * (last - g) > <double>blocks * below:
+                    while g < last:
+                        f = g + LANES if g + LANES < last else last
+                        _dense_sweep(N, W, below, one, other, offspring, member, group, g, f, &F[0])
+                        g = f
+                    break
+                visits += _sparse_sweep(N, head, up, found, founders, one, other, offspring, member, group, g, &F[0])
+                tried += 1
                 g += 1
             while done < n and level[done] == lev:
                 s, k = sire[done], dam[done]
@@ -188,6 +258,7 @@ def inbreeding(const int32_t[::1] sire, const int32_t[::1] dam, const int32_t[::
     free(head)
     free(up)
     free(found)
+    free(W)
     return out
 
 

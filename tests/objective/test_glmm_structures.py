@@ -167,6 +167,15 @@ def test_limits_are_said():
         directional.EFFECTS = old
 
 
+@pytest.mark.parametrize("name", ["pois_ou", "pois_exp", "pois_rr"])
+def test_save_and_load(name, tmp_path):
+    data, formula, options = CASES[name]
+    fit = mm.glmm(formula, table(data), **options)
+    fit.save(tmp_path / "fit.mm")
+    again = mm.load(tmp_path / "fit.mm")
+    assert list(again.variance_parameters()["estimate"]) == list(fit.variance_parameters()["estimate"])
+
+
 @pytest.mark.slow
 def test_two_hundred_sites():
     rng = np.random.default_rng(1)

@@ -185,9 +185,9 @@ class StructuredFit(LMMFit):
     def confint(
         self, method: str = "wald", level: float = 0.95, parameters: Any = None, **options: Any
     ) -> Any:
-        """Wald or Satterthwaite intervals of the fixed effects; see `LMMFit.confint`."""
-        if method not in ("wald", "satterthwaite"):
-            raise _not_yet(f'confint(method="{method}")', 'use "wald" or "satterthwaite"')
+        """Intervals by any method but the bootstrap; see `LMMFit.confint`."""
+        if method in ("bootstrap", "boot"):
+            raise _not_yet(f'confint(method="{method}")', 'use "profile"')
         return super().confint(method, level, parameters, **options)
 
     def predict(self, *args: Any, **options: Any) -> Any:
@@ -239,7 +239,6 @@ def _unit_scale(information: np.ndarray) -> np.ndarray:
 
 # What would be wrong for structured residuals, and is not written for them yet.
 _LATER = (
-    "profile",
     "bootstrap",
     "simulate",
     "simulated_residuals",
@@ -248,13 +247,6 @@ _LATER = (
     "influence",
     "leverage",
     "cooks_distance",
-    "robust_vcov",
-    "small_sample",
-    "test_random",
-    "icc",
-    "r2",
-    "variance_parts",
-    "variance_parameters",
 )
 
 

@@ -6,6 +6,7 @@ y = X beta + offset + sum_b Z_b b_b + e,  b_b ~ N(0, sigma^2 (A_b kron Sigma_b))
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -287,6 +288,9 @@ def simulate_responses(
         root = None if term.precision is None else relationship_root(term.precision)
         if isinstance(codes, np.ndarray) and codes.size:
             m = max(m, int(codes.max()) + 1)
+            if codes.ndim == 2:
+                whole = replace(term, codes=codes, Z=Z, levels=range(m))
+                codes, Z = whole.matrix(codes.shape[0]), None
         terms.append((codes, Z, m, factor, root))
     noise = None
     if design.residual is not None:

@@ -175,3 +175,13 @@ def test_nested_effects_and_groups_across_them():
     other = mm.lmm("y ~ x + (1 | part) + (1 | g)", data, residual="ar1(t | g)")
     assert one.loglik == pytest.approx(other.loglik, rel=1e-9)
     assert one.converged and other.converged
+
+
+def test_what_the_data_cannot_tell_is_said(growth, het):
+    """A random intercept and compound symmetry are one covariance; groups of one row have no correlation."""
+    assert not any("cannot tell" in message for message in het.messages)
+    both = mm.lmm(GROWTH + " + (1 | Subject)", growth, residual="cs(1 | Subject)")
+    assert any("cannot tell these parameters apart" in message for message in both.messages)
+    assert np.isnan(both.residual.std_error[0])
+    alone = mm.gls(GROWTH, growth.assign(row=range(len(growth))), residual="ar1(1 | row)")
+    assert any("say nothing about them" in message for message in alone.messages)

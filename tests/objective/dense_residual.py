@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_array
 
+from mixedmodels.residual.base import NaturalValues
+
 __all__ = ["DensePoint", "DenseResidual"]
 
 
@@ -76,6 +78,12 @@ class DenseResidual:
         self.names = ("z", *(f"log_sd{j}" for j in range(1, self.n_phi)))
         self.start = np.zeros(self.n_phi)
         self.lower, self.upper = np.full(self.n_phi, -np.inf), np.full(self.n_phi, np.inf)
+
+    def natural(self, phi):
+        values = np.concatenate([[np.tanh(phi[0])], np.exp(phi[1:])])
+        jacobian = np.diag(np.concatenate([[1 - values[0] ** 2], values[1:]]))
+        kinds = ("correlation", *["sd_ratio"] * (self.n_phi - 1))
+        return NaturalValues(self.names, values, jacobian, kinds)
 
     def at(self, phi):
         rho = np.tanh(phi[0])

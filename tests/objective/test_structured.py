@@ -219,7 +219,7 @@ REAL = [
 @pytest.mark.parametrize("residual", REAL)
 @pytest.mark.parametrize("random", ["", " + (x | g)", " + (1 | g) + (1 | h)"])
 def test_real_structures_from_a_start_without_correlation(residual, random):
-    """The structures of the package in every engine, first at the start (where entries of W may be 0)."""
+    """The structures of the package in every engine, first at their start, where W may have zeros."""
     from mixedmodels.frame import build
 
     rng = np.random.default_rng(4)

@@ -112,7 +112,12 @@ class Encoder:
             return {"$": "dict", "items": [[self.encode(k), self.encode(v)] for k, v in value.items()]}
         module = type(value).__module__
         if module.startswith("mixedmodels.covariance."):
-            return {"$": "covariance", "name": value.name, "k": int(value.k)}
+            return {
+                "$": "covariance",
+                "name": value.name,
+                "k": int(value.k),
+                "options": self.encode(_structure_options(value)),
+            }
         if isinstance(value, Link):
             if LINKS.get(value.name) is not value:
                 raise DataError(f"a fit with a link of your own ({value.name!r}) cannot be saved")
@@ -199,7 +204,8 @@ class Decoder:
         if kind == "covariance":
             from mixedmodels.covariance import make_covariance
 
-            return make_covariance(tree["name"], tree["k"])
+            options = self.decode(tree["options"]) if "options" in tree else {}
+            return make_covariance(tree["name"], tree["k"], **options)
         if kind == "link":
             return LINKS[tree["name"]]
         if kind == "csc":
@@ -230,6 +236,17 @@ class Decoder:
         for name, item in tree["attributes"].items():
             object.__setattr__(value, name, self.decode(item))
         return value
+
+
+def _structure_options(structure: Any) -> dict[str, Any]:
+    """What `make_covariance` needs beside tag and columns to make a structure again."""
+    found = {}
+    for owner in (structure, getattr(structure, "correlation", None)):
+        for name in ("d", "times", "coordinates", "nu", "matrix"):
+            value = getattr(owner, name, None)
+            if value is not None and not callable(value):
+                found[name] = value
+    return found
 
 
 def _resolve(path: str, base: type) -> Any:

@@ -53,6 +53,7 @@ class Options:
     progress: Any = "auto"
     functions: Any = None
     share: Any = None
+    structures: Any = None
     residual: Any = None
     known: Any = None
     variances: Any = None
@@ -102,7 +103,17 @@ _KEPT = 64 * 2**20
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))
 # options that change the model frame; the others only change how it is fitted
-_FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "share", "known", "residual"}
+_FRAME_OPTIONS = {
+    "weights",
+    "offset",
+    "contrasts",
+    "na_action",
+    "functions",
+    "share",
+    "structures",
+    "known",
+    "residual",
+}
 
 
 def make_frame(formula: Any, data: Any, options: Options) -> Any:
@@ -120,6 +131,7 @@ def make_frame(formula: Any, data: Any, options: Options) -> Any:
         relationships=options.known,
         checked=options.variances is None,
         residual=options.residual,
+        structures=options.structures,
     )
 
 
@@ -229,10 +241,7 @@ def _fit_frame(frame: Any, options: Options, data: Any, objective: Any) -> LMMFi
         objective = make_objective(frame, options)
     if options.fixed or options.equal:
         return _fit_restricted(frame, options, data, objective)
-    if options.variances is not None:
-        optimum = given_optimum(objective, options.variances)
-    else:
-        optimum, objective, options = _optimise(objective, options)
+    optimum, objective, options = _optimise(objective, options)
     kind = LMMFit
     if is_function_frame(frame):
         from mixedmodels.fit.user import FunctionFit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ResidualEstimates", "StructuredFit", "fit_structured", "structured_objective"]
 
+# Multiplications up to which errors of the residual parameters come from the observed information.
+_EXACT_WORK = 1e9
+# Smallest eigenvalue of the information with unit diagonal of a model that the data identify.
+_FLAT = 1e-6
 # Rounds of updating a variance covariate that is the fitted values, and their relative tolerance.
 _ROUNDS = 100
 _SETTLED = 1e-8
@@ -120,19 +123,45 @@ class StructuredFit(LMMFit):
         )
 
     def _phi_covariance(self) -> np.ndarray:
-        """Covariance of phi from the observed information; parameters on a bound count as known."""
+        """Covariance of phi from the observed information; parameters on a bound count as known.
+
+        From average information where the exact one takes long: crossed effects and many rows. NaN for
+        parameters that the data cannot tell apart.
+        """
         n_phi = self.residual_structure.n_phi
         if not n_phi:
             return np.zeros((0, 0))
-        theta, objective = np.array(self.theta), self.objective
-        information = objective.information(theta, "observed")
-        free = (theta > objective.lower) & (theta < objective.upper)
+        information, free, confounded = self._once("psi_information", self._psi_information)
         out = np.full(information.shape, np.nan)
-        with contextlib.suppress(np.linalg.LinAlgError):
-            out[np.ix_(free, free)] = 2.0 * np.linalg.inv(information[np.ix_(free, free)])
+        own = information[np.ix_(free, free)]
+        if np.all(np.isfinite(own)):
+            scale = _unit_scale(own)
+            values, vectors = np.linalg.eigh(own / scale / scale[:, None])
+            known = np.divide(2.0, values, out=np.zeros_like(values), where=values >= _FLAT)
+            out[np.ix_(free, free)] = (vectors * known) @ vectors.T / scale / scale[:, None]
+        out[confounded] = np.nan
+        out[:, confounded] = np.nan
         out[~free] = 0.0
         out[:, ~free] = 0.0
         return out[-n_phi:, -n_phi:]
+
+    def _psi_information(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Information about psi, which parameters are free, and which the data cannot tell apart."""
+        theta, objective = np.array(self.theta), self.objective
+        exact = objective.trace_work <= _EXACT_WORK
+        information = objective.information(theta, "observed" if exact else "average")
+        free = (theta > objective.lower) & (theta < objective.upper)
+        own = information[np.ix_(free, free)]
+        diagonal, scale = np.diagonal(own), _unit_scale(own)
+        loose = diagonal <= 1e-8 * max(float(np.abs(diagonal).max(initial=0.0)), 1e-300)
+        if own.size and np.all(np.isfinite(own)) and not loose.all():
+            values, vectors = np.linalg.eigh(own / scale / scale[:, None])
+            for value, vector in zip(values, vectors.T, strict=True):
+                if value < _FLAT:
+                    loose = loose | (np.abs(vector) > 0.1)
+        confounded = np.zeros(len(theta), dtype=bool)
+        confounded[np.flatnonzero(free)[loose]] = True
+        return information, free, confounded
 
     @property
     def solver(self) -> Any:
@@ -180,6 +209,13 @@ class StructuredFit(LMMFit):
         rounds = self.residual.rounds
         out = super()._compute_messages()
         objective = self.objective
+        _, _, confounded = self._once("psi_information", self._psi_information)
+        if confounded.any():
+            names = ", ".join([name for name, one in zip(self.theta_names, confounded, strict=True) if one])
+            out += (
+                f"the data cannot tell these parameters apart or say nothing about them: {names}; their "
+                "errors are NaN; leave a random term or a part of the residual structure out",
+            )
         for j in objective.ranges:
             if self.theta[j] >= objective.upper[j]:
                 out += (
@@ -192,6 +228,13 @@ class StructuredFit(LMMFit):
                 "search: not the full likelihood in the mean",
             )
         return out
+
+
+def _unit_scale(information: np.ndarray) -> np.ndarray:
+    """Square roots of the diagonal; the largest of them where it is nothing beside the others."""
+    diagonal = np.diagonal(information)
+    largest = float(np.abs(diagonal).max(initial=0.0)) or 1.0
+    return np.sqrt(np.where(diagonal > 1e-8 * largest, diagonal, largest))
 
 
 # What would be wrong for structured residuals, and is not written for them yet.

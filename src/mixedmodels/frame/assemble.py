@@ -15,6 +15,7 @@ from mixedmodels.frame.encode import encode_part, encode_variable, fill_columns
 from mixedmodels.frame.factors import take_levels
 from mixedmodels.frame.labels import level_labels
 from mixedmodels.frame.missing import without_unused
+from mixedmodels.frame.own_structures import check_names, given_matrix, own_structure
 from mixedmodels.frame.plan import PartPlan, Plan
 from mixedmodels.frame.positions import FUNCTION as POSITIONS
 from mixedmodels.frame.positions import check_size, has_positions, position_covariance
@@ -58,9 +59,11 @@ def assemble(
     offset: Any,
     messages: list[str],
     between: Mapping[str, Any] | None = None,
+    structures: Mapping[str, Any] | None = None,
 ) -> Assembled:
     """Arrays of a plan's right-hand side for `n` settled rows; `offset` is the argument as it was given.
 
+    `structures` has the user's own covariance structures and matrices.
     `between` has what is known between the levels of grouping factors (`Precision` or `KnownCovariance`).
     """
     variables = _encode_variables(plan, rows, contrasts, messages)
@@ -76,7 +79,7 @@ def assemble(
             f"fixed-effect model matrix is rank deficient: dropped {len(dropped)} "
             f"column{'s' if len(dropped) > 1 else ''}: {', '.join(dropped)}"
         )
-    bars, terms = _random_terms(plan, fixed, X, dropped, variables, rows, between or {}, messages)
+    bars, terms = _random_terms(plan, fixed, X, dropped, variables, rows, between or {}, messages, structures)
     encoding = Encoding(
         plan.formula,
         variables,
@@ -189,10 +192,14 @@ def _random_terms(
     rows: Rows,
     between: Mapping[str, Any],
     messages: list[str],
+    structures: Mapping[str, Any] | None,
 ) -> tuple[tuple[PartState, ...], tuple[RandomTerm, ...]]:
     """One term per bar; terms with the same left side share Z, which may be X itself."""
     parts: list[PartState] = []
     terms: list[RandomTerm] = []
+    if structures is not None:
+        matrices = [str(options["matrix"]) for options in plan.options if "matrix" in options]
+        check_names(structures, [*plan.bar_labels, *(group.name for group in plan.groups), *matrices])
     ready: dict[Any, np.ndarray] = {}
     if not dropped and X.shape[1] <= _ROW_MAJOR:
         ready[fixed[:3]] = X
@@ -216,7 +223,13 @@ def _random_terms(
         group = plan.bar_groups[i]
         factor = rows.groups[group]
         options = plan.options[i]
-        if has_positions(structure):
+        label, own = plan.bar_labels[i], structures or {}
+        mine = next((own[name] for name in (label, plan.groups[group].name) if name in own), None)
+        if mine is not None:
+            covariance = own_structure(mine, k, label)
+        elif "matrix" in options:
+            covariance = make_covariance(structure, k, matrix=given_matrix(own, options["matrix"], k, label))
+        elif has_positions(structure):
             covariance, note = position_covariance(structure, part, variables, options, plan.bar_labels[i])
             if note:
                 messages.append(note)

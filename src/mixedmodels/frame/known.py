@@ -95,12 +95,12 @@ def read_known(known: Any) -> dict[str, Known] | None:
     """
     if known is None:
         return None
-    if not isinstance(known, Mapping):
+    if not isinstance(known, Mapping) or not known:
         raise OptionError(
             'known must be a dict from grouping factors to relationships, such as {"animal": pedigree}, '
-            f"got {type(known).__name__}"
+            f"got {'an empty dict' if known == {} else type(known).__name__}"
         )
-    return {str(name): as_known(value, str(name)) for name, value in known.items()} or None
+    return {str(name): as_known(value, str(name)) for name, value in known.items()}
 
 
 def as_known(value: Any, name: str) -> Known:

@@ -285,6 +285,12 @@ class StructuredObjective:
         """Whether the exact Hessian costs little."""
         return self.n_phi <= _EXACT and bool(getattr(self.engine, "exact_is_cheap", True))
 
+    @property
+    def trace_work(self) -> float:
+        """About how many multiplications the exact traces of the observed information take."""
+        work = getattr(self.engine, "trace_work", None)
+        return 0.0 if work is None else float(work) * (1.0 + self.n_theta) ** 2
+
     def information(self, psi: np.ndarray, kind: str = "average") -> np.ndarray:
         """Information about psi in units of the criterion's Hessian; see `LMMObjective.information`.
 

@@ -31,6 +31,7 @@ _FEW = 3
 _SHIFTS = (-0.5, 0.5, 1.0)
 _RANGE_SHIFTS = np.arange(-1.0, 5.01, 0.25)
 _OTHERS = 1.0
+_NEIGHBOUR = 0.3
 # At most so many searches, and iterations in the trust region.
 _SEARCHES = 3
 _LIMIT = 60
@@ -57,10 +58,11 @@ def search(objective: StructuredObjective, method: Any, start: np.ndarray | None
         return minimize(objective, method, start, certify=False, **keywords)
     starts = coarse_starts(objective) if start is None else [np.asarray(start, dtype=float)]
     best, iterations, evaluations, inside = starts[0], 0, 0, False
+    end: Any = None
     if method == "newton" and objective.observed_is_cheap and objective.n_phi:
         least = np.inf
         for one in starts:
-            found = _in_trust_region(objective, one, keywords.get("control"))
+            found = _in_trust_region(objective, one, keywords.get("control"), keywords.get("progress"))
             if found is None:
                 continue
             iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
@@ -68,6 +70,15 @@ def search(objective: StructuredObjective, method: Any, start: np.ndarray | None
             if (inside and held) or not (found.value < least or (held < (not inside))):
                 continue  # a maximum at a finite range goes before the limit of an infinite one
             best, least, inside = found.theta, found.value, not held
+            end = found
+    if end is not None and end.converged and _is_inside(objective, end.theta):
+        return replace(
+            end,
+            iterations=iterations,
+            evaluations=evaluations,
+            gradient_evaluations=evaluations,
+            names=objective.names,
+        )
     optimum = minimize(objective, method, best, certify=False, **keywords)
     return replace(
         optimum,
@@ -75,6 +86,12 @@ def search(objective: StructuredObjective, method: Any, start: np.ndarray | None
         evaluations=optimum.evaluations + evaluations,
         gradient_evaluations=optimum.gradient_evaluations + evaluations,
     )
+
+
+def _is_inside(objective: StructuredObjective, psi: np.ndarray) -> bool:
+    """Whether a point is far from all bounds: nothing to set to zero, no saddle on the boundary to leave."""
+    near = 1e-3 / objective.units
+    return bool(np.all(psi - objective.lower > near) and np.all(objective.upper - psi > near))
 
 
 class _Runaway(Exception):
@@ -85,7 +102,7 @@ class _Runaway(Exception):
         self.point = point
 
 
-def _in_trust_region(objective: StructuredObjective, start: np.ndarray, control: Any) -> Any:
+def _in_trust_region(objective: StructuredObjective, start: np.ndarray, control: Any, progress: Any) -> Any:
     """A search in the trust region, its end reflected into the bounds; None if it cannot begin."""
     from mixedmodels.optimize.control import Control
 
@@ -100,9 +117,9 @@ def _in_trust_region(objective: StructuredObjective, start: np.ndarray, control:
         return value, gradient / units, H / units / units[:, None]
 
     control = Control() if control is None else control
-    limited = replace(control, maxiter=min(control.limit(_LIMIT), _LIMIT), trace=False)
+    limited = replace(control, maxiter=min(control.limit(_LIMIT), _LIMIT))
     try:
-        found = trust_region(newton, start * units, limited)
+        found = trust_region(newton, start * units, limited, progress=progress, shown=lambda v: v / units)
     except _Runaway as end:
         psi = np.clip(end.point / units, objective.lower, objective.upper)
         return minimize(objective, "newton", psi, control=replace(limited, maxiter=20), certify=False)
@@ -146,11 +163,11 @@ def coarse_starts(objective: StructuredObjective) -> list[np.ndarray]:
 
 
 def _valleys(objective: StructuredObjective, psi: np.ndarray, j: int) -> list[np.ndarray]:
-    """Local minima of coarse scans of one coordinate, the lowest first, and the start itself.
+    """Local minima of coarse scans of one coordinate, the lowest first; neighbours count once.
 
     With other coordinates of the residuals at their starts, and moved up a little (a larger nugget).
     """
-    found = [(_value(objective, psi), psi)]
+    found: list[tuple[float, np.ndarray]] = []
     moved = psi.copy()
     others = [i for i in range(objective.n_random, objective.n_theta) if i != j]
     moved[others] = np.clip(psi[others] + _OTHERS, objective.lower[others], objective.upper[others])
@@ -160,8 +177,11 @@ def _valleys(objective: StructuredObjective, psi: np.ndarray, j: int) -> list[np
         padded = np.concatenate([[np.inf], values, [np.inf]])
         low = np.flatnonzero((values <= padded[:-2]) & (values <= padded[2:]) & np.isfinite(values))
         found += [(float(values[i]), trials[i]) for i in low.tolist()]
-    order = np.argsort([value for value, _ in found[1:]], kind="stable")[:_SEARCHES] + 1
-    return [found[i][1] for i in (*order.tolist(), 0)]
+    out: list[np.ndarray] = []
+    for _, trial in sorted(found, key=lambda pair: pair[0]):
+        if all(abs(trial[j] - other[j]) > _NEIGHBOUR for other in out) and len(out) < _SEARCHES:
+            out.append(trial)
+    return out or [psi]
 
 
 def _shifted(objective: StructuredObjective, psi: np.ndarray, j: int, shift: float) -> np.ndarray:

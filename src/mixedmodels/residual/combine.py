@@ -421,6 +421,46 @@ class CombinedPoint:
         out += self._scaled(f, self._scaled_adjoint(e, M))
         return out
 
+    def _own_forms(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+        """``tr(A'D_jB)`` for the parameters of the correlation."""
+        if hasattr(self._point, "forms"):
+            return self._point.forms(A, B)
+        return np.array([float(np.vdot(A, self._point.change(j, B))) for j in range(self._k)])
+
+    def forms(self, M: np.ndarray) -> np.ndarray:
+        """``tr(M'D_jM)``, shape (n_phi,): cheaper than one `change` for each j."""
+        out = np.zeros(self._k + self._e.shape[0])
+        if self._k:
+            out[: self._k] = self._own_forms(M, M)
+        if self._e.shape[0]:
+            sums = np.einsum("nc,nc->n", self._point.whiten_adjoint(M), self._point.unwhiten(M))
+            out[self._k :] = 2.0 * self._e @ sums
+        return out[self._free]
+
+    def second_forms(self, M: np.ndarray) -> np.ndarray:
+        """``tr(M'D_ijM)``, shape (n_phi, n_phi)."""
+        k, r, point = self._k, self._e.shape[0], self._point
+        out = np.zeros((k + r, k + r))
+        if k and hasattr(point, "second_forms"):
+            out[:k, :k] = point.second_forms(M, M)
+        else:
+            for i in range(k):
+                for j in range(i + 1):
+                    out[i, j] = out[j, i] = float(np.vdot(M, point.second_change(i, j, M)))
+        if r:
+            whole = point.whiten_adjoint(M)
+            sums = np.einsum("nc,nc->n", whole, point.unwhiten(M))
+            images = [point.unwhiten_adjoint(e[:, None] * whole) for e in self._e]
+            for i in range(r):
+                if k:
+                    out[k + i, :k] = out[:k, k + i] = 2.0 * self._own_forms(images[i], M)
+                for j in range(i + 1):
+                    bend = self._bend(i, j)
+                    both = self._e[i] * self._e[j] if bend is None else self._e[i] * self._e[j] + bend
+                    value = 2.0 * float(both @ sums) + 2.0 * float(np.vdot(images[i], images[j]))
+                    out[k + i, k + j] = out[k + j, k + i] = value
+        return out[np.ix_(self._free, self._free)]
+
     @property
     def trace_products(self) -> np.ndarray:
         """``tr(D_i D_j)``, shape (n_phi, n_phi)."""

@@ -15,6 +15,7 @@ import numpy as np
 
 __all__ = ["Bucket", "PatternOrder", "PatternPoint"]
 
+_SMALL = 24  # size from which LAPACK's triangular inverse, matrix by matrix, beats the batched general one
 _LOOP = 8  # groups per pattern from which one product per pattern beats a batch of small products
 
 
@@ -161,8 +162,8 @@ class PatternPoint:
                 L = np.linalg.cholesky(C)
             except np.linalg.LinAlgError:
                 raise FloatingPointError("the residual correlation is not positive definite") from None
-            W = np.linalg.inv(L)
-            self._W.append(np.tril(W))
+            W = _triangular_inverse(L)
+            self._W.append(W)
             self._L.append(L)
             diagonals = np.log(np.diagonal(L, axis1=1, axis2=2)).sum(axis=1)
             self.logdet += 2.0 * float(bucket.counts @ diagonals)
@@ -238,6 +239,40 @@ class PatternPoint:
     def unwhiten_adjoint(self, M: np.ndarray) -> np.ndarray:
         """The product ``W^{-T} M``."""
         return self._apply([L.transpose(0, 2, 1) for L in self._L], M)
+
+    def _sums(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+        """Sums of the entries of ``W'A B'W`` by key, over all groups."""
+        U = self.whiten_adjoint(A)
+        V = U if B is A else self.whiten_adjoint(B)
+        out = np.zeros(self._values.shape[0])
+        for bucket in self._order.buckets:
+            T, G = bucket.rows.shape
+            X, Y = U[bucket.rows], V[bucket.rows]  # (T, G, c)
+            P = bucket.counts.shape[0]
+            if P * _LOOP <= G or P == 1:
+                S, stop = np.empty((P, T, T)), 0
+                for p, count in enumerate(bucket.counts.tolist()):
+                    start, stop = stop, stop + count
+                    S[p] = X[:, start:stop].reshape(T, -1) @ Y[:, start:stop].reshape(T, -1).T
+                places = bucket.places
+            else:
+                S = X.transpose(1, 0, 2) @ Y.transpose(1, 2, 0)  # (G, T, T)
+                places = bucket.places[bucket.pattern]
+            out += np.bincount(places.ravel(), S.ravel(), out.shape[0])
+        return out
+
+    def forms(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+        """Traces ``tr(A'D_jB)``, shape (n_phi,), from sums over the groups of a pattern."""
+        return self._first @ self._sums(A, B)
+
+    def second_forms(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+        """Traces ``tr(A'D_ijB)``, shape (n_phi, n_phi)."""
+        sums = self._sums(A, B)
+        out = np.empty((self.n_phi, self.n_phi))
+        for i in range(self.n_phi):
+            for j in range(i + 1):
+                out[i, j] = out[j, i] = float(self._bend(i, j) @ sums)
+        return out
 
     def change(self, j: int, M: np.ndarray) -> np.ndarray:
         """The product ``D_j M``."""
@@ -318,3 +353,18 @@ class PatternPoint:
         return csr_array(
             (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(n, n)
         )
+
+
+def _triangular_inverse(L: np.ndarray) -> np.ndarray:
+    """Inverses of lower triangular matrices, shape (P, T, T)."""
+    if L.shape[1] < _SMALL:
+        return np.tril(np.linalg.inv(L))
+    from scipy.linalg.lapack import dtrtri
+
+    out = np.empty_like(L)
+    for p, one in enumerate(L):
+        inverse, info = dtrtri(one, lower=1)
+        if info:
+            raise FloatingPointError("the residual correlation is not positive definite")
+        out[p] = np.tril(inverse)
+    return out

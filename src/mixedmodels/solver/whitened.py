@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -245,30 +245,27 @@ class WhitenedPoint:
         return out
 
     @cached_property
-    def _changes(self) -> tuple[list[np.ndarray], np.ndarray]:
-        """``D_j[Z, h]`` for each j, (n, k + p), and ``D_j P y``, (n_phi, n)."""
-        k, p = self._rows.k, self._rows.p
-        stack = np.empty((self._rows.n, k + p + 1))
-        stack[:, :k], stack[:, k : k + p], stack[:, k + p] = self._Z, self._h, self.residual
-        images = [self._residual_point.change(j, stack) for j in range(self._n_phi)]
-        forms = np.array([image[:, -1] for image in images]).reshape(self._n_phi, self._rows.n)
-        return [image[:, :-1] for image in images], forms
+    def _changes(self) -> list[np.ndarray]:
+        """``D_j[Z, h]`` for each j, (n, k + p)."""
+        stack = np.hstack([self._Z, self._h])
+        return [self._residual_point.change(j, stack) for j in range(self._n_phi)]
 
     @cached_property
-    def _ZN(self) -> np.ndarray:
-        """``Z N`` of every level by rows, shape (n, k)."""
-        levels = self._rows.levels
-        if levels is None:
-            return self._Z
-        return levels.rows(self._Z, self._half @ self._half.transpose(0, 2, 1))
+    def _moved(self) -> np.ndarray:
+        """``D_j P y``, shape (n_phi, n)."""
+        e = np.ascontiguousarray(self.residual[:, None])
+        images = [self._residual_point.change(j, e)[:, 0] for j in range(self._n_phi)]
+        return np.array(images).reshape(self._n_phi, self._rows.n)
 
-    def _removed(self, image: np.ndarray, reml: bool) -> float:
-        """``tr(N Z'[image of Z]) + tr(h'[image of h])``: what V^{-1} or P takes off a trace."""
-        k = self._rows.k
-        out = float(np.einsum("nk,nk->", self._ZN, image[:, :k]))
+    def _taken(self, reml: bool) -> np.ndarray:
+        """G with ``Q = I - G G'``: ``Z half``, and h under REML; shape (n, k) or (n, k + p)."""
+        levels = self._rows.levels
+        parts = [] if levels is None else [levels.rows(self._Z, self._half)]
         if reml:
-            out += float(np.einsum("np,np->", self._h, image[:, k:]))
-        return out
+            parts.append(self._h)
+        if not parts:
+            return np.zeros((self._rows.n, 0))
+        return np.hstack(parts) if len(parts) > 1 else np.ascontiguousarray(parts[0])
 
     # ------------------------------------------------------------------ first derivatives
     def term_parts(self, reml: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -284,14 +281,15 @@ class WhitenedPoint:
 
     def residual_parts(self, reml: bool) -> tuple[np.ndarray, np.ndarray]:
         """``tr(Q D_j)``, Q = P or V^{-1}, and ``y'P D_j P y``, both of shape (n_phi,)."""
-        images, forms = self._changes
-        removed = np.array([self._removed(image, reml) for image in images])
-        return np.asarray(self._residual_point.trace) - removed, forms @ self.residual
+        traces = np.array(self._residual_point.trace, dtype=float)
+        return traces - _forms(
+            self._residual_point, self._n_phi, self._taken(reml)
+        ), self._moved @ self.residual
 
     # ------------------------------------------------------------------ information
     def products(self, directions: Directions) -> np.ndarray:
         """``y'P V_a P V_b P y`` for the directions, then the residual parameters: shape (r, r)."""
-        W = self._changes[1].T
+        W = self._moved.T
         levels = self._rows.levels
         if levels is not None and len(directions):
             v = np.einsum("mk,rkj->mjr", self._ZPy, self._wide(directions))
@@ -309,7 +307,7 @@ class WhitenedPoint:
         rows, levels, point = self._rows, self._rows.levels, self._residual_point
         k, n_theta, n_phi = rows.k, len(directions), self._n_phi
         out = np.zeros((n_theta + n_phi,) * 2)
-        images = self._changes[0]
+        images = self._changes
         if n_phi:
             out[n_theta:, n_theta:] = point.trace_products
         if levels is not None:
@@ -348,22 +346,14 @@ class WhitenedPoint:
         out = []
         if self._rows.levels is not None:
             out = [self._rows.levels.rows(self._Z, dS @ self._Zh) for dS in self._wide(directions)]
-        return out + [image[:, self._rows.k :] for image in self._changes[0]]
+        return out + [image[:, self._rows.k :] for image in self._changes]
 
     def residual_seconds(self, reml: bool) -> tuple[np.ndarray, np.ndarray]:
         """``tr(Q D_ij)`` and ``y'P D_ij P y``, both of shape (n_phi, n_phi)."""
-        k, p, n_phi = self._rows.k, self._rows.p, self._n_phi
-        traces, forms = np.array(self._residual_point.trace_seconds, dtype=float), np.zeros((n_phi, n_phi))
-        stack = np.hstack([self._Z, self._h, self.residual[:, None]])
-        for i in range(n_phi):
-            for j in range(i + 1):
-                image = self._residual_point.second_change(i, j, stack)
-                removed = self._removed(image[:, : k + p], reml)
-                form = float(image[:, -1] @ self.residual)
-                for a, b in {(i, j), (j, i)}:
-                    traces[a, b] -= removed
-                    forms[a, b] = form
-        return traces, forms
+        point, n_phi = self._residual_point, self._n_phi
+        traces = np.array(point.trace_seconds, dtype=float)
+        e = np.ascontiguousarray(self.residual[:, None])
+        return traces - _second_forms(point, n_phi, self._taken(reml)), _second_forms(point, n_phi, e)
 
     # ------------------------------------------------------------------ estimates
     def fixed_products(
@@ -399,3 +389,25 @@ class WhitenedPoint:
             ]
         b = [ub @ factor.T for ub, factor in zip(u, self.factors, strict=True)]
         return Solution(beta, vcov, tuple(u), tuple(b), self.logdet_V, self.logdet_RX2, self.pwrss)
+
+
+def _forms(point: Any, n_phi: int, M: np.ndarray) -> np.ndarray:
+    """``tr(M'D_jM)`` for each j; some structures have a shorter way than `change`."""
+    if not M.shape[1]:
+        return np.zeros(n_phi)
+    if hasattr(point, "forms"):
+        return point.forms(M)
+    return np.array([float(np.vdot(M, point.change(j, M))) for j in range(n_phi)])
+
+
+def _second_forms(point: Any, n_phi: int, M: np.ndarray) -> np.ndarray:
+    """``tr(M'D_ijM)``, shape (n_phi, n_phi)."""
+    out = np.zeros((n_phi, n_phi))
+    if not M.shape[1]:
+        return out
+    if hasattr(point, "second_forms"):
+        return point.second_forms(M)
+    for i in range(n_phi):
+        for j in range(i + 1):
+            out[i, j] = out[j, i] = float(np.vdot(M, point.second_change(i, j, M)))
+    return out

@@ -101,6 +101,11 @@ class WhitenedSparse:
         """Whether the exact Hessian costs little."""
         return self.n * self.design.q <= _CHEAP
 
+    @property
+    def trace_work(self) -> float:
+        """About how many multiplications the exact traces take, for one pair of parameters."""
+        return 10.0 * self.n * self.design.q
+
     def describe(self) -> str:
         """One line: which algorithm, on which sizes."""
         return f"whitened rows, {self.n} x {self.design.q} sparse"

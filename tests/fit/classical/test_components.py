@@ -356,6 +356,20 @@ def test_wrong_options(keywords, message):
         mm.variance_components(h2test(True), **keywords)
 
 
+def test_models_without_variance_components():
+    data = mm.load_dataset("sleepstudy", backend="dict")
+    formula = "Reaction ~ Days + (Days | Subject)"
+    with pytest.raises(OptionError, match="free variance components"):
+        mm.variance_components(formula, data, residual="ar1(Days | Subject)")
+    with pytest.raises(OptionError, match="unstructured, diagonal"):
+        mm.variance_components("Reaction ~ Days + cs(Days | Subject)", data)
+    binary = {"y": [0, 1, 1, 0, 1, 1, 0, 0, 1, 1, 1, 0], "g": list("aaabbbcccddd")}
+    fit = mm.glmm("y ~ 1 + (1 | g)", binary, family="binomial")
+    assert len(fit.history) > 1
+    with pytest.raises(OptionError, match="generalised"):
+        mm.variance_components(fit)
+
+
 def test_wrong_models():
     data = mm.load_dataset("Dyestuff", backend="dict")
     with pytest.raises(OptionError, match="give data with a formula"):

@@ -73,10 +73,10 @@ def held(found: Estimate, objective: Any, options: Any, method: str) -> tuple[Op
 
 def check_objective(objective: Any, method: str) -> None:
     """Refuse objectives that have no variance components."""
-    if not isinstance(objective, LMMObjective):
+    if type(objective) is not LMMObjective:
         raise OptionError(
-            f"method {method!r} works on variance components, which this model does not have (a covariance "
-            'given as a function, or a residual structure); use method="auto"'
+            f"method {method!r} works on free variance components; it does not go with residual structures, "
+            'priors=, fixed=, equal= or a covariance given as a function: use method="auto"'
         )
     if not objective.n_theta and method in ("fast", "grid"):
         raise OptionError(f"method {method!r} needs a random term; there is none")

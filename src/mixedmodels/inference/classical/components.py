@@ -283,6 +283,8 @@ def _model(
             raise OptionError(
                 "a model or fit brings its own data and options; give a formula to change them, or update it"
             )
+        if not getattr(model, "_is_linear", True):
+            raise OptionError("variance_components is for linear mixed models; this is a generalised one")
         old = model._options
         chosen = replace(old, method=method, start=None, reml=old.reml if reml is None else reml)
         if old.method.startswith("minque"):

@@ -114,7 +114,8 @@ def automatic(fit: LMMFit) -> Any:
             "function of theta",
         )
         return normal
-    cheap = getattr(objective.solver, "trace_work", 0.0) <= _MOMENT
+    work = getattr(objective, "trace_work", None)  # of structured residuals; else it is the solver's
+    cheap = (getattr(objective.solver, "trace_work", 0.0) if work is None else work) <= _MOMENT
     reference = Satterthwaite(fit, "observed" if cheap else "average")
     if released:
         _ = reference._parts

@@ -128,11 +128,15 @@ def _derivatives(fit: LMMFit, factors: list[np.ndarray]) -> tuple[np.ndarray, li
 
 def _contribution(term: RandomTerm, b: np.ndarray) -> np.ndarray:
     """``Z b``, shape (n,)."""
+    if term.several_levels:
+        return np.asarray(term.matrix(term.n) @ b.ravel())
     return b[term.codes, 0] if term.Z is None else np.einsum("nk,nk->n", term.Z, b[term.codes])
 
 
 def _transposed(term: RandomTerm, v: np.ndarray) -> np.ndarray:
     """``Z'v`` by level, shape (m, k)."""
+    if term.several_levels:
+        return np.asarray(term.matrix(term.n).T @ v).reshape(term.m, term.k)
     columns = v[:, None] if term.Z is None else term.Z * v[:, None]
     return np.column_stack([np.bincount(term.codes, column, term.m) for column in columns.T])
 

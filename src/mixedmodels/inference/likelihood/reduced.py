@@ -337,7 +337,8 @@ def random_reductions(fit: LMMFit) -> list[Reduction]:
     out: list[Reduction] = []
     for position, label in enumerate(bar_labels(fit)):
         term = design.terms[position]
-        if design.theta_index is None and term.covariance.name in ("us", "diag"):
+        whole = design.theta_index is not None or term.several_levels
+        if not whole and term.covariance.name in ("us", "diag"):
             effects = _effects(term, None if encoding is None else encoding.bars[position])
             for name, columns in effects:
                 kept = [j for j in range(term.k) if j not in columns]

@@ -10,7 +10,7 @@ import numpy as np
 
 from mixedmodels.errors import DataError, OptionError
 from mixedmodels.fit.classical.whiten import whiten_known
-from mixedmodels.fit.solve import Options, make_frame, make_objective
+from mixedmodels.fit.solve import Options, make_frame
 from mixedmodels.inference.posterior.prior import VariancePrior, prior_of
 from mixedmodels.inference.posterior.products import GroupedProducts, grouped_products
 from mixedmodels.objective.lmm import LMMObjective
@@ -54,6 +54,8 @@ class PosteriorModel:
         if hasattr(model, "_frame") and hasattr(model, "_options"):
             if data is not None or options:
                 raise OptionError("a model or fit brings its own data and options; give a formula instead")
+            if not getattr(model, "_is_linear", True):
+                raise OptionError("this posterior is that of a linear mixed model; this is a generalised one")
             frame, source = model._frame, model._data
             chosen = replace(model._options, method="auto", start=None, sigma=None, reml=True)
         else:
@@ -68,9 +70,7 @@ class PosteriorModel:
             raise OptionError("occasions belong to a known residual covariance: give V too")
         if V is not None:
             design, logdet = _whitened(frame, design, source, V, occasions)
-        objective = make_objective(frame, chosen) if V is None else None
-        if not isinstance(objective, LMMObjective):
-            objective = LMMObjective(design, choose_solver(design), True)
+        objective = LMMObjective(design, choose_solver(design, chosen.solver), True)
         return cls(objective, prior_of(prior, design.terms[0].k), logdet)
 
 
@@ -78,6 +78,8 @@ def _check(frame: Any, design: Any, options: Options) -> None:
     what = "a posterior of this kind needs a linear model with exactly one random term"
     if getattr(frame, "covariance", None) is not None or len(design.terms) != 1:
         raise OptionError(f"{what}, as (x | g); this model has {len(design.terms)}")
+    if options.priors is not None or options.fixed or options.equal:
+        raise OptionError("the posterior has its own prior=: leave priors=, fixed= and equal= out")
     if getattr(options, "residual", None) is not None:
         raise OptionError(f"{what} and independent residuals (or V= and occasions=); leave residual= out")
     term = design.terms[0]

@@ -257,6 +257,9 @@ def joint_draws(
                 u = root(u.reshape(term.m, -1))
             u = u.reshape(term.m, term.k, sigma.size)
             effects.append(sigma * _times(factor if factor.shape[0] == 1 else factor[at], u))
+            if term.several_levels:
+                R -= term.matrix(design.n) @ effects[-1].reshape(term.m * term.k, -1)
+                continue
             for j in range(term.k):
                 part = effects[-1][term.codes, j]
                 if term.Z is not None:

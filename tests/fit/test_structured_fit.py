@@ -125,11 +125,6 @@ def test_refusals(growth, het):
     for call in (
         het.leverage,
         lambda: het.residuals("studentized"),
-<<<<<<< HEAD
-        lambda: het.predict(interval="prediction"),
-=======
-        lambda: het.coefficients(ddf="kr"),
->>>>>>> w2rpred
     ):
         with pytest.raises(NotImplementedYetError, match="not in this version"):
             call()

@@ -224,8 +224,7 @@ class Decoder:
         if kind == "covariance":
             from mixedmodels.covariance import make_covariance
 
-            options = self.decode(tree["options"]) if "options" in tree else {}
-            return make_covariance(tree["name"], tree["k"], **options)
+            return make_covariance(tree["name"], tree["k"])
         if kind == "link":
             return LINKS[tree["name"]]
         if kind == "csc":

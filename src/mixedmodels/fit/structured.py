@@ -187,14 +187,6 @@ class StructuredFit(LMMFit):
             out = self._point.whiten(out[:, None])[:, 0]
         return out / self.sigma if kind in ("scaled", "normalized") else out
 
-    def confint(
-        self, method: str = "wald", level: float = 0.95, parameters: Any = None, **options: Any
-    ) -> Any:
-        """Intervals by any method but the bootstrap; see `LMMFit.confint`."""
-        if method in ("bootstrap", "boot"):
-            raise _not_yet(f'confint(method="{method}")', 'use "profile"')
-        return super().confint(method, level, parameters, **options)
-
     def _compute_deviance(self) -> float:
         if not self.is_reml:
             return self.criterion

@@ -123,11 +123,8 @@ def test_solver_takes_responses_as_they_are(het):
 
 def test_refusals(growth, het):
     for call in (
-        het.bootstrap,
-        het.simulate,
         het.leverage,
         lambda: het.residuals("studentized"),
-        lambda: het.predict(interval="prediction"),
     ):
         with pytest.raises(NotImplementedYetError, match="not in this version"):
             call()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixedmodels.solver.precision import same_covariance
+
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
 
@@ -124,7 +126,9 @@ def _factors(design: Design) -> dict[str, Any]:
 
 def _inside(term: RandomTerm, other: RandomTerm) -> np.ndarray | None:
     """C, shape (k_other, r), with the effects of `term` being ``C`` times those of `other`; else None."""
-    if term.precision is not other.precision or term.several_levels or other.several_levels:
+    if term.several_levels or other.several_levels:
+        return None
+    if not same_covariance(term.precision, other.precision):
         return None
     same = _same_partition(term.codes, other.codes, term.m, other.m)
     if not same:

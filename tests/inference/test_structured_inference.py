@@ -1,4 +1,4 @@
-"""Questions to fits with structured residuals: robust covariances, comparisons, variance parts, draws, tidy."""
+"""Questions to fits with structured residuals: robust covariances, comparisons, draws, tables."""
 
 from __future__ import annotations
 

@@ -190,7 +190,8 @@ def predict_design(fit: LMMFit, design: Any, selection: Selection) -> np.ndarray
         codes, Z = design.terms[position]
         part = values.term_contribution(codes, Z, fit._b[position], columns)
         # Codes of -1 took the last level: a new or missing level counts as zero, its mean.
-        part[codes < 0] = 0.0
+        if codes.ndim == 1:
+            part[codes < 0] = 0.0
         eta += part
     eta[~design.rows] = np.nan
     eta[not_estimable(fit, design)] = np.nan

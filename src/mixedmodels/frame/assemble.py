@@ -88,7 +88,7 @@ def assemble(
         plan.bar_labels,
         tuple(
             [
-                GroupState(group.name, group.expressions, states, factor.levels)
+                GroupState(group.name, group.expressions, states, factor.levels, group.joint)
                 for group, states, factor in zip(plan.groups, rows.group_states, rows.groups, strict=True)
             ]
         ),
@@ -205,10 +205,15 @@ def _random_terms(
         ready[fixed[:3]] = X
     n = X.shape[0]
     for i, bar in enumerate(plan.bars):
-        if bar.terms:
+        if bar.further:
+            part = _joint_part(bar, plan.groups[plan.bar_groups[i]].columns, variables)
+        elif bar.terms:
             part = encode_part(bar.intercept, bar.terms, bar.labels, variables)
-            k = len(part.names)
-            key = part[:3]
+        else:
+            part = _INTERCEPT_ONLY
+        k = len(part.names)
+        if part.used:
+            key = part.key
             Z = ready.get(key)
             if Z is None:
                 check_size(n, k, plan.bar_labels[i])
@@ -216,8 +221,7 @@ def _random_terms(
                 fill_columns(part, variables, rows.values, Z)
                 ready[key] = Z
         else:
-            part = _INTERCEPT_ONLY
-            k, Z = 1, None
+            Z = None
         structure = plan.formula.bars[i].structure
         structure = _BY_RELATION.get(structure, structure)
         group = plan.bar_groups[i]
@@ -237,15 +241,26 @@ def _random_terms(
             covariance = make_covariance(structure, k, **options)
         parts.append(part)
         name = plan.groups[group].name
-        terms.append(
-            RandomTerm(name, part.names, factor.codes, factor.levels, Z, covariance, between.get(name))
-        )
+        codes = np.ascontiguousarray(factor.codes[:, part.owners]) if part.pieces else factor.codes
+        terms.append(RandomTerm(name, part.names, codes, factor.levels, Z, covariance, between.get(name)))
     return tuple(parts), tuple(terms)
 
 
 # Tags that say how levels are related, with the structure of the columns.
-_BY_RELATION = {"known": "us", "id": "homdiag"}
+_BY_RELATION = {"known": "us", "id": "homdiag", "joint": "us"}
 _INTERCEPT_ONLY = PartState(True, (), (), (), ("(Intercept)",), ())
+
+
+def _joint_part(
+    plan: PartPlan, columns: Sequence[str | None], variables: tuple[VariableState, ...]
+) -> PartState:
+    """Columns of a joint term; those of further parts are named by the column that holds their levels."""
+    bars = (plan, *plan.further)
+    pieces = [encode_part(bar.intercept, bar.terms, bar.labels, variables) for bar in bars]
+    names = list(pieces[0].names)
+    for piece, column in zip(pieces[1:], columns[1:], strict=True):
+        names += [str(column) if name == "(Intercept)" else f"{column}:{name}" for name in piece.names]
+    return pieces[0]._replace(names=tuple(names), pieces=tuple(pieces))
 
 
 def shared_parameters(share: Sequence[Sequence[str]], plan: Plan, terms: Sequence[RandomTerm]) -> np.ndarray:

@@ -165,7 +165,7 @@ def fit_design(fit: LMMFit, design: Design, reml: bool | None = None) -> Any:
     reml = options.reml if reml is None else reml
     frame = fit.frame
     structure = getattr(frame, "covariance", None)
-    if not design.terms and structure is None:
+    if not design.terms and structure is None and design.residual is None:
         return LeastSquares(design, reml, None if options.sigma is None else float(options.sigma))
     options = replace(options, reml=reml, start=None, solver="dense" if options.solver == "dense" else "auto")
     small = MatrixFrame(design, design.n, Z=getattr(frame, "Z", None), covariance=structure)

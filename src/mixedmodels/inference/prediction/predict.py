@@ -11,6 +11,7 @@ from mixedmodels.errors import NotImplementedYetError, OptionError
 from mixedmodels.fit.predict import Selection, check_new_levels, new_rows, select_columns
 from mixedmodels.fit.predict import predict as predict_points
 from mixedmodels.fit.simulate import check_count, positive_weights
+from mixedmodels.inference.arguments import yes_or_no
 from mixedmodels.inference.prediction.rows import Parts, own_rows, parts_of
 from mixedmodels.inference.table import ResultTable, result_table
 
@@ -39,6 +40,7 @@ def predict(
     seed: Any = None,
     parameters: Any = None,
     draws: bool = False,
+    forecast: bool = False,
 ) -> np.ndarray | ResultTable:
     """Predictions; see `LMMFit.predict`."""
     if type not in ("response", "link"):
@@ -51,6 +53,15 @@ def predict(
         raise OptionError("draws=True needs method='simulation': the formulae draw nothing")
     if method == "analytic" and parameters is not None:
         raise OptionError("parameters (a Bootstrap) is used by method='simulation' only")
+    if yes_or_no(forecast, "forecast"):
+        if method == "simulation" or interval == "confidence" or re_form is not None or ddf != "z":
+            raise OptionError(
+                "forecast=True predicts new observations given all the data: leave out method, re_form and "
+                'ddf, and write interval="prediction" for limits'
+            )
+        from mixedmodels.inference.prediction.forecast import forecasts
+
+        return forecasts(fit, newdata, new_levels, offset, interval, level, se, weights)
     if getattr(fit.frame, "covariance", None) is not None:
         if method == "simulation":
             raise NotImplementedYetError(
@@ -141,7 +152,10 @@ def _of_new_rows(
                 new[fit.design.terms[position].group] = np.unique(codes[unseen & rows.rows]).size
     rows = replace(rows, terms=tuple(terms))
     data = None if fit.formula is None else newdata
-    columns = answer(rows, positive_weights(weights, data, rows.n), numbered)
+    given = positive_weights(weights, data, rows.n)
+    if fit.design.residual is not None and parts.whole:
+        given = _structured_weights(fit, newdata, offset, given, answer)
+    columns = answer(rows, given, numbered)
     if getattr(answer, "draws", None) is not None:
         columns["draws"] = answer.draws
     return columns, sum(new.values())
@@ -155,9 +169,12 @@ def _of_own_rows(fit: LMMFit, answer: Any, weights: Any, offset: Any) -> dict[st
         raise OptionError("weights names a column; give newdata as well")
     design, rows = fit.design, own_rows(fit)
     own = design.weights if weights is None else positive_weights(weights, None, design.n)
+    if design.residual is not None and answer.parts.whole:
+        own = _own_structured_weights(fit, None if weights is None else own, answer)
     zero = rows.n - design.n
     if zero:  # these have a mean; a new observation with weight zero has no finite variance
-        own = np.concatenate([np.ones(design.n) if own is None else own, np.full(zero, np.nan)])
+        own = np.ones(design.n) if own is None else own
+        own = np.concatenate([own, np.full((zero, *own.shape[1:]), np.nan)])
     columns = answer(rows, own)
     if getattr(answer, "draws", None) is not None:
         columns["draws"] = answer.draws
@@ -168,6 +185,32 @@ def _of_own_rows(fit: LMMFit, answer: Any, weights: Any, offset: Any) -> dict[st
     for column in out.values():
         column[missing] = np.nan
     return out
+
+
+def _structured_weights(
+    fit: Any, newdata: Any, offset: Any, weights: np.ndarray | None, answer: Any
+) -> np.ndarray:
+    """Reciprocal variances over sigma^2 of new rows, (rows,); (rows, draws) for draws of the parameters."""
+    from mixedmodels.fit.residual_rows import new_columns, new_residual_rows
+
+    mean = None
+    if fit.residual_structure.needs_fitted:
+        mean = predict_points(fit, newdata, None, "population", offset)
+    rows = new_residual_rows(fit, new_columns(fit, newdata), mean, weights)
+    phis = getattr(answer, "phis", None)
+    if phis is None:
+        return 1.0 / rows.variances(np.array(fit.phi))
+    return np.column_stack([1.0 / rows.variances(phi) for phi in phis])
+
+
+def _own_structured_weights(fit: Any, weights: np.ndarray | None, answer: Any) -> np.ndarray:
+    """Reciprocal variances over sigma^2 of the rows of the fit, (n,); (n, draws) for draws of parameters."""
+    bound, own = fit.residual_structure, fit.design.weights
+    ratio = 1.0 if weights is None else weights / (1.0 if own is None else own)
+    phis = getattr(answer, "phis", None)
+    if phis is None:
+        return ratio / fit._point.variances
+    return np.column_stack([ratio / bound.at(phi).variances for phi in phis])
 
 
 def _notes(fit: LMMFit, parts: Parts, weights: Any, newdata: Any, new: int, how: str) -> list[str]:
@@ -184,9 +227,15 @@ def _notes(fit: LMMFit, parts: Parts, weights: Any, newdata: Any, new: int, how:
         effects = "random effects of " + ", ".join(dict.fromkeys(names))
     notes = [f"mean: fixed part and {effects}", how]
     if parts.whole:
-        share = "sigma^2" if weights is None and fit.design.weights is None else "sigma^2 / weight"
-        if weights is None and newdata is not None and fit.design.weights is not None:
-            share += " (weight 1: give weights= for others)"
+        if fit.design.residual is not None:
+            share = (
+                "its variance in the residual structure, its residual independent of those of the data "
+                "(forecast=True takes their correlation into account)"
+            )
+        else:
+            share = "sigma^2" if weights is None and fit.design.weights is None else "sigma^2 / weight"
+            if weights is None and newdata is not None and fit.design.weights is not None:
+                share += " (weight 1: give weights= for others)"
         added = [share]
         if parts.same:
             added.append("effects left out on the levels of the mean, with their covariance")

@@ -1,7 +1,7 @@
 """Schafer's further figures (improve.pdf of R's lmm): acceptance of the independence chain, coverage.
 
-Tables 1 and 2, cycles and the marijuana chain are in tests/fit/classical, tests/inference/test_small_sample.py and
-tests/inference/posterior.
+Tables 1 and 2, cycles and the marijuana chain are in tests/fit/classical, tests/inference/posterior and
+tests/inference/test_small_sample.py.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def test_acceptance_in_a_one_way_layout():
 
 
 def test_acceptance_for_the_growth_data():
-    """Intercepts and slopes of 27 children, by sex: 38 % in the paper, with prior degrees of freedom 3 and 4."""
+    """Intercepts and slopes of 27 children, by sex, prior degrees of freedom 3 and 4: 38 % in the paper."""
     data = pd.read_csv(Path(__file__).parent / "references" / "data" / "Orthodont.csv")
     data["age"] -= 11.0
     prior = mm.VariancePrior(a=6.0, b=3.0, c=4.0, Dinv=4.0 * np.diag([3.0, 0.05]))
@@ -47,7 +47,7 @@ def test_acceptance_for_the_growth_data():
 
 
 def test_coverage_with_fifteen_groups():
-    """15 groups, half of the variance between them: 94.1 % (corrected), 89.2 % (conventional); 400 samples."""
+    """15 groups, half of the variance between them: 94.1 % (corrected), 89.2 % (conventional)."""
     rng = np.random.default_rng(5)
     plain = new = count = 0
     for _ in range(400):

@@ -14,7 +14,14 @@ import numpy as np
 import mixedmodels.solver._kernels.crossproducts as kernels
 from mixedmodels.design import KnownCovariance, Precision
 
-__all__ = ["LARGEST", "SMALLEST", "column_sd", "conditional_components", "conditional_sd", "scalar_components"]
+__all__ = [
+    "LARGEST",
+    "SMALLEST",
+    "column_sd",
+    "conditional_components",
+    "conditional_sd",
+    "scalar_components",
+]
 
 # Bounds of a starting standard deviation, relative to the default 1.5 / sqrt(mean of diag A): from far
 # outside, Newton would spend its first steps coming back.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import DataError, SolverError
+from mixedmodels.errors import DataError, NotImplementedYetError, SolverError
 
 if TYPE_CHECKING:
     from mixedmodels.covariance.base import Covariance
@@ -289,6 +289,24 @@ class Design:
     def q(self) -> int:
         """Number of random effects."""
         return sum(term.m * term.k for term in self.terms)
+
+    def need_one_level(self, what: str) -> None:
+        """Refuse terms whose rows touch several levels.
+
+        Parameters
+        ----------
+        what : str
+            What was asked for, as it begins the message.
+
+        Raises
+        ------
+        NotImplementedYetError
+        """
+        for term in self.terms:
+            if term.several_levels:
+                raise NotImplementedYetError(
+                    f"{what}: not in this version for {term.group!r}, of which a row touches several levels"
+                )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import sparse
 
 import mixedmodels as mm
-from mixedmodels.errors import DataError, OptionError
+from mixedmodels.design import Precision
+from mixedmodels.errors import DataError, NotImplementedYetError, OptionError
 
 
 def maternal(seed=1, n=400, m=40):
@@ -101,6 +104,44 @@ def test_two_columns_on_one_level_are_their_sum():
     assert (one.solver.name, two.solver.name) == ("grouped", "sparse")
     assert two.loglik == pytest.approx(one.loglik, rel=1e-10)
     assert two.theta == pytest.approx(one.theta, rel=1e-5)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_variance_parts_are_those_of_the_rows(known):
+    y, X, term = maternal(n=80, m=10)
+    m = term.m
+    A = 0.3 + 0.7 * np.eye(m) if known else np.eye(m)
+    precision = (
+        Precision(sparse.csc_array(np.linalg.inv(A)), float(np.linalg.slogdet(A)[1])) if known else None
+    )
+    fit = mm.LinearMixedModel.from_matrices(y, X, [replace(term, precision=precision)]).fit()
+    factor = np.array(fit._factors[0])
+    Z = fit.design.terms[0].matrix(80).toarray()
+    variances = np.diag(Z @ np.kron(A, factor @ factor.T) @ Z.T) * fit.sigma**2
+    assert fit.icc()["variance"][0] == pytest.approx(variances.mean(), rel=1e-9)
+
+
+def test_leverages_are_those_of_the_projection():
+    y, X, term = maternal(n=80, m=10)
+    fit = mm.LinearMixedModel.from_matrices(y, X, [term]).fit()
+    V = marginal(fit)[0]
+    Vi = np.linalg.inv(V)
+    XVX = np.linalg.inv(X.T @ Vi @ X)
+    P = Vi - Vi @ X @ XVX @ X.T @ Vi
+    hat = np.eye(80) - fit.sigma**2 * P
+    assert np.abs(fit.leverage() - np.diag(hat)).max() < 1e-9
+
+
+def test_what_needs_one_level_a_row_is_refused_by_name():
+    y, X, term = maternal(n=80, m=10)
+    fit = mm.LinearMixedModel.from_matrices(y, X, [term]).fit()
+    with pytest.raises(NotImplementedYetError, match="'animal', of which a row touches several levels"):
+        fit.predict(interval="confidence")
+    with pytest.raises(NotImplementedYetError, match="cluster='animal': rows touch several levels"):
+        fit.robust_vcov()
+    with pytest.raises(NotImplementedYetError, match="they do not fall into groups"):
+        fit.influence("animal")
+    assert "nothing to worry about" in str(fit.diagnose())
 
 
 def test_errors_name_the_term():

@@ -82,8 +82,9 @@ def test_whitened_residuals_are_those_of_nlme(name):
     """residuals(fit, type = "normalized"): the whitening is nlme's, row by row.
 
     Not for the flat optimum gls_wheat2_exp_nugget, whose coefficients nlme does not have to enough digits,
-    nor for compound symmetry, where nlme takes a root that is not triangular (no residual depends on
-    earlier rows only)."""
+    nor for compound symmetry: ours is the symmetric root, which does not depend on the order of the rows;
+    nlme's is another one.
+    """
     fit = FITS[name]
     _, point, residuals = log_likelihood(fit)
     found = point.whiten(residuals[:, None])[:, 0] / fit["sigma"]

@@ -181,3 +181,38 @@ def test_bands_and_patterns_agree_on_long_series(monkeypatch):
     gap = ResidualData(649, {"t": np.delete(t, 5)}, {"g": code_values(np.delete(g, 5))})
     monkeypatch.setattr("mixedmodels.residual.arma._LONG", 150)
     assert type(structure.bind(gap).correlation.at(phi)).__name__ == "PatternPoint"
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        AR1("t", "g"),
+        CAR1("t", "g"),
+        CompoundSymmetry("g"),
+        ARMA("t", "g", p=1, q=1),
+        AR1("t", "g") * VarExp("x"),
+    ],
+    ids=str,
+)
+def test_long_series_form_no_matrix(structure):
+    """1e5 rows in series of 50 000: a matrix of one series would take 20 GB."""
+    n = 100_000
+    g, t = np.repeat([0, 1], n // 2), np.tile(np.arange(n / 2), 2)
+    data = ResidualData(n, {"t": t, "x": t / n}, {"g": code_values(g)})
+    bound = structure.bind(data)
+    phi = bound.start + 0.2
+    point = bound.at(phi)
+    M = np.random.default_rng(0).normal(size=(n, 1))
+    np.testing.assert_allclose(point.unwhiten(point.whiten(M)), M, rtol=1e-9, atol=1e-9)
+    # the gradient of log|R| is the trace; D is symmetric
+    step = 1e-4
+    for j in range(bound.n_phi):
+        up, down = phi.copy(), phi.copy()
+        up[j] += step
+        down[j] -= step
+        slope = (bound.at(up).logdet - bound.at(down).logdet) / (2 * step)
+        assert point.trace[j] == pytest.approx(slope, rel=1e-6, abs=1e-4)
+        other = np.roll(M, 1)
+        assert np.vdot(other, point.change(j, M)) == pytest.approx(
+            np.vdot(point.change(j, other), M), rel=1e-8, abs=1e-6
+        )

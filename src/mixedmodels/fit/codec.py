@@ -1,7 +1,8 @@
 """Plain trees and arrays for frozen objects, and back: the storage form of a fit. Reading it can run no code.
 
 Objects become JSON with a few tagged forms (``{"$": kind, ...}``) and arrays become numbered NumPy arrays.
-Only classes of the modules listed here are rebuilt, attribute by attribute, without calling them.
+Only classes of the modules listed here are rebuilt, attribute by attribute, without calling them; covariance
+structures are made by their classes, and residual structures are bound again to their data.
 """
 
 from __future__ import annotations
@@ -17,9 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from mixedmodels.covariance import Covariance
+from mixedmodels.covariance.function import FunctionCovariance
 from mixedmodels.errors import DataError
 from mixedmodels.family import LINKS, Family, Link, Observations
 from mixedmodels.frame.factors import CategoryLevels
+from mixedmodels.residual.combine import CombinedResidual
+from mixedmodels.residual.data import ResidualData
+from mixedmodels.residual.structure import Structure
 
 __all__ = ["Decoder", "Encoder"]
 
@@ -31,7 +37,8 @@ _MODULES = (
     "mixedmodels.fit.solve",
     "mixedmodels.fit.matrices",
 )
-_ROOMS = ("mixedmodels.frame.", "mixedmodels.optimize.", "mixedmodels.family.")
+_ROOMS = ("mixedmodels.frame.", "mixedmodels.optimize.", "mixedmodels.family.", "mixedmodels.residual.")
+_COVARIANCE = "mixedmodels.covariance."
 
 
 def _allowed(module: str) -> bool:
@@ -111,8 +118,11 @@ class Encoder:
         if isinstance(value, Mapping):
             return {"$": "dict", "items": [[self.encode(k), self.encode(v)] for k, v in value.items()]}
         module = type(value).__module__
-        if module.startswith("mixedmodels.covariance."):
-            return {"$": "covariance", "name": value.name, "k": int(value.k)}
+        if module.startswith(_COVARIANCE):
+            return self._covariance(value)
+        if isinstance(value, CombinedResidual):
+            parts = [self.encode(part) for part in (*value.origin, value.fitted)]
+            return {"$": "residual", "items": parts}
         if isinstance(value, Link):
             if LINKS.get(value.name) is not value:
                 raise DataError(f"a fit with a link of your own ({value.name!r}) cannot be saved")
@@ -128,9 +138,24 @@ class Encoder:
             matrix = value.tocsc()
             parts = [self._array(part) for part in (matrix.data, matrix.indices, matrix.indptr)]
             return {"$": "csc", "shape": list(matrix.shape), "parts": parts}
+        if isinstance(value, Structure) and callable(getattr(value, "function", None)):
+            raise DataError(
+                f"a fit with a residual structure given by a function ({value}) cannot be saved: it is code; "
+                "keep fit.theta and fit again with start=theta"
+            )
         if _allowed(module):
             return self._object(value)
         raise DataError(f"a fit that holds an object of type {type(value).__name__!r} cannot be saved")
+
+    def _covariance(self, value: Any) -> Any:
+        """A structure by its tag; one that has more than a tag by what its class is called with."""
+        if isinstance(value, Covariance) and value.entries is not None:
+            return {"$": "covariance", "name": value.name, "k": int(value.k)}
+        cls, arguments = value.__reduce__()[:2]
+        if cls.__module__ != type(value).__module__:
+            raise DataError(f"a fit that holds a covariance of type {type(value).__name__!r} cannot be saved")
+        items = [self.encode(item) for item in arguments]
+        return {"$": "structure", "class": f"{cls.__module__}:{cls.__qualname__}", "items": items}
 
     def _array(self, array: np.ndarray) -> Any:
         key = id(array)
@@ -207,6 +232,10 @@ class Decoder:
 
             return csc_array(tuple(self.decode(part) for part in tree["parts"]), shape=tuple(tree["shape"]))
         items = [self.decode(item) for item in tree["items"]]
+        if kind == "residual":
+            return _bound(*items)
+        if kind == "structure":
+            return _structure_class(tree["class"])(*items)
         if kind == "named":
             return _resolve(tree["class"], tuple)._make(items)
         if kind == "objects":
@@ -230,6 +259,25 @@ class Decoder:
         for name, item in tree["attributes"].items():
             object.__setattr__(value, name, self.decode(item))
         return value
+
+
+def _bound(structure: Any, data: Any, weights: Any, fitted: Any) -> CombinedResidual:
+    """A residual structure bound to its data again."""
+    if not isinstance(structure, Structure) or not isinstance(data, ResidualData):
+        raise ValueError("no residual structure")
+    bound: CombinedResidual = structure.bind(data, weights)
+    return bound if fitted is None else bound.with_fitted(fitted)
+
+
+def _structure_class(path: str) -> Any:
+    """The class of a covariance structure named by ``module:Class``."""
+    module, _, name = path.partition(":")
+    if not module.startswith(_COVARIANCE) or not name.isidentifier():
+        raise ValueError(f"{path!r} is not a class of a stored fit")
+    cls = getattr(importlib.import_module(module), name)
+    if not isinstance(cls, type) or cls.__module__ != module or issubclass(cls, FunctionCovariance):
+        raise ValueError(f"{path!r} is not a class of a stored fit")
+    return cls
 
 
 def _resolve(path: str, base: type) -> Any:

@@ -277,6 +277,7 @@ class Questions:
         seed: Any = None,
         parameters: Any = None,
         draws: bool = False,
+        forecast: bool = False,
     ) -> Any:
         r"""Predicted response of new rows, with standard errors and intervals if asked for.
 
@@ -336,6 +337,11 @@ class Questions:
             With ``method="simulation"``: keep the draws, shape (rows, n), of the mean or (prediction
             intervals) of new observations in ``.extra["draws"]`` of the table. Rows on one new level share
             its effect within a draw; effects of grouping factors left out are drawn row by row.
+        forecast : bool
+            Of models with ``residual=``: adds the expected residual given the data, :math:`E(e_i \mid y)`,
+            for new rows whose residuals are correlated with those of the fit (kriging, time series). By
+            default predictions are :math:`x_i'\hat\beta + z_i'\hat b`, and an interval is for an observation
+            whose residual is independent of those of the data.
 
         Returns
         -------
@@ -383,6 +389,7 @@ class Questions:
             seed=seed,
             parameters=parameters,
             draws=draws,
+            forecast=forecast,
         )
 
     # ------------------------------------------------------------------ means and contrasts

@@ -31,6 +31,7 @@ _TREE = "fit.json"
 def to_bytes(fit: Fit) -> bytes:
     """The file's content for a fit."""
     from mixedmodels.fit.solve import is_function_frame
+    from mixedmodels.fit.structured import StructuredFit
 
     if is_function_frame(fit._frame):
         raise NotImplementedYetError("a fit with a covariance given as a function cannot be saved")
@@ -51,6 +52,8 @@ def to_bytes(fit: Fit) -> bytes:
         "optimum": encoder.encode(fit._optimum),
         "options": encoder.encode(options),
     }
+    if isinstance(fit, StructuredFit):
+        tree["rounds"] = fit.rounds
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         _write(archive, _TREE, json.dumps(tree, allow_nan=False).encode())
@@ -76,6 +79,7 @@ def from_bytes(
     from mixedmodels.fit.glmm_result import GLMMFit
     from mixedmodels.fit.result import LMMFit
     from mixedmodels.fit.solve import Options
+    from mixedmodels.fit.structured import StructuredFit
 
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -120,7 +124,12 @@ def from_bytes(
         if type(options) not in kinds:
             raise ValueError("no options")
         frame = _with_functions(frame, functions)
-        fit = kinds[type(options)](frame, None, optimum, replace(options, functions=functions), None)
+        kind = kinds[type(options)]
+        if kind is LMMFit and frame.design.residual is not None:
+            kind = StructuredFit
+        fit = kind(frame, None, optimum, replace(options, functions=functions), None)
+        if kind is StructuredFit:
+            fit._cache["residual_rounds"] = int(tree["rounds"])
         # one look at the pieces, so that a broken file fails here and not at first use
         _ = (fit.design.n, fit.criterion, fit._factors, fit.n_rows, str(fit.formula))
     except (KeyError, ValueError, TypeError, AttributeError, IndexError, ImportError):

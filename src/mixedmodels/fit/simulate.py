@@ -6,6 +6,7 @@ y = X beta + offset + sum_b Z_b b_b + e,  b_b ~ N(0, sigma^2 (A_b kron Sigma_b))
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from mixedmodels.fit import values
 if TYPE_CHECKING:
     from mixedmodels.design import Precision
     from mixedmodels.fit.base import Fit
+    from mixedmodels.fit.residual_rows import Noise
     from mixedmodels.fit.result import LMMFit
 
 __all__ = [
@@ -141,6 +143,7 @@ def draw_responses(
     weights: np.ndarray | None,
     n: int,
     rng: np.random.Generator,
+    noise: Noise | None = None,
 ) -> np.ndarray:
     """Draws of a response, shape (rows, n).
 
@@ -157,6 +160,9 @@ def draw_responses(
     rng : Generator
         Draw by draw: the effects of the terms one after another, then the residuals. Hence the first draws
         do not depend on n.
+    noise : callable, optional
+        Residuals over sigma from standard normal numbers and means, for structured residuals; the weights are
+        part of it.
     """
     rows = base.shape[0]
     sizes = [m * factor.shape[0] for _, _, m, factor, _ in terms]
@@ -167,7 +173,8 @@ def draw_responses(
     for first in range(0, n, step):
         count = min(step, n - first)
         normal = rng.standard_normal((count, width))
-        y = base + normal[:, width - rows :] * scale
+        own = normal[:, width - rows :]
+        y = base + (own * scale if noise is None else np.zeros(own.shape))
         start = 0
         for (codes, Z, m, factor, root), size in zip(terms, sizes, strict=True):
             k = factor.shape[0]
@@ -184,6 +191,8 @@ def draw_responses(
                 if (codes < 0).any():
                     part[:, codes < 0] = 0.0
                 y += part if Z is None else part * Z[:, j]
+        if noise is not None:
+            y += sigma * noise(own, y)
         out[:, first : first + count] = y.T
     return out
 
@@ -233,7 +242,8 @@ def simulate_responses(
     drawn = [position for position in drawn if position in shown]
     kept = [(position, columns) for position, columns in shown.items() if position not in drawn]
     coefficients = fixed_values(beta, design.x_names, fit.beta)
-    factors = fit._factors if theta is None else _factors_at(fit, theta)
+    psi = None if theta is None else _theta_of(fit, theta)
+    factors = fit._factors if psi is None else values.relative_factors(design, psi)
     scale = fit.sigma if sigma is None else positive_sigma(sigma)
     if newdata is None:
         if offset is not None:
@@ -278,8 +288,14 @@ def simulate_responses(
         root = None if term.precision is None else relationship_root(term.precision)
         if isinstance(codes, np.ndarray) and codes.size:
             m = max(m, int(codes.max()) + 1)
+            if codes.ndim == 2:
+                whole = replace(term, codes=codes, Z=Z, levels=range(m))
+                codes, Z = whole.matrix(codes.shape[0]), None
         terms.append((codes, Z, m, factor, root))
-    out = draw_responses(base, terms, scale, w, n, rng)
+    noise = None
+    if design.residual is not None:
+        noise = _structured_noise(fit, psi, newdata, None if weights is None else w)
+    out = draw_responses(base, terms, scale, w, n, rng, noise)
     if valid is not None:
         out[~valid] = np.nan
     return out
@@ -302,7 +318,7 @@ def positive_sigma(sigma: Any) -> float:
     return value
 
 
-def _factors_at(fit: LMMFit, theta: Any) -> list[list[list[float]]]:
+def _theta_of(fit: LMMFit, theta: Any) -> np.ndarray:
     try:
         array = np.array(theta, dtype=float).reshape(-1)
     except (TypeError, ValueError):
@@ -310,4 +326,34 @@ def _factors_at(fit: LMMFit, theta: Any) -> list[list[list[float]]]:
     names = fit.theta_names
     if array.shape[0] != len(names) or not np.isfinite(array).all():
         raise OptionError(f"theta needs {len(names)} finite numbers ({', '.join(names)})")
-    return values.relative_factors(fit.design, array)
+    return array
+
+
+def _structured_noise(fit: Any, psi: np.ndarray | None, newdata: Any, weights: np.ndarray | None) -> Noise:
+    """Draws of residuals from the structure of a fit; `weights` other than those of the fit, or None."""
+    from mixedmodels.fit.residual_rows import new_columns, new_residual_rows, noise_of_rows, own_noise
+
+    bound = fit.design.residual
+    phi = np.array(fit.phi if psi is None else psi[len(psi) - bound.n_phi :])
+    try:
+        if newdata is None:
+            draw = own_noise(bound, phi)
+            if weights is None:
+                return draw
+            own = fit.design.weights
+            ratio = np.sqrt((1.0 if own is None else own) / weights)
+            return lambda normal, means: draw(normal, means) * ratio
+        columns = new_columns(fit, newdata)
+        if not bound.needs_fitted:
+            return noise_of_rows(new_residual_rows(fit, columns, None, weights), phi)
+    except FloatingPointError as error:
+        raise OptionError(f"theta: the residuals have no covariance there: {error}") from None
+
+    def each(normal: np.ndarray, means: np.ndarray) -> np.ndarray:
+        out = np.empty_like(normal)
+        for j, mean in enumerate(means):
+            rows = new_residual_rows(fit, columns, mean, weights)
+            out[j] = noise_of_rows(rows, phi)(normal[j : j + 1], mean[None])[0]
+        return out
+
+    return each

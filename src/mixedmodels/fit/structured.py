@@ -97,6 +97,11 @@ class StructuredFit(LMMFit):
         return bound
 
     @property
+    def rounds(self) -> int:
+        """How often a variance covariate of fitted values was updated; 0 where there is none."""
+        return self._cache.get("residual_rounds", 0)
+
+    @property
     def _point(self) -> Any:
         """R at the estimates."""
         return self._once("residual_point", lambda: self.residual_structure.at(np.array(self.phi)))
@@ -119,7 +124,7 @@ class StructuredFit(LMMFit):
             tuple(natural.kinds),
             values.readonly(np.array(natural.values, dtype=float)),
             values.readonly(errors),
-            self._cache.get("residual_rounds", 0),
+            self.rounds,
         )
 
     def _phi_covariance(self) -> np.ndarray:
@@ -182,20 +187,6 @@ class StructuredFit(LMMFit):
             out = self._point.whiten(out[:, None])[:, 0]
         return out / self.sigma if kind in ("scaled", "normalized") else out
 
-    def confint(
-        self, method: str = "wald", level: float = 0.95, parameters: Any = None, **options: Any
-    ) -> Any:
-        """Wald or Satterthwaite intervals of the fixed effects; see `LMMFit.confint`."""
-        if method not in ("wald", "satterthwaite"):
-            raise _not_yet(f'confint(method="{method}")', 'use "wald" or "satterthwaite"')
-        return super().confint(method, level, parameters, **options)
-
-    def predict(self, *args: Any, **options: Any) -> Any:
-        """Predictions and their standard errors and confidence intervals; see `LMMFit.predict`."""
-        if options.get("interval") not in (None, "confidence", "none"):
-            raise _not_yet('predict(interval="prediction")', 'use interval="confidence"')
-        return super().predict(*args, **options)
-
     def _compute_deviance(self) -> float:
         if not self.is_reml:
             return self.criterion
@@ -239,22 +230,9 @@ def _unit_scale(information: np.ndarray) -> np.ndarray:
 
 # What would be wrong for structured residuals, and is not written for them yet.
 _LATER = (
-    "profile",
-    "bootstrap",
-    "simulate",
-    "simulated_residuals",
-    "check_overdispersion",
-    "check_zero_inflation",
     "influence",
     "leverage",
     "cooks_distance",
-    "robust_vcov",
-    "small_sample",
-    "test_random",
-    "icc",
-    "r2",
-    "variance_parts",
-    "variance_parameters",
 )
 
 

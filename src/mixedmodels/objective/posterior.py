@@ -53,6 +53,7 @@ def with_prior_rows(design: Design, normals: tuple[NormalPrior, ...]) -> Design:
         return design
     if design.residual is not None:
         raise OptionError("normal priors on coefficients cannot be combined with residual=")
+    design.need_one_level("normal priors on coefficients")
     added = len(normals)
     rows = np.zeros((added, design.p))
     for i, prior in enumerate(normals):

@@ -51,6 +51,9 @@ class NaturalValues:
 class ResidualPoint(Protocol):
     """R at one value of phi. Arrays M have shape (n, c), C- or F-ordered, and are never changed.
 
+    A point may also have ``forms(M)``, the traces ``tr(M'D_jM)`` of all parameters at once, and
+    ``second_forms(M)``, ``tr(M'D_ijM)``, where that is cheaper than `change` and `second_change`.
+
     Attributes
     ----------
     logdet : float

@@ -15,7 +15,7 @@ and :math:`D_{ij} = A(E_i) D_j + D_j A(E_i)'` for i in S and j in C. The traces 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,11 +29,27 @@ from mixedmodels.residual.structure import (
     BoundCorrelation,
     BoundVariance,
     CorrelationStructure,
+    Product,
     Structure,
     VarianceFunction,
 )
 
-__all__ = ["CombinedPoint", "CombinedResidual", "bind_product"]
+__all__ = ["CombinedPoint", "CombinedResidual", "Origin", "bind_product"]
+
+
+class Origin(NamedTuple):
+    """What was bound, so that it can be bound again: to some of the rows, or after it was stored.
+
+    Attributes
+    ----------
+    structure : Structure
+    data : ResidualData
+    weights : ndarray of float64, shape (n,), or None
+    """
+
+    structure: Structure
+    data: ResidualData
+    weights: np.ndarray | None
 
 
 def bind_product(
@@ -95,6 +111,7 @@ def bind_product(
         fixed,
         log_scale,
         text,
+        Origin(factors[0] if len(factors) == 1 else Product(tuple(factors)), data, weights),
     )
 
 
@@ -139,6 +156,13 @@ class CombinedResidual:
     """A product of structures with its data; a `BoundResidual`.
 
     Made by `bind_product`. All parts together have coordinates of which some may be held; phi are the others.
+
+    Attributes
+    ----------
+    origin : Origin
+        What was bound: structure, columns and weights.
+    fitted : ndarray of float64, shape (n,), or None
+        Fitted values that are a variance covariate (`with_fitted`).
     """
 
     def __init__(
@@ -154,8 +178,11 @@ class CombinedResidual:
         fixed: Mapping[int, float],
         log_scale: np.ndarray | None,
         text: str,
+        origin: Origin,
+        fitted: np.ndarray | None = None,
     ) -> None:
         self.n = n
+        self.origin, self.fitted = origin, fitted
         self.correlation, self.variances = correlation, variances
         self.codes, self.group_labels, self.group = codes, labels, group
         self.n_groups = len(labels) if codes is not None else n
@@ -175,6 +202,11 @@ class CombinedResidual:
         self.lower = np.full(self.n_phi, -np.inf)
         self.upper = np.full(self.n_phi, np.inf)
         self.needs_fitted = any(one.needs_fitted for one in variances)
+
+    @property
+    def factors(self) -> tuple[Structure, ...]:
+        """The structures of the product."""
+        return self._factors
 
     def _all(self, phi: np.ndarray) -> np.ndarray:
         """Free and held coordinates together."""
@@ -273,8 +305,31 @@ class CombinedResidual:
         variances = tuple(part for part in parts if isinstance(part, BoundVariance))
         return CombinedResidual(
             self.n, parts, self.correlation, variances, self.codes, self.group_labels, self.group,
-            self._factors, self._fixed, self._log_scale, self.text,
+            self._factors, self._fixed, self._log_scale, self.text, self.origin, fitted,
         )  # fmt: skip
+
+    def subset(self, rows: np.ndarray, copies: np.ndarray | None = None) -> CombinedResidual:
+        """The structure of some of the rows, bound anew; factors lose the levels that have no row.
+
+        Parameters
+        ----------
+        rows : ndarray of intp, shape (N,)
+        copies : ndarray of intp, shape (N,), optional
+            Rows of one group with different numbers are different groups.
+
+        Raises
+        ------
+        DataError, OptionError
+            These rows do not determine the structure (a single level left, no group with two rows, ...).
+        """
+        structure, data, weights = self.origin
+        part = data.subset(rows)
+        if copies is not None and self.group is not None:
+            part = part.split_groups(self.group, copies)
+        bound: CombinedResidual = structure.bind(
+            part.without_unused(), None if weights is None else weights[rows]
+        )
+        return bound if self.fitted is None else bound.with_fitted(self.fitted[rows])
 
     def columns_needed(self) -> tuple[Need, ...]:
         """Columns that `new_rows` asks for."""

@@ -6,8 +6,8 @@ import numpy as np
 
 from mixedmodels.errors import DataError
 from mixedmodels.residual.data import ResidualData
+from mixedmodels.residual.exchangeable import ExchangeableOrder, ExchangeablePoint
 from mixedmodels.residual.structure import BoundCorrelation, CorrelationStructure
-from mixedmodels.residual.table import TableCorrelation
 
 __all__ = ["CompoundSymmetry"]
 
@@ -46,7 +46,7 @@ class CompoundSymmetry(CorrelationStructure):
         return _BoundCS(self, codes, largest)
 
 
-class _BoundCS(TableCorrelation):
+class _BoundCS(BoundCorrelation):
     """Compound symmetry with its data; ``rho = low + (1 - low) / (1 + exp(-phi))``."""
 
     n_phi = 1
@@ -56,7 +56,9 @@ class _BoundCS(TableCorrelation):
 
     def __init__(self, structure: CompoundSymmetry, codes: np.ndarray, largest: int) -> None:
         self._low = -1.0 / (largest - 1)
-        super().__init__(codes, np.zeros((codes.shape[0], 1)), sort=False, relative=False)
+        self.n = codes.shape[0]
+        self.features = np.zeros((self.n, 1))
+        self._order = ExchangeableOrder(codes)
         self.start = self.inverse(np.array([0.1]))
         within = "" if structure.group is None else f" within {structure.group}"
         self.meaning = f"compound symmetry{within}"
@@ -67,21 +69,13 @@ class _BoundCS(TableCorrelation):
         slope = width * p * (1.0 - p)
         return self._low + width * p, slope, slope * (1.0 - 2.0 * p)
 
-    def key(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """All pairs are alike."""
-        return 0.0 * (a[..., 0] + b[..., 0])
+    def at(self, phi: np.ndarray) -> ExchangeablePoint:
+        """Operations at phi."""
+        return ExchangeablePoint(self._order, *self._rho(phi))
 
-    def table(self, phi: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        """rho."""
-        return np.full(keys.shape, self._rho(phi)[0])
-
-    def table_first(self, phi: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        """Its derivative."""
-        return np.full((1, *keys.shape), self._rho(phi)[1])
-
-    def table_second(self, phi: np.ndarray, keys: np.ndarray, i: int, j: int) -> np.ndarray:
-        """Its second derivative."""
-        return np.full(keys.shape, self._rho(phi)[2])
+    def correlate(self, phi: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """The same correlation for all pairs."""
+        return np.full(a.shape[0], self._rho(phi)[0])
 
     def natural(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """rho."""

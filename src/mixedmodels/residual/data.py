@@ -92,6 +92,28 @@ class ResidualData:
             places,
         )
 
+    def without_unused(self) -> ResidualData:
+        """The same columns, factors with the levels that occur only."""
+        factors = {}
+        for text, one in self.factors.items():
+            used, codes = np.unique(one.codes, return_inverse=True)
+            factors[text] = Levels(codes.astype(np.intp), tuple([one.labels[code] for code in used]))
+        return ResidualData(self.n, self.numbers, factors, self.rows)
+
+    def split_groups(self, group: str, copies: np.ndarray) -> ResidualData:
+        """The same columns, rows of one level of `group` with different numbers on different levels.
+
+        Parameters
+        ----------
+        group : str
+        copies : ndarray of intp, shape (n,)
+        """
+        old = self.factors[group]
+        pairs, codes = np.unique(np.column_stack([copies, old.codes]), axis=0, return_inverse=True)
+        labels = tuple([f"{old.labels[code]} ({copy})" for copy, code in pairs.tolist()])
+        split = Levels(codes.reshape(-1).astype(np.intp), labels)
+        return ResidualData(self.n, self.numbers, {**self.factors, group: split}, self.rows)
+
 
 def code_values(values: object) -> Levels:
     """Levels of a plain array or list, sorted: numbers by value, texts by code point.

@@ -191,6 +191,43 @@ class MarkovPoint:
         out -= bend * f + self._backward(bend * x) + 2.0 * product * x
         return self._order.put(out)
 
+    def forms(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+        """Traces ``tr(A'D_jB)``, shape (n_phi,), with one solve for each of A and B."""
+        a = self._order.take(A)
+        f = self._forward(a)
+        if B is A:
+            rows = 2.0 * np.einsum("nc,nc->n", a, f)
+        else:
+            b = self._order.take(B)
+            rows = np.einsum("nc,nc->n", a, self._forward(b)) + np.einsum("nc,nc->n", f, b)
+        return -self._first @ self._by_entry(rows)
+
+    def _by_entry(self, rows: np.ndarray) -> np.ndarray:
+        """Sums over the later rows of each entry of the table."""
+        return np.bincount(self._which, rows[self._order.later], self._first.shape[1])
+
+    def second_forms(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+        """Traces ``tr(A'D_ijB)``, shape (n_phi, n_phi)."""
+        a, b = self._order.take(A), self._order.take(B)
+        fa = self._forward(a)
+        fb = fa if B is A else self._forward(b)
+        backs_a = [self._backward(self._full(j)[:, None] * a) for j in range(self.n_phi)]
+        same = B is A
+        backs_b = backs_a if same else [self._backward(self._full(j)[:, None] * b) for j in range(self.n_phi)]
+        own = self._by_entry(np.einsum("nc,nc->n", a, b))
+        bent = self._by_entry(np.einsum("nc,nc->n", a, fb) + np.einsum("nc,nc->n", fa, b))
+        out = -self._second @ bent - 2.0 * (self._first * own) @ self._first.T
+        for i in range(self.n_phi):
+            z_i = self._full(i)[:, None]
+            for j in range(i + 1):
+                z_j = self._full(j)[:, None]
+                value = np.vdot(backs_a[i], backs_b[j]) + np.vdot(backs_a[j], backs_b[i])
+                value += np.vdot(backs_a[i], z_j * fb) + np.vdot(backs_a[j], z_i * fb)
+                value += np.vdot(z_j * fa, backs_b[i]) + np.vdot(z_i * fa, backs_b[j])
+                out[i, j] += float(value)
+                out[j, i] = out[i, j]
+        return out
+
     @property
     def trace_products(self) -> np.ndarray:
         """Traces ``tr(D_i D_j)``."""

@@ -15,6 +15,7 @@ import numpy as np
 
 __all__ = ["Bucket", "PatternOrder", "PatternPoint"]
 
+_SMALL = 24  # size from which LAPACK's triangular inverse, matrix by matrix, beats the batched general one
 _LOOP = 8  # groups per pattern from which one product per pattern beats a batch of small products
 
 
@@ -161,8 +162,8 @@ class PatternPoint:
                 L = np.linalg.cholesky(C)
             except np.linalg.LinAlgError:
                 raise FloatingPointError("the residual correlation is not positive definite") from None
-            W = np.linalg.inv(L)
-            self._W.append(np.tril(W))
+            W = _triangular_inverse(L)
+            self._W.append(W)
             self._L.append(L)
             diagonals = np.log(np.diagonal(L, axis1=1, axis2=2)).sum(axis=1)
             self.logdet += 2.0 * float(bucket.counts @ diagonals)
@@ -352,3 +353,18 @@ class PatternPoint:
         return csr_array(
             (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(n, n)
         )
+
+
+def _triangular_inverse(L: np.ndarray) -> np.ndarray:
+    """Inverses of lower triangular matrices, shape (P, T, T)."""
+    if L.shape[1] < _SMALL:
+        return np.tril(np.linalg.inv(L))
+    from scipy.linalg.lapack import dtrtri
+
+    out = np.empty_like(L)
+    for p, one in enumerate(L):
+        inverse, info = dtrtri(one, lower=1)
+        if info:
+            raise FloatingPointError("the residual correlation is not positive definite")
+        out[p] = np.tril(inverse)
+    return out

@@ -205,6 +205,33 @@ class SeriesPoint:
     def _between(self, row: np.ndarray, M: np.ndarray) -> np.ndarray:
         return self._each(lambda X: self._white(self._toeplitz(row, self._white_adjoint(X))), M)
 
+    def _lag_sums(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+        """Sums of the entries of ``W'A B'W`` by lag, over all series, shape (longest,)."""
+        from scipy.fft import irfft, next_fast_len, rfft
+
+        out = np.zeros(self._order.longest)
+        U = self.whiten_adjoint(A)
+        V = U if B is A else self.whiten_adjoint(B)
+        for rows, places, series, count, length in self._order.buckets:
+            size = next_fast_len(2 * length, real=True)
+            spectra = []
+            for M in (U, V):
+                table = np.zeros((length, count, M.shape[1]))
+                table[places, series] = M[rows]
+                spectra.append(rfft(table.reshape(length, -1), size, axis=0))
+            sums = irfft((np.conj(spectra[0]) * spectra[1]).sum(axis=1), size)
+            out[0] += sums[0]
+            out[1:length] += sums[1:length] + sums[: size - length : -1]
+        return out
+
+    def forms(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+        """Traces ``tr(A'D_jB)``, shape (n_phi,)."""
+        return self._gamma.first @ self._lag_sums(A, B)
+
+    def second_forms(self, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+        """Traces ``tr(A'D_ijB)``, shape (n_phi, n_phi)."""
+        return self._gamma.second @ self._lag_sums(A, B)
+
     # --- traces -------------------------------------------------------------------------------------------
 
     def _summed(self) -> np.ndarray:

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from mixedmodels.design import Design
     from mixedmodels.residual.base import BoundResidual, ResidualPoint
 
-__all__ = ["WhitenedSolver", "choose_engine", "keeps_rows", "whitened_design", "whitened_solver"]
+__all__ = [
+    "WhitenedSolver",
+    "choose_engine",
+    "keeps_rows",
+    "sparse_whitened_solver",
+    "whitened_design",
+    "whitened_solver",
+]
 
 
 def keeps_rows(design: Design) -> bool:
@@ -104,6 +111,11 @@ def whitened_solver(
         white = whitened_design(design, point)
         inner = choose_solver(white, name if design.terms else "dense")
         return white, WhitenedSolver(inner, point)
+    return sparse_whitened_solver(design, point)
+
+
+def sparse_whitened_solver(design: Design, point: ResidualPoint) -> tuple[Design, WhitenedSolver]:
+    """`whitened_solver` with whitened rows kept sparse, whatever levels they touch."""
     from mixedmodels.solver.dense import random_matrix
     from mixedmodels.solver.sparse import SparseSolver
 
@@ -141,6 +153,14 @@ class WhitenedSolver:
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self._inner, name)
+
+    @property
+    def takes_sparse_rows(self) -> bool:
+        """Whether `predictor_variance` takes rows that touch several levels, as sparse matrices."""
+        from mixedmodels.solver.dense import DenseSolver
+        from mixedmodels.solver.sparse import SparseSolver
+
+        return isinstance(self._inner, (DenseSolver, SparseSolver))
 
     def describe(self) -> str:
         """One line: which algorithm, on which sizes."""

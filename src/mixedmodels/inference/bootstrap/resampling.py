@@ -174,6 +174,8 @@ def rescaled(u: np.ndarray, sigma: float) -> np.ndarray:
 # ---------------------------------------------------------------------- clusters
 def default_cluster(design: Any) -> str | None:
     """The grouping factor in whose levels all other factors are nested; None if there is none."""
+    if any(term.several_levels for term in design.terms):
+        return None
     for term in sorted(design.terms, key=lambda term: term.m):
         if all(_is_nested(other.codes, other.m, term.codes) for other in design.terms):
             return term.group
@@ -216,6 +218,8 @@ def rows_of_design(design: Any, rows: np.ndarray, terms: Sequence[RandomTerm] | 
         Terms of these rows; by default those of the design with the same levels.
     """
     if terms is None:
+        if hasattr(design, "need_one_level"):
+            design.need_one_level("drawing rows anew")
         terms = [
             replace(
                 term,

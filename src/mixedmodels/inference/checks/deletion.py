@@ -111,6 +111,7 @@ class RowInverse:
 
 def row_inverse(design: Design, factors: Sequence[np.ndarray]) -> RowInverse:
     """`RowInverse` of a design at given relative factors."""
+    design.need_one_level("entries of V^{-1} between rows")
     n = design.n
     sqrt_w = None if design.weights is None else np.sqrt(design.weights)
     blocks: dict[tuple[int, int], list[Any]] = {}

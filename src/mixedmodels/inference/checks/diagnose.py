@@ -267,7 +267,13 @@ def _identifiability(fit: LMMFit) -> Iterator[Finding]:
     terms = fit.design.terms
     for group in dict.fromkeys(term.group for term in terms):
         term = next(term for term in terms if term.group == group)
-        counts = np.bincount(term.codes, minlength=term.m)
+        if term.precision is not None:  # levels of one row are told from the error by their relatives
+            continue
+        if term.several_levels:
+            own = term.matrix(term.n)
+            counts = np.bincount(own.indices // term.k, minlength=term.m)
+        else:
+            counts = np.bincount(term.codes, minlength=term.m)
         if term.m < _FEW:
             found = True
             yield Finding(
@@ -335,7 +341,7 @@ def _overlaps(fit: LMMFit) -> Iterator[Finding]:
 
 
 def _same_partition(a: Any, b: Any) -> bool:
-    if a.m != b.m:
+    if a.m != b.m or a.several_levels or b.several_levels:
         return False
     partner = np.full(a.m, -1, dtype=np.intp)
     partner[a.codes] = b.codes
@@ -346,6 +352,8 @@ def _between_only(fit: LMMFit) -> Iterator[Finding]:
     """Random slopes of columns that do not vary within any level."""
     for term in fit.design.terms:
         if term.Z is None or term.precision is not None or "(Intercept)" not in term.names:
+            continue
+        if term.several_levels:
             continue
         counts = np.maximum(np.bincount(term.codes, minlength=term.m), 1)
         for j, name in enumerate(term.names):

@@ -55,6 +55,11 @@ def grouping_of(fit: Any, by: Any, what: str = "group") -> Grouping:
     if isinstance(by, str):
         for term in design.terms:
             if by in (term.group, ":".join(reversed(term.group.split(":")))):
+                if term.several_levels:
+                    raise NotImplementedYetError(
+                        f"{what}={by!r}: rows touch several levels of it, so they do not fall into groups; "
+                        "take another factor"
+                    )
                 return _used(by, np.asarray(term.codes), term.levels)
         codes, levels = _column(fit, by, what)
         return _used(by, _own_rows(fit, codes, what), levels)

@@ -340,6 +340,7 @@ def _solve_without(fit: LMMFit, without: np.ndarray) -> tuple[Any, Any, float]:
 
 def _reduced(design: Design, keep: np.ndarray) -> Design:
     """The rows `keep` of a design; levels without rows go, unless a precision ties them to others."""
+    design.need_one_level("influence")
     shared: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     terms = []
     for term in design.terms:

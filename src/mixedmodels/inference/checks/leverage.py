@@ -60,7 +60,10 @@ def leverages(fit: Any) -> np.ndarray:
     def compute() -> np.ndarray:
         refuse_function_fit(fit, "leverage and influence")
         design = fit.design
-        rows = [(term.codes, _columns(term.Z, design.n)) for term in design.terms]
+        rows = [
+            term.matrix(design.n) if term.several_levels else (term.codes, _columns(term.Z, design.n))
+            for term in design.terms
+        ]
         h = fit.solver.predictor_variance(_factors(fit), design.X, rows)
         return values.readonly(h if design.weights is None else h * design.weights)
 
@@ -82,7 +85,9 @@ def row_pieces(fit: LMMFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         m, k, p = joint.shape
         slopes = np.linalg.solve(C / length / length[:, None], (joint.reshape(-1, p) / length).T).T / length
         slopes = slopes.reshape(m, k, p)
-        if term.Z is None:
+        if term.several_levels:
+            B += term.matrix(design.n) @ slopes.reshape(m * k, p)
+        elif term.Z is None:
             B += slopes[:, 0][term.codes]
         else:
             for j in range(k):

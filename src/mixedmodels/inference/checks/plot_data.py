@@ -218,6 +218,7 @@ def shrinkage_data(fit: Any, group: Any = None) -> dict[str, Any]:
             f"shrinkage is shown for the conditional model; its groups are {', '.join(fit.ngroups)}"
         )
     design = working_fit(fit).design
+    design.need_one_level("a plot of the shrinkage")
     term = design.terms[position]
     b = np.asarray(fit._b[position])
     Z = np.ones((design.n, 1)) if term.Z is None else np.asarray(term.Z)

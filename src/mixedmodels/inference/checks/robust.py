@@ -147,6 +147,7 @@ def _containing_group(fit: LMMFit) -> Grouping:
 
 
 def _check_nested(design: Design, grouping: Grouping) -> None:
+    design.need_one_level("robust_vcov")
     for term in design.terms:
         first = np.full(term.m, -1, dtype=np.intp)
         first[term.codes] = grouping.codes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import OptionError
+from mixedmodels.errors import NotImplementedYetError, OptionError
 from mixedmodels.inference.checks.grouping import refuse_function_fit
 from mixedmodels.inference.table import ResultTable, result_table
 from mixedmodels.solver.precision import covariance_diagonal
@@ -106,7 +106,12 @@ def _parts(fit: LMMFit) -> Parts:
     if any(term.Z is not None for term in design.terms):
         notes.append("terms with slopes: the mean over the rows of the variance of z'b (Johnson 2014)")
     residual = fit.sigma**2
-    if design.weights is not None:
+    if design.residual is not None:  # known weights are part of it
+        variances = fit._point.variances  # type: ignore[attr-defined]
+        residual *= float(np.mean(variances))
+        if np.ptp(variances) > 0.0:
+            notes.append("residual: the mean over the rows of the residual variance")
+    elif design.weights is not None:
         residual *= float(np.mean(1.0 / design.weights))
         notes.append("residual: the mean over the rows of sigma^2 / weight")
     if fit.is_singular:
@@ -126,6 +131,8 @@ def mean_variance(term: RandomTerm, Sigma: np.ndarray) -> float:
     >>> mean_variance(random_design(0, "one_scalar").terms[0], np.array([[4.0]]))
     4.0
     """
+    if term.several_levels:
+        return _several_levels_variance(term, Sigma)
     if term.precision is None:
         if term.Z is None:
             return float(Sigma[0, 0])
@@ -136,6 +143,40 @@ def mean_variance(term: RandomTerm, Sigma: np.ndarray) -> float:
 
 def _forms(Z: np.ndarray, Sigma: np.ndarray) -> np.ndarray:
     return np.einsum("ni,ij,nj->n", Z, Sigma, Z)
+
+
+def _several_levels_variance(term: RandomTerm, Sigma: np.ndarray) -> float:
+    """Mean over the rows of ``z'(A kron Sigma)z`` where a row touches several levels."""
+    Z, k = term.matrix(term.n), term.k
+    if term.precision is None:
+        by_level = sum(
+            [
+                float(Sigma[a, c]) * np.asarray((Z[:, a::k] * Z[:, c::k]).sum(axis=1))
+                for a in range(k)
+                for c in range(k)
+            ]
+        )
+        return float(np.mean(by_level))
+    from mixedmodels.design import KnownCovariance
+    from mixedmodels.solver.sparse_cholesky import SparseCholesky
+
+    # All pairs of entries of a row; their covariances lie in the pattern where the levels are neighbours.
+    counts = np.diff(Z.indptr)
+    first = np.repeat(np.arange(Z.nnz), np.repeat(counts, counts))
+    start = np.repeat(Z.indptr[:-1], counts**2)
+    offset = np.arange(len(first)) - np.repeat(np.cumsum(counts**2) - counts**2, counts**2)
+    second = start + offset % np.repeat(counts, counts**2)
+    one, other = Z.indices[first], Z.indices[second]
+    if isinstance(term.precision, KnownCovariance):
+        A = term.precision.covariance[one // k, other // k]
+    else:
+        A = SparseCholesky(term.precision.matrix).inverse_entries(one // k, other // k)
+    if np.isnan(A).any():
+        raise NotImplementedYetError(
+            f"the variance of the effects of {term.group!r}: not in this version for rows that touch levels "
+            "which are not neighbours in the precision"
+        )
+    return float(np.sum(Z.data[first] * Z.data[second] * A * Sigma[one % k, other % k])) / term.n
 
 
 def variance_parts(fit: Any, scale: str = "latent", method: str | None = None) -> ResultTable:

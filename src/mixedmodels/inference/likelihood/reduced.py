@@ -165,7 +165,7 @@ def fit_design(fit: LMMFit, design: Design, reml: bool | None = None) -> Any:
     reml = options.reml if reml is None else reml
     frame = fit.frame
     structure = getattr(frame, "covariance", None)
-    if not design.terms and structure is None:
+    if not design.terms and structure is None and design.residual is None:
         return LeastSquares(design, reml, None if options.sigma is None else float(options.sigma))
     options = replace(options, reml=reml, start=None, solver="dense" if options.solver == "dense" else "auto")
     small = MatrixFrame(design, design.n, Z=getattr(frame, "Z", None), covariance=structure)
@@ -337,7 +337,8 @@ def random_reductions(fit: LMMFit) -> list[Reduction]:
     out: list[Reduction] = []
     for position, label in enumerate(bar_labels(fit)):
         term = design.terms[position]
-        if design.theta_index is None and term.covariance.name in ("us", "diag"):
+        whole = design.theta_index is not None or term.several_levels
+        if not whole and term.covariance.name in ("us", "diag"):
             effects = _effects(term, None if encoding is None else encoding.bars[position])
             for name, columns in effects:
                 kept = [j for j in range(term.k) if j not in columns]

@@ -66,6 +66,7 @@ def spectrum_of(design: Design, term: RandomTerm) -> Spectrum:
     """
     if term.precision is not None or (term.k > 1 and term.covariance.clip != "trace"):
         raise OptionError("the restricted likelihood-ratio distribution is known for one variance at a time")
+    design.need_one_level("the restricted likelihood-ratio distribution")
     root = np.ones(design.n) if design.weights is None else np.sqrt(design.weights)
     Q = np.linalg.qr(design.X * root[:, None])[0]
     Z = (np.ones((design.n, 1)) if term.Z is None else term.Z) * root[:, None]

@@ -60,12 +60,19 @@ class Simulated:
         else:
             each = [values.relative_factors(fit.design, theta) for theta in thetas]
             self.factors = [np.array(factors) for factors in zip(*each, strict=True)]
+        self.psis = thetas if fit.design.residual is not None else None
         self.draws: np.ndarray | None = None
         source = "as estimated" if thetas is None else "from the bootstrap"
         self.note = (
             f"limits: quantiles of {self.n} joint draws of fixed and random effects; "
             f"variance parameters {source}"
         )
+
+    @property
+    def phis(self) -> np.ndarray | None:
+        """Parameters of structured residuals, draw by draw; None where they are those of the fit."""
+        n_phi = 0 if self.fit.design.residual is None else self.fit.design.residual.n_phi
+        return None if self.psis is None else self.psis[:, self.psis.shape[1] - n_phi :]
 
     @one_blas_thread()
     def __call__(
@@ -91,7 +98,7 @@ class Simulated:
         for position in self.parts.with_levels:
             codes = rows.terms[position][0][ok]  # type: ignore[index]
             levels[position] = np.unique(codes[codes >= 0])
-        beta, b, own = joint_draws(self.fit, self.factors, self.sigmas, levels, self.rng)
+        beta, b, own = joint_draws(self.fit, self.factors, self.sigmas, levels, self.rng, self.psis)
         step = max(1, ok.size if self.keep else _CHUNK // self.n)
         for first in range(0, ok.size, step):
             at = ok[first : first + step]
@@ -102,7 +109,11 @@ class Simulated:
             if self.parts.whole:
                 draws += rest
                 more = left_out_variance(self.fit, self.parts, part, self.factors)
-                more += 1.0 if weights is None else 1.0 / weights[at, None]
+                if weights is not None:
+                    share = 1.0 / weights[at]
+                    more = more + (share if share.ndim == 2 else share[:, None])
+                else:
+                    more += 1.0
                 more = np.sqrt(more, out=more) * self.sigmas
                 more *= self.rng.standard_normal(draws.shape)
                 draws += more
@@ -217,6 +228,7 @@ def joint_draws(
     sigmas: np.ndarray,
     levels: dict[int, np.ndarray],
     rng: np.random.Generator,
+    psis: np.ndarray | None = None,
 ) -> tuple[np.ndarray, dict[int, np.ndarray], dict[int, np.ndarray]]:
     r"""Draws of :math:`\tilde\beta`, shape (p, n), and by term of :math:`b^* + \tilde b` and :math:`b^*`.
 
@@ -231,24 +243,28 @@ def joint_draws(
     levels : dict of int to ndarray
         By position of the term, the levels whose effects are wanted.
     rng : Generator
+    psis : ndarray, shape (n, n_theta), optional
+        Of structured residuals: all parameters, draw by draw.
     """
     design, n = fit.design, len(sigmas)
     roots = [None if t.precision is None else relationship_root(t.precision) for t in design.terms]
     noise = 1.0 if design.weights is None else 1.0 / np.sqrt(design.weights)
+    residuals = None if design.residual is None else _structured_residuals(fit, psis)
     # y - offset - X beta^: beta^ comes back at the end, so that a large mean costs no digits
     centred = design.y - values.fixed_predictor(design.X, fit.beta, design.offset)
     beta = np.empty((design.p, n))
     b = {t: np.empty((rows.size, design.terms[t].k, n)) for t, rows in levels.items()}
     own = {t: np.empty_like(store) for t, store in b.items()}
     width = design.n + sum(term.m * term.k for term in design.terms)
-    alike = all(factor.shape[0] == 1 for factor in factors)
+    alike = psis is None and all(factor.shape[0] == 1 for factor in factors)
     step = max(1, _CHUNK // width) if alike else 1
     solve = fit.solver.responses_at([factor[0] for factor in factors]) if alike else None
     for first in range(0, n, step):
         at = slice(first, min(first + step, n))
         sigma = sigmas[at]
         normal = rng.standard_normal((sigma.size, width))
-        R = np.ascontiguousarray((centred - sigma[:, None] * noise * normal[:, : design.n]).T)
+        own_rows = normal[:, : design.n] * noise if residuals is None else residuals(normal, first)
+        R = np.ascontiguousarray((centred - sigma[:, None] * own_rows).T)
         effects, start = [], design.n
         for term, factor, root in zip(design.terms, factors, roots, strict=True):
             u = np.ascontiguousarray(normal[:, start : start + term.m * term.k].T)
@@ -257,13 +273,17 @@ def joint_draws(
                 u = root(u.reshape(term.m, -1))
             u = u.reshape(term.m, term.k, sigma.size)
             effects.append(sigma * _times(factor if factor.shape[0] == 1 else factor[at], u))
+            if term.several_levels:
+                R -= term.matrix(design.n) @ effects[-1].reshape(term.m * term.k, -1)
+                continue
             for j in range(term.k):
                 part = effects[-1][term.codes, j]
                 if term.Z is not None:
                     part *= term.Z[:, j, None]
                 R -= part
         if not alike:
-            solve = fit.solver.responses_at([f[0] if f.shape[0] == 1 else f[first] for f in factors])
+            solver = fit.solver if psis is None else fit.objective.at_phi(psis[first]).solver
+            solve = solver.responses_at([f[0] if f.shape[0] == 1 else f[first] for f in factors])
         assert solve is not None
         fixed, predicted = solve(R)
         beta[:, at] = fit.beta[:, None] + fixed
@@ -271,3 +291,14 @@ def joint_draws(
             own[t][:, :, at] = effects[t][rows]
             b[t][:, :, at] = own[t][:, :, at] + predicted[t][rows]
     return beta, b, own
+
+
+def _structured_residuals(fit: Any, psis: np.ndarray | None) -> Any:
+    """Residuals over sigma from normal numbers (draws, >= rows) of the draws from a place on."""
+    bound, n = fit.design.residual, fit.design.n
+
+    def draw(normal: np.ndarray, first: int) -> np.ndarray:
+        point = fit._point if psis is None else bound.at(psis[first, psis.shape[1] - bound.n_phi :])
+        return point.unwhiten(np.ascontiguousarray(normal[:, :n].T)).T
+
+    return draw

@@ -11,6 +11,7 @@ from mixedmodels.errors import NotImplementedYetError, OptionError
 from mixedmodels.fit.predict import Selection, check_new_levels, new_rows, select_columns
 from mixedmodels.fit.predict import predict as predict_points
 from mixedmodels.fit.simulate import check_count, positive_weights
+from mixedmodels.inference.arguments import yes_or_no
 from mixedmodels.inference.prediction.rows import Parts, own_rows, parts_of
 from mixedmodels.inference.table import ResultTable, result_table
 
@@ -39,6 +40,7 @@ def predict(
     seed: Any = None,
     parameters: Any = None,
     draws: bool = False,
+    forecast: bool = False,
 ) -> np.ndarray | ResultTable:
     """Predictions; see `LMMFit.predict`."""
     if type not in ("response", "link"):
@@ -51,12 +53,23 @@ def predict(
         raise OptionError("draws=True needs method='simulation': the formulae draw nothing")
     if method == "analytic" and parameters is not None:
         raise OptionError("parameters (a Bootstrap) is used by method='simulation' only")
+    if yes_or_no(forecast, "forecast"):
+        if method == "simulation" or interval == "confidence" or re_form is not None or ddf != "z":
+            raise OptionError(
+                "forecast=True predicts new observations given all the data: leave out method, re_form and "
+                'ddf, and write interval="prediction" for limits'
+            )
+        from mixedmodels.inference.prediction.forecast import forecasts
+
+        return forecasts(fit, newdata, new_levels, offset, interval, level, se, weights)
+    if getattr(fit.frame, "covariance", None) is not None:
+        if method == "simulation":
+            raise NotImplementedYetError(
+                "method='simulation' is not in this version for a covariance given as a function"
+            )
+        return _of_user_factor(fit, newdata, re_form, offset, interval, level, se, weights, ddf)
     if interval is None and not se and not draws:
         return predict_points(fit, newdata, re_form, new_levels, offset)
-    if getattr(fit.frame, "covariance", None) is not None:
-        raise NotImplementedYetError(
-            "standard errors of predictions are not in this version for a covariance given as a function"
-        )
     parts = parts_of(fit, select_columns(fit, re_form), interval == "prediction")
     quantile = _Quantiles(fit, ddf, level, parts, method)
     answer: Any
@@ -82,6 +95,43 @@ def predict(
     return result_table(title, columns, notes, fit._native, kept)
 
 
+def _of_user_factor(
+    fit: Any,
+    newdata: Any,
+    re_form: Any,
+    offset: Any,
+    interval: str | None,
+    level: float,
+    se: bool,
+    weights: Any,
+    ddf: Any,
+) -> np.ndarray | ResultTable:
+    """Predictions where the covariance is a function of theta: with all random effects or with none."""
+    from mixedmodels.inference.prediction.user_factor import predicted_columns
+
+    effects = re_form is None or re_form is True
+    select_columns(fit, re_form)  # refuses names: there are no grouping factors
+    if newdata is None and offset is not None:
+        raise OptionError("offset is for new rows; give newdata as well")
+    whole = interval == "prediction"
+    n = fit.design.n if newdata is None or "X" not in newdata else len(newdata["X"])
+    given = positive_weights(weights, None, n)
+    if newdata is None and weights is None:
+        given = fit.design.weights
+    columns = predicted_columns(fit, newdata, effects, offset, given, whole)
+    if interval is None and not se:
+        return columns["predicted"]
+    parts = Parts([(0, None)] if effects else [], [], [], whole)
+    half = np.asarray(_Quantiles(fit, ddf, level, parts, "analytic").normal)
+    half = half * columns["prediction_sd" if whole else "std_error"]
+    if interval is not None:
+        columns |= {"conf_low": columns["predicted"] - half, "conf_high": columns["predicted"] + half}
+    notes = [f"mean: fixed part and {'all' if effects else 'no'} random effects"]
+    title = "Predictions with standard errors" if interval is None else f"Predictions with {interval} limits"
+    title += "" if interval is None else f", {100 * level:g} %"
+    return result_table(title, columns, notes, fit._native, {})
+
+
 def _of_new_rows(
     fit: LMMFit, answer: Any, parts: Parts, newdata: Any, new_levels: str, offset: Any, weights: Any
 ) -> tuple[dict[str, np.ndarray], int]:
@@ -101,7 +151,11 @@ def _of_new_rows(
             if position in dict(parts.kept):
                 new[fit.design.terms[position].group] = np.unique(codes[unseen & rows.rows]).size
     rows = replace(rows, terms=tuple(terms))
-    columns = answer(rows, positive_weights(weights, newdata, rows.n), numbered)
+    data = None if fit.formula is None else newdata
+    given = positive_weights(weights, data, rows.n)
+    if fit.design.residual is not None and parts.whole:
+        given = _structured_weights(fit, newdata, offset, given, answer)
+    columns = answer(rows, given, numbered)
     if getattr(answer, "draws", None) is not None:
         columns["draws"] = answer.draws
     return columns, sum(new.values())
@@ -115,9 +169,12 @@ def _of_own_rows(fit: LMMFit, answer: Any, weights: Any, offset: Any) -> dict[st
         raise OptionError("weights names a column; give newdata as well")
     design, rows = fit.design, own_rows(fit)
     own = design.weights if weights is None else positive_weights(weights, None, design.n)
+    if design.residual is not None and answer.parts.whole:
+        own = _own_structured_weights(fit, None if weights is None else own, answer)
     zero = rows.n - design.n
     if zero:  # these have a mean; a new observation with weight zero has no finite variance
-        own = np.concatenate([np.ones(design.n) if own is None else own, np.full(zero, np.nan)])
+        own = np.ones(design.n) if own is None else own
+        own = np.concatenate([own, np.full((zero, *own.shape[1:]), np.nan)])
     columns = answer(rows, own)
     if getattr(answer, "draws", None) is not None:
         columns["draws"] = answer.draws
@@ -128,6 +185,32 @@ def _of_own_rows(fit: LMMFit, answer: Any, weights: Any, offset: Any) -> dict[st
     for column in out.values():
         column[missing] = np.nan
     return out
+
+
+def _structured_weights(
+    fit: Any, newdata: Any, offset: Any, weights: np.ndarray | None, answer: Any
+) -> np.ndarray:
+    """Reciprocal variances over sigma^2 of new rows, (rows,); (rows, draws) for draws of the parameters."""
+    from mixedmodels.fit.residual_rows import new_columns, new_residual_rows
+
+    mean = None
+    if fit.residual_structure.needs_fitted:
+        mean = predict_points(fit, newdata, None, "population", offset)
+    rows = new_residual_rows(fit, new_columns(fit, newdata), mean, weights)
+    phis = getattr(answer, "phis", None)
+    if phis is None:
+        return 1.0 / rows.variances(np.array(fit.phi))
+    return np.column_stack([1.0 / rows.variances(phi) for phi in phis])
+
+
+def _own_structured_weights(fit: Any, weights: np.ndarray | None, answer: Any) -> np.ndarray:
+    """Reciprocal variances over sigma^2 of the rows of the fit, (n,); (n, draws) for draws of parameters."""
+    bound, own = fit.residual_structure, fit.design.weights
+    ratio = 1.0 if weights is None else weights / (1.0 if own is None else own)
+    phis = getattr(answer, "phis", None)
+    if phis is None:
+        return ratio / fit._point.variances
+    return np.column_stack([ratio / bound.at(phi).variances for phi in phis])
 
 
 def _notes(fit: LMMFit, parts: Parts, weights: Any, newdata: Any, new: int, how: str) -> list[str]:
@@ -144,9 +227,15 @@ def _notes(fit: LMMFit, parts: Parts, weights: Any, newdata: Any, new: int, how:
         effects = "random effects of " + ", ".join(dict.fromkeys(names))
     notes = [f"mean: fixed part and {effects}", how]
     if parts.whole:
-        share = "sigma^2" if weights is None and fit.design.weights is None else "sigma^2 / weight"
-        if weights is None and newdata is not None and fit.design.weights is not None:
-            share += " (weight 1: give weights= for others)"
+        if fit.design.residual is not None:
+            share = (
+                "its variance in the residual structure, its residual independent of those of the data "
+                "(forecast=True takes their correlation into account)"
+            )
+        else:
+            share = "sigma^2" if weights is None and fit.design.weights is None else "sigma^2 / weight"
+            if weights is None and newdata is not None and fit.design.weights is not None:
+                share += " (weight 1: give weights= for others)"
         added = [share]
         if parts.same:
             added.append("effects left out on the levels of the mean, with their covariance")

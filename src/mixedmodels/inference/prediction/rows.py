@@ -65,6 +65,7 @@ def parts_of(fit: LMMFit, selection: Selection, whole: bool) -> Parts:
 def own_rows(fit: LMMFit) -> NewDesign:
     """The rows of the fit, after them those that it left out for a weight of zero."""
     design = fit.design
+    design.need_one_level("standard errors and intervals of predictions")
     rows = NewDesign(
         np.asarray(design.X),
         design.offset,

@@ -184,7 +184,7 @@ class StructuredFit(LMMFit):
 
     def _residuals(self, kind: str) -> np.ndarray:
         if kind in ("standardized", "studentized"):
-            raise _not_yet(f'residuals(kind="{kind}")', 'use kind="pearson" or kind="normalized"')
+            return self._leverage_residuals(kind)
         eta = self._linear_predictor("population" if kind == "marginal" else None)
         out = self.design.y - eta
         if kind in ("pearson", "scaled"):
@@ -236,9 +236,6 @@ def _unit_scale(information: np.ndarray) -> np.ndarray:
 
 # What would be wrong for structured residuals, and is not written for them yet.
 _LATER = (
-    "influence",
-    "leverage",
-    "cooks_distance",
 )
 
 

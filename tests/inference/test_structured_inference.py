@@ -89,6 +89,7 @@ def test_residual_structures_inside_others(growth):
             "us(occ | Subject)",
             "cs(1 | Subject)",
             "exp(age | Subject)",
+            "us(occ | Subject, by=Sex)",
         )
     }
     fits["none"] = mm.gls(GROWTH, growth)
@@ -99,6 +100,9 @@ def test_residual_structures_inside_others(growth):
         ("ar1(occ | Subject)", "toep(occ | Subject)"),
         ("toep(occ | Subject)", "us(occ | Subject)"),
         ("cs(1 | Subject)", "us(occ | Subject)"),
+        ("us(occ | Subject)", "us(occ | Subject, by=Sex)"),
+        ("varident(Sex)", "us(occ | Subject, by=Sex)"),
+        ("ar1(occ | Subject) * varident(Sex)", "us(occ | Subject, by=Sex)"),
     ]
     for small, large in inside:
         assert nested_residual(fits[small].design, fits[large].design) is True

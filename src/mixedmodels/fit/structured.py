@@ -270,7 +270,10 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
 
     for name in ("priors", "variances", "fixed", "equal"):
         if getattr(options, name, None) is not None:
-            raise _not_yet(f"{name}=", "leave one of them out")
+            remedy = "leave one of them out"
+            if name in ("fixed", "equal"):
+                remedy = "hold parameters of the residuals in the structure: ar1(time | g, rho=0.5)"
+            raise _not_yet(f"{name}=", remedy)
     keywords: dict[str, Any] = {"progress": options.progress}
     if options.control is not None:
         keywords["control"] = options.control

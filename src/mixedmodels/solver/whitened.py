@@ -373,6 +373,11 @@ class WhitenedPoint:
             two = root.T @ two @ root
         return FixedProducts(root.T @ root, root.T @ one @ root, two, basis)
 
+    def fixed_seconds(self, orthonormal: bool = False) -> np.ndarray:
+        """``X'V^{-1}R_ijV^{-1}X`` for the residual parameters, shape (n_phi, n_phi, p, p)."""
+        root = self._RX.T if orthonormal else self._RX.T @ self._rows.fixed.R
+        return root.T @ second_products(self._residual_point, self._n_phi, self._h) @ root
+
     def solution(self) -> Solution:
         """Estimates of beta and predictions of the random effects; `logdet_L2` is ``log|R + Z Sigma Z'|``."""
         rows = self._rows
@@ -389,6 +394,16 @@ class WhitenedPoint:
             ]
         b = [ub @ factor.T for ub, factor in zip(u, self.factors, strict=True)]
         return Solution(beta, vcov, tuple(u), tuple(b), self.logdet_V, self.logdet_RX2, self.pwrss)
+
+
+def second_products(point: Any, n_phi: int, M: np.ndarray) -> np.ndarray:
+    """``M'D_ijM`` for all pairs of residual parameters, shape (n_phi, n_phi, c, c)."""
+    M = np.ascontiguousarray(M)
+    out = np.zeros((n_phi, n_phi, M.shape[1], M.shape[1]))
+    for i in range(n_phi):
+        for j in range(i + 1):
+            out[i, j] = out[j, i] = M.T @ point.second_change(i, j, M)
+    return out
 
 
 def _forms(point: Any, n_phi: int, M: np.ndarray) -> np.ndarray:

@@ -106,17 +106,22 @@ def nested_residual(small: Design, large: Design) -> bool | None:
     """
     mine, other = _factors(small), _factors(large)
     for text, factor in mine.items():
-        if text in other:
-            continue
-        around = _CONTAINED.get(factor.tag, set())
-        columns = ("group", "by") if factor.tag == "cs" else ("group", "by", "covariates")
-        if not any(
-            one.tag in around and all(getattr(one, name) == getattr(factor, name) for name in columns)
-            for one in other.values()
-        ):
+        if text not in other and not any(_contains(one, factor) for one in other.values()):
             return None
     new = [factor for text, factor in other.items() if text not in mine]
     return None if any(factor.fixed or factor.tag in ("varfixed", "known") for factor in new) else True
+
+
+def _contains(large: Any, small: Any) -> bool:
+    """Whether one factor of a residual structure is a case of another one."""
+    if large.fixed:
+        return False
+    if small.tag == large.tag == "varident":  # groups divided further
+        return set(small.covariates[0].split(":")) <= set(large.covariates[0].split(":"))
+    alike = small.tag == large.tag and small.options_text() == large.options_text()
+    if not (alike or large.tag in _CONTAINED.get(small.tag, ())) or small.group != large.group:
+        return False
+    return small.by in (None, large.by) and (small.tag == "cs" or small.covariates == large.covariates)
 
 
 def _factors(design: Design) -> dict[str, Any]:

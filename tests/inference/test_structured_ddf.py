@@ -172,6 +172,77 @@ def test_known_structure_without_parameters(growth):
     assert fit.anova(ddf="kr").columns["den_df"][0] == pytest.approx(len(growth) - 4, rel=1e-8)
 
 
+NATURAL = [
+    ("", "ar1(occ | Subject)", lambda x, u: x[0] * x[1] ** u["lag"]),
+    ("", "car1(age | Subject)", lambda x, u: x[0] * x[1] ** (2 * u["lag"])),
+    ("", "cs(1 | Subject) * varident(Sex)", lambda x, u: u["sd"](x[0], x[2]) * np.where(u["lag"], x[1], 1.0)),
+    ("", "ar1(occ | Subject) * varident(Sex)", lambda x, u: u["sd"](x[0], x[2]) * x[1] ** u["lag"]),
+    ("", "exp(age | Subject)", lambda x, u: x[0] * np.exp(-2 * u["lag"] / x[1])),
+    (
+        " + (1 | Subject)",
+        "ar1(occ | Subject) * varident(Sex)",
+        lambda x, u: u["sd"](x[0], x[2]) * x[1] ** u["lag"],
+    ),
+    (" + (1 | tester)", "ar1(occ | Subject)", lambda x, u: x[0] * x[1] ** u["lag"]),
+]
+
+
+@pytest.mark.parametrize(("random", "residual", "covariance"), NATURAL)
+def test_second_derivatives_in_natural_parameters(growth, random, residual, covariance):
+    """R_ij of the full form from V written down in variances and correlations, by differences."""
+    formula = GROWTH.replace("distance", "tested") if "tester" in random else GROWTH
+    fit = mm.gls(formula + random, growth, residual=residual)
+    _, Phi, _, _ = dense_kenward_roger(fit)
+    same = growth["Subject"].to_numpy()[:, None] == growth["Subject"].to_numpy()
+    occ, girl = growth["occ"].to_numpy(), (growth["Sex"] == "Female").to_numpy()
+
+    def sd(boys, girls):
+        s = np.sqrt(np.where(girl, girls, boys))
+        return np.outer(s, s)
+
+    known = {"lag": np.abs(np.subtract.outer(occ, occ)).astype(float), "sd": sd}
+    values = fit.residual.values
+    x = np.array([fit.sigma**2, values[0]])
+    if "varident" in residual:
+        x = np.append(x, (fit.sigma * values[1]) ** 2)
+
+    def R(x):
+        return np.where(same, covariance(x, known), 0.0)
+
+    Z = np.zeros((len(growth), 0))
+    if random:
+        codes = fit.design.terms[0].codes
+        Z = fit.varcorr.terms[0].sds[0] * np.eye(codes.max() + 1)[codes]
+    V, X = R(x) + Z @ Z.T, fit.design.X
+    inverse = np.linalg.inv(V)
+    np.testing.assert_allclose(np.linalg.inv(X.T @ inverse @ X), Phi, rtol=1e-6)
+    steps = np.diag(np.where(np.arange(len(x)) == 1, 1e-3, 1e-3 * x))
+    first = [(R(x + s) - R(x - s)) / (2 * s.max()) for s in steps]
+    if random:
+        first.append(Z @ Z.T)
+    P = inverse - inverse @ X @ Phi @ X.T @ inverse
+    information = np.array([[0.5 * np.sum((P @ A) * (P @ B).T) for B in first] for A in first])
+    W = np.linalg.inv(information)
+    total = np.zeros_like(Phi)
+    for i, s in enumerate(steps):
+        for j, t in enumerate(steps):
+            second = (R(x + s + t) - R(x + s - t) - R(x - s + t) + R(x - s - t)) / (4 * s.max() * t.max())
+            total += W[i, j] * X.T @ inverse @ second @ inverse @ X
+    expected = reference_for(fit, "kr").vcov - 0.5 * Phi @ total @ Phi
+    full = reference_for(fit, "kr-full")
+    np.testing.assert_allclose(full.vcov, expected, rtol=2e-5, atol=2e-6 * np.abs(expected).max())
+    np.testing.assert_allclose(full.df(np.eye(4)), reference_for(fit, "kr").df(np.eye(4)), rtol=1e-10)
+    assert np.abs(full.vcov - reference_for(fit, "kr").vcov).max() > 1e-6
+
+
+def test_full_form_of_linear_structures_is_the_linear_one(growth):
+    for residual in ("us(visit | Subject)", "cs(1 | Subject)", "toep(visit | Subject)", "varident(Sex)"):
+        fit = mm.gls(GROWTH, growth, residual=residual)
+        assert np.array_equal(reference_for(fit, "kr-full").vcov, reference_for(fit, "kr").vcov)
+    with pytest.raises(OptionError, match=r"kr-full.*is not defined for toep"):
+        mm.gls(GROWTH, growth, residual="toep(visit | Subject) * varident(Sex)").coefficients("kr-full")
+
+
 def crossed_series(rng, groups=24, length=10, crossed=12, rho=0.6, ratio=1.8):
     """AR(1) residuals of two variances, a random intercept, a crossed factor; x between the series."""
     g, t = np.repeat(np.arange(groups), length), np.tile(np.arange(length), groups)

@@ -441,6 +441,10 @@ class StructuredObjective:
         psi = self.check(psi)
         return self.at(psi).fixed_products(self.directions(psi), second, orthonormal)
 
+    def fixed_seconds(self, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``X'V^{-1}RV^{-1}X`` and ``X'V^{-1}R_ijV^{-1}X`` in the columns of orthonormal `fixed_products`."""
+        return self.at(self.check(psi)).fixed_seconds()
+
     def directions(self, psi: np.ndarray) -> list[list[np.ndarray | None]]:
         """d Sigma_b / d theta_t for the parameters of the random effects (phi changes R, not Sigma)."""
         return self._map.directions(self.split(psi)[0])

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mixedmodels.design import Design
     from mixedmodels.residual.base import ResidualPoint
 
-__all__ = ["WhitenedLevels", "WhitenedPoint", "is_within_levels", "one_factor"]
+__all__ = ["WhitenedLevels", "WhitenedPoint", "is_within_levels", "one_factor", "second_products"]
 
 
 def one_factor(design: Design) -> bool:
@@ -373,10 +373,14 @@ class WhitenedPoint:
             two = root.T @ two @ root
         return FixedProducts(root.T @ root, root.T @ one @ root, two, basis)
 
-    def fixed_seconds(self, orthonormal: bool = False) -> np.ndarray:
-        """``X'V^{-1}R_ijV^{-1}X`` for the residual parameters, shape (n_phi, n_phi, p, p)."""
-        root = self._RX.T if orthonormal else self._RX.T @ self._rows.fixed.R
-        return root.T @ second_products(self._residual_point, self._n_phi, self._h) @ root
+    def fixed_seconds(self) -> tuple[np.ndarray, np.ndarray]:
+        """``X'V^{-1}RV^{-1}X``, (p, p), and ``X'V^{-1}R_ijV^{-1}X``, (n_phi, n_phi, p, p).
+
+        In the orthonormal columns of `fixed_products`.
+        """
+        root, h = self._RX.T, self._h
+        seconds = second_products(self._residual_point, self._n_phi, h)
+        return root.T @ (h.T @ h) @ root, root.T @ seconds @ root
 
     def solution(self) -> Solution:
         """Estimates of beta and predictions of the random effects; `logdet_L2` is ``log|R + Z Sigma Z'|``."""

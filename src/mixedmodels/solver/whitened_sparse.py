@@ -22,6 +22,7 @@ import numpy as np
 from mixedmodels.errors import SolverError
 from mixedmodels.solver.base import Directions, FixedProducts, Solution
 from mixedmodels.solver.dense import fixed_part, random_matrix
+from mixedmodels.solver.whitened import second_products
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design
@@ -389,6 +390,15 @@ class WhitenedSparsePoint:
             two = np.array([[A.T @ B for B in inverse] for A in images]).reshape(r, r, p, p)
             two = root.T @ two @ root
         return FixedProducts(root.T @ root, root.T @ one @ root, two, basis)
+
+    def fixed_seconds(self) -> tuple[np.ndarray, np.ndarray]:
+        """``X'V^{-1}RV^{-1}X``, (p, p), and ``X'V^{-1}R_ijV^{-1}X``, (n_phi, n_phi, p, p).
+
+        In the orthonormal columns of `fixed_products`.
+        """
+        root, h = self._solver.state(self.factors).RX.T, self._h
+        seconds = second_products(self._point, self._n_phi, h)
+        return root.T @ (h.T @ h) @ root, root.T @ seconds @ root
 
     def solution(self) -> Solution:
         """Estimates of beta and predictions of the random effects; `logdet_L2` is ``log|R + Z Sigma Z'|``."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class KenwardRoger:
 
     @property
     def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        parts = _parts if self._fit.design.residual is None else _structured_parts
+        parts: Any = _parts if self._fit.design.residual is None else _structured_parts
         return self._fit._once("kenward_roger", lambda: parts(self._fit))
 
     @property
@@ -114,11 +114,14 @@ def _parts(fit: LMMFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return adjusted, basis @ (C @ P @ C) @ basis.T, W
 
 
-def _structured_parts(fit: LMMFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _structured_parts(
+    fit: LMMFit, bending: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `_parts` for structured residuals, the parameters being psi and log sigma^2.
 
     First derivatives only, so that the coordinates do not matter: a change of them transforms P_i, Q_ij and
-    W as tensors.
+    W as tensors. ``bending(W, P)`` adds ``sum_ij W_ij R_ij`` of the full form, W with all parameters and P
+    their ``X'V^{-1}V_iV^{-1}X``.
     """
     objective, psi = fit.objective, np.array(fit.theta)
     information = objective.joint_information(psi, "expected")
@@ -129,10 +132,15 @@ def _structured_parts(fit: LMMFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         Q = _bordered(Q, P)
     free = np.append((psi > objective.lower) & (psi < objective.upper), True)[: len(P)]
     W, _ = parameter_covariance(information[np.ix_(free, free)])
-    P, Q = P[free], Q[np.ix_(free, free)]
+    every, P, Q = P, P[free], Q[np.ix_(free, free)]
     C = np.linalg.inv(fixed.XVX)
     basis = fit.sigma * fixed.basis
-    adjusted = basis @ adjusted_covariance(C, P, Q, W) @ basis.T
+    corrected = adjusted_covariance(C, P, Q, W)
+    if bending is not None:
+        whole = np.zeros((len(free), len(free)))
+        whole[np.ix_(free, free)] = W
+        corrected = corrected - 0.5 * C @ bending(whole, every) @ C
+    adjusted = basis @ corrected @ basis.T
     adjusted.setflags(write=False)
     return adjusted, basis @ (C @ P @ C) @ basis.T, W
 

@@ -28,8 +28,16 @@ __all__ = [
     "untested_notes",
 ]
 
-DDF_METHODS = ("satterthwaite", "kenward-roger", "containment", "residual", "z")
-_ALIASES = {"kr": "kenward-roger", "kenward_roger": "kenward-roger", "asymptotic": "z", "wald": "z"}
+DDF_METHODS = ("satterthwaite", "kenward-roger", "kr-full", "containment", "residual", "z")
+_ALIASES = {
+    "kr": "kenward-roger",
+    "kenward_roger": "kenward-roger",
+    "kr-linear": "kenward-roger",
+    "kr_full": "kr-full",
+    "kenward-roger-full": "kr-full",
+    "asymptotic": "z",
+    "wald": "z",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +106,9 @@ def reference_for(fit: LMMFit, ddf: str | float | None = None) -> Reference:
     ----------
     fit : LMMFit
     ddf : str or float
-        ``"satterthwaite"`` (default of linear models), ``"kr"``, ``"containment"``, ``"residual"``, ``"z"``
-        (default of generalised ones), a number of degrees of freedom, or ``"auto"``: Satterthwaite, from the
+        ``"satterthwaite"`` (default of linear models), ``"kr"``, ``"kr-full"`` (with second derivatives of V
+        for structured residuals), ``"containment"``, ``"residual"``, ``"z"`` (default of generalised ones), a
+        number of degrees of freedom, or ``"auto"``: Satterthwaite, from the
         average information where the exact one would cost more than a moment.
 
     Raises
@@ -114,7 +123,7 @@ def reference_for(fit: LMMFit, ddf: str | float | None = None) -> Reference:
     name = "default" if ddf is None else str(ddf).lower()
     name = _ALIASES.get(name, name)
     if not fit._is_linear:
-        if name in ("satterthwaite", "kenward-roger", "containment"):
+        if name in ("satterthwaite", "kenward-roger", "kr-full", "containment"):
             raise OptionError(
                 f"ddf={ddf!r} belongs to linear mixed models; tests of a generalised one use the normal "
                 'distribution (ddf="z", the default) or a number of degrees of freedom'
@@ -132,7 +141,7 @@ def reference_for(fit: LMMFit, ddf: str | float | None = None) -> Reference:
         from mixedmodels.inference.ddf.satterthwaite import Satterthwaite
 
         return Satterthwaite(fit)
-    if name == "kenward-roger":
+    if name in ("kenward-roger", "kr-full"):
         if fit._options.priors is not None:
             raise OptionError(
                 'ddf="kr" is for restricted maximum likelihood, and this model has priors; '
@@ -140,6 +149,10 @@ def reference_for(fit: LMMFit, ddf: str | float | None = None) -> Reference:
             )
         from mixedmodels.inference.ddf.kenward_roger import KenwardRoger
 
+        if name == "kr-full" and fit.design.residual is not None:
+            from mixedmodels.inference.ddf.kenward_roger_full import KenwardRogerFull
+
+            return KenwardRogerFull(fit)
         return KenwardRoger(fit)
     if name == "containment":
         from mixedmodels.inference.ddf.containment import Containment

@@ -34,6 +34,7 @@ def lmm(
     progress: Any = "auto",
     functions: Mapping[str, Callable] | None = None,
     share: Any = None,
+    structures: Mapping[str, Any] | None = None,
     priors: Any = None,
     fixed: Mapping[str, float] | None = None,
     equal: Any = None,
@@ -94,6 +95,9 @@ def lmm(
     share : list of lists of str, optional
         Random terms with the same covariance parameters, named by their text or grouping factor:
         ``[["(1 | a)", "(1 | b)"]]``.
+    structures : dict, optional
+        Covariance structures of your own, an instance or a class by the text of a random term or by grouping
+        factor: ``{"g": MyStructure}``; and matrices by the name that ``propto(0 + f | g, K)`` calls them.
     priors : dict or str, optional
         Priors by parameter: posterior modes (MAP) as those of blme. ``"wishart"`` or
         ``{"theta": "wishart"}``: covariance matrices; ``{"sd_x|g": ("gamma", 2.5, 0)}``: standard
@@ -152,6 +156,7 @@ def lmm(
         progress=progress,
         functions=functions,
         share=share,
+        structures=structures,
         priors=priors,
         fixed=fixed,
         equal=equal,

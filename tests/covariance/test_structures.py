@@ -260,3 +260,20 @@ def test_impossible_natural_parameters(tag, values, message):
 def test_bad_options_get_one_clear_error(call, message):
     with pytest.raises(OptionError, match=message):
         call()
+
+
+# ---------------------------------------------------------------------- one table
+def test_the_parser_knows_the_same_tags():
+    from mixedmodels.formula.expansion import STRUCTURES as parsed
+
+    # known() and joint() are about levels, not about a covariance between columns
+    assert set(parsed) - {"known", "joint"} == set(available_tags()) | set(planned_tags())
+
+
+def test_the_documentation_has_the_table():
+    from pathlib import Path
+
+    from mixedmodels.covariance.registry import structures_table
+
+    text = (Path(__file__).parents[2] / "docs" / "structures.md").read_text(encoding="utf-8")
+    assert structures_table() in text

@@ -32,6 +32,10 @@ FACTS = {
     "Machines": ("score", 59.65, {"Worker": 6, "Machine": 3}),
     "Oats": ("yield", 103.972222222222, {"Block": 6, "Variety": 3}),
     "Orthodont": ("distance", 24.0231481481481, {"Subject": 27, "Sex": 2}),
+    "BodyWeight": ("weight", 384.482954545455, {"Rat": 16, "Diet": 3}),
+    "Ovary": ("follicles", 12.0357142857143, {"Mare": 11}),
+    "Wheat2": ("yield", 25.5270089285714, {"Block": 4, "variety": 56}),
+    "Dialyzer": ("rate", 37.3975714285714, {"Subject": 20, "QB": 2}),
     "cbpp": ("incidence", 1.76785714285714, {"herd": 15, "period": 4}),
     "VerbAgg": (
         "Anger",

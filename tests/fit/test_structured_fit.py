@@ -123,11 +123,8 @@ def test_solver_takes_responses_as_they_are(het):
 
 def test_refusals(growth, het):
     for call in (
-        het.profile,
         het.leverage,
-        lambda: het.confint("profile"),
         lambda: het.residuals("studentized"),
-        lambda: het.coefficients(ddf="kr"),
     ):
         with pytest.raises(NotImplementedYetError, match="not in this version"):
             call()

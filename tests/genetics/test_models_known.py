@@ -242,3 +242,31 @@ def test_breeding_values_refusals(fit):
     with pytest.raises(OptionError, match="name the term"):
         plain.breeding_values()
     assert len(plain.breeding_values("g")) == 40
+
+
+def test_questions_of_related_models():
+    """Models made from one pedigree twice are nested; relatives tell levels of one row from the error."""
+    from mixedmodels.genetics import Pedigree
+
+    data, columns = cases.table("dat_ped500"), cases.table("ped500")
+    parents = {key: np.nan_to_num(columns[key]).astype(int) for key in ("sire", "dam")}
+    pedigrees = [Pedigree.from_frame({"id": columns["id"].astype(int), **parents}) for _ in range(2)]
+    small = mm.lmm("y ~ sex + (1 | animal)", data, known={"animal": pedigrees[0]}, reml=False)
+    large = mm.lmm("y ~ sex + (1 | animal) + (1 | herd)", data, known={"animal": pedigrees[1]}, reml=False)
+    statistic = mm.compare(small, large)["statistic"][1]
+    assert statistic == pytest.approx(small.deviance - large.deviance, rel=1e-10)
+    assert "one row only" not in str(small.diagnose())
+    table = small.update(reml=True).coefficients("kr")
+    assert (np.asarray(table["df"]) > 10).all() and (np.asarray(table["df"]) < 440).all()
+
+
+def test_small_sample_answers_of_the_eigen_solver():
+    """Kenward-Roger and Satterthwaite tables are those of the dense solver."""
+    data, known = cases.table("kin300"), {"id": cases.kinship()}
+    fit = mm.lmm("y ~ x + sex + (1 | id)", data, known=known)
+    assert fit.solver.name == "eigen"
+    other = fit.update(solver="dense")
+    for method in ("kr", "satterthwaite"):
+        mine, theirs = fit.coefficients(method), other.coefficients(method)
+        for name in ("estimate", "std_error", "df"):
+            np.testing.assert_allclose(mine[name], theirs[name], rtol=2e-5)

@@ -72,6 +72,7 @@ def test_derivatives_are_those_of_the_estimates(kind):
     fit = Fit()
     solution = objective.solution(theta)
     fit.design, fit.objective, fit.theta = design, objective, theta
+    fit.solver = objective.solver
     fit.beta, fit._b = solution.beta, solution.b
     d_beta, d_b = _derivatives(fit, objective.factors(theta))
     for t in range(len(theta)):

@@ -7,6 +7,7 @@ import pytest
 
 from mixedmodels.covariance import available_tags, make_covariance
 from mixedmodels.design import Design, RandomTerm
+from mixedmodels.errors import OptionError
 from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.optimize import minimize
 from mixedmodels.solver.blocked import BlockedSolver
@@ -180,3 +181,11 @@ def test_correlations_at_their_ends(rho):
     found = minimize(objective, "newton", None, progress=False)
     assert found.converged
     assert structure.natural(found.theta, ("a", "b", "c")).values[1] == pytest.approx(rho, abs=1e-12)
+
+
+def test_what_needs_a_cone_is_refused():
+    design = design_of(make_covariance("ar1", 3))
+    objective = LMMObjective(design, GroupedSolver(design), True)
+    for call in (objective.em_step, objective.ecme_step, objective.at_components):
+        with pytest.raises(OptionError, match="not available for the structure 'ar1' of 'g'"):
+            call(objective.start)

@@ -25,7 +25,14 @@ from mixedmodels.covariance.toeplitz import ToeplitzCorrelation
 from mixedmodels.covariance.us import Unstructured
 from mixedmodels.errors import NotImplementedYetError, OptionError
 
-__all__ = ["STRUCTURES", "StructureRow", "available_tags", "make_covariance", "planned_tags"]
+__all__ = [
+    "STRUCTURES",
+    "StructureRow",
+    "available_tags",
+    "make_covariance",
+    "planned_tags",
+    "structures_table",
+]
 
 
 class StructureRow(NamedTuple):
@@ -201,6 +208,15 @@ STRUCTURES: dict[str, StructureRow] = {
 _PLANNED: dict[str, str] = {
     "equalto": "equal to a known matrix; use propto, whose one variance is estimated",
 }
+
+
+def structures_table() -> str:
+    """The table of structures in Markdown, as in ``docs/structures.md``."""
+    lines = ["| tag | meaning | parameters | options |", "|---|---|---|---|"]
+    for row in STRUCTURES.values():
+        options = ", ".join(f"`{name}`" for name in row.options)
+        lines.append(f"| `{row.tag}` | {row.meaning} | {row.parameters} | {options} |")
+    return "\n".join(lines)
 
 
 def available_tags() -> tuple[str, ...]:

@@ -253,6 +253,75 @@ _ALL = [
         formula="distance ~ age * Sex + (age | Subject)",
     ),
     _dataset(
+        "BodyWeight",
+        "weights of 16 rats on three diets, eleven times in nine weeks",
+        176,
+        [
+            ("weight", "numeric", "body weight, g"),
+            ("Time", "numeric", "days since the start, 1 to 64 (day 44 added to a weekly scheme)"),
+            ("Rat", "factor", "rat, 1 to 16"),
+            ("Diet", "factor", "diet, 1 to 3"),
+        ],
+        source=(
+            f"{_PINHEIRO}, appendix A.3; from Crowder, M. J. and Hand, D. J. (1990), Analysis of Repeated Measures, "
+            "Chapman and Hall"
+        ),
+        package="nlme",
+        formula="weight ~ Time * Diet + (Time | Rat)",
+    ),
+    _dataset(
+        "Ovary",
+        "follicles above 10 mm in the ovaries of 11 mares, daily over one to two cycles",
+        308,
+        [
+            ("Mare", "factor", "mare, 1 to 11"),
+            ("Time", "numeric", "time in the cycle: 0 and 1 are the ovulations"),
+            ("follicles", "numeric", "follicles of more than 10 mm diameter"),
+        ],
+        source=(
+            f"{_PINHEIRO}, appendix A.18; from Pierson, R. A. and Ginther, O. J. (1987), Follicular population dynamics "
+            "during the estrus cycle of the mare, Animal Reproduction Science 14, 219-231"
+        ),
+        package="nlme",
+        formula="follicles ~ sin(2 * pi * Time) + cos(2 * pi * Time) + (1 | Mare)",
+    ),
+    _dataset(
+        "Wheat2",
+        "yields of 56 varieties of wheat in a field trial of four blocks, with places of the plots",
+        224,
+        [
+            ("Block", "factor", "block, 1 to 4"),
+            ("variety", "factor", "variety of wheat"),
+            ("yield", "numeric", "yield of the plot"),
+            ("latitude", "numeric", "place of the plot, north to south"),
+            ("longitude", "numeric", "place of the plot, west to east"),
+        ],
+        source=(
+            f"{_PINHEIRO}, section 5.3; from Stroup, W. W. and Baenziger, P. S. (1994), Removing spatial variation from "
+            "wheat yield trials, Crop Science 34, 62-66"
+        ),
+        package="nlme",
+        formula="yield ~ variety + (1 | Block)",
+    ),
+    _dataset(
+        "Dialyzer",
+        "ultrafiltration rates of 20 dialysers at seven pressures and two blood flows",
+        140,
+        [
+            ("Subject", "factor", "dialyser, 1 to 20"),
+            ("QB", "factor", "blood flow, dl/min (200 or 300)"),
+            ("pressure", "numeric", "transmembrane pressure, dmHg"),
+            ("rate", "numeric", "ultrafiltration rate, ml/hr"),
+            ("index", "numeric", "number of the measurement, 1 to 7"),
+        ],
+        source=(
+            f"{_PINHEIRO}, appendix A.6; from Vonesh, E. F. and Carter, R. L. (1992), Mixed-effects nonlinear regression "
+            "for unbalanced repeated measures, Biometrics 48, 1-18"
+        ),
+        package="nlme",
+        formula="rate ~ (pressure + I(pressure^2)) * QB + (pressure | Subject)",
+    ),
+    _dataset(
         "cbpp",
         "new cases of contagious bovine pleuropneumonia in 15 herds over four periods",
         56,

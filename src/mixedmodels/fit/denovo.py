@@ -159,7 +159,8 @@ def simulate(
         factors_of_theta(design, theta) if theta is not None else factors_of_sds(design, sd, corr, sigma)
     )
     terms = [
-        (term.codes, term.Z, term.m, factor, None) for term, factor in zip(design.terms, factors, strict=True)
+        (*term.parts(design.n), term.m, factor, None)
+        for term, factor in zip(design.terms, factors, strict=True)
     ]
     base = values.fixed_predictor(design.X, coefficients, design.offset)
     draws = draw_responses(base, terms, sigma, design.weights, count, rng)

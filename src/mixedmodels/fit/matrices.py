@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from mixedmodels.design import Design, RandomTerm
-from mixedmodels.errors import DataError, OptionError
+from mixedmodels.errors import DataError, NewLevelError, NotImplementedYetError, OptionError
 from mixedmodels.fit.checks import check_data, few_levels_notes
+from mixedmodels.frame.newdata import NewDesign
 
 __all__ = ["MatrixFrame", "matrix_frame"]
 
@@ -35,12 +36,105 @@ class MatrixFrame:
     Z: Any = None
     covariance: Any = None
 
-    def new_data(self, data: Any, **options: Any) -> NoReturn:
-        """Refuses: there is no recipe that turns a data frame into X and Z."""
-        raise OptionError(
-            "a model made from matrices cannot read new data; compute X @ fit.beta and add the rows of "
-            "fit.ranef_arrays() yourself"
+    def new_data(
+        self,
+        data: Any,
+        *,
+        positions: Sequence[int] = (),
+        new_levels: str = "error",
+        offset: Any = None,
+        columns_of: Sequence[int] = (),
+        effects: bool = True,
+    ) -> NewDesign:
+        """Columns for new rows, given as matrices.
+
+        Parameters
+        ----------
+        data : dict
+            ``"X"``, shape (rows, p); for a covariance function ``"Z"``, shape (rows, q), else ``"terms"``:
+            for each random term the labels of the levels, or (labels, Z).
+        positions, columns_of : sequence of int
+            Terms whose levels (or only columns) are wanted.
+        new_levels : str
+            As for `encode_new`.
+        offset : array, shape (rows,), optional
+        effects : bool
+            Whether ``"Z"`` is wanted.
+        """
+        if not isinstance(data, Mapping) or "X" not in data:
+            raise OptionError(
+                "a model made from matrices takes new rows as a dict of matrices: {'X': X, "
+                + ("'Z': Z}" if self.Z is not None else "'terms': [(labels, Z), ...]}")
+            )
+        design = self.design
+        p, q = design.X.shape[1], 0 if self.Z is None else self.Z.shape[1]
+        X = np.asarray(data["X"], dtype=float) if p else np.asarray(data["X"])
+        n = X.shape[0]
+        X = _matrix(X, "X of the new rows", n)
+        if X.shape[1] != p:
+            raise DataError(f"X of the new rows has {X.shape[1]} columns; the model has {p}")
+        if offset is None and design.offset is not None:
+            raise OptionError("the model has an offset: give offset= for the new rows")
+        add = None if offset is None else _vector(offset, "offset", n)
+        terms: list[Any] = [None] * len(design.terms)
+        if self.Z is not None:
+            terms = [_new_Z(data, n, q) if effects else None]
+        elif positions or columns_of:
+            given = data.get("terms")
+            if given is None or len(given) != len(design.terms):
+                raise OptionError(
+                    "new rows need 'terms', one entry (labels or (labels, Z)) for each of the "
+                    f"{len(design.terms)} random terms; or predict with re_form='population'"
+                )
+            for j in sorted({*positions, *columns_of}):
+                codes, columns = _new_term(
+                    design.terms[j], given[j], j, n, new_levels if j in positions else ""
+                )
+                terms[j] = (codes if j in positions else None, columns)
+        rows = np.ones(n, dtype=bool)
+        if new_levels == "missing":
+            for j in positions:
+                rows &= terms[j][0] >= 0
+        return NewDesign(X, add, tuple(terms), None, rows)
+
+
+def _new_Z(data: Any, n: int, q: int) -> Any:
+    """Columns of all random effects for new rows."""
+    if "Z" not in data:
+        raise OptionError("the new rows need 'Z'; or predict with re_form='population'")
+    Z = data["Z"]
+    Z = Z if hasattr(Z, "tocsc") else _matrix(Z, "Z of the new rows", n)
+    if Z.shape != (n, q):
+        raise DataError(f"Z of the new rows has shape {Z.shape}; it needs {(n, q)}")
+    return Z
+
+
+def _new_term(term: RandomTerm, given: Any, position: int, n: int, new_levels: str) -> tuple[Any, Any]:
+    """Codes and columns of one random term for new rows."""
+    if term.rows is not None or np.ndim(term.codes) == 2:
+        raise NotImplementedYetError(
+            f"new rows of terms[{position}], several levels per row, are not in this version"
         )
+    labels, Z = given if isinstance(given, tuple) else (given, None)
+    labels = np.asarray(labels)
+    if labels.shape != (n,):
+        raise DataError(f"labels of terms[{position}] have shape {labels.shape}; X has {n} rows")
+    if Z is None and term.Z is not None:
+        raise DataError(f"terms[{position}] of the new rows needs (labels, Z): Z has {term.k} columns")
+    Z = None if Z is None else _matrix(Z, f"Z of terms[{position}]", n)
+    if Z is not None and Z.shape[1] != term.k:
+        raise DataError(f"Z of terms[{position}] has {Z.shape[1]} columns; the model has {term.k}")
+    place = {level: code for code, level in enumerate(np.asarray(term.levels).tolist())}
+    codes = np.array([place.get(label, -1) for label in labels.tolist()], dtype=np.int32)
+    new = np.flatnonzero(codes < 0)
+    if new.size and new_levels == "error":
+        raise NewLevelError(
+            f"{labels.tolist()[new[0]]!r} is a new level of {term.group!r}; give new_levels='population' to "
+            "predict it with an effect of zero, or leave its rows out"
+        )
+    if new.size and new_levels == "append":
+        codes[new] = term.m + np.unique(labels[new], return_inverse=True)[1]
+    return codes, Z
 
 
 def _vector(values: Any, name: str, n: int | None = None) -> np.ndarray:

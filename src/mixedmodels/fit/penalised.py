@@ -39,7 +39,7 @@ __all__ = ["PenalisedPath", "penalised"]
 
 _RATIOS = {"l1": 1.0, "lasso": 1.0, "l2": 0.0, "ridge": 0.0, "elasticnet": 0.5, "group": 1.0}
 _TURNS = 50
-_SETTLED = 1e-8  # relative change of the criterion at which the turns end
+_SETTLED = 1e-9  # change of the criterion, per row, at which the turns end
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -343,7 +343,7 @@ class _Problem:
             state = _State(b, beta, theta, sigma, deviance, df)
             first, second = self.sizes(b)
             criterion = 0.5 * deviance + lam * (first / sigma + second / sigma**2)
-            if abs(last - criterion) < _SETTLED * (1.0 + abs(criterion)):
+            if abs(last - criterion) < _SETTLED * self.design.n:
                 break
             last = criterion
         return state

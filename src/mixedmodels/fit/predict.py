@@ -152,6 +152,7 @@ def new_rows(
     ----------
     fit : LMMFit
     newdata : data frame or mapping
+        For a model made from matrices a dict of matrices; see `MatrixFrame.new_data`.
     selection : Selection
         Terms whose levels are looked up.
     new_levels : {"error", "population", "missing"}
@@ -164,7 +165,13 @@ def new_rows(
     """
     check_new_levels(new_levels)
     if fit.formula is None:
-        fit.frame.new_data(newdata)
+        return fit.frame.new_data(
+            newdata,
+            positions=[position for position, _ in selection],
+            new_levels="append" if tell_apart and new_levels == "population" else new_levels,
+            offset=offset,
+            columns_of=columns_of,
+        )
     labels = fit.frame.encoding.bar_labels
     return fit.frame.new_data(
         newdata,
@@ -183,7 +190,8 @@ def predict_design(fit: LMMFit, design: Any, selection: Selection) -> np.ndarray
         codes, Z = design.terms[position]
         part = values.term_contribution(codes, Z, fit._b[position], columns)
         # Codes of -1 took the last level: a new or missing level counts as zero, its mean.
-        part[codes < 0] = 0.0
+        if codes.ndim == 1:
+            part[codes < 0] = 0.0
         eta += part
     eta[~design.rows] = np.nan
     eta[not_estimable(fit, design)] = np.nan

@@ -53,6 +53,7 @@ class Options:
     progress: Any = "auto"
     functions: Any = None
     share: Any = None
+    structures: Any = None
     residual: Any = None
     known: Any = None
     variances: Any = None
@@ -102,7 +103,17 @@ _KEPT = 64 * 2**20
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))
 # options that change the model frame; the others only change how it is fitted
-_FRAME_OPTIONS = {"weights", "offset", "contrasts", "na_action", "functions", "share", "known", "residual"}
+_FRAME_OPTIONS = {
+    "weights",
+    "offset",
+    "contrasts",
+    "na_action",
+    "functions",
+    "share",
+    "structures",
+    "known",
+    "residual",
+}
 
 
 def make_frame(formula: Any, data: Any, options: Options) -> Any:
@@ -120,6 +131,7 @@ def make_frame(formula: Any, data: Any, options: Options) -> Any:
         relationships=options.known,
         checked=options.variances is None,
         residual=options.residual,
+        structures=options.structures,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -127,6 +127,12 @@ class StructuredFit(LMMFit):
             self.rounds,
         )
 
+    def _compute_varcorr(self) -> Any:
+        bound = self.residual_structure
+        found = bound.natural(np.array(self.phi))
+        residual = tuple(zip(found.names, np.asarray(found.values, dtype=float).tolist(), strict=True))
+        return replace(super()._compute_varcorr(), residual=residual)
+
     def _phi_covariance(self) -> np.ndarray:
         """Covariance of phi from the observed information; parameters on a bound count as known.
 
@@ -187,14 +193,6 @@ class StructuredFit(LMMFit):
             out = self._point.whiten(out[:, None])[:, 0]
         return out / self.sigma if kind in ("scaled", "normalized") else out
 
-    def confint(
-        self, method: str = "wald", level: float = 0.95, parameters: Any = None, **options: Any
-    ) -> Any:
-        """Wald or Satterthwaite intervals of the fixed effects; see `LMMFit.confint`."""
-        if method not in ("wald", "satterthwaite"):
-            raise _not_yet(f'confint(method="{method}")', 'use "wald" or "satterthwaite"')
-        return super().confint(method, level, parameters, **options)
-
     def _compute_deviance(self) -> float:
         if not self.is_reml:
             return self.criterion
@@ -236,37 +234,12 @@ def _unit_scale(information: np.ndarray) -> np.ndarray:
     return np.sqrt(np.where(diagonal > 1e-8 * largest, diagonal, largest))
 
 
-# What would be wrong for structured residuals, and is not written for them yet.
-_LATER = (
-    "profile",
-    "robust_vcov",
-    "small_sample",
-    "test_random",
-    "icc",
-    "r2",
-    "variance_parts",
-    "variance_parameters",
-)
-
-
 def _not_yet(what: str, remedy: str) -> Exception:
     from mixedmodels.errors import NotImplementedYetError
 
     return NotImplementedYetError(
         f"{what} of a model with structured residuals is not in this version; {remedy}"
     )
-
-
-def _refusing(name: str) -> Any:
-    def refuse(self: StructuredFit, *args: Any, **options: Any) -> NoReturn:
-        raise _not_yet(f"{name}()", "leave residual= out")
-
-    refuse.__name__, refuse.__doc__ = name, f"Not in this version: `LMMFit.{name}` for structured residuals."
-    return refuse
-
-
-for _name in _LATER:
-    setattr(StructuredFit, _name, _refusing(_name))
 
 
 def structured_objective(frame: Any, options: Options) -> StructuredObjective:

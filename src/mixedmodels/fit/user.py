@@ -45,6 +45,18 @@ class FunctionFit(LMMFit):
     def _effects(self) -> np.ndarray:
         return self._b[0]
 
+    def _at_bound(self) -> list[str]:
+        """Names of the parameters on a bound."""
+        covariance, theta = self.frame.covariance, self.theta
+        slack = 1e-6 * np.maximum(1.0, np.abs(theta))
+        at = (theta <= covariance.lower + slack) | (theta >= covariance.upper - slack)
+        return [name for name, there in zip(self.theta_names, at.tolist(), strict=True) if there]
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether an entry of theta lies on its bound, as where a variance is zero."""
+        return bool(self._at_bound())
+
     def ranef_arrays(self) -> tuple[TermEffects, ...]:
         """Conditional modes as one `TermEffects` with a level per column of Z."""
         levels = tuple(f"z{j + 1}" for j in range(self.frame.Z.shape[1]))
@@ -85,7 +97,11 @@ class FunctionFit(LMMFit):
         theta = ", ".join(
             f"{name} = {value:.5g}" for name, value in zip(self.theta_names, self.theta.tolist(), strict=True)
         )
-        return (*super()._compute_messages(), f"the covariance is a function of theta: {theta}")
+        bound = self._at_bound()
+        more = (
+            [f"on {'its bound' if len(bound) == 1 else 'their bounds'}: {', '.join(bound)}"] if bound else []
+        )
+        return (*super()._compute_messages(), f"the covariance is a function of theta: {theta}", *more)
 
     def simulate(self, n: int = 1, seed: Any = None, new_effects: Any = True, **options: Any) -> np.ndarray:
         """Responses drawn from the fitted model; `LMMFit.simulate` for its own rows.

@@ -77,24 +77,33 @@ def fixed_predictor(X: np.ndarray, beta: np.ndarray, offset: np.ndarray | None) 
 def term_contribution(
     codes: np.ndarray, Z: np.ndarray | None, b: np.ndarray, columns: Sequence[int] | None = None
 ) -> np.ndarray:
-    """Row i: ``Z[i] . b[codes[i]]`` over the chosen columns; Z None stands for a column of ones."""
+    """Row i: ``Z[i] . b[codes[i]]`` over the chosen columns; Z None stands for a column of ones.
+
+    `codes` of shape (n, k) name a level for each column, -1 for none; a sparse matrix is Z itself.
+    """
     if not isinstance(codes, np.ndarray):  # a sparse matrix: rows of several levels
         if columns is not None:
             b = b * np.isin(np.arange(b.shape[1]), list(columns))
         return codes @ b.ravel()
+    if codes.ndim == 2:  # every column of the row has a level of its own
+        out = np.zeros(codes.shape[0])
+        for j in range(codes.shape[1]) if columns is None else columns:
+            part = np.where(codes[:, j] < 0, 0.0, b[:, j].take(codes[:, j]))
+            out += part if Z is None else part * Z[:, j]
+        return out
     if Z is None:
         return b[:, 0].take(codes) if columns is None or 0 in columns else np.zeros(codes.shape[0])
     if columns is None and Z.shape[1] > 3:
         return np.einsum("ij,ij->i", Z, b.take(codes, axis=0))
-    out = None
+    total = None
     for j in range(Z.shape[1]) if columns is None else columns:
         part = b[:, j].take(codes)
         part *= Z[:, j]
-        if out is None:
-            out = part
+        if total is None:
+            total = part
         else:
-            out += part
-    return np.zeros(codes.shape[0]) if out is None else out
+            total += part
+    return np.zeros(codes.shape[0]) if total is None else total
 
 
 def add_random_effects(eta: np.ndarray, design: Design, b: Sequence[np.ndarray]) -> np.ndarray:

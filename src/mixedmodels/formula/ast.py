@@ -118,12 +118,14 @@ class Bar(_Spelled):
     `structure` is "us" for ``(x | g)``, "diag" for ``(x || g)`` and ``diag(x | g)``, otherwise the tag
     (homdiag, cs, homcs, ar1, hetar1, toep, ou, exp, ...). `group` holds the expressions whose observed
     combinations are the levels: ``a:b`` is two. `options` are keyword arguments of the tag.
+    `further` has the other effects of ``joint(1 | animal, 1 | dam)`` with the columns that hold their levels.
     """
 
     effects: TermList
     group: tuple[Expression, ...]
     structure: str = "us"
     options: tuple[tuple[str, Expression], ...] = ()
+    further: tuple[tuple[TermList, Variable], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from mixedmodels.errors import FormulaError
-from mixedmodels.formula.ast import Bar, Formula, Variable
+from mixedmodels.formula.ast import Formula, Variable
 from mixedmodels.formula.expansion import expand_terms, refuse_response
 from mixedmodels.formula.render import render, variables
 
@@ -53,6 +54,7 @@ def resolve_dot(
     for bar in formula.bars:
         for expression in bar.group:
             groups.update(dict.fromkeys(variables(expression)))
+        groups.update(dict.fromkeys(column.name for _, column in bar.further))
     columns = list(columns)
     response = () if formula.response is None else variables(formula.response)
     kept = tuple(Variable(name) for name in columns if name not in groups and name not in response)
@@ -67,9 +69,7 @@ def resolve_dot(
         fixed = expand_terms(fixed.terms[0].factors[0], kept)
         refuse_response(formula.response, fixed)
     bars = tuple(
-        Bar(expand_terms(bar.effects.terms[0].factors[0], kept), bar.group, bar.structure, bar.options)
-        if bar.effects.dot
-        else bar
+        replace(bar, effects=expand_terms(bar.effects.terms[0].factors[0], kept)) if bar.effects.dot else bar
         for bar in formula.bars
     )
     note = f"'.' stands for {', '.join(render(column) for column in kept)}"

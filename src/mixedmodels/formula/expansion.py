@@ -53,6 +53,7 @@ STRUCTURES = (
     "propto",
     "equalto",
     "known",
+    "joint",
 )
 """Tags that may stand before a bar: ``cs(x | g)``."""
 
@@ -229,7 +230,42 @@ class _Expander:
             return []
         return [self.bit(node)]
 
+    def joint_bar(self, node: Call, sign: bool, additive: bool) -> list[int]:
+        """``joint(1 | animal, 1 | dam)``: correlated effects of one row, each of its own level."""
+        text = render(node)
+        effects: list[tuple[TermList, Variable]] = []
+        for argument in map(_unwrap, node.args):
+            if not _is_bar(argument) or argument.operator != "|":
+                raise FormulaError(
+                    f"'{text}': joint() takes parts such as '1 | animal', separated by commas, and then "
+                    "matrix = name"
+                )
+            if _has_dot(argument):
+                raise FormulaError(f"'{text}': name the columns of joint() instead of '.'")
+            before = len(self.bars or ())
+            self.bar(argument, node, sign, additive, "joint", node.kwargs)
+            assert self.bars is not None
+            made = self.bars.pop()
+            if len(self.bars) != before or len(made.group) != 1 or not isinstance(made.group[0], Variable):
+                raise FormulaError(
+                    f"'{text}': after the bar of each part of joint() stands the name of one column; for "
+                    "combinations make a column of them"
+                )
+            effects.append((made.effects, made.group[0]))
+        columns = [column.name for _, column in effects]
+        if len(effects) < 2 or len(set(columns)) < len(columns):
+            raise FormulaError(
+                f"'{text}': joint() needs two parts or more on different columns, as in "
+                "joint(1 | animal, 1 | dam)"
+            )
+        assert self.bars is not None
+        first, group = effects[0]
+        self.bars.append(Bar(first, (group,), "joint", node.kwargs, tuple(effects[1:])))
+        return []
+
     def tagged_bar(self, node: Call, bar: Operation, sign: bool, additive: bool) -> list[int]:
+        if node.function == "joint":
+            return self.joint_bar(node, sign, additive)
         options = node.kwargs
         if len(node.args) > 1:
             name = _POSITIONAL_OPTION.get(node.function)

@@ -132,6 +132,8 @@ def _bar(bar: Bar) -> str:
     effects = _terms(bar.effects)
     group = ":".join(_factor(part) for part in bar.group)
     options = "".join(f", {_name(name)} = {_expression(value)[0]}" for name, value in bar.options)
+    if bar.further:
+        group += "".join(f", {_terms(effects)} | {_name(column.name)}" for effects, column in bar.further)
     if not options and bar.structure in ("us", "diag"):
         return f"({effects} {'|' if bar.structure == 'us' else '||'} {group})"
     return f"{bar.structure}({effects} | {group}{options})"
@@ -239,4 +241,9 @@ def variables(node: Expression | Term | TermList | Bar | Formula) -> tuple[str, 
         if isinstance(part, Bar):
             for factor in part.group:
                 _columns(factor, names)
+            for effects, column in part.further:
+                for term in effects.terms:
+                    for factor in term.factors:
+                        _columns(factor, names)
+                _columns(column, names)
     return tuple(names)

@@ -15,6 +15,7 @@ from mixedmodels.frame.encode import encode_part, encode_variable, fill_columns
 from mixedmodels.frame.factors import take_levels
 from mixedmodels.frame.labels import level_labels
 from mixedmodels.frame.missing import without_unused
+from mixedmodels.frame.own_structures import check_names, given_matrix, own_structure
 from mixedmodels.frame.plan import PartPlan, Plan
 from mixedmodels.frame.positions import FUNCTION as POSITIONS
 from mixedmodels.frame.positions import check_size, has_positions, position_covariance
@@ -58,9 +59,11 @@ def assemble(
     offset: Any,
     messages: list[str],
     between: Mapping[str, Any] | None = None,
+    structures: Mapping[str, Any] | None = None,
 ) -> Assembled:
     """Arrays of a plan's right-hand side for `n` settled rows; `offset` is the argument as it was given.
 
+    `structures` has the user's own covariance structures and matrices.
     `between` has what is known between the levels of grouping factors (`Precision` or `KnownCovariance`).
     """
     variables = _encode_variables(plan, rows, contrasts, messages)
@@ -76,7 +79,7 @@ def assemble(
             f"fixed-effect model matrix is rank deficient: dropped {len(dropped)} "
             f"column{'s' if len(dropped) > 1 else ''}: {', '.join(dropped)}"
         )
-    bars, terms = _random_terms(plan, fixed, X, dropped, variables, rows, between or {}, messages)
+    bars, terms = _random_terms(plan, fixed, X, dropped, variables, rows, between or {}, messages, structures)
     encoding = Encoding(
         plan.formula,
         variables,
@@ -85,7 +88,7 @@ def assemble(
         plan.bar_labels,
         tuple(
             [
-                GroupState(group.name, group.expressions, states, factor.levels)
+                GroupState(group.name, group.expressions, states, factor.levels, group.joint)
                 for group, states, factor in zip(plan.groups, rows.group_states, rows.groups, strict=True)
             ]
         ),
@@ -189,19 +192,28 @@ def _random_terms(
     rows: Rows,
     between: Mapping[str, Any],
     messages: list[str],
+    structures: Mapping[str, Any] | None,
 ) -> tuple[tuple[PartState, ...], tuple[RandomTerm, ...]]:
     """One term per bar; terms with the same left side share Z, which may be X itself."""
     parts: list[PartState] = []
     terms: list[RandomTerm] = []
+    if structures is not None:
+        matrices = [str(options["matrix"]) for options in plan.options if "matrix" in options]
+        check_names(structures, [*plan.bar_labels, *(group.name for group in plan.groups), *matrices])
     ready: dict[Any, np.ndarray] = {}
     if not dropped and X.shape[1] <= _ROW_MAJOR:
         ready[fixed[:3]] = X
     n = X.shape[0]
     for i, bar in enumerate(plan.bars):
-        if bar.terms:
+        if bar.further:
+            part = _joint_part(bar, plan.groups[plan.bar_groups[i]].columns, variables)
+        elif bar.terms:
             part = encode_part(bar.intercept, bar.terms, bar.labels, variables)
-            k = len(part.names)
-            key = part[:3]
+        else:
+            part = _INTERCEPT_ONLY
+        k = len(part.names)
+        if part.used:
+            key = part.key
             Z = ready.get(key)
             if Z is None:
                 check_size(n, k, plan.bar_labels[i])
@@ -209,14 +221,19 @@ def _random_terms(
                 fill_columns(part, variables, rows.values, Z)
                 ready[key] = Z
         else:
-            part = _INTERCEPT_ONLY
-            k, Z = 1, None
+            Z = None
         structure = plan.formula.bars[i].structure
         structure = _BY_RELATION.get(structure, structure)
         group = plan.bar_groups[i]
         factor = rows.groups[group]
         options = plan.options[i]
-        if has_positions(structure):
+        label, own = plan.bar_labels[i], structures or {}
+        mine = next((own[name] for name in (label, plan.groups[group].name) if name in own), None)
+        if mine is not None:
+            covariance = own_structure(mine, k, label)
+        elif "matrix" in options:
+            covariance = make_covariance(structure, k, matrix=given_matrix(own, options["matrix"], k, label))
+        elif has_positions(structure):
             covariance, note = position_covariance(structure, part, variables, options, plan.bar_labels[i])
             if note:
                 messages.append(note)
@@ -224,15 +241,26 @@ def _random_terms(
             covariance = make_covariance(structure, k, **options)
         parts.append(part)
         name = plan.groups[group].name
-        terms.append(
-            RandomTerm(name, part.names, factor.codes, factor.levels, Z, covariance, between.get(name))
-        )
+        codes = np.ascontiguousarray(factor.codes[:, part.owners]) if part.pieces else factor.codes
+        terms.append(RandomTerm(name, part.names, codes, factor.levels, Z, covariance, between.get(name)))
     return tuple(parts), tuple(terms)
 
 
 # Tags that say how levels are related, with the structure of the columns.
-_BY_RELATION = {"known": "us", "id": "homdiag"}
+_BY_RELATION = {"known": "us", "id": "homdiag", "joint": "us"}
 _INTERCEPT_ONLY = PartState(True, (), (), (), ("(Intercept)",), ())
+
+
+def _joint_part(
+    plan: PartPlan, columns: Sequence[str | None], variables: tuple[VariableState, ...]
+) -> PartState:
+    """Columns of a joint term; those of further parts are named by the column that holds their levels."""
+    bars = (plan, *plan.further)
+    pieces = [encode_part(bar.intercept, bar.terms, bar.labels, variables) for bar in bars]
+    names = list(pieces[0].names)
+    for piece, column in zip(pieces[1:], columns[1:], strict=True):
+        names += [str(column) if name == "(Intercept)" else f"{column}:{name}" for name in piece.names]
+    return pieces[0]._replace(names=tuple(names), pieces=tuple(pieces))
 
 
 def shared_parameters(share: Sequence[Sequence[str]], plan: Plan, terms: Sequence[RandomTerm]) -> np.ndarray:

@@ -130,6 +130,7 @@ def build(
     relationships: Mapping[str, Known] | None = None,
     residual: Any = None,
     checked: bool = True,
+    structures: Mapping[str, Any] | None = None,
 ) -> ModelFrame:
     r"""Read a model's columns from a data frame.
 
@@ -163,6 +164,8 @@ def build(
         the formula then needs none. Rows in which one of its columns is missing are left out.
     checked : bool
         False leaves out the checks that the data can tell the parameters apart: nothing is to be estimated.
+    structures : mapping, optional
+        Covariance structures of your own by random term or grouping factor, and matrices by name.
 
     Returns
     -------
@@ -226,7 +229,7 @@ def build(
     y = _response(rows.response, plan.response_label)
     check_names(relationships or {}, [plan])
     between = match_known(plan, rows, relationships) if relationships else {}
-    found = assemble(plan, rows, n, contrasts, offset, messages, between)
+    found = assemble(plan, rows, n, contrasts, offset, messages, between, structures)
     X, terms = found.X, found.terms
     varying = rows.weights is not None and not identify.is_constant(rows.weights)
     if checked:

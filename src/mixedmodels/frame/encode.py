@@ -215,6 +215,12 @@ def fill_columns(
         Values of each variable, in the codes of its `levels`. Code -1 gives arbitrary numbers.
     out : ndarray of float64, shape (n, number of columns)
     """
+    at = 0
+    for piece in part.pieces:
+        fill_columns(piece, variables, values, out[:, at : at + len(piece.names)])
+        at += len(piece.names)
+    if part.pieces:
+        return
     j = 0
     if part.intercept:
         out[:, 0] = 1.0

@@ -105,7 +105,8 @@ def learn(
     with np.errstate(all="ignore"):  # what is not defined is NaN, and the frame reports it
         value = evaluator.result(expression)
     state: State = {"variables": evaluator.variables, "calls": evaluator.calls}
-    if isinstance(value, FactorColumn) and not _is_logical(value):
+    positions = isinstance(expression, Call) and expression.function == "numFactor"  # a gap is a distance
+    if isinstance(value, FactorColumn) and not _is_logical(value) and not positions:
         value, levels = _drop_unused(value)
         if levels is not None:
             state["levels"] = levels

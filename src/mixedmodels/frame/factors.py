@@ -23,8 +23,10 @@ __all__ = [
     "code_column",
     "code_integers",
     "code_texts",
+    "coded_in",
     "drop_unused",
     "interact",
+    "joined",
     "match_interaction",
     "match_levels",
 ]
@@ -310,6 +312,31 @@ def interact(factors: Sequence[FactorColumn]) -> FactorColumn:
         extended[:, -1] = inner.levels - first * width
         combinations = extended
     return FactorColumn(codes, InteractionLevels([f.levels for f in factors], combinations))
+
+
+def joined(factors: Sequence[FactorColumn]) -> FactorColumn:
+    """Several columns of one set of levels: codes of shape (n, number of columns) into all their levels."""
+    levels: Any
+    if all(_kind(factor.levels) in ("i", "u") for factor in factors):
+        levels = np.unique(np.concatenate([factor.levels for factor in factors]))
+    else:
+        texts = dict.fromkeys(label for factor in factors for label in level_labels(factor.levels))
+        levels = np.array(list(texts), dtype=object)
+    return coded_in(factors, levels)[0]
+
+
+def coded_in(factors: Sequence[FactorColumn], levels: Any) -> tuple[FactorColumn, tuple[str, ...]]:
+    """Several columns in the codes of given levels, shape (n, columns), -1 and the labels of others.
+
+    Returns
+    -------
+    column : FactorColumn
+    unknown : tuple of str
+        Labels that are not among `levels`.
+    """
+    found = [match_levels(factor, levels) for factor in factors]
+    codes = np.ascontiguousarray(np.column_stack([codes for codes, _ in found]), dtype=np.int32)
+    return FactorColumn(codes, levels), tuple(dict.fromkeys(label for _, new in found for label in new))
 
 
 def match_levels(column: FactorColumn, levels: Any) -> tuple[np.ndarray, tuple[str, ...]]:

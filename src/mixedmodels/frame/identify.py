@@ -127,7 +127,7 @@ def check(
     if free_sigma:
         for label, term in zip(plan.bar_labels, terms, strict=True):
             effects = term.m * term.k
-            if effects < n or term.group in known:
+            if effects < n or term.group in known or term.several_levels:
                 continue
             if term.k == 1 and term.m >= n:
                 raise IdentifiabilityError(
@@ -230,7 +230,7 @@ def _note_same_groups(
     with_intercept = {
         group: label
         for bar, label, group in zip(plan.bars, plan.bar_labels, plan.bar_groups, strict=True)
-        if bar.intercept and plan.groups[group].name not in known
+        if bar.intercept and plan.groups[group].name not in known and not plan.groups[group].joint
     }
     for second in with_intercept:
         for first in with_intercept:

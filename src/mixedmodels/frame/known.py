@@ -15,7 +15,7 @@ import numpy as np
 from mixedmodels.design import KnownCovariance, Precision
 from mixedmodels.errors import DataError, OptionError
 from mixedmodels.frame.columns import Columns
-from mixedmodels.frame.factors import match_levels
+from mixedmodels.frame.factors import coded_in, match_levels
 from mixedmodels.frame.labels import level_labels
 from mixedmodels.frame.plan import Plan
 from mixedmodels.frame.rows import Rows
@@ -95,12 +95,12 @@ def read_known(known: Any) -> dict[str, Known] | None:
     """
     if known is None:
         return None
-    if not isinstance(known, Mapping):
+    if not isinstance(known, Mapping) or not known:
         raise OptionError(
             'known must be a dict from grouping factors to relationships, such as {"animal": pedigree}, '
-            f"got {type(known).__name__}"
+            f"got {'an empty dict' if known == {} else type(known).__name__}"
         )
-    return {str(name): as_known(value, str(name)) for name, value in known.items()} or None
+    return {str(name): as_known(value, str(name)) for name, value in known.items()}
 
 
 def as_known(value: Any, name: str) -> Known:
@@ -251,7 +251,7 @@ def check_names(known: Mapping[str, Known], plans: list[Plan]) -> None:
     """
     groups = [group for plan in plans for group in plan.groups]
     used = {_key(group) for group in groups}
-    names = ", ".join(dict.fromkeys(group.name for group in groups if not group.relation)) or "none"
+    names = ", ".join(dict.fromkeys(group.first for group in groups if not group.relation)) or "none"
     for name in known:
         if name not in used:
             raise OptionError(
@@ -268,7 +268,7 @@ def check_names(known: Mapping[str, Known], plans: list[Plan]) -> None:
 
 def _key(group: Any) -> str:
     """Name in `known=` of a group's matrix; "" for independent levels."""
-    return {"": group.name, "id": ""}.get(group.relation, group.relation)
+    return {"": group.first, "id": ""}.get(group.relation, group.relation)
 
 
 def match_known(plan: Plan, rows: Rows, known: Mapping[str, Known]) -> dict[str, Any]:
@@ -293,7 +293,12 @@ def match_known(plan: Plan, rows: Rows, known: Mapping[str, Known]) -> dict[str,
         factor = rows.groups[i]
         key = (id(factor.codes), id(entry.ids))
         if key not in done:
-            codes, unknown = match_levels(factor, entry.ids)
+            parts = rows.parts[i]
+            if group.joint and parts is not None:
+                matched, unknown = coded_in(parts, entry.ids)
+            else:
+                codes, unknown = match_levels(factor, entry.ids)
+                matched = FactorColumn(codes, entry.ids)
             if unknown:
                 shown = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
                 raise DataError(
@@ -301,7 +306,7 @@ def match_known(plan: Plan, rows: Rows, known: Mapping[str, Known]) -> dict[str,
                     f"{'are' if len(unknown) > 1 else 'is'} not among the ids of known[{_key(group)!r}]: "
                     f"{shown}; add them to it or leave their rows out"
                 )
-            done[key] = FactorColumn(codes, entry.ids)
+            done[key] = matched
         rows.groups[i] = done[key]
         between[group.name] = entry.between
     return between

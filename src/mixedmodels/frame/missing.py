@@ -35,7 +35,7 @@ def is_clean(value: Value) -> bool:
         return math.isfinite(np.dot(value, value))
     if type(value) is FactorColumn:
         codes = value.codes
-        return codes.shape[0] == 0 or bool(np.minimum.reduce(codes) >= 0)
+        return codes.shape[0] == 0 or bool(np.minimum.reduce(codes, axis=None) >= 0)
     flat = value.values.ravel(order="K")  # type: ignore[union-attr]
     return math.isfinite(np.dot(flat, flat))
 

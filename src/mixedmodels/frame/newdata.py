@@ -12,7 +12,14 @@ from mixedmodels.errors import DataError, NewLevelError, OptionError
 from mixedmodels.formula.ast import Variable
 from mixedmodels.frame.columns import Columns, numeric_column
 from mixedmodels.frame.encode import fill_columns
-from mixedmodels.frame.factors import InteractionLevels, code_column, match_interaction, match_levels
+from mixedmodels.frame.factors import (
+    InteractionLevels,
+    code_column,
+    coded_in,
+    joined,
+    match_interaction,
+    match_levels,
+)
 from mixedmodels.frame.missing import check_finite, missing_rows, take_rows
 from mixedmodels.frame.rank import estimable
 from mixedmodels.frame.state import Encoding, GroupState, VariableState, find_bars
@@ -106,7 +113,7 @@ def encode_new(
     only = _wanted_bars(encoding, columns_of)
     used = {v for term in encoding.fixed.terms for v in term} | set(encoding.offsets)
     for b in {*wanted, *only}:
-        used |= {v for term in encoding.bars[b].terms for v in term}
+        used |= set(encoding.bars[b].used)
     valid = np.ones(n, dtype=bool)
     values: list[Value | None] = [None] * len(encoding.variables)
     for i in sorted(used):
@@ -134,17 +141,19 @@ def encode_new(
             codes[g] = _group_codes(encoding.groups[g], columns, functions, rows, valid, new_levels)
         part = encoding.bars[b]
         own = codes[g] if b in wanted else None
-        if not part.terms:
+        if own is not None and part.pieces:
+            own = np.ascontiguousarray(own[:, part.owners])
+        if not part.used:
             terms[b] = (own, None)
             continue
-        key = part[:3]
+        key = part.key
         if key not in Zs:
             Zs[key] = np.empty((n, len(part.names)))
             fill_columns(part, encoding.variables, values, Zs[key])  # type: ignore[arg-type]
         terms[b] = (own, Zs[key])
     if new_levels == "missing":
         for code in codes.values():
-            valid &= code >= 0
+            valid &= code >= 0 if code.ndim == 1 else (code >= 0).all(axis=1)
     for Z in Zs.values():
         Z[~valid] = np.nan
     return NewDesign(
@@ -238,7 +247,10 @@ def _group_codes(
             factor = value if isinstance(value, FactorColumn) else code_column(value)  # type: ignore[arg-type]
         factors.append(take_rows(factor, rows) if rows is not None else factor)
     unknown: tuple[str, ...] = ()
-    if isinstance(group.levels, InteractionLevels):
+    if group.joint:
+        matched_all, unknown = coded_in(factors, group.levels)  # type: ignore[arg-type]
+        codes = matched_all.codes
+    elif isinstance(group.levels, InteractionLevels):
         matched = [match_levels(f, levels)[0] for f, levels in zip(factors, group.levels.levels, strict=True)]  # type: ignore[arg-type]
         codes = match_interaction(matched, group.levels)
         if new_levels == "error" and (codes < 0).any():
@@ -252,14 +264,15 @@ def _group_codes(
                 f"grouping factor {group.name!r} has new levels in the new data: {listed}; use "
                 'new_levels="population" to predict with a random effect of 0, or "missing"'
             )
-        missing = (codes < 0) & valid
+        missing = (codes < 0 if codes.ndim == 1 else (codes < 0).any(axis=1)) & valid
         if missing.any():
             raise NewLevelError(
                 f"grouping factor {group.name!r} is missing in {int(missing.sum())} rows of the new data "
                 f'(first in row {int(np.flatnonzero(missing)[0])}); use new_levels="population" or "missing"'
             )
     elif new_levels == "append" and (codes < 0).any():
-        codes = _appended(codes, factors, len(group.levels))
+        append = _appended_jointly if group.joint else _appended
+        codes = append(codes, factors, len(group.levels))
     return codes
 
 
@@ -272,6 +285,18 @@ def _appended(codes: np.ndarray, factors: Sequence[Any], m: int) -> np.ndarray:
     keys[missing, 0] = -1 - np.arange(int(missing.sum()))
     out = codes.astype(np.int32)
     out[rows] = m + np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+    return out
+
+
+def _appended_jointly(codes: np.ndarray, factors: Sequence[Any], m: int) -> np.ndarray:
+    """As `_appended`; a new level is the same one in every column."""
+    rows, columns = np.nonzero(codes < 0)
+    fresh = joined(factors)
+    keys = fresh.codes[rows, columns].astype(np.int64)
+    missing = keys < 0
+    keys[missing] = -1 - np.arange(int(missing.sum()))
+    out = codes.astype(np.int32)
+    out[rows, columns] = m + np.unique(keys, return_inverse=True)[1].reshape(-1)
     return out
 
 

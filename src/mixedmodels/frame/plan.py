@@ -28,19 +28,26 @@ class PartPlan(NamedTuple):
     intercept: bool
     terms: tuple[tuple[int, ...], ...]
     labels: tuple[str, ...]
+    further: tuple[PartPlan, ...] = ()
 
 
 class GroupPlan(NamedTuple):
     """One grouping factor: its name, expressions and, where these are plain columns, their names.
 
     `relation` is "" for ``(... | g)``, "id" for ``id(... | g)`` and otherwise the name of the known matrix of
-    ``known(... | g, name)``.
+    ``known(... | g, name)``. With `joint` every expression holds levels of its own columns of one term.
     """
 
     name: str
     expressions: tuple[Expression, ...]
     columns: tuple[str | None, ...]
     relation: str = ""
+    joint: bool = False
+
+    @property
+    def first(self) -> str:
+        """Its name in `known=` where no other matrix is named."""
+        return str(self.columns[0]) if self.joint else self.name
 
 
 class Plan(NamedTuple):
@@ -97,7 +104,7 @@ def _make_plan(formula: Formula) -> Plan:
     offsets = tuple(expressions.setdefault(e, len(expressions)) for e in formula.fixed.offsets)
     bars = []
     options = []
-    groups: dict[tuple[tuple[Expression, ...], str], int] = {}
+    groups: dict[tuple[tuple[Expression, ...], str, bool], int] = {}
     names = []
     notes: list[str] = []
     labels = tuple(render(bar) for bar in formula.bars)
@@ -111,16 +118,22 @@ def _make_plan(formula: Formula) -> Plan:
             effects, stripped = position_effects(bar, label)
             if stripped:
                 notes.append(f"{label}: one effect for each position; the intercept is left out")
-        bars.append(part(effects))
+        bars.append(part(effects)._replace(further=tuple([part(more) for more, _ in bar.further])))
         relation = _relation(bar, label)
-        given = () if bar.structure == "known" else bar.options
+        given = () if bar.structure in _NAMED_MATRIX else bar.options
         options.append({name: _constant(value, name, label) for name, value in given})
-        if (bar.group, relation) not in groups:
-            groups[bar.group, relation] = len(groups)
+        key_of_group = _group_key(bar)
+        if key_of_group not in groups:
+            groups[key_of_group] = len(groups)
             alone = all(_relation(b, "") == relation for b in formula.bars if b.group == bar.group)
             plain = not relation or (relation == "id" and alone)
             names.append(group_name(bar) + ("" if plain else f":{relation}"))
-    bar_groups = tuple(groups[bar.group, _relation(bar, "")] for bar in formula.bars)
+            if names[-1] in names[:-1]:
+                raise FormulaError(
+                    f"{label} and another random term both are about {names[-1]!r}; write all its effects "
+                    f"into the joint term, as in joint(1 + x | {names[-1]}, ...)"
+                )
+    bar_groups = tuple(groups[_group_key(bar)] for bar in formula.bars)
     seen: dict[tuple[Any, ...], str] = {}
     for bar, plan, group, label in zip(formula.bars, bars, bar_groups, labels, strict=True):
         key = (bar.structure, plan.intercept, frozenset(map(frozenset, plan.terms)), group)
@@ -143,9 +156,13 @@ def _make_plan(formula: Formula) -> Plan:
         tuple(options),
         tuple(
             GroupPlan(
-                name, group, tuple(e.name if isinstance(e, Variable) else None for e in group), relation
+                name,
+                group,
+                tuple(e.name if isinstance(e, Variable) else None for e in group),
+                relation,
+                joint,
             )
-            for name, (group, relation) in zip(names, groups, strict=True)
+            for name, (group, relation, joint) in zip(names, groups, strict=True)
         ),
         variables(formula),
         (*notes, *identify.overlapping_terms(bars, labels, bar_groups)),
@@ -161,18 +178,27 @@ def _variable_label(expression: Expression) -> str:
     return render(expression)
 
 
+_NAMED_MATRIX = ("known", "joint")
+
+
+def _group_key(bar: Bar) -> tuple[tuple[Expression, ...], str, bool]:
+    """What makes a grouping factor: its columns, what relates the levels, whether columns have their own."""
+    return (*bar.group, *[column for _, column in bar.further]), _relation(bar, ""), bool(bar.further)
+
+
 def _relation(bar: Bar, label: str) -> str:
     """What relates the levels of a term: "", "id" or the name of a known matrix."""
     if bar.structure == "id":
         return "id"
-    if bar.structure != "known":
+    if bar.structure not in _NAMED_MATRIX or (bar.structure == "joint" and not bar.options):
         return ""
     value = dict(bar.options).get("matrix")
     if isinstance(value, Variable):
         return value.name
     if isinstance(value, Text):
         return value.value
-    raise FormulaError(f"{label} needs the name of a matrix given as known=: write known(1 | animal, D)")
+    how = "matrix = D" if bar.structure == "joint" else "known(1 | animal, D)"
+    raise FormulaError(f"{label} needs the name of a matrix given as known=: write {how}")
 
 
 def require_response(formula: Formula) -> None:
@@ -189,7 +215,7 @@ def require_bars(formula: Formula) -> None:
                 _refuse_tag(factor)
         raise FormulaError(
             f"the formula '{formula}' has no random-effects term such as (1 | group); without one it is an "
-            "ordinary regression: use a regression package (for instance statsmodels' ols or glm)"
+            "ordinary regression: use mm.gls or, if it is generalised, a regression package"
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from mixedmodels.errors import DataError, FormulaWarning, warn
 from mixedmodels.formula.ast import Expression, Variable
 from mixedmodels.frame.columns import Columns, numeric_column
-from mixedmodels.frame.factors import LOGICAL, code_column, interact
+from mixedmodels.frame.factors import LOGICAL, code_column, interact, joined
 from mixedmodels.frame.missing import (
     check_finite,
     count_missing,
@@ -146,7 +146,8 @@ def read_rows(
                 value, state = _evaluate(expression, group.name, columns, functions)
                 parts.append(without_unused(_as_factor(value, group.name))[0])
                 part_states.append(state)
-        rows.groups.append(interact(parts) if len(parts) > 1 else parts[0])
+        combine = joined if group.joint else interact
+        rows.groups.append(combine(parts) if len(parts) > 1 else parts[0])
         rows.parts.append(parts)
         rows.group_states.append(tuple(part_states))
     rows.weights = None if weights is None else numeric_column(weights, columns, "weights").copy()
@@ -310,13 +311,14 @@ def _cut(rows: Rows, kept: np.ndarray) -> None:
         rows.response = take_rows(rows.response, kept)
     rows.values = [take_rows(value, kept) for value in rows.values]
     groups = []
-    for factor, parts in zip(rows.groups, rows.parts, strict=True):
-        cut = without_unused(take_rows(factor, kept))[0]  # type: ignore[arg-type]
+    for i, (factor, parts) in enumerate(zip(rows.groups, rows.parts, strict=True)):
         if parts is not None and len(parts) > 1:
             # Levels of a:b are numbered by the levels of a and b, which may have lost some as well.
             trimmed = [without_unused(take_rows(part, kept))[0] for part in parts]  # type: ignore[arg-type]
-            cut = interact(trimmed)
-        groups.append(cut)
+            rows.parts[i] = trimmed
+            groups.append((joined if factor.codes.ndim == 2 else interact)(trimmed))
+        else:
+            groups.append(without_unused(take_rows(factor, kept))[0])  # type: ignore[arg-type]
     rows.groups = groups
     for what in ("weights", "trials", "offset"):
         value = getattr(rows, what)

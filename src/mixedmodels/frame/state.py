@@ -67,6 +67,9 @@ class PartState(NamedTuple):
         Names of the columns.
     stops : tuple of int
         End of the columns of each term.
+    pieces : tuple of PartState
+        Of ``joint(1 | animal, 1 | dam)`` the left sides of all bars; the other attributes but `names`, which
+        are all, are those of the first.
     """
 
     intercept: bool
@@ -75,15 +78,36 @@ class PartState(NamedTuple):
     labels: tuple[str, ...]
     names: tuple[str, ...]
     stops: tuple[int, ...]
+    pieces: tuple[PartState, ...] = ()
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """The variables in it."""
+        parts = self.pieces or (self,)
+        return tuple(dict.fromkeys(v for part in parts for term in part.terms for v in term))
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Parts with the same key have the same columns."""
+        return self[:3] if not self.pieces else tuple([part[:3] for part in self.pieces])
+
+    @property
+    def owners(self) -> np.ndarray:
+        """The piece that each column belongs to."""
+        return np.repeat(np.arange(len(self.pieces)), [len(part.names) for part in self.pieces])
 
 
 class GroupState(NamedTuple):
-    """One grouping factor: its expressions, their states and the levels seen."""
+    """One grouping factor: its expressions, their states and the levels seen.
+
+    With `joint` each expression holds the levels of its own columns of a term.
+    """
 
     name: str
     expressions: tuple[Expression, ...]
     states: tuple[Any, ...]
     levels: Any
+    joint: bool = False
 
 
 class Encoding(NamedTuple):
@@ -222,7 +246,7 @@ class Encoding(NamedTuple):
                 )
             )
         groups = tuple(
-            GroupState(p.name, p.expressions, tuple(g["states"]), _unpack_levels(g["levels"]))
+            GroupState(p.name, p.expressions, tuple(g["states"]), _unpack_levels(g["levels"]), p.joint)
             for p, g in zip(plan.groups, data["groups"], strict=True)
         )
         kept, null = data["kept"], data["null"]
@@ -270,6 +294,7 @@ def _pack_part(part: PartState) -> dict[str, Any]:
         "labels": list(part.labels),
         "names": list(part.names),
         "stops": list(part.stops),
+        **({"pieces": [_pack_part(piece) for piece in part.pieces]} if part.pieces else {}),
     }
 
 
@@ -281,6 +306,7 @@ def _unpack_part(data: Mapping[str, Any]) -> PartState:
         tuple(data["labels"]),
         tuple(data["names"]),
         tuple(data["stops"]),
+        tuple(_unpack_part(piece) for piece in data.get("pieces", ())),
     )
 
 

@@ -39,7 +39,7 @@ _HOMES = {
     "write_pedigree": "pedigree_files",
     "write_phenotypes": "pedigree_files",
     "write_plink": "plink_files",
-    "scan": "scan",
+    "scan": "association",
 }
 
 __all__ = sorted(_HOMES)

@@ -73,7 +73,7 @@ def breeding_values(fit: LMMFit, group: str | None = None, column: str | None = 
     reliability = np.clip(1.0 - pev / np.where(total > 0.0, total, np.inf), 0.0, 1.0)
     columns = {
         "id": level_array(term),
-        "records": np.bincount(term.codes, minlength=term.m),
+        "records": _records(term, at),
         "estimate": fit._solution.b[position][:, at],
         "std_error": np.sqrt(pev),
         "pev": pev,
@@ -86,6 +86,14 @@ def breeding_values(fit: LMMFit, group: str | None = None, column: str | None = 
         notes.append("the variance is estimated as zero: reliability is not defined")
     what = "" if term.k == 1 else f", {term.names[at]}"
     return result_table(f"Predictions for {term.group}{what}", columns, notes, fit._native)
+
+
+def _records(term: Any, column: int) -> np.ndarray:
+    """Number of rows of the data that touch each level in a column."""
+    if term.rows is not None:
+        return np.diff(term.rows.tocsc().indptr)[column :: term.k]
+    codes = term.codes if term.codes.ndim == 1 else term.codes[:, column]
+    return np.bincount(codes[codes >= 0], minlength=term.m)
 
 
 def _position(fit: LMMFit, group: str | None) -> int:

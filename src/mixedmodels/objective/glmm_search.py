@@ -115,6 +115,7 @@ def search(
     method: str = "auto",
     control: Control | None = None,
     progress: Any = None,
+    release: bool = True,
 ) -> Optimum:
     """Minimise the criterion.
 
@@ -127,6 +128,8 @@ def search(
         "auto" and "newton": Newton's method in a trust region; the others as in `lmm`.
     control : Control, optional
     progress : "auto", True, False, None or callable
+    release : bool
+        Whether standard deviations held at zero are let go where the criterion falls.
 
     Returns
     -------
@@ -178,13 +181,36 @@ def search(
         psi = objective.point(found.theta)
         beyond = [place for place in objective.coordinates.one_sided(psi) if objective.M[place].any()]
         if beyond:  # the minimum is on the bound of a standard deviation: the others are searched there
-            inside = objective.at_zero(beyond)
             psi[beyond] = 0.0
-            more = search(inside, psi, method, control, progress)
+            more = search(objective.at_zero(beyond), psi, method, control, progress, False)
+            more = _released(objective, more, beyond, (method, control, progress)) if release else more
             joined = _joined(found, replace(more, theta=more.theta))
             status = Status.BOUNDARY if joined.status is Status.CONVERGED else joined.status
             return replace(joined, gradient=None, hessian=None, status=status)
     return _finished(objective, found, control)
+
+
+def _released(objective: GLMMObjective, found: Optimum, held: list[int], options: tuple) -> Optimum:
+    """The search continued without those standard deviations at zero along which the criterion falls."""
+    for _ in range(len(held)):
+        try:
+            gradient = objective.value_and_gradient(found.theta)[1]
+        except FloatingPointError:
+            return found
+        down = [place for place in held if found.theta[place] == 0.0 and gradient[place] < -1e-6]
+        if not down:
+            return found
+        place = min(down, key=lambda one: gradient[one])
+        psi = np.array(found.theta)
+        psi[place] = PROBE / objective.lengths[place]
+        others = [one for one in held if one != place and found.theta[one] == 0.0]
+        inside = objective.at_zero(others) if others else objective
+        method, control, progress = options
+        more = search(inside, psi, method, control, progress, False)
+        if not more.value < found.value - 1e-9:
+            return found
+        found = more
+    return found
 
 
 class _FirstStep:

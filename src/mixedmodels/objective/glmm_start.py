@@ -57,7 +57,12 @@ def starting_values(objective: GLMMObjective) -> np.ndarray:
     theta = np.linalg.lstsq(E, entries, rcond=None)[0] if len(entries) else np.zeros(0)
     for b in coordinates.curved:
         term, own = objective.design.terms[b], coordinates.map.index[b]
-        theta[own] = term.covariance.theta_near(factors[b] @ factors[b].T)
+        structure = term.covariance
+        near = structure.theta_near(factors[b] @ factors[b].T)
+        scales = structure.lower == 0.0
+        if scales.any():  # moments give standard deviations; correlations begin where the structure does
+            near = np.where(scales, near, structure.start)
+        theta[own] = np.clip(near, structure.lower, structure.upper)
     return np.concatenate([np.linalg.solve(G, gamma), theta])
 
 

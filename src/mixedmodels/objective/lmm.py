@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from mixedmodels.errors import IdentifiabilityError, SolverError
+from mixedmodels.errors import IdentifiabilityError, OptionError, SolverError
 from mixedmodels.objective.base import (
     Certificate,
     average_information,
@@ -496,6 +496,7 @@ class LMMObjective:
         """
         from mixedmodels.objective.components import ComponentsPoint
 
+        self._refuse_curved("variance components")
         return ComponentsPoint(self, variances)
 
     def em_step(self, theta: np.ndarray) -> np.ndarray:
@@ -508,6 +509,15 @@ class LMMObjective:
         """
         return self._em(theta, update_sigma=self.sigma_fixed is None)
 
+    def _refuse_curved(self, what: str) -> None:
+        """What needs Sigmas that form a cone: us, diag, homdiag."""
+        for term, curved in zip(self.design.terms, self._map.curved, strict=True):
+            if curved:
+                raise OptionError(
+                    f"{what} are not available for the structure {term.covariance.name!r} of {term.group!r}: "
+                    "they need us, diag or homdiag"
+                )
+
     def ecme_step(self, theta: np.ndarray) -> np.ndarray:
         r"""One step of ECME: sigma maximised, :math:`\Sigma_b^+ = \Sigma_b - \Sigma_b M_b \Sigma_b/m_b`.
 
@@ -518,6 +528,7 @@ class LMMObjective:
     def _em(self, theta: np.ndarray, update_sigma: bool) -> np.ndarray:
         from mixedmodels.objective.em import em_factors
 
+        self._refuse_curved("EM and ECME")
         theta = self._map.check(theta)
         factors = self._map.factors(theta)
         M = self._M(self.solver.components(factors, 1, None, self.reml))

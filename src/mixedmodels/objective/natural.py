@@ -154,7 +154,7 @@ class NaturalObjective:
 
     # ------------------------------------------------------------------ criterion
     def value(self, phi: np.ndarray) -> float:
-        """D."""
+        """Criterion D at free coordinates."""
         theta, tau = self.point(phi)
         objective = self.objective
         parts = objective.solver.components(objective.factors(theta), 0, None, objective.reml)
@@ -166,7 +166,7 @@ class NaturalObjective:
         return float(logdets + objective.nu * (_LOG_2PI + 2.0 * tau) + parts.pwrss * math.exp(-2.0 * tau))
 
     def value_and_gradient(self, phi: np.ndarray) -> tuple[float, np.ndarray]:
-        """D and its gradient."""
+        """Criterion and gradient, shape of phi."""
         value, gradient, _ = self.newton(phi)
         return value, gradient
 

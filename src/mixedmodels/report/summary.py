@@ -140,13 +140,18 @@ def summarize(fit: LMMFit, correlation: bool | None = None, ddf: str | float = "
         "p_value": tests.p_value,
     }
     return Summary(
-        f"{'Linear mixed model' if fit.design.terms else 'Generalised least squares'} fit by {method}",
+        f"{_kind(fit)} fit by {method}",
         tuple(facts),
         tuple(tables),
         tuple(notes),
         coefficients,
         fit._native,
     )
+
+
+def _kind(fit: LMMFit) -> str:
+    mixed = fit.design.terms or getattr(fit.frame, "covariance", None) is not None
+    return "Linear mixed model" if mixed else "Generalised least squares"
 
 
 def _criteria_table(fit: LMMFit) -> Table:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["random_table", "render_varcorr"]
 
+_SHOWN = 12  # columns of a term up to which correlations are shown
+
 
 def render_varcorr(varcorr: VarCorr, form: str = "text") -> str:
     """Standard deviations and correlations as ``"text"``, ``"html"``, ``"latex"`` or ``"markdown"``."""
@@ -35,7 +37,7 @@ def random_table(
     """The table of standard deviations (and variances) as lme4 lays it out.
 
     `sigma` None leaves the residual row out. Terms with more than 12 columns keep their correlations
-    for `TermVariance.correlation`.
+    for `TermVariance.correlation`, and are one row if all their standard deviations are equal.
     """
     groups: list[str] = []
     names: list[str] = []
@@ -45,12 +47,21 @@ def random_table(
     widest = 0
     for term in terms:
         k = len(term.names)
+        if k > _SHOWN and max(term.sds) - min(term.sds) <= 1e-9 * max(
+            term.sds
+        ):  # positions with a common standard deviation
+            groups.append(term.group)
+            names.append(f"{term.names[0]}, ... ({k})")
+            variances.append(term.variances[0])
+            sds.append(term.sds[0])
+            correlations.append([])
+            continue
         groups.append(term.group)
         groups += [""] * (k - 1)
         names += term.names
         variances += term.variances
         sds += term.sds
-        if term.correlated and 1 < k <= 12:
+        if term.correlated and 1 < k <= _SHOWN:
             correlations += [["NaN" if r != r else f"{r:.2f}" for r in row] for row in term.correlations()]
             widest = max(widest, k - 1)
         else:

@@ -203,6 +203,11 @@ class CombinedResidual:
         self.upper = np.full(self.n_phi, np.inf)
         self.needs_fitted = any(one.needs_fitted for one in variances)
 
+    @property
+    def factors(self) -> tuple[Structure, ...]:
+        """The structures of the product."""
+        return self._factors
+
     def _all(self, phi: np.ndarray) -> np.ndarray:
         """Free and held coordinates together."""
         out = self._template.copy()

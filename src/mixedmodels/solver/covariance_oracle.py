@@ -136,7 +136,7 @@ class CovarianceOracle:
     @cached_property
     def products(self) -> np.ndarray:
         """``y'P V_i P V_j P y``, shape (r, r)."""
-        W = np.array([V @ self.Py for V in self.first]).reshape(len(self.first), -1)
+        W = np.array([V @ self.Py for V in self.first]).reshape(len(self.first), self.y.shape[0])
         return W @ self.projection @ W.T
 
     @property

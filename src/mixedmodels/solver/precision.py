@@ -12,7 +12,7 @@ from mixedmodels.design import KnownCovariance
 if TYPE_CHECKING:
     from mixedmodels.design import Precision
 
-__all__ = ["covariance_diagonal", "covariance_times"]
+__all__ = ["covariance_diagonal", "covariance_times", "same_covariance"]
 
 
 def covariance_times(between: Precision | KnownCovariance) -> Callable[[np.ndarray], np.ndarray]:
@@ -38,3 +38,19 @@ def covariance_diagonal(between: Precision | KnownCovariance) -> np.ndarray:
     from mixedmodels.solver.sparse_cholesky import SparseCholesky
 
     return SparseCholesky(between.matrix).inverse_diagonal()
+
+
+def same_covariance(
+    one: Precision | KnownCovariance | None, other: Precision | KnownCovariance | None
+) -> bool:
+    """Whether two known covariances between levels are the same, both given in the same form."""
+    if one is other:
+        return True
+    if one is None or other is None or type(one) is not type(other):
+        return False
+    if isinstance(one, KnownCovariance):
+        return np.array_equal(one.covariance, other.covariance)  # type: ignore[union-attr]
+    a, b = one.matrix.tocsc(), other.matrix.tocsc()
+    if a.shape != b.shape or a.nnz != b.nnz:
+        return False
+    return np.array_equal(a.indices, b.indices) and np.array_equal(a.data, b.data)

@@ -223,6 +223,11 @@ class WhitenedSparsePoint:
             out.append(-(half + half.T))
         return out
 
+    def _solve(self, B: np.ndarray) -> np.ndarray:
+        """``M^{-1}B``; derivatives at singular factors leave M factored at others."""
+        self._solver.state(self.factors)
+        return self._solver.solve(B)
+
     def _inverse_times(self, M: np.ndarray) -> np.ndarray:
         """``V^{-1}M`` for whitened rows, (n, c)."""
         return self._split(M)[0]
@@ -230,7 +235,7 @@ class WhitenedSparsePoint:
     def _split(self, M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``V^{-1}M`` and the u-hat of the columns of M."""
         solver = self._solver
-        u = solver.solve(solver.times_Lambda_t(self.factors, solver.Z.T @ M))
+        u = self._solve(solver.times_Lambda_t(self.factors, solver.Z.T @ M))
         return M - solver.Z @ solver.times_Lambda(self.factors, u), u
 
     def _project(self, M: np.ndarray, reml: bool) -> np.ndarray:
@@ -332,7 +337,7 @@ class WhitenedSparsePoint:
     def _N_times(self, B: np.ndarray) -> np.ndarray:
         """``Lambda M^{-1} Lambda' B``."""
         solver = self._solver
-        return solver.times_Lambda(self.factors, solver.solve(solver.times_Lambda_t(self.factors, B)))
+        return solver.times_Lambda(self.factors, self._solve(solver.times_Lambda_t(self.factors, B)))
 
     def _add_fixed(self, out: np.ndarray, n_theta: int) -> None:
         """The fixed effects' share of ``tr(P D_i P D_j)``; what involves theta has it already."""

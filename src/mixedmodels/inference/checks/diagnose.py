@@ -277,6 +277,8 @@ def _identifiability(fit: LMMFit) -> Iterator[Finding]:
     terms = fit.design.terms
     for group in dict.fromkeys(term.group for term in terms):
         term = next(term for term in terms if term.group == group)
+        if term.precision is not None:  # levels of one row are told from the error by their relatives
+            continue
         if term.several_levels:
             own = term.matrix(term.n)
             counts = np.bincount(own.indices // term.k, minlength=term.m)

@@ -106,7 +106,12 @@ def _parts(fit: LMMFit) -> Parts:
     if any(term.Z is not None for term in design.terms):
         notes.append("terms with slopes: the mean over the rows of the variance of z'b (Johnson 2014)")
     residual = fit.sigma**2
-    if design.weights is not None:
+    if design.residual is not None:  # known weights are part of it
+        variances = fit._point.variances  # type: ignore[attr-defined]
+        residual *= float(np.mean(variances))
+        if np.ptp(variances) > 0.0:
+            notes.append("residual: the mean over the rows of the residual variance")
+    elif design.weights is not None:
         residual *= float(np.mean(1.0 / design.weights))
         notes.append("residual: the mean over the rows of sigma^2 / weight")
     if fit.is_singular:

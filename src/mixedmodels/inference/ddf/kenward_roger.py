@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixedmodels.errors import NotImplementedYetError, OptionError
+from mixedmodels.errors import OptionError
 from mixedmodels.inference.ddf.reference import FTest, f_statistic, row_basis, rows_of
 from mixedmodels.inference.ddf.tails import f_tail
 from mixedmodels.inference.ddf.variances import check_structures, fixed_products, parameter_covariance
@@ -30,7 +30,10 @@ class KenwardRoger:
 
     .. math:: \Phi_A = \Phi + 2\Phi\Bigl\{\sum_{ij} W_{ij}(Q_{ij} - P_i\Phi P_j)\Bigr\}\Phi .
 
-    All of it is formed in the space of the random effects and fixed effects: no n x n matrix.
+    All of it is formed in the space of the random effects and fixed effects: no n x n matrix. With a residual
+    structure V is not linear in its parameters; the same formulae with its first derivatives do not depend
+    on the coordinates, and are exact where some coordinates make V linear (compound symmetry, general
+    covariances of visits, variances by group).
 
     Parameters
     ----------
@@ -59,15 +62,12 @@ class KenwardRoger:
                 'refits it, or take ddf="satterthwaite"'
             )
         check_structures(fit, self.name)
-        if fit.design.residual is not None:
-            raise NotImplementedYetError(
-                'ddf="kr" for structured residuals is not in this version; use ddf="satterthwaite"'
-            )
         self._fit = fit
 
     @property
     def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self._fit._once("kenward_roger", lambda: _parts(self._fit))
+        parts = _parts if self._fit.design.residual is None else _structured_parts
+        return self._fit._once("kenward_roger", lambda: parts(self._fit))
 
     @property
     def vcov(self) -> np.ndarray:
@@ -112,6 +112,37 @@ def _parts(fit: LMMFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     adjusted = basis @ adjusted_covariance(C, P, Q, W) @ basis.T
     adjusted.setflags(write=False)
     return adjusted, basis @ (C @ P @ C) @ basis.T, W
+
+
+def _structured_parts(fit: LMMFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `_parts` for structured residuals, the parameters being psi and log sigma^2.
+
+    First derivatives only, so that the coordinates do not matter: a change of them transforms P_i, Q_ij and
+    W as tensors.
+    """
+    objective, psi = fit.objective, np.array(fit.theta)
+    information = objective.joint_information(psi, "expected")
+    fixed = objective.fixed_products(psi, second=True, orthonormal=True)
+    P, Q = fixed.HDH, fixed.HDKDH
+    if objective.sigma_fixed is None:  # the derivative in log sigma^2 is V itself
+        P = np.concatenate([P, fixed.XVX[None]])
+        Q = _bordered(Q, P)
+    free = np.append((psi > objective.lower) & (psi < objective.upper), True)[: len(P)]
+    W, _ = parameter_covariance(information[np.ix_(free, free)])
+    P, Q = P[free], Q[np.ix_(free, free)]
+    C = np.linalg.inv(fixed.XVX)
+    basis = fit.sigma * fixed.basis
+    adjusted = basis @ adjusted_covariance(C, P, Q, W) @ basis.T
+    adjusted.setflags(write=False)
+    return adjusted, basis @ (C @ P @ C) @ basis.T, W
+
+
+def _bordered(Q: np.ndarray, P: np.ndarray) -> np.ndarray:
+    """``X'V^{-1}V_iV^{-1}V_jV^{-1}X`` with a last parameter whose derivative is V: there it is P."""
+    r = len(P)
+    out = np.empty((r, r, *P.shape[1:]))
+    out[:-1, :-1], out[-1], out[:, -1] = Q, P, P
+    return out
 
 
 def in_orthonormal_columns(

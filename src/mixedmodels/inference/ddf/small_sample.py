@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,10 +66,11 @@ def small_sample(fit: LMMFit) -> ResultTable:
     A = A[: len(fit.theta), : len(fit.theta)]
     d_beta, d_b = _derivatives(fit, factors)
     vcov = np.asarray(fit.vcov) + d_beta.T @ A @ d_beta
-    crosses = objective.solver.fixed_random_covariance(factors)
+    solver = fit.solver
+    crosses = solver.fixed_random_covariance(factors)
     random, random_fixed = [], []
     for j, db in enumerate(d_b):
-        base = objective.solver.random_covariance(factors, j)
+        base = solver.random_covariance(factors, j)
         random.append(sigma2 * np.asarray(base) + np.einsum("tmk,tu,uml->mkl", db, A, db, optimize=True))
         random_fixed.append(
             sigma2 * np.asarray(crosses[j]) + np.einsum("tmk,tu,up->mkp", db, A, d_beta, optimize=True)
@@ -96,16 +96,14 @@ def _derivatives(fit: LMMFit, factors: list[np.ndarray]) -> tuple[np.ndarray, li
 
     The solution for the response ``V_i P y`` holds both projections of it.
     """
-    from mixedmodels.solver.choose import choose_solver
-
     design, objective = fit.design, fit.objective
     offset = 0.0 if design.offset is None else design.offset
     residual = design.y - offset - design.X @ fit.beta
     for term, b in zip(design.terms, fit._b, strict=True):
         residual = residual - _contribution(term, b)
-    weighted = residual if design.weights is None else design.weights * residual
-    c = [_transposed(term, weighted) for term in design.terms]
-    d_beta, d_b = [], [[] for _ in design.terms]  # type: ignore[var-annotated]
+    Py, of_residuals = _projected(fit, residual)
+    c = [_transposed(term, Py) for term in design.terms]
+    responses, parts = [], []
     for direction in objective.directions(fit.theta):
         images = [
             np.zeros_like(own) if dS is None else _related(term, own) @ dS
@@ -114,16 +112,32 @@ def _derivatives(fit: LMMFit, factors: list[np.ndarray]) -> tuple[np.ndarray, li
         response = np.zeros(design.n)
         for term, image in zip(design.terms, images, strict=True):
             response += _contribution(term, image)
-        solver = choose_solver(replace(design, y=response, offset=None))
-        solution = solver.solution(factors, objective.reml)
-        d_beta.append(-np.asarray(solution.beta))
+        responses.append(response)
+        parts.append(images)
+    for response in of_residuals:
+        responses.append(response)
+        parts.append([np.zeros_like(own) for own in c])
+    d_beta = np.zeros((len(responses), design.p))
+    d_b = [np.zeros((len(responses), term.m, term.k)) for term in design.terms]
+    if not responses:
+        return d_beta, d_b
+    beta, b = fit.solver.responses_at(factors)(np.array(responses).T)
+    d_beta -= np.asarray(beta).T
+    for i, images in enumerate(parts):
         for j, image in enumerate(images):
-            d_b[j].append(image - np.asarray(solution.b[j]))
-    r, p = len(d_beta), design.p
-    shapes = [(r, term.m, term.k) for term in design.terms]
-    return np.array(d_beta).reshape(r, p), [
-        np.array(own).reshape(shape) for own, shape in zip(d_b, shapes, strict=True)
-    ]
+            d_b[j][i] = image - np.asarray(b[j])[..., i]
+    return d_beta, d_b
+
+
+def _projected(fit: LMMFit, residual: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """``P y`` from the conditional residuals, and ``R_j P y`` for the parameters of a residual structure."""
+    design = fit.design
+    if design.residual is None:
+        return (residual if design.weights is None else design.weights * residual), []
+    point = fit._point  # type: ignore[attr-defined]
+    white = np.ascontiguousarray(point.whiten(residual[:, None]))
+    changes = [point.unwhiten(point.change(j, white))[:, 0] for j in range(design.residual.n_phi)]
+    return point.whiten_adjoint(white)[:, 0], changes
 
 
 def _contribution(term: RandomTerm, b: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from mixedmodels.inference.likelihood.lrt import (
     likelihood_ratio,
 )
 from mixedmodels.inference.likelihood.lrt_bootstrap import check_draws
-from mixedmodels.inference.likelihood.nesting import Span, nested_random, span_of
+from mixedmodels.inference.likelihood.nesting import Span, nested_random, nested_residual, span_of
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -161,12 +161,19 @@ def compare(
 
 def _names(fits: tuple[Any, ...]) -> list[str]:
     names = [fit.formula_text or f"model {i + 1}" for i, fit in enumerate(fits)]
+    if len({str(getattr(fit.design, "residual", None)) for fit in fits}) > 1:
+        names = [_with_residual(name, fit) for name, fit in zip(names, fits, strict=True)]
     if len(set(names)) == len(names) or any(fit._is_linear for fit in fits):
         return names
     told = differences(fits)
     if len(set(names)) > 1:
         told = ["; ".join(filter(None, pair)) for pair in zip(names, told, strict=True)]
     return [text or f"model {i + 1}" for i, text in enumerate(told)]
+
+
+def _with_residual(name: str, fit: Any) -> str:
+    text = getattr(fit.design.residual, "text", "")
+    return f"{name}; residual {text}" if text else name
 
 
 def _spans(fits: tuple[Any, ...]) -> list[Span]:
@@ -231,8 +238,10 @@ def _pair(
         )
         return LikelihoodRatio(max(statistic, 0.0), df, math.nan, (note,))
     random = nested_random(small.design, large.design)
-    if _has_function(small) or _has_function(large) or random.missing:
-        terms = ", ".join(_bar(small, i) for i in random.missing) or "its covariance"
+    residual = nested_residual(small.design, large.design)
+    if _has_function(small) or _has_function(large) or random.missing or not residual:
+        terms = ", ".join(_bar(small, i) for i in random.missing)
+        terms = terms or ("its covariance" if residual else "the residual structure")
         note = (
             f"{what}: {terms} of the smaller model could not be shown to lie inside the larger one; the "
             "p-value holds only if the models are nested"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from mixedmodels.solver.precision import same_covariance
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
 
-__all__ = ["RandomNesting", "Span", "nested_random", "span_of"]
+__all__ = ["RandomNesting", "Span", "nested_random", "nested_residual", "span_of"]
 
 _TOLERANCE = 1e-8
 
@@ -85,9 +87,48 @@ def nested_random(small: Design, large: Design) -> RandomNesting:
     return RandomNesting(tuple(missing), new)
 
 
+# Correlations of visits or times that other ones contain, at the same columns.
+_CONTAINED = {
+    "cs": {"toep", "corr", "us"},
+    "ar1": {"arma", "toep", "ad", "corr", "us"},
+    "toep": {"corr", "us"},
+    "ad": {"corr", "us"},
+    "corr": {"us"},
+}
+
+
+def nested_residual(small: Design, large: Design) -> bool | None:
+    """Whether the residual structure of the small model is a case of that of the large one.
+
+    True where it has some of the same factors, or a correlation that one of the large model contains:
+    independence is a correlation of 0, equal variances are ratios of 1, inside the ranges and not on their
+    boundary. None where nothing is known.
+    """
+    mine, other = _factors(small), _factors(large)
+    for text, factor in mine.items():
+        if text in other:
+            continue
+        around = _CONTAINED.get(factor.tag, set())
+        columns = ("group", "by") if factor.tag == "cs" else ("group", "by", "covariates")
+        if not any(
+            one.tag in around and all(getattr(one, name) == getattr(factor, name) for name in columns)
+            for one in other.values()
+        ):
+            return None
+    new = [factor for text, factor in other.items() if text not in mine]
+    return None if any(factor.fixed or factor.tag in ("varfixed", "known") for factor in new) else True
+
+
+def _factors(design: Design) -> dict[str, Any]:
+    """The factors of the residual structure by their text."""
+    return {str(factor): factor for factor in getattr(design.residual, "factors", ())}
+
+
 def _inside(term: RandomTerm, other: RandomTerm) -> np.ndarray | None:
     """C, shape (k_other, r), with the effects of `term` being ``C`` times those of `other`; else None."""
-    if term.precision is not other.precision or term.several_levels or other.several_levels:
+    if term.several_levels or other.several_levels:
+        return None
+    if not same_covariance(term.precision, other.precision):
         return None
     same = _same_partition(term.codes, other.codes, term.m, other.m)
     if not same:

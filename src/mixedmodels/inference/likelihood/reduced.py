@@ -165,7 +165,7 @@ def fit_design(fit: LMMFit, design: Design, reml: bool | None = None) -> Any:
     reml = options.reml if reml is None else reml
     frame = fit.frame
     structure = getattr(frame, "covariance", None)
-    if not design.terms and structure is None:
+    if not design.terms and structure is None and design.residual is None:
         return LeastSquares(design, reml, None if options.sigma is None else float(options.sigma))
     options = replace(options, reml=reml, start=None, solver="dense" if options.solver == "dense" else "auto")
     small = MatrixFrame(design, design.n, Z=getattr(frame, "Z", None), covariance=structure)
@@ -431,7 +431,7 @@ def find_reductions(fit: LMMFit, wanted: Any) -> list[Reduction]:
         raise OptionError(f"term must be a text such as '(1 | g)' or the name of a group, got {wanted!r}")
 
     def plain(text: str) -> str:
-        text = "".join(text.split())
+        text = "".join(text.split()).replace(",matrix=", ",")
         return text[1:-1] if text.startswith("(") and text.endswith(")") and "in(" not in text else text
 
     for r in every:

@@ -231,6 +231,11 @@ def test_random(fit: LMMFit, term: Any = None, method: str = "lrt", **options: A
             '"bootstrap"'
         )
     draws = {"bootstrap": _DRAWS, "rlrt": ("n", "seed")}.get(method, ())
+    if method == "rlrt" and fit._is_linear and fit.design.residual is not None:
+        raise OptionError(
+            'method="rlrt" is exact for independent residuals of equal variance; with residual= use '
+            'method="mixture" or "bootstrap"'
+        )
     _check_options(options, draws)
     resampling = _resampling(options, 10_000 if method == "rlrt" else 1000)
     found = _reductions(fit, term)

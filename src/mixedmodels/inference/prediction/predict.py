@@ -62,12 +62,14 @@ def predict(
         from mixedmodels.inference.prediction.forecast import forecasts
 
         return forecasts(fit, newdata, new_levels, offset, interval, level, se, weights)
+    if getattr(fit.frame, "covariance", None) is not None:
+        if method == "simulation":
+            raise NotImplementedYetError(
+                "method='simulation' is not in this version for a covariance given as a function"
+            )
+        return _of_user_factor(fit, newdata, re_form, offset, interval, level, se, weights, ddf)
     if interval is None and not se and not draws:
         return predict_points(fit, newdata, re_form, new_levels, offset)
-    if getattr(fit.frame, "covariance", None) is not None:
-        raise NotImplementedYetError(
-            "standard errors of predictions are not in this version for a covariance given as a function"
-        )
     parts = parts_of(fit, select_columns(fit, re_form), interval == "prediction")
     quantile = _Quantiles(fit, ddf, level, parts, method)
     answer: Any
@@ -93,10 +95,49 @@ def predict(
     return result_table(title, columns, notes, fit._native, kept)
 
 
+def _of_user_factor(
+    fit: Any,
+    newdata: Any,
+    re_form: Any,
+    offset: Any,
+    interval: str | None,
+    level: float,
+    se: bool,
+    weights: Any,
+    ddf: Any,
+) -> np.ndarray | ResultTable:
+    """Predictions where the covariance is a function of theta: with all random effects or with none."""
+    from mixedmodels.inference.prediction.user_factor import predicted_columns
+
+    effects = re_form is None or re_form is True
+    select_columns(fit, re_form)  # refuses names: there are no grouping factors
+    if newdata is None and offset is not None:
+        raise OptionError("offset is for new rows; give newdata as well")
+    whole = interval == "prediction"
+    n = fit.design.n if newdata is None or "X" not in newdata else len(newdata["X"])
+    given = positive_weights(weights, None, n)
+    if newdata is None and weights is None:
+        given = fit.design.weights
+    columns = predicted_columns(fit, newdata, effects, offset, given, whole)
+    if interval is None and not se:
+        return columns["predicted"]
+    parts = Parts([(0, None)] if effects else [], [], [], whole)
+    half = np.asarray(_Quantiles(fit, ddf, level, parts, "analytic").normal)
+    half = half * columns["prediction_sd" if whole else "std_error"]
+    if interval is not None:
+        columns |= {"conf_low": columns["predicted"] - half, "conf_high": columns["predicted"] + half}
+    notes = [f"mean: fixed part and {'all' if effects else 'no'} random effects"]
+    title = "Predictions with standard errors" if interval is None else f"Predictions with {interval} limits"
+    title += "" if interval is None else f", {100 * level:g} %"
+    return result_table(title, columns, notes, fit._native, {})
+
+
 def _of_new_rows(
     fit: LMMFit, answer: Any, parts: Parts, newdata: Any, new_levels: str, offset: Any, weights: Any
 ) -> tuple[dict[str, np.ndarray], int]:
     """The columns for new rows, and the number of new levels in them, term by term."""
+    if any(fit.design.terms[position].several_levels for position in parts.with_levels):
+        fit.design.need_one_level("standard errors and intervals of predictions")
     with_levels: Selection = [(position, None) for position in parts.with_levels]
     rows: NewDesign = new_rows(
         fit, newdata, with_levels, new_levels, offset, [p for p, _ in parts.apart], tell_apart=True
@@ -112,7 +153,8 @@ def _of_new_rows(
             if position in dict(parts.kept):
                 new[fit.design.terms[position].group] = np.unique(codes[unseen & rows.rows]).size
     rows = replace(rows, terms=tuple(terms))
-    given = positive_weights(weights, newdata, rows.n)
+    data = None if fit.formula is None else newdata
+    given = positive_weights(weights, data, rows.n)
     if fit.design.residual is not None and parts.whole:
         given = _structured_weights(fit, newdata, offset, given, answer)
     columns = answer(rows, given, numbered)

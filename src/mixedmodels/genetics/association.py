@@ -181,7 +181,8 @@ def scan(
     if method == "exact":
         columns, title, notes = _exact(fit, markers, chosen, counter)
     else:
-        columns, title, notes = _given_variances(fit, markers, counter)
+        with one_blas_thread():
+            columns, title, notes = _given_variances(fit, markers, counter)
     place = {}
     if markers.chromosomes is not None:
         place["chromosome"] = markers.chromosomes

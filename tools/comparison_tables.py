@@ -2,8 +2,9 @@
 
     PYTHONPATH=src python tools/comparison_tables.py
 
-The models are those of ``tests/test_references_*.py``; the tables stand between ``<!-- table NAME: begin -->``
-and ``<!-- table NAME: end -->`` in docs/compare_*.md. ``tests/structure/test_comparisons.py`` computes them anew.
+The models are those of ``tests/test_references_*.py``; the tables stand between the comments
+``<!-- table NAME: begin -->`` and ``<!-- table NAME: end -->`` of the pages.
+``tests/structure/test_comparisons.py`` computes them anew.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def difference(fit: Any, beta: dict[str, Any]) -> str:
     for name, value in beta.items():
         estimate = value["estimate"] if isinstance(value, dict) else value[0]
         worst = max(worst, abs(fit.fixef[name] - estimate) / fit.se[name])
-    return next(f"< {bound:.0e}" for bound in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, float("inf")) if worst < bound)
+    return next(
+        f"< {bound:.0e}" for bound in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, float("inf")) if worst < bound
+    )
 
 
 def structured(call: str) -> list[Row]:
@@ -96,7 +99,15 @@ def lme4_linear() -> list[Row]:
     for id_ in tests.IDS:
         ref, fit = tests.reference(id_), tests.fitted(id_)
         row = (ref["data"], code(ref["formula"]), ref["estimation"], f"{ref['objective']['logLik']:.4f}")
-        out.append((*row, f"{fit.loglik:.4f}", f"{ref['sigma']:.4g}", f"{fit.sigma:.4g}", difference(fit, ref["beta"])))
+        out.append(
+            (
+                *row,
+                f"{fit.loglik:.4f}",
+                f"{ref['sigma']:.4g}",
+                f"{fit.sigma:.4g}",
+                difference(fit, ref["beta"]),
+            )
+        )
     return out
 
 
@@ -113,7 +124,9 @@ def lme4_generalised() -> list[Row]:
         options = tests.CASES[id_][1]
         said = ", ".join(f"{name}={options[name]!r}" for name in ("nagq", "information") if name in options)
         row = (ref["data"], code(ref["formula"]), kind, code(said) if said else "")
-        out.append((*row, f"{ref['objective']['logLik']:.4f}", f"{fit.loglik:.4f}", difference(fit, ref["beta"])))
+        out.append(
+            (*row, f"{ref['objective']['logLik']:.4f}", f"{fit.loglik:.4f}", difference(fit, ref["beta"]))
+        )
     return out
 
 
@@ -123,7 +136,18 @@ def table(head: Row, rows: list[Row]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-NLME = ("data", "formula", "residual=", "method", "logLik nlme", "here", "parameters nlme", "here", "sigma nlme", "here")
+NLME = (
+    "data",
+    "formula",
+    "residual=",
+    "method",
+    "logLik nlme",
+    "here",
+    "parameters nlme",
+    "here",
+    "sigma nlme",
+    "here",
+)
 TABLES: dict[str, tuple[str, Row, Callable[[], list[Row]]]] = {
     "gls": ("compare_nlme.md", NLME, lambda: structured("gls")),
     "lme": ("compare_nlme.md", NLME, lambda: structured("lme")),
@@ -139,7 +163,16 @@ TABLES: dict[str, tuple[str, Row, Callable[[], list[Row]]]] = {
     ),
     "lmer": (
         "compare_lme4.md",
-        ("data", "formula", "method", "logLik lme4", "here", "sigma lme4", "here", "coefficients differ by (SE)"),
+        (
+            "data",
+            "formula",
+            "method",
+            "logLik lme4",
+            "here",
+            "sigma lme4",
+            "here",
+            "coefficients differ by (SE)",
+        ),
         lme4_linear,
     ),
     "glmer": (

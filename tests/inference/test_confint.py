@@ -66,7 +66,7 @@ def test_some_parameters_and_other_names_of_methods(fit):
         ("wald", {"level": "high"}, "level must lie between 0 and 1"),
         ("wald", {"n": 10}, "has no option 'n'; it takes none"),
         ("profile", {"n": 10}, "has no option 'n'; it takes criterion"),
-        ("wald", {"parameters": "sigma"}, "no parameter 'sigma' to ask for here; available: .*Days"),
+        ("wald", {"parameters": "spread"}, "no parameter 'spread' to ask for here; available: .*Days"),
         ("kr", {"parameters": ["Days", "x"]}, "no parameter 'x'"),
     ],
 )

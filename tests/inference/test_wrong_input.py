@@ -131,8 +131,8 @@ MISTAKES = [
     (lambda m: m.fit.confint(parameters=["x", 3]), "parameters must be names, got 3"),
     (lambda m: m.fit.confint("wald", n=3), "confint(method='wald') has no option 'n'; it takes none"),
     (
-        lambda m: m.fit.confint("wald", parameters="sd"),
-        "there is no parameter 'sd' to ask for here; available:",
+        lambda m: m.fit.confint("wald", parameters="spread"),
+        "there is no parameter 'spread' to ask for here; available:",
     ),
     (lambda m: m.fit.confint("profile", n=3), "confint(method='profile') has no option 'n'; it takes"),
     (lambda m: m.fit.confint("profile", criterion="q"), "criterion 'q' is unknown; available: ml, reml"),

@@ -127,6 +127,12 @@ class StructuredFit(LMMFit):
             self.rounds,
         )
 
+    def _compute_varcorr(self) -> Any:
+        bound = self.residual_structure
+        found = bound.natural(np.array(self.phi))
+        residual = tuple(zip(found.names, np.asarray(found.values, dtype=float).tolist(), strict=True))
+        return replace(super()._compute_varcorr(), residual=residual)
+
     def _phi_covariance(self) -> np.ndarray:
         """Covariance of phi from the observed information; parameters on a bound count as known.
 
@@ -178,7 +184,7 @@ class StructuredFit(LMMFit):
 
     def _residuals(self, kind: str) -> np.ndarray:
         if kind in ("standardized", "studentized"):
-            raise _not_yet(f'residuals(kind="{kind}")', 'use kind="pearson" or kind="normalized"')
+            return self._leverage_residuals(kind)
         eta = self._linear_predictor("population" if kind == "marginal" else None)
         out = self.design.y - eta
         if kind in ("pearson", "scaled"):
@@ -230,9 +236,6 @@ def _unit_scale(information: np.ndarray) -> np.ndarray:
 
 # What would be wrong for structured residuals, and is not written for them yet.
 _LATER = (
-    "influence",
-    "leverage",
-    "cooks_distance",
 )
 
 

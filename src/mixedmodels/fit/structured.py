@@ -235,8 +235,7 @@ def _unit_scale(information: np.ndarray) -> np.ndarray:
 
 
 # What would be wrong for structured residuals, and is not written for them yet.
-_LATER = (
-)
+_LATER = ()
 
 
 def _not_yet(what: str, remedy: str) -> Exception:

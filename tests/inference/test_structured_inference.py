@@ -1,4 +1,4 @@
-"""Questions to fits with structured residuals: robust covariances, comparisons, variance parts, draws."""
+"""Structured residuals: robust covariances, comparisons, variance parts, draws, tidy tables."""
 
 from __future__ import annotations
 

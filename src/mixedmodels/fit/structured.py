@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -234,28 +234,12 @@ def _unit_scale(information: np.ndarray) -> np.ndarray:
     return np.sqrt(np.where(diagonal > 1e-8 * largest, diagonal, largest))
 
 
-# What would be wrong for structured residuals, and is not written for them yet.
-_LATER = ()
-
-
 def _not_yet(what: str, remedy: str) -> Exception:
     from mixedmodels.errors import NotImplementedYetError
 
     return NotImplementedYetError(
         f"{what} of a model with structured residuals is not in this version; {remedy}"
     )
-
-
-def _refusing(name: str) -> Any:
-    def refuse(self: StructuredFit, *args: Any, **options: Any) -> NoReturn:
-        raise _not_yet(f"{name}()", "leave residual= out")
-
-    refuse.__name__, refuse.__doc__ = name, f"Not in this version: `LMMFit.{name}` for structured residuals."
-    return refuse
-
-
-for _name in _LATER:
-    setattr(StructuredFit, _name, _refusing(_name))
 
 
 def structured_objective(frame: Any, options: Options) -> StructuredObjective:

@@ -76,7 +76,7 @@ class KnownCovariance:
             raise SolverError(
                 f"{self.name} is singular (two levels that cannot be told apart, such as identical twins, or "
                 "fewer markers than individuals), and this model needs its inverse: give identical "
-                "individuals one id, or add a little to its diagonal"
+                "individuals one id, or add a little to its diagonal (such as 1e-5 of it)"
             )
         from scipy.linalg import lapack
 

@@ -138,12 +138,12 @@ class Questions:
         return test_random(self, term, method, **options)
 
     def lod(self, variable: Any) -> ResultTable:
-        """LOD score of a fixed effect: its likelihood-ratio statistic (ML) over ``2 ln 10``.
+        """LOD score of a fixed effect or a random term: its likelihood-ratio statistic over ``2 ln 10``.
 
         Parameters
         ----------
         variable : str
-            As in `test_fixed`.
+            As in `test_fixed` (by ML), or a random term as in `test_random`: ``"(1 | g)"``.
         """
         from mixedmodels.inference.likelihood.lod import lod
 

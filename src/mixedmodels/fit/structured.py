@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -127,6 +127,12 @@ class StructuredFit(LMMFit):
             self.rounds,
         )
 
+    def _compute_varcorr(self) -> Any:
+        bound = self.residual_structure
+        found = bound.natural(np.array(self.phi))
+        residual = tuple(zip(found.names, np.asarray(found.values, dtype=float).tolist(), strict=True))
+        return replace(super()._compute_varcorr(), residual=residual)
+
     def _phi_covariance(self) -> np.ndarray:
         """Covariance of phi from the observed information; parameters on a bound count as known.
 
@@ -178,7 +184,7 @@ class StructuredFit(LMMFit):
 
     def _residuals(self, kind: str) -> np.ndarray:
         if kind in ("standardized", "studentized"):
-            raise _not_yet(f'residuals(kind="{kind}")', 'use kind="pearson" or kind="normalized"')
+            return self._leverage_residuals(kind)
         eta = self._linear_predictor("population" if kind == "marginal" else None)
         out = self.design.y - eta
         if kind in ("pearson", "scaled"):
@@ -228,32 +234,12 @@ def _unit_scale(information: np.ndarray) -> np.ndarray:
     return np.sqrt(np.where(diagonal > 1e-8 * largest, diagonal, largest))
 
 
-# What would be wrong for structured residuals, and is not written for them yet.
-_LATER = (
-    "influence",
-    "leverage",
-    "cooks_distance",
-)
-
-
 def _not_yet(what: str, remedy: str) -> Exception:
     from mixedmodels.errors import NotImplementedYetError
 
     return NotImplementedYetError(
         f"{what} of a model with structured residuals is not in this version; {remedy}"
     )
-
-
-def _refusing(name: str) -> Any:
-    def refuse(self: StructuredFit, *args: Any, **options: Any) -> NoReturn:
-        raise _not_yet(f"{name}()", "leave residual= out")
-
-    refuse.__name__, refuse.__doc__ = name, f"Not in this version: `LMMFit.{name}` for structured residuals."
-    return refuse
-
-
-for _name in _LATER:
-    setattr(StructuredFit, _name, _refusing(_name))
 
 
 def structured_objective(frame: Any, options: Options) -> StructuredObjective:

@@ -20,11 +20,14 @@ from mixedmodels.objective.base import (
 )
 from mixedmodels.objective.parameters import gradient_of, parameter_map
 from mixedmodels.solver.base import Breakdown, FixedProducts, Solution
+from mixedmodels.solver.profiled import ProfiledLevels, profiled_levels
+from mixedmodels.solver.whitened import WhitenedLevels
 from mixedmodels.solver.whitened_choose import choose_engine
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design
     from mixedmodels.objective.lmm import LMMObjective
+    from mixedmodels.objective.structured_coordinates import OrthonormalTwin
     from mixedmodels.residual.base import BoundResidual
 
 __all__ = ["StructuredObjective"]
@@ -103,7 +106,7 @@ class StructuredObjective:
                 "variances from; remove fixed effects"
             )
         self._map = parameter_map(design)
-        self._solver_name = solver
+        self.solver_name = solver
         self.n_random, self.n_phi = self._map.n_theta, int(self.residual.n_phi)
         self.n_theta = self.n_random + self.n_phi
         self.lower = np.concatenate([self._map.lower, self.residual.lower])
@@ -112,6 +115,7 @@ class StructuredObjective:
             self.upper[j] = min(self.upper[j], float(self.residual.start[j - self.n_random]) + _FARTHEST)
         self._last: tuple[bytes, Any] | None = None
         self._inner: tuple[bytes, LMMObjective] | None = None
+        self._profiled: tuple[bytes, int, Any] | None = None
 
     # ------------------------------------------------------------------ parameters
     @cached_property
@@ -135,6 +139,23 @@ class StructuredObjective:
         """Rows (term, row, column, parameter) of factors linear in theta, or None."""
         return self._map.entries
 
+    @property
+    def linear_entries(self) -> np.ndarray:
+        """Rows (term, row, column, parameter) of the factors that are linear in theta."""
+        return self._map.linear_entries
+
+    @cached_property
+    def mirrored(self) -> np.ndarray:
+        """Whether the criterion is symmetric about the bounds of a parameter, shape (n_theta,)."""
+        return np.concatenate([self._map.mirrored, np.zeros(self.n_phi, dtype=bool)])
+
+    @cached_property
+    def twin(self) -> OrthonormalTwin | None:
+        """The same model in orthonormal columns of the random terms, where there is one."""
+        from mixedmodels.objective.structured_coordinates import orthonormal_twin
+
+        return orthonormal_twin(self)
+
     def check(self, psi: np.ndarray) -> np.ndarray:
         """Psi as a float array of the right length."""
         psi = np.asarray(psi, dtype=np.float64)
@@ -153,13 +174,24 @@ class StructuredObjective:
     @cached_property
     def start(self) -> np.ndarray:
         """Moment start of the random effects with independent residuals, and the structure's own start."""
-        from mixedmodels.objective.start import moment_start
-
         theta = np.zeros(0)
-        if self.n_random:
+        if self.n_random and self._map.any_curved:
+            theta = self._independent.start
+        elif self.n_random:
+            from mixedmodels.objective.start import moment_start
+
             theta = self._map.theta_of(moment_start(self.design, self.sigma_fixed))
         psi = np.concatenate([theta, np.asarray(self.residual.start, dtype=float)])
         return np.minimum(np.maximum(psi, self.lower), self.upper)
+
+    @property
+    def _independent(self) -> LMMObjective:
+        """The model with independent residuals."""
+        from mixedmodels.objective.lmm import LMMObjective
+        from mixedmodels.solver.choose import choose_solver
+
+        design = replace(self.design, residual=None)
+        return LMMObjective(design, choose_solver(design), self.reml, sigma=self.sigma_fixed)
 
     def factors(self, psi: np.ndarray) -> list[np.ndarray]:
         """Relative factors, one (k, k) lower-triangular matrix per term."""
@@ -173,7 +205,7 @@ class StructuredObjective:
     @cached_property
     def engine(self) -> Any:
         """What computes the likelihood from whitened rows; ``describe()`` says how."""
-        return choose_engine(self.design, self._solver_name)
+        return choose_engine(self.design, self.solver_name)
 
     def at(self, psi: np.ndarray) -> Any:
         """State of the engine at psi; the last one is kept."""
@@ -184,6 +216,27 @@ class StructuredObjective:
                 point = self.residual.at(phi)
                 self._last = (key, self.engine.at(self._map.factors(theta), point, self.n_phi))
         return self._last[1]
+
+    @cached_property
+    def compiled(self) -> ProfiledLevels | None:
+        """Criterion and exact derivatives in one call, for structures of first order; None for others."""
+        engine = self.engine
+        return profiled_levels(engine) if isinstance(engine, WhitenedLevels) else None
+
+    def _profile(self, psi: np.ndarray, order: int) -> Any:
+        """Sums and derivatives of the compiled engine at psi; the last ones are kept."""
+        key = psi.tobytes()
+        known = self._profiled
+        if known is not None and known[0] == key and known[1] >= order:
+            return known[2]
+        assert self.compiled is not None
+        theta, phi = self.split(psi)
+        factors = self._map.factors(theta)
+        directions = self._map.directions(theta) if order else []
+        with np.errstate(all="ignore"):
+            found = self.compiled.at(factors, directions, phi, order)
+        self._profiled = (key, order, found)
+        return found
 
     def at_phi(self, psi: np.ndarray) -> LMMObjective:
         """The objective of the random effects alone, phi held: an ordinary model in whitened rows.
@@ -196,7 +249,7 @@ class StructuredObjective:
         _, phi = self.split(psi)
         key = phi.tobytes()
         if self._inner is None or self._inner[0] != key:
-            design, solver = whitened_solver(self.design, self.residual.at(phi), self._solver_name)
+            design, solver = whitened_solver(self.design, self.residual.at(phi), self.solver_name)
             inner = LMMObjective(design, solver, self.reml, sigma=self.sigma_fixed)
             self._inner = (key, inner)
         return self._inner[1]
@@ -204,7 +257,14 @@ class StructuredObjective:
     # ------------------------------------------------------------------ objective
     def value(self, psi: np.ndarray) -> float:
         """Criterion at psi."""
-        return self._criterion(self.at(self.check(psi)))
+        psi = self.check(psi)
+        if self.compiled is None:
+            return self._criterion(self.at(psi))
+        found = self._profile(psi, 0)
+        logdets = found.logdet
+        if self.reml:
+            logdets += found.logdet_XX + self.engine.fixed.logdet_R2
+        return gaussian_criterion(logdets, found.pwrss, self.nu, self.sigma_fixed)
 
     def value_and_gradient(self, psi: np.ndarray) -> tuple[float, np.ndarray]:
         """Criterion and gradient at psi."""
@@ -236,7 +296,10 @@ class StructuredObjective:
             The criterion does not exist there.
         """
         psi = self.check(psi)
-        value, gradient = self.value_and_gradient(psi)
+        if self.compiled is not None:
+            gradient, value = self._compiled_gradient(psi), self.value(psi)
+        else:
+            value, gradient = self.value_and_gradient(psi)
         H = self.information(psi, "observed")
         if not (np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(H))):
             raise Breakdown("the criterion or a derivative is not finite; check the values of theta")
@@ -323,6 +386,8 @@ class StructuredObjective:
         """
         check_kind(kind)
         psi = self.check(psi)
+        if kind == "observed" and self.compiled is not None:
+            return self._compiled_information(psi)
         state = self.at(psi)
         theta, _ = self.split(psi)
         directions = self._map.directions(theta)
@@ -349,7 +414,7 @@ class StructuredObjective:
         psi : ndarray, shape (n_theta,)
         kind : {"observed", "average", "expected"}
         internal : bool
-            Has no effect here.
+            In the coordinates of `twin`, if there is one, as in `LMMObjective.information_and_changes`.
 
         Returns
         -------
@@ -357,7 +422,14 @@ class StructuredObjective:
         changes : ndarray, shape (n_theta, p, p)
             ``C X'V^{-1} V_i V^{-1}X C``, the derivatives of C.
         """
+        if internal and self.twin is not None:
+            inner = self.twin.inward @ self.check(psi)
+            return self.twin.objective.information_and_changes(inner, kind)
         information = self.joint_information(psi, kind)
+        if self.compiled is not None:
+            found, p = self._profile(psi, 2), self.design.p
+            half = np.linalg.inv(self.engine.fixed.R) @ found.C
+            return information, -half @ found.S1[:, :p, :p] @ half.T
         fixed = self.fixed_products(psi, second=False, orthonormal=True)
         half = fixed.basis @ np.linalg.inv(fixed.XVX)
         return information, half @ fixed.HDH @ half.T
@@ -386,13 +458,18 @@ class StructuredObjective:
 
     def solution(self, psi: np.ndarray) -> Solution:
         """Estimates and predictions at psi; ``logdet_L2`` is ``log|V|``, R included."""
-        return self.at(self.check(psi)).solution()
+        psi = self.check(psi)
+        if self.compiled is not None:
+            return self.compiled.solution(self._profile(psi, 0), self.factors(psi))
+        return self.at(psi).solution()
 
     def sigma(self, psi: np.ndarray) -> float:
         """Residual standard deviation at psi: ``sqrt(pwrss / nu)``, or the fixed one."""
         if self.sigma_fixed is not None:
             return self.sigma_fixed
-        return float(np.sqrt(self.at(self.check(psi)).pwrss / self.nu))
+        psi = self.check(psi)
+        state = self.at(psi) if self.compiled is None else self._profile(psi, 0)
+        return float(np.sqrt(state.pwrss / self.nu))
 
     def certificate(self, psi: np.ndarray) -> Certificate:
         """First-order conditions on the cones of feasible Sigmas, phi held (see `Certificate`)."""
@@ -423,6 +500,26 @@ class StructuredObjective:
     def _M(self, state: Any) -> list[np.ndarray]:
         scale = self._scale(state)
         return [T - scale * S for T, S in zip(*state.term_parts(self.reml), strict=True)]
+
+    def _compiled_gradient(self, psi: np.ndarray) -> np.ndarray:
+        found = self._profile(psi, 2)
+        first = found.first[0] + self._scale(found) * found.first[2]
+        return first + found.first[1] if self.reml else first
+
+    def _compiled_information(self, psi: np.ndarray) -> np.ndarray:
+        """Exact second derivatives in ``(psi, log sigma^2)``."""
+        found, r = self._profile(psi, 2), self.n_random
+        scale = self._scale(found)
+        second = found.second[0] + scale * found.second[2]
+        if self.reml:
+            second += found.second[1]
+        if r:
+            M = found.T - scale * found.S
+            if self.reml:
+                M = M - found.T_X
+            parts = [M[at, at] for at in self.engine.slices]
+            second[:r, :r] += self._map.curvature(parts, self.split(psi)[0])
+        return self._bordered(second, -scale * found.first[2])
 
     def _gradient(self, psi: np.ndarray) -> np.ndarray:
         theta, _ = self.split(psi)

@@ -75,6 +75,7 @@ class _BoundAD(BoundCorrelation):
         steps = len(labels) - 1
         pairs = in_order[later - 1] * len(labels) + in_order[later]
         distinct, self._which = np.unique(pairs, return_inverse=True)
+        self.markov = (self._order, self._which)
         self._from, self._to = distinct // len(labels), distinct % len(labels)
         covered = np.zeros(steps, dtype=bool)
         for a, b in zip(self._from.tolist(), self._to.tolist(), strict=True):
@@ -99,6 +100,10 @@ class _BoundAD(BoundCorrelation):
 
     def at(self, phi: np.ndarray) -> MarkovPoint:
         """Operations at phi."""
+        return MarkovPoint(self._order, self._which, *self.table(phi))
+
+    def table(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Fisher's z of each pair of neighbouring visits with its derivatives."""
         k, m = self.n_phi, self._from.shape[0]
         t = parameters(phi).tanh()
         product = constant(np.ones(m), k)
@@ -114,7 +119,7 @@ class _BoundAD(BoundCorrelation):
         z = product.arctanh()
         single = self._to - self._from == 1
         value = np.where(single, phi[self._from], z.value)
-        return MarkovPoint(self._order, self._which, value, z.first, z.second)
+        return value, z.first, z.second
 
     def natural(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Correlations of neighbouring visits."""

@@ -82,6 +82,7 @@ class _BoundAR1(BoundCorrelation):
         later = self._order.later
         gaps = in_order[later] - in_order[later - 1]
         self._gaps, self._which = np.unique(gaps, return_inverse=True)
+        self.markov = (self._order, self._which)
         self.features = times[:, None]
         self.start = np.zeros(1)
         over = f" over {structure.covariates[0]}" if structure.covariates else " in the order of the rows"
@@ -90,8 +91,14 @@ class _BoundAR1(BoundCorrelation):
 
     def at(self, phi: np.ndarray) -> MarkovPoint:
         """Operations at phi."""
-        rho = float(np.tanh(phi[0]))
+        return MarkovPoint(self._order, self._which, *self.table(phi))
+
+    def table(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Fisher's z of each gap with its derivatives."""
         g = self._gaps
+        if g.shape[0] == 1 and g[0] == 1.0:
+            return np.array([float(phi[0])]), np.ones((1, 1)), np.zeros((1, 1, 1))
+        rho = float(np.tanh(phi[0]))
         slope = 1.0 - rho * rho  # d rho / d phi
         c = rho**g
         first = g * rho ** (g - 1.0) * slope
@@ -101,7 +108,7 @@ class _BoundAR1(BoundCorrelation):
         z2 = second / inner + 2.0 * c * z1 * z1
         z = np.where(g == 1.0, phi[0], np.arctanh(c))
         z1, z2 = np.where(g == 1.0, 1.0, z1), np.where(g == 1.0, 0.0, z2)
-        return MarkovPoint(self._order, self._which, z, z1[None, :], z2[None, None, :])
+        return z, z1[None, :], z2[None, None, :]
 
     def natural(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """rho."""

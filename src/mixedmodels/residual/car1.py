@@ -75,6 +75,7 @@ class BoundDecay(BoundCorrelation):
         later = self._order.later
         gaps = in_order[later] - in_order[later - 1]
         self._gaps, self._which = np.unique(gaps, return_inverse=True)
+        self.markov = (self._order, self._which)
         typical = float(np.median(gaps)) if gaps.size else 1.0
         self.start = np.array([np.log(typical / np.log(5.0))])  # correlation 0.2 at the usual gap
         self.natural_names = (report,)
@@ -84,13 +85,17 @@ class BoundDecay(BoundCorrelation):
 
     def at(self, phi: np.ndarray) -> MarkovPoint:
         """Operations at phi."""
+        return MarkovPoint(self._order, self._which, *self.table(phi))
+
+    def table(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Fisher's z of each gap with its derivatives."""
         u = self._gaps * np.exp(-phi[0])
         c = np.exp(-u)
         inner = -np.expm1(-2.0 * u)  # 1 - c^2
         z = 0.5 * np.log((1.0 + c) / -np.expm1(-u))
         z1 = c * u / inner
         z2 = c * u * (u - 1.0) / inner + 2.0 * c * z1 * z1
-        return MarkovPoint(self._order, self._which, z, z1[None, :], z2[None, None, :])
+        return z, z1[None, :], z2[None, None, :]
 
     def natural(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The range, or the correlation one unit apart."""

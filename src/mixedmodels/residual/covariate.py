@@ -129,6 +129,7 @@ class _BoundCovariate(BoundVariance):
     ) -> None:
         self._structure, self._curve, self._v, self._codes, self._labels = structure, curve, v, codes, labels
         self._q = len(curve.names)
+        self.row_key = v if codes is None else None
         self.needs_fitted = structure.uses_fitted
         strata = ("",) if labels is None else tuple(f"[{label}]" for label in labels)
         self.n_phi = self._q * len(strata)

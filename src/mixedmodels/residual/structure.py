@@ -239,7 +239,12 @@ class BoundCorrelation:
         What the correlation of two rows depends on.
     meaning : str
         For summaries: ``"AR(1) over time"``.
+    markov : (MarkovOrder, ndarray of int) or None
+        For correlations of first order: their rows in order, and the place of each later row in the table of
+        Fisher's z that ``table(phi)`` returns with its derivatives.
     """
+
+    markov: tuple[Any, np.ndarray] | None = None
 
     n: int
     n_phi: int
@@ -285,7 +290,11 @@ class BoundVariance:
     start : ndarray, shape (n_phi,)
     needs_fitted : bool
     meaning : str
+    row_key : ndarray, shape (n,), or None
+        Rows with equal keys have equal standard deviations at every phi; None where that is not known.
     """
+
+    row_key: np.ndarray | None = None
 
     n_phi: int
     names: tuple[str, ...]

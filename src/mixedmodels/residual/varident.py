@@ -105,6 +105,7 @@ class _BoundIdent(BoundVariance):
 
     def __init__(self, name: str, codes: np.ndarray, labels: tuple[str, ...], reference: int) -> None:
         self._name, self._codes, self._labels, self._reference = name, codes, labels, reference
+        self.row_key = codes
         self.n_phi = len(labels) - 1
         others = [label for place, label in enumerate(labels) if place != reference]
         self.names = tuple(f"log(sd_ratio[{label}])" for label in others)

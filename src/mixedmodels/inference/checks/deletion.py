@@ -340,7 +340,7 @@ def _delete_sets(
 
 
 def delete_groups(
-    inverse: RowInverse,
+    inverse: Any,
     codes: np.ndarray,
     count: int,
     B: np.ndarray,
@@ -353,7 +353,7 @@ def delete_groups(
 
     Parameters
     ----------
-    inverse : RowInverse
+    inverse : RowInverse or InverseRows
     codes : ndarray of int, shape (n,)
         Group of each row, 0 .. count - 1, each with a row at least.
     """

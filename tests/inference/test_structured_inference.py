@@ -90,6 +90,8 @@ def test_residual_structures_inside_others(growth):
             "cs(1 | Subject)",
             "exp(age | Subject)",
             "us(occ | Subject, by=Sex)",
+            "varpower(age)",
+            "varpower(age, by=Sex)",
         )
     }
     fits["none"] = mm.gls(GROWTH, growth)
@@ -103,6 +105,9 @@ def test_residual_structures_inside_others(growth):
         ("us(occ | Subject)", "us(occ | Subject, by=Sex)"),
         ("varident(Sex)", "us(occ | Subject, by=Sex)"),
         ("ar1(occ | Subject) * varident(Sex)", "us(occ | Subject, by=Sex)"),
+        ("cs(1 | Subject)", "us(occ | Subject, by=Sex)"),
+        ("us(occ | Subject)", "us(occ | Subject, by=Sex)"),
+        ("varpower(age)", "varpower(age, by=Sex)"),
     ]
     for small, large in inside:
         assert nested_residual(fits[small].design, fits[large].design) is True
@@ -110,6 +115,8 @@ def test_residual_structures_inside_others(growth):
         ("none", "ar1(occ | Subject, rho=0.5)"),
         ("varident(Sex)", "us(occ | Subject)"),
         ("ar1(occ | Subject)", "exp(age | Subject)"),
+        ("us(occ | Subject, by=Sex)", "us(occ | Subject)"),
+        ("varpower(age, by=Sex)", "varpower(age)"),
     ]
     for small, large in unknown:
         assert nested_residual(fits[small].design, fits[large].design) is None

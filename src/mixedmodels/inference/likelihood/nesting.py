@@ -106,22 +106,28 @@ def nested_residual(small: Design, large: Design) -> bool | None:
     """
     mine, other = _factors(small), _factors(large)
     for text, factor in mine.items():
-        if text not in other and not any(_contains(one, factor) for one in other.values()):
+        if text in other:
+            continue
+        if not any(_factor_inside(factor, one) for one in other.values()):
             return None
     new = [factor for text, factor in other.items() if text not in mine]
     return None if any(factor.fixed or factor.tag in ("varfixed", "known") for factor in new) else True
 
 
-def _contains(large: Any, small: Any) -> bool:
-    """Whether one factor of a residual structure is a case of another one."""
-    if large.fixed:
-        return False
-    if small.tag == large.tag == "varident":  # groups divided further
-        return set(small.covariates[0].split(":")) <= set(large.covariates[0].split(":"))
-    alike = small.tag == large.tag and small.options_text() == large.options_text()
-    if not (alike or large.tag in _CONTAINED.get(small.tag, ())) or small.group != large.group:
-        return False
-    return small.by in (None, large.by) and (small.tag == "cs" or small.covariates == large.covariates)
+def _factor_inside(factor: Any, one: Any) -> bool:
+    """Whether a factor of a residual structure is a case of `one`: a larger correlation, finer strata."""
+    by, other = getattr(factor, "by", None), getattr(one, "by", None)
+    if by is None and other is not None and str(one).replace(f", by={other}", "") == str(factor):
+        return True
+    if factor.tag == one.tag == "varident":
+        mine, theirs = (set(":".join(item.covariates).split(":")) for item in (factor, one))
+        return mine < theirs
+    columns = ("group",) if factor.tag == "cs" else ("group", "covariates")
+    return (
+        one.tag in _CONTAINED.get(factor.tag, set())
+        and by in (None, other)
+        and all(getattr(one, name) == getattr(factor, name) for name in columns)
+    )
 
 
 def _factors(design: Design) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.errors import NotImplementedYetError, OptionError
+from mixedmodels.errors import DataError, NotImplementedYetError, OptionError
 
 GROWTH = "distance ~ age * Sex"
 
@@ -122,12 +122,8 @@ def test_solver_takes_responses_as_they_are(het):
 
 
 def test_refusals(growth, het):
-    for call in (
-        het.leverage,
-        lambda: het.residuals("studentized"),
-    ):
-        with pytest.raises(NotImplementedYetError, match="not in this version"):
-            call()
+    with pytest.raises(NotImplementedYetError, match=r"hold parameters of the residuals in the structure"):
+        het.update(fixed={"rho": 0.5})
     with pytest.raises(OptionError, match="start has 1 values"):
         het.update(start=[1.0])
 
@@ -172,10 +168,10 @@ def test_nested_effects_and_groups_across_them():
 
 
 def test_what_the_data_cannot_tell_is_said(growth, het):
-    """A random intercept and compound symmetry are one covariance; groups of one row have no correlation."""
+    """A random intercept and compound symmetry are one covariance; groups of one row are an error."""
     assert not any("cannot tell" in message for message in het.messages)
     both = mm.lmm(GROWTH + " + (1 | Subject)", growth, residual="cs(1 | Subject)")
     assert any("cannot tell these parameters apart" in message for message in both.messages)
     assert np.isnan(both.residual.std_error[0])
-    alone = mm.gls(GROWTH, growth.assign(row=range(len(growth))), residual="ar1(1 | row)")
-    assert any("say nothing about them" in message for message in alone.messages)
+    with pytest.raises(DataError, match="no group has more than one row"):
+        mm.gls(GROWTH, growth.assign(row=range(len(growth))), residual="ar1(1 | row)")

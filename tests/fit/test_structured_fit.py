@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.errors import NotImplementedYetError, OptionError
+from mixedmodels.errors import OptionError
 
 GROWTH = "distance ~ age * Sex"
 
@@ -122,12 +122,6 @@ def test_solver_takes_responses_as_they_are(het):
 
 
 def test_refusals(growth, het):
-    for call in (
-        het.leverage,
-        lambda: het.residuals("studentized"),
-    ):
-        with pytest.raises(NotImplementedYetError, match="not in this version"):
-            call()
     with pytest.raises(OptionError, match="start has 1 values"):
         het.update(start=[1.0])
 

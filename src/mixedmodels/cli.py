@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
     fit.add_argument("--weights", metavar="COL", help="column of precision weights")
     fit.add_argument("--offset", metavar="COL", help="column with a known part of the predictor")
+    _add_residual(fit)
     _add_known(fit)
     fit.add_argument(
         "--heritability", action="store_true", help="add the share of each known term in the variance"
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
     compare.add_argument("--weights", metavar="COL", help="column of precision weights")
     compare.add_argument("--offset", metavar="COL", help="column with a known part of the predictor")
+    _add_residual(compare)
     _add_known(compare)
     compare.add_argument("--json", action="store_true", help="print the table as JSON")
     compare.set_defaults(run=_compare)
@@ -105,6 +107,15 @@ def _parser() -> argparse.ArgumentParser:
     datasets.set_defaults(run=_datasets)
     add_pedigree(commands)
     return parser
+
+
+def _add_residual(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--residual",
+        metavar="S",
+        help="structure of the residuals, such as 'ar1(time | subject) * varident(sex)'; without random "
+        "effects: generalised least squares",
+    )
 
 
 def _add_known(command: argparse.ArgumentParser) -> None:
@@ -224,7 +235,9 @@ def _model(arguments: argparse.Namespace, formula: str, data: Any, **options: An
         if given:
             option = next(iter(given)).replace("_", "-")
             raise OptionError(f"--{option} is for generalised models: give --family as well")
-        return mixedmodels.lmm(formula, data, reml=not arguments.ml, **options)
+        return mixedmodels.lmm(formula, data, reml=not arguments.ml, residual=arguments.residual, **options)
+    if arguments.residual is not None:
+        raise OptionError("--residual is for linear models: leave out --family")
     return mixedmodels.glmm(formula, data, family=arguments.family, **options, **given)
 
 

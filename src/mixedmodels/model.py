@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,8 @@ class LinearMixedModel:
         weights: Any = None,
         offset: Any = None,
         names: Sequence[str] | None = None,
+        residual: Any = None,
+        columns: Mapping[str, Any] | None = None,
         reml: bool = True,
         **options: Any,
     ) -> LinearMixedModel:
@@ -108,6 +110,10 @@ class LinearMixedModel:
         weights, offset : array, shape (n,), optional
         names : sequence of str, optional
             Names of the columns of X.
+        residual : str or residual structure, optional
+            Structure of the residuals, as for `mixedmodels.lmm`; `terms` may then be empty.
+        columns : dict of str to array, optional
+            The columns that `residual` names (times, groups, ...), one value per row.
         reml : bool
         **options
             method, solver, sigma, control and progress as for `mixedmodels.lmm`.
@@ -168,6 +174,8 @@ class LinearMixedModel:
             sigma_fixed=chosen.sigma is not None,
             Z=Z,
             covariance=structure,
+            residual=residual,
+            columns=columns,
         )
         model = cls.__new__(cls)
         model._setup(frame, chosen, None)
@@ -277,6 +285,11 @@ class LinearMixedModel:
         if is_function_frame(self._frame):
             raise OptionError(
                 "a covariance given as a function of theta has no variance components; use objective()"
+            )
+        if self.design.residual is not None:
+            raise OptionError(
+                "a model with structured residuals has no likelihood in variance components alone; use "
+                "objective(theta), gradient(theta) and information(theta)"
             )
         return self._objective.at_components(variances)
 

@@ -80,7 +80,7 @@ def test_structures_given_by_functions_are_code(growth):
     [
         "distance ~ age * Sex + ar1(age | Subject)",
         "distance ~ Sex + cs(0 + factor(age) | Subject)",
-        "distance ~ Sex + exp(age | Subject)",
+        "distance ~ age * Sex + exp(age | Subject)",
         "distance ~ Sex + rr(0 + factor(age) | Subject, d=1)",
     ],
 )

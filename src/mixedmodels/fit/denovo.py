@@ -40,6 +40,8 @@ def simulate(
     offset: Any = None,
     contrasts: Mapping[str, Any] | None = None,
     functions: Mapping[str, Callable[..., Any]] | None = None,
+    residual: Any = None,
+    phi: Mapping[str, float] | None = None,
     seed: Any = None,
     n: int | None = None,
 ) -> np.ndarray:
@@ -85,6 +87,11 @@ def simulate(
         Precision weights and a known part of the mean.
     contrasts, functions : dict, optional
         As for `lmm`.
+    residual : str or residual structure, optional
+        Structure of the residuals of a linear model, :math:`Var(e) = \sigma^2 R(\phi)`, as for `lmm`; random
+        terms are then not needed.
+    phi : dict, optional
+        Parameters of the residual structure by their natural names: ``{"rho": 0.5, "sd_ratio[F]": 0.8}``.
     seed : int, Generator or None
         Seed of `numpy.random.default_rng`.
     n : int, optional
@@ -120,6 +127,8 @@ def simulate(
     if family is not None:
         if sigma is not None or weights is not None:
             raise OptionError("sigma and weights are for linear models; with family= write dispersion=")
+        if residual is not None or phi is not None:
+            raise OptionError("residual and phi are for linear models; leave out family")
         from mixedmodels.fit.glmm_denovo import draw_new
 
         draws = draw_new(
@@ -151,7 +160,7 @@ def simulate(
     ):
         if value is not None:
             raise OptionError(f"{name} is for generalised models: give family as well")
-    frame = design_frame(formula, data, weights, offset, contrasts, functions)
+    frame = design_frame(formula, data, weights, offset, contrasts, functions, residual)
     design = frame.design
     sigma = 1.0 if sigma is None else positive_sigma(sigma)
     coefficients = fixed_values(beta, design.x_names)
@@ -163,7 +172,12 @@ def simulate(
         for term, factor in zip(design.terms, factors, strict=True)
     ]
     base = values.fixed_predictor(design.X, coefficients, design.offset)
-    draws = draw_responses(base, terms, sigma, design.weights, count, rng)
+    noise = None
+    if design.residual is not None:
+        noise = _noise(design.residual, phi)
+    elif phi is not None:
+        raise OptionError("phi are the parameters of a residual structure: give residual= as well")
+    draws = draw_responses(base, terms, sigma, design.weights, count, rng, noise)
     if frame.kept is not None:
         out = np.full((frame.n_rows, count), np.nan)
         out[frame.kept] = draws
@@ -171,11 +185,36 @@ def simulate(
     return draws[:, 0] if n is None else draws
 
 
-def design_frame(formula: Any, data: Any, weights: Any, offset: Any, contrasts: Any, functions: Any) -> Any:
+def _noise(bound: Any, phi: Mapping[str, float] | None) -> Any:
+    """Draws of residuals of a structure at parameters given by name."""
+    from mixedmodels.fit.residual_rows import own_noise
+
+    names = bound.natural(np.array(bound.start)).names
+    held = bound.natural(np.array(bound.start)).jacobian
+    free = [name for name, row in zip(names, held, strict=True) if np.any(row)]
+    given = {} if phi is None else dict(phi)
+    missing = [name for name in free if name not in given]
+    if missing:
+        raise OptionError(f"phi lacks {', '.join(missing)}; the residual structure has {', '.join(free)}")
+    try:
+        return own_noise(bound, bound.phi_of(given))
+    except FloatingPointError as error:
+        raise OptionError(f"phi: {error}") from None
+
+
+def design_frame(
+    formula: Any,
+    data: Any,
+    weights: Any,
+    offset: Any,
+    contrasts: Any,
+    functions: Any,
+    residual: Any = None,
+) -> Any:
     """The model frame with a stand-in for the response."""
     from mixedmodels.frame.build import build
 
-    formula, columns = with_stand_in(formula, data)
+    formula, columns = with_stand_in(formula, data, need_bars=residual is None)
     return build(
         formula,
         columns,
@@ -184,10 +223,11 @@ def design_frame(formula: Any, data: Any, weights: Any, offset: Any, contrasts: 
         contrasts=contrasts,
         functions=functions,
         checked=False,
+        residual=residual,
     )
 
 
-def with_stand_in(formula: Any, data: Any) -> tuple[Any, Any]:
+def with_stand_in(formula: Any, data: Any, need_bars: bool = True) -> tuple[Any, Any]:
     """The formula with another response, and the data with a column for it."""
     from mixedmodels.formula import parse
     from mixedmodels.formula.ast import Variable
@@ -197,7 +237,7 @@ def with_stand_in(formula: Any, data: Any) -> tuple[Any, Any]:
         formula = parse(formula if "~" in formula else "~ " + formula)
     elif not hasattr(formula, "bars"):
         raise OptionError(f"formula must be a text or a Formula, got {type(formula).__name__}")
-    if not formula.bars:
+    if need_bars and not formula.bars:
         raise FormulaError(f"'{formula}' has no random-effects term such as (1 | group)")
     if formula.fixed.dot or any(bar.effects.dot for bar in formula.bars):
         raise OptionError("simulate needs the terms written out: '.' could hold the response itself")

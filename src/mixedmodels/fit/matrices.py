@@ -35,6 +35,8 @@ class MatrixFrame:
     messages: tuple[str, ...] = ()
     Z: Any = None
     covariance: Any = None
+    residual: Any = None
+    functions: None = None
 
     def new_data(
         self,
@@ -264,6 +266,8 @@ def matrix_frame(
     sigma_fixed: bool = False,
     Z: Any = None,
     covariance: Any = None,
+    residual: Any = None,
+    columns: Any = None,
 ) -> MatrixFrame:
     """Check and freeze (copies of) the arrays of a model.
 
@@ -281,6 +285,9 @@ def matrix_frame(
     Z : array or sparse array, shape (n, q), optional
         Columns of all random effects, for `covariance`.
     covariance : FunctionCovariance, optional
+    residual : str or Structure, optional
+    columns : mapping of str to array, optional
+        What the residual structure names.
     """
     y = _vector(y, "y")
     n = y.shape[0]
@@ -307,8 +314,41 @@ def matrix_frame(
     if offset is not None:
         offset = _vector(offset, "offset", n)
     checked = tuple([_term(term, position, n) for position, term in enumerate(terms)])
-    design = Design(y, X, names, checked, offset, weights)
+    bound = state = None
+    if residual is not None:
+        if covariance is not None:
+            raise OptionError("residual= cannot be combined with a covariance given as a function")
+        bound, state = _residual(residual, columns, n, weights)
+    elif columns is not None:
+        raise OptionError("columns= are those of a residual structure: give residual= as well")
+    design = Design(y, X, names, checked, offset, weights, residual=bound)
     check_data(design, sigma_fixed=sigma_fixed)
     if covariance is not None:
         Z = Z.copy() if hasattr(Z, "tocsc") else _matrix(Z, "Z", n)
-    return MatrixFrame(design, n, messages=tuple(few_levels_notes(design)), Z=Z, covariance=covariance)
+    return MatrixFrame(
+        design, n, messages=tuple(few_levels_notes(design)), Z=Z, covariance=covariance, residual=state
+    )
+
+
+def _residual(residual: Any, columns: Any, n: int, weights: np.ndarray | None) -> tuple[Any, Any]:
+    """A residual structure bound to columns given as arrays, and what is remembered of them."""
+    from mixedmodels.frame.columns import Columns
+    from mixedmodels.frame.residual import columns_of, read_values, structure_of
+
+    structure = structure_of(residual)
+    needed = columns_of(structure)
+    given = dict(columns or {})
+    for name in needed:
+        if name not in given:
+            raise DataError(
+                f"residual={str(structure)!r} needs the column {name!r}: give columns={{{name!r}: ...}}"
+            )
+        if np.shape(given[name])[:1] != (n,):
+            raise DataError(f"columns[{name!r}] has {np.size(given[name])} values; y has {n}")
+    rows = {name: given[name] for name in needed} or {"(row)": np.arange(n)}
+    values = read_values(structure, Columns(rows), None)
+    absent = values.missing()
+    if absent:
+        raise DataError(f"columns[{next(iter(absent))!r}] has missing values; leave these rows out")
+    data, state = values.settle(None)
+    return structure.bind(data, weights), state

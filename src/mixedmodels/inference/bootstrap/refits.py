@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -185,7 +185,7 @@ def refit_rows(fit: LMMFit, state: tuple[Any, ...], Y: np.ndarray, vcov: bool = 
     for j in redo:
         had = criterion[j] if fitter is not None and converged[j] else np.inf
         try:
-            new = fit.refit(Y[j])
+            new = _refit_from_estimates(fit, Y[j]) if fit.design.residual is not None else fit.refit(Y[j])
         except MixedModelsError as error:
             failures.append((j, str(error)))
             beta[j] = sigma[j] = criterion[j] = theta[j] = V[j] = np.nan
@@ -196,6 +196,15 @@ def refit_rows(fit: LMMFit, state: tuple[Any, ...], Y: np.ndarray, vcov: bool = 
             theta[j], criterion[j], converged[j] = new.theta, new.criterion, new.converged
     se = np.sqrt(np.maximum(np.diagonal(V, axis1=1, axis2=2), 0.0))
     return Refits(beta, se, sigma, theta, criterion, converged, tuple(failures), V if vcov else None)
+
+
+def _refit_from_estimates(fit: LMMFit, y: np.ndarray) -> LMMFit:
+    """The model of a fit with structured residuals for another response of its rows, from its estimates."""
+    from mixedmodels.fit.solve import fit_frame, frame_with_response
+
+    frame = frame_with_response(fit.frame, y)
+    checks.check_data(frame.design, sigma_fixed=fit._options.sigma is not None)
+    return fit_frame(frame, replace(fit._options, start=np.array(fit.theta), progress=None), None)
 
 
 def _perfect(sigma: np.ndarray, Y: np.ndarray, offset: np.ndarray | None) -> np.ndarray:

@@ -153,7 +153,7 @@ def residual_pool(fit: LMMFit) -> ResidualPool:
         Levels of a term are correlated (a known precision): they cannot be exchanged for one another.
     """
     design, sigma = fit.design, fit.sigma
-    if not design.terms and len(fit.theta):
+    if not design.terms and len(fit.theta) and design.residual is None:
         raise OptionError(
             "the residual bootstrap exchanges levels, but this covariance is a function of theta; use "
             "kind='parametric'"
@@ -185,6 +185,20 @@ def rescaled(u: np.ndarray, sigma: float) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------- clusters
+def residual_term(design: Any) -> RandomTerm | None:
+    """The groups of structured residuals as those of a random term; None where there are none."""
+    from mixedmodels.covariance import make_covariance
+    from mixedmodels.design import RandomTerm
+
+    bound = getattr(design, "residual", None)
+    if bound is None or bound.codes is None or bound.group is None:
+        return None
+    codes = np.asarray(bound.codes, dtype=np.int32)
+    return RandomTerm(
+        bound.group, ("(Intercept)",), codes, bound.group_labels, None, make_covariance("us", 1)
+    )
+
+
 def default_cluster(design: Any) -> str | None:
     """The grouping factor in whose levels all other factors are nested; None if there is none."""
     if any(term.several_levels for term in design.terms):

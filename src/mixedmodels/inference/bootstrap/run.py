@@ -32,6 +32,7 @@ from mixedmodels.inference.bootstrap.resampling import (
     cluster_design,
     default_cluster,
     residual_pool,
+    residual_term,
     simulate_columns,
 )
 from mixedmodels.inference.bootstrap.result import Bootstrap
@@ -212,6 +213,9 @@ def cluster_term(fit: LMMFit, groups: Any) -> RandomTerm:
     known = list(dict.fromkeys(term.group for term in design.terms))
     if isinstance(groups, (list, tuple)) and len(groups) == 1:
         groups = groups[0]
+    own = residual_term(design)
+    if own is not None and groups in ([own.group] if known else [own.group, None]):
+        return own
     if not known:
         raise OptionError("the model has no grouping factor whose levels could be drawn")
     if groups is None:

@@ -98,7 +98,7 @@ def read_known(known: Any) -> dict[str, Known] | None:
     if not isinstance(known, Mapping) or not known:
         raise OptionError(
             'known must be a dict from grouping factors to relationships, such as {"animal": pedigree}, '
-            f"got {'an empty dict' if known == {} else type(known).__name__}"
+            f"got {'an empty dict' if isinstance(known, Mapping) else type(known).__name__}"
         )
     return {str(name): as_known(value, str(name)) for name, value in known.items()}
 

@@ -129,7 +129,7 @@ def test_refusals(fit):
 
 
 def test_bootstrap_of_a_ratio():
-    """Percentiles of refits: those of an exact pivot where the design is balanced (Harville and Fenech 1985)."""
+    """Percentiles of refits are those of an exact pivot in a balanced design (Harville and Fenech 1985)."""
     from scipy.stats import f
 
     data = mm.load_dataset("Dyestuff", backend="dict")

@@ -150,7 +150,9 @@ def heritability(
     """
     check_level(level)
     if method not in _METHODS:
-        raise OptionError(f"method must be {', '.join(map(repr, _METHODS[:-1]))} or 'bootstrap', got {method!r}")
+        raise OptionError(
+            f"method must be {', '.join(map(repr, _METHODS[:-1]))} or 'bootstrap', got {method!r}"
+        )
     found = components_of(fit)
     wanted = read_ratio(_default(fit, found.names) if ratio is None else ratio, found.names)
     value, gradient = wanted.value(found.values)

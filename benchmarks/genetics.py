@@ -2,6 +2,8 @@
 
 PYTHONPATH=src python benchmarks/genetics.py animals 100000
 PYTHONPATH=src python benchmarks/genetics.py scan 1200 10000
+PYTHONPATH=src python benchmarks/genetics.py joint 1200 130
+PYTHONPATH=src python benchmarks/genetics.py maternal 5000
 """
 
 from __future__ import annotations
@@ -92,6 +94,42 @@ def markers(subjects: int, count: int) -> None:
         report(f"scan of {count} markers {options or ''}", started)
 
 
+def joint(subjects: int, count: int) -> None:
+    """A dense kinship with many markers as fixed effects of one model."""
+    rng = np.random.default_rng(1)
+    W = rng.binomial(2, rng.uniform(0.1, 0.5, 3000), (subjects, 3000)) * 1.0
+    W -= W.mean(axis=0)
+    K = W @ W.T / W.var(axis=0).sum()
+    ids = np.arange(subjects)
+    snps = rng.binomial(2, rng.uniform(0.05, 0.5, count), (subjects, count))
+    polygenic = W @ rng.normal(size=3000) / np.sqrt(W.var(axis=0).sum())
+    data = {"y": polygenic + rng.normal(size=subjects), "id": ids} | {
+        f"s{j}": snps[:, j] for j in range(count)
+    }
+    formula = f"y ~ {' + '.join(f's{j}' for j in range(count))} + (1 | id)"
+    for what in ("first fit", "again"):
+        started = time.perf_counter()
+        fit = mm.lmm(formula, data, known={"id": (K, ids)})
+        report(f"kinship and {count} markers, {what}", started)
+    print(fit.theta, fit.sigma)
+
+
+def maternal(count: int) -> None:
+    """REML of direct and maternal effects with their covariance, one record per animal with a known dam."""
+    sire, dam, value = breeding_scheme(count, 10, 3)
+    rng = np.random.default_rng(4)
+    ids = np.arange(1, count + 1)
+    pedigree = mm.genetics.Pedigree.from_frame({"id": ids, "sire": sire, "dam": dam})
+    second = mm.genetics.simulate_breeding_values(pedigree, 0.5, seed=5)
+    rows = np.flatnonzero(dam > 0)
+    y = value[rows] + np.asarray(second).reshape(count)[dam[rows] - 1] + rng.normal(size=rows.size)
+    data = {"y": y, "animal": ids[rows], "dam": dam[rows]}
+    started = time.perf_counter()
+    fit = mm.lmm("y ~ 1 + joint(1 | animal, 1 | dam)", data, known={"animal": pedigree})
+    report("REML, direct and maternal", started)
+    print(fit.theta, fit.sigma)
+
+
 if __name__ == "__main__":
     sizes = [int(text) for text in sys.argv[2:]]
-    {"animals": animals, "scan": markers}[sys.argv[1]](*sizes)
+    {"animals": animals, "scan": markers, "joint": joint, "maternal": maternal}[sys.argv[1]](*sizes)

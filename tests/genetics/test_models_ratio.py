@@ -117,7 +117,7 @@ def test_refusals(fit):
             fit.heritability(text)
     with pytest.raises(OptionError, match="depends on the unit"):
         fit.heritability("animal + herd", method="profile")
-    with pytest.raises(OptionError, match="'delta' or 'profile'"):
+    with pytest.raises(OptionError, match="'delta', 'profile' or 'bootstrap'"):
         fit.heritability(RATIO, method="bayes")
     slopes = mm.lmm("Reaction ~ Days + (Days | Subject)", mm.load_dataset("sleepstudy", backend="dict"))
     with pytest.raises(OptionError, match="which ratio is meant"):
@@ -126,3 +126,34 @@ def test_refusals(fit):
     assert slopes.heritability(ratio)["std_error"][0] > 0.0
     with pytest.raises(NotImplementedYetError, match="terms of one column"):
         slopes.heritability(ratio, method="profile")
+
+
+def test_bootstrap_of_a_ratio():
+    """Percentiles of refits are those of an exact pivot in a balanced design (Harville and Fenech 1985)."""
+    from scipy.stats import f
+
+    data = mm.load_dataset("Dyestuff", backend="dict")
+    fit = mm.lmm("Yield ~ 1 + (1 | Batch)", data)
+    table = fit.heritability("Batch / (Batch + Residual)", method="bootstrap", n=300, seed=7)
+    again = fit.heritability("Batch / (Batch + Residual)", method="bootstrap", n=300, seed=7)
+    assert table.rows() == again.rows()
+    # the ratio of mean squares over (1 + 5 gamma) is F(5, 24); the estimate is max(0, (ratio - 1) / 5)
+    gamma = fit.theta[0] ** 2
+    quantiles = f.ppf([0.025, 0.975], 5, 24) * (1.0 + 5.0 * gamma)
+    drawn = np.maximum(quantiles - 1.0, 0.0) / 5.0
+    expected = drawn / (1.0 + drawn)
+    assert table["estimate"][0] == pytest.approx(gamma / (1.0 + gamma), rel=1e-9)
+    assert table["conf_low"][0] == pytest.approx(expected[0], abs=0.03)
+    assert table["conf_high"][0] == pytest.approx(expected[1], abs=0.03)
+    assert "300 refits" in " ".join(table.notes)
+
+
+def test_no_heritability_is_tested_with_half_the_tail():
+    """At a variance of zero the statistic is half zero, half chi-square (Self and Liang 1987)."""
+    from scipy.stats import chi2
+
+    data = mm.load_dataset("Dyestuff", backend="dict")
+    fit = mm.lmm("Yield ~ 1 + (1 | Batch)", data, reml=False)
+    table = fit.test_random("Batch", method="mixture")
+    row = table.rows()[-1]
+    assert row["p_value"] == pytest.approx(0.5 * chi2.sf(row["statistic"], 1), rel=1e-9)

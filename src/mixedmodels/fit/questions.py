@@ -166,7 +166,7 @@ class Questions:
         return breeding_values(self, group, column)
 
     def heritability(
-        self, ratio: str | None = None, level: float = 0.95, method: str = "delta"
+        self, ratio: str | None = None, level: float = 0.95, method: str = "delta", **options: Any
     ) -> ResultTable:
         """A ratio of variances with its standard error and confidence interval.
 
@@ -177,12 +177,15 @@ class Questions:
             default the heritability: the term with a known covariance over all variances.
         level : float
             Confidence level.
-        method : {"delta", "profile"}
-            Normal quantiles and the delta method, or the profile likelihood of the ratio.
+        method : {"delta", "profile", "bootstrap"}
+            Normal quantiles and the delta method, the profile likelihood of the ratio, or percentiles of
+            refits.
+        **options
+            ``n`` and ``seed`` of the bootstrap.
         """
         from mixedmodels.genetics.heritability import heritability
 
-        return heritability(self, ratio, level, method)
+        return heritability(self, ratio, level, method, **options)
 
     # ------------------------------------------------------------------ intervals
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Components", "components_of", "heritability"]
 
 _MANY = 2000  # random effects up to which the traces of the observed information are cheap
+_METHODS = ("delta", "profile", "bootstrap")
 _ZERO = 1e-10  # a variance below this share of the total is on the boundary
 
 
@@ -62,9 +63,7 @@ def components_of(fit: LMMFit) -> Components:
     """
     if not fit._is_linear:
         raise NotImplementedYetError("ratios of variances are for linear mixed models so far")
-    scale = fit.sigma**2
-    Sigmas = [scale * np.array(factor) @ np.array(factor).T for factor in fit._factors]
-    point = fit.objective.at_components([*Sigmas, scale])
+    point = _point(fit)
     names: dict[str, int] = {}
     for i, name in enumerate(point.names):
         own = [term for term in fit.design.terms if name == f"{term.group}.{term.names[0]}" and term.k == 1]
@@ -89,6 +88,13 @@ def components_of(fit: LMMFit) -> Components:
     return Components(names, values, covariance, kind, tuple(small))
 
 
+def _point(fit: LMMFit) -> Any:
+    """The components of a fit, where information can be asked for."""
+    scale = fit.sigma**2
+    Sigmas = [scale * np.array(factor) @ np.array(factor).T for factor in fit._factors]
+    return fit.objective.at_components([*Sigmas, scale])
+
+
 def _is_variance(fit: LMMFit, name: str) -> bool:
     return name == "Residual" or any(
         name in (f"{term.group}.{column}", f"{term.group}.common", term.group)
@@ -98,7 +104,12 @@ def _is_variance(fit: LMMFit, name: str) -> bool:
 
 
 def heritability(
-    fit: LMMFit, ratio: str | None = None, level: float = 0.95, method: str = "delta"
+    fit: LMMFit,
+    ratio: str | None = None,
+    level: float = 0.95,
+    method: str = "delta",
+    n: int = 1000,
+    seed: Any = None,
 ) -> ResultTable:
     r"""A ratio of variance components with its uncertainty.
 
@@ -113,9 +124,12 @@ def heritability(
         columns by column (```animal.(Intercept)```). By default the term with a known covariance over the sum
         of all variances.
     level : float
-    method : {"delta", "profile"}
+    method : {"delta", "profile", "bootstrap"}
         "profile" turns the (restricted) likelihood ratio of the fit around, all other parameters at their
-        best for each value of the ratio.
+        best for each value of the ratio. "bootstrap" has the standard deviation and the percentiles of the
+        ratio in refits to simulated responses.
+    n, seed : int
+        Of the bootstrap.
 
     Returns
     -------
@@ -135,8 +149,10 @@ def heritability(
     [0.4185]
     """
     check_level(level)
-    if method not in ("delta", "profile"):
-        raise OptionError(f"method must be 'delta' or 'profile', got {method!r}")
+    if method not in _METHODS:
+        raise OptionError(
+            f"method must be {', '.join(map(repr, _METHODS[:-1]))} or 'bootstrap', got {method!r}"
+        )
     found = components_of(fit)
     wanted = read_ratio(_default(fit, found.names) if ratio is None else ratio, found.names)
     value, gradient = wanted.value(found.values)
@@ -149,6 +165,13 @@ def heritability(
     if method == "delta":
         z = normal_quantile(level)
         low, high = value - z * se, value + z * se
+    elif method == "bootstrap":
+        boot = fit.bootstrap(n, seed, statistic=lambda refit: wanted.value(np.array(_point(refit).values))[0])
+        draws = np.asarray(boot.draws, dtype=float)[:, -1]
+        draws = draws[np.isfinite(draws)]
+        se = float(np.std(draws, ddof=1))
+        low, high = (float(q) for q in np.quantile(draws, (0.5 - 0.5 * level, 0.5 + 0.5 * level)))
+        notes[:1] = [f"standard deviation and percentiles of {draws.size} refits to simulated responses"]
     else:
         from mixedmodels.genetics.ratio_profile import profile_interval
 
@@ -161,7 +184,7 @@ def heritability(
         "conf_low": [low],
         "conf_high": [high],
     }
-    name = "profile" if method == "profile" else "delta-method"
+    name = "delta-method" if method == "delta" else method
     return result_table(f"Ratio of variances, {percent(level)} {name} interval", columns, notes, fit._native)
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["linkage"]
 
+_NOTHING = 1e-8  # rises of twice the log-likelihood below it are rounding
+
 
 def linkage(
     fit: LMMFit, ibd: Mapping[Any, Any], group: str | None = None, families: Any = None
@@ -113,7 +115,8 @@ def linkage(
         for rows, part, null in zip(parts, designs, nulls, strict=True):
             extra = _locus(term, rows, known, str(place))
             full = _maximum(fit, replace(part, terms=(*part.terms, extra), theta_index=None))
-            statistic += max(0.0, 2.0 * (full.loglik - null.loglik))
+            gain = 2.0 * (full.loglik - null.loglik)
+            statistic += gain if gain > _NOTHING else 0.0
             estimates.append(full)
         variance = share = math.nan
         if families is None:

@@ -145,7 +145,10 @@ def _by_turns(objective: StructuredObjective, start: np.ndarray, control: Any = 
     left = limit - optimum.iterations
     if optimum.converged or left <= 0:
         return optimum
-    found = _in_trust_region(objective, optimum.theta, control, keywords.get("progress"))
+    try:
+        found = _in_trust_region(objective, optimum.theta, _limited(control), keywords.get("progress"))
+    except _Runaway:  # towards an infinite range: the ordinary method goes on to the bound
+        found = None
     point = optimum.theta if found is None or found.value > optimum.value else found.theta
     last = minimize(
         objective, "newton", point, certify=False, control=replace(control, maxiter=left), **keywords

@@ -146,6 +146,9 @@ def as_known(value: Any, name: str) -> Known:
 def _ids(ids: Any, m: int, where: str) -> np.ndarray:
     """Ids as an array of integers or texts, all different."""
     items = np.asarray(ids)
+    if items.dtype.kind not in "iuUS" and any(v is None or v != v for v in items.ravel()):
+        at = next(i for i, v in enumerate(items.ravel()) if v is None or v != v)
+        raise DataError(f"{where}: the id of row {at} is missing; every row of the matrix needs one")
     if items.ndim != 1 or items.shape[0] != m:
         raise DataError(f"{where} has {items.size} ids for a matrix of {m} rows; give one id per row")
     if items.dtype.kind not in "iu":

@@ -92,14 +92,14 @@ def certify(
     worst = min(ways, key=lambda way: way[0]) if ways else None
     escape = None
     if worst is not None and worst[0] < -_NEGATIVE:
-        b, way = worst[1:]
+        _, place, way = worst
 
         def escape(point: np.ndarray) -> np.ndarray | None:
             if way is None:
-                return descend_from_zero(objective, point, b, zero_ways[b])
-            if objective._map.curved[b]:
+                return descend_from_zero(objective, point, place, zero_ways[place])
+            if objective._map.curved[place]:
                 return descend_along(objective, point, way)
-            return _escape(objective, point, groups[b], way)
+            return _escape(objective, point, groups[place], way)
 
     return Certificate(
         min_eigenvalues=tuple(eigenvalues),

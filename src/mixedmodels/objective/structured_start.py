@@ -36,16 +36,13 @@ _NEIGHBOUR = 0.3
 # At most so many searches, and iterations in the trust region and with a range at its bound.
 _SEARCHES = 3
 _LIMIT = 60
-<<<<<<< HEAD
 # Iterations of the ordinary method in all, and before the trust region is asked again.
 _ALL, _CREEP = 200, 30
-=======
 _AT_BOUND = 20
 # Ranges whose logarithms come so close to the bound are on the way to infinity.
 _EDGE = 1.0
 # Differences of the criterion: significant at 5 %, and hopeless for the start of a search.
 _BETTER, _HOPELESS = 3.84, 30.0
->>>>>>> w2speed
 
 
 def search(objective: StructuredObjective, method: Any, start: np.ndarray | None, **keywords: Any) -> Any:
@@ -148,7 +145,10 @@ def _by_turns(objective: StructuredObjective, start: np.ndarray, control: Any = 
     left = limit - optimum.iterations
     if optimum.converged or left <= 0:
         return optimum
-    found = _in_trust_region(objective, optimum.theta, control, keywords.get("progress"))
+    try:
+        found = _in_trust_region(objective, optimum.theta, _limited(control), keywords.get("progress"))
+    except _Runaway:
+        found = None
     point = optimum.theta if found is None or found.value > optimum.value else found.theta
     last = minimize(
         objective, "newton", point, certify=False, control=replace(control, maxiter=left), **keywords

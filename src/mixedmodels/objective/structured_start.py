@@ -147,7 +147,7 @@ def _by_turns(objective: StructuredObjective, start: np.ndarray, control: Any = 
         return optimum
     try:
         found = _in_trust_region(objective, optimum.theta, _limited(control), keywords.get("progress"))
-    except _Runaway:
+    except _Runaway:  # towards an infinite range: the ordinary method goes on to the bound
         found = None
     point = optimum.theta if found is None or found.value > optimum.value else found.theta
     last = minimize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.errors import NotImplementedYetError, OptionError
+from mixedmodels.errors import OptionError
 
 GROWTH = "distance ~ age * Sex"
 
@@ -121,13 +121,7 @@ def test_solver_takes_responses_as_they_are(het):
     np.testing.assert_allclose(b[0][:, :, 0], het._b[0], atol=1e-8)
 
 
-def test_refusals(growth, het):
-    for call in (
-        het.leverage,
-        lambda: het.residuals("studentized"),
-    ):
-        with pytest.raises(NotImplementedYetError, match="not in this version"):
-            call()
+def test_a_start_of_the_wrong_length(het):
     with pytest.raises(OptionError, match="start has 1 values"):
         het.update(start=[1.0])
 

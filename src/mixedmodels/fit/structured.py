@@ -284,6 +284,8 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
             f"method {options.method!r} is for independent residuals; with residual= use "
             f'method="auto" or one of {", ".join(METHODS)}'
         )
+    if options.sigma is None:
+        _check_fixed_part(frame.design)
     rounds = 0
     if frame.design.residual.needs_fitted:
         frame, objective, optimum, rounds = _alternate(frame, options, method, keywords)
@@ -297,6 +299,14 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
     if not optimum.converged:
         warn(f"the fit did not converge: {optimum.message}", ConvergenceWarning)
     return fit
+
+
+def _check_fixed_part(design: Any) -> None:
+    """Refuse a response that the fixed effects alone reproduce, before the search divides by zero."""
+    from mixedmodels.solver.dense import fixed_part
+
+    rest = fixed_part(design.y, design.X, design.x_names, design.offset, None).r
+    checks.check_perfect_fit(float(np.sqrt(np.mean(rest**2))), design.y, design.offset)
 
 
 def _alternate(

@@ -27,6 +27,7 @@ from mixedmodels.frame.residual import ResidualState, columns_of, read_values, s
 from mixedmodels.frame.rows import nothing_left, read_rows, settle_rows
 from mixedmodels.frame.state import Encoding, PartState
 from mixedmodels.frame.values import FactorColumn, MatrixColumn, Value
+from mixedmodels.residual.structure import CorrelationStructure
 
 __all__ = ["ModelFrame", "build", "dots", "resolve_dots"]
 
@@ -244,6 +245,8 @@ def build(
             free_sigma=not (sigma_fixed or varying),
             widest=_widest(plan.fixed, found.encoding.fixed) if X.shape[1] >= n else ("", 0),
             known={*known, *between},
+            correlated=structure is not None
+            and any(isinstance(part, CorrelationStructure) for part in structure.parts()),
         )
     messages.extend(identify.confounded_groups(plan, [state.kind for state in found.encoding.variables]))
     notes = tuple(messages)

@@ -96,8 +96,11 @@ def check(
     free_sigma: bool,
     widest: tuple[str, int] = ("", 0),
     known: Collection[str] = (),
+    correlated: bool = False,
 ) -> None:
     """Raise or note what the data cannot tell.
+
+    With `correlated` residuals independent effects of the rows are a nugget, which the data can tell.
 
     Raises
     ------
@@ -128,6 +131,8 @@ def check(
         for label, term in zip(plan.bar_labels, terms, strict=True):
             effects = term.m * term.k
             if effects < n or term.group in known or term.several_levels:
+                continue
+            if correlated and (term.k == 1 or term.covariance.name == "homdiag"):
                 continue
             if term.k == 1 and term.m >= n:
                 raise IdentifiabilityError(

@@ -101,6 +101,20 @@ def test_every_row_says_where_or_why_not():
         assert spans(cells[1]) or len(cells[2]) > 10, f"line {number} says neither where nor why not"
 
 
+def test_the_tests_of_the_figures_exist():
+    text = PAGE.read_text(encoding="utf-8")
+    table = text[text.index("## Published figures") : text.index("Not reproduced")]
+    root, file, count = PAGE.parents[1], None, 0
+    for span in spans(table):
+        name = span
+        if span.startswith("tests/"):
+            path, _, name = span.partition("::")
+            file = (root / path).read_text(encoding="utf-8")
+        assert not name or f"def {name}(" in file, span
+        count += 1
+    assert count > 45
+
+
 WRONG = ["fit.no_such_name", "mm.lmm(..., no_such_keyword=...)", "mixedmodels.nowhere.f(...)", "fit.lod('q')"]
 
 

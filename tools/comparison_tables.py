@@ -2,8 +2,9 @@
 
     PYTHONPATH=src python tools/comparison_tables.py
 
-The models are those of ``tests/test_references_*.py``; the tables stand between ``<!-- table NAME: begin -->``
-and ``<!-- table NAME: end -->`` in docs/compare_*.md. ``tests/structure/test_comparisons.py`` computes them anew.
+The models are those of ``tests/test_references_*.py``; the tables stand between the comments
+``<!-- table NAME: begin -->`` and ``<!-- table NAME: end -->`` of the pages.
+``tests/structure/test_comparisons.py`` computes them anew.
 """
 
 from __future__ import annotations

@@ -149,3 +149,18 @@ def test_lod_of_a_random_term():
     assert row["p_value"] == pytest.approx(0.5 * chi2.sf(statistic, 1), rel=1e-4)
     with pytest.raises(mm.OptionError):
         linked.lod("(1 | nobody)")
+    # nearly singular: the criterion has errors of 1e-7, by which the search must not be held up
+    known["IBD"] = (share + 1e-8 * np.eye(len(ids)), ids)
+    near = mm.lmm("y ~ 1 + (1 | individual) + known(1 | individual, IBD)", data, known=known, reml=False)
+    assert near.converged and near.optimum.evaluations < 400  # 5150 once
+    np.testing.assert_allclose(near.theta, linked.theta, rtol=1e-4)
+
+
+def test_exact_restricted_test_of_a_known_covariance_says_what_it_cannot():
+    from mixedmodels import genetics
+
+    ped = genetics.nuclear_families(20, children=3)
+    data = genetics.simulate_trait(ped, heritability=0.5, seed=2)
+    fit = mm.lmm("y ~ 1 + (1 | individual)", data, known={"individual": ped})
+    with pytest.raises(mm.OptionError, match=r"known covariance; use .mixture. or .bootstrap."):
+        fit.test_random(method="rlrt")

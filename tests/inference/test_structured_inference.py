@@ -89,6 +89,9 @@ def test_residual_structures_inside_others(growth):
             "us(occ | Subject)",
             "cs(1 | Subject)",
             "exp(age | Subject)",
+            "us(occ | Subject, by=Sex)",
+            "varpower(age)",
+            "varpower(age, by=Sex)",
         )
     }
     fits["none"] = mm.gls(GROWTH, growth)
@@ -99,6 +102,9 @@ def test_residual_structures_inside_others(growth):
         ("ar1(occ | Subject)", "toep(occ | Subject)"),
         ("toep(occ | Subject)", "us(occ | Subject)"),
         ("cs(1 | Subject)", "us(occ | Subject)"),
+        ("cs(1 | Subject)", "us(occ | Subject, by=Sex)"),
+        ("us(occ | Subject)", "us(occ | Subject, by=Sex)"),
+        ("varpower(age)", "varpower(age, by=Sex)"),
     ]
     for small, large in inside:
         assert nested_residual(fits[small].design, fits[large].design) is True
@@ -106,6 +112,8 @@ def test_residual_structures_inside_others(growth):
         ("none", "ar1(occ | Subject, rho=0.5)"),
         ("varident(Sex)", "us(occ | Subject)"),
         ("ar1(occ | Subject)", "exp(age | Subject)"),
+        ("us(occ | Subject, by=Sex)", "us(occ | Subject)"),
+        ("varpower(age, by=Sex)", "varpower(age)"),
     ]
     for small, large in unknown:
         assert nested_residual(fits[small].design, fits[large].design) is None

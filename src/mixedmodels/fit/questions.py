@@ -566,6 +566,36 @@ class Questions:
 
         return check_zero_inflation(self, n, seed)
 
+    def acf(self, lags: int | None = None, **options: Any) -> ResultTable:
+        """Autocorrelations of the residuals within groups, to choose or check a residual structure.
+
+        Parameters
+        ----------
+        lags : int, optional
+            Largest lag, in rows.
+        **options
+            ``kind`` ("pearson", "normalized", ...), ``group``, ``order``, ``level``; see
+            `mixedmodels.inference.checks.autocorrelation.acf`.
+        """
+        from mixedmodels.inference.checks.autocorrelation import acf
+
+        return acf(self, lags, **options)  # type: ignore[arg-type]
+
+    def variogram(self, distance: Any = None, **options: Any) -> ResultTable:
+        """Semivariogram of the residuals within groups, to choose or check a residual structure.
+
+        Parameters
+        ----------
+        distance : str, array or list of str, optional
+            Columns of times or coordinates; by default those of the residual structure.
+        **options
+            ``kind``, ``group``, ``bins``, ``breaks``, ``max_distance``, ``robust``; see
+            `mixedmodels.inference.checks.autocorrelation.variogram`.
+        """
+        from mixedmodels.inference.checks.autocorrelation import variogram
+
+        return variogram(self, distance, **options)  # type: ignore[arg-type]
+
     def allfit(self, methods: Any = None) -> ResultTable:
         """The model fitted by every optimiser, and how far their answers are apart.
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import ConvergenceWarning, warn
+from mixedmodels.errors import ConvergenceWarning, OptionError, warn
 from mixedmodels.fit import checks, values
 from mixedmodels.fit.result import LMMFit
 from mixedmodels.objective.structured import StructuredObjective
 from mixedmodels.objective.structured_start import search
+from mixedmodels.optimize.minimize import METHODS
 
 if TYPE_CHECKING:
     from mixedmodels.fit.solve import Options
@@ -275,6 +276,11 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
     if options.control is not None:
         keywords["control"] = options.control
     method = "newton" if options.method == "auto" else options.method
+    if isinstance(method, str) and method not in METHODS:
+        raise OptionError(
+            f"method {options.method!r} is for independent residuals; with residual= use "
+            f'method="auto" or one of {", ".join(METHODS)}'
+        )
     rounds = 0
     if frame.design.residual.needs_fitted:
         frame, objective, optimum, rounds = _alternate(frame, options, method, keywords)

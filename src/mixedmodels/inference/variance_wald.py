@@ -111,7 +111,10 @@ def wald_limits(value: float, error: float, kind: str, z: float) -> tuple[float,
         return math.tanh(middle - half), math.tanh(middle + half)
     if kind == "loading":
         return value - z * error, value + z * error
-    return value * math.exp(-z * error / value), value * math.exp(z * error / value)
+    half = z * error / value
+    if half > 700.0:  # nothing is known about it
+        return 0.0, math.inf
+    return value * math.exp(-half), value * math.exp(half)
 
 
 def variance_parameters(

@@ -35,6 +35,7 @@ _TOL = 1e-10
 _ROOT = 1e-13
 _STEP = 1e-5
 _HALVINGS = 5
+_WORK = 2e6  # multiplications for traces that a step is worth
 _LIMIT = 60  # iterations in the trust region
 
 
@@ -63,6 +64,11 @@ class _Criterion:
         held.sigma_fixed = math.exp(self.tau(y))
         return held, np.array(y[: self.objective.n_theta])
 
+    @property
+    def exact(self) -> bool:
+        """Whether exact second derivatives cost little."""
+        return bool(self.objective.observed_is_cheap and self.objective.trace_work <= _WORK)
+
     def value(self, y: np.ndarray) -> float:
         held, psi = self._at(y)
         return float(held.value(psi))
@@ -71,7 +77,7 @@ class _Criterion:
         """D, gradient, Hessian (average information where the exact one costs much)."""
         held, psi = self._at(y)
         value, g = held.value_and_gradient(psi)
-        H = held.information(psi, "observed" if held.observed_is_cheap else "average")
+        H = held.information(psi, "observed" if self.exact else "average")
         if not self.free_sigma:
             return value, g, H
         state = held.at(psi)
@@ -145,7 +151,7 @@ class _Rest:
     def minimum(self) -> tuple[np.ndarray, bool]:
         """All coordinates at the minimum, and whether it was reached."""
         control = Control(tol=_TOL)
-        z, cheap = self.start, self.whole.objective.observed_is_cheap
+        z, cheap = self.start, self.whole.exact
         if len(z):
             found = trust_region(self.exact, z, replace(control, maxiter=_LIMIT), self.names, exact=cheap)
             if found.converged:

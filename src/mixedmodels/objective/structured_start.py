@@ -33,11 +33,16 @@ _SHIFTS = (-0.5, 0.5, 1.0)
 _RANGE_SHIFTS = np.arange(-1.0, 5.01, 0.25)
 _OTHERS = 1.0
 _NEIGHBOUR = 0.3
-# At most so many searches, and iterations in the trust region.
+# At most so many searches, and iterations in the trust region and with a range at its bound.
 _SEARCHES = 3
 _LIMIT = 60
 # Iterations of the ordinary method in all, and before the trust region is asked again.
 _ALL, _CREEP = 200, 30
+_AT_BOUND = 20
+# Ranges whose logarithms come so close to the bound are on the way to infinity.
+_EDGE = 1.0
+# Differences of the criterion: significant at 5 %, and hopeless for the start of a search.
+_BETTER, _HOPELESS = 3.84, 30.0
 
 
 def search(objective: StructuredObjective, method: Any, start: np.ndarray | None, **keywords: Any) -> Any:
@@ -84,20 +89,31 @@ def _outward(found: Any, twin: OrthonormalTwin, objective: StructuredObjective) 
 def _search(objective: StructuredObjective, method: Any, start: np.ndarray | None, **keywords: Any) -> Any:
     """`search` in the coordinates of the objective."""
     starts = coarse_starts(objective) if start is None else [np.asarray(start, dtype=float)]
-    best, iterations, evaluations, inside = starts[0], 0, 0, False
+    best, iterations, evaluations = starts[0], 0, 0
     end: Any = None
     if method == "newton" and objective.observed_is_cheap and objective.n_phi:
-        least = np.inf
+        control = _limited(keywords.get("control"))
+        far: list[tuple[float, np.ndarray]] = []
         for one in starts:
-            found = _in_trust_region(objective, one, keywords.get("control"), keywords.get("progress"))
+            try:
+                found = _in_trust_region(objective, one, control, keywords.get("progress"))
+            except _Runaway as runaway:
+                evaluations += runaway.evaluations
+                far.append((_value(objective, runaway.point), runaway.point))
+                continue
             if found is None:
                 continue
             iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
-            held = bool(np.any(found.theta >= objective.upper))
-            if (inside and held) or not (found.value < least or (held < (not inside))):
-                continue  # a maximum at a finite range goes before the limit of an infinite one
-            best, least, inside = found.theta, found.value, not held
-            end = found
+            if end is None or found.value < end.value:
+                end = found
+        limit, psi = min(far, key=lambda pair: pair[0]) if far else (np.inf, best)
+        # a maximum at a finite range goes before the limit of an infinite one that is hardly better
+        if far and (end is None or limit < end.value - _BETTER):
+            limited = replace(control, maxiter=min(control.maxiter, _AT_BOUND))
+            end = minimize(objective, "newton", psi, control=limited, certify=False)
+            iterations, evaluations = iterations + end.iterations, evaluations + end.evaluations
+        if end is not None:
+            best = end.theta
     if end is not None and end.converged and _is_inside(objective, end.theta):
         return replace(
             end,
@@ -129,7 +145,10 @@ def _by_turns(objective: StructuredObjective, start: np.ndarray, control: Any = 
     left = limit - optimum.iterations
     if optimum.converged or left <= 0:
         return optimum
-    found = _in_trust_region(objective, optimum.theta, control, keywords.get("progress"))
+    try:
+        found = _in_trust_region(objective, optimum.theta, _limited(control), keywords.get("progress"))
+    except _Runaway:  # towards an infinite range: the ordinary method goes on to the bound
+        found = None
     point = optimum.theta if found is None or found.value > optimum.value else found.theta
     last = minimize(
         objective, "newton", point, certify=False, control=replace(control, maxiter=left), **keywords
@@ -149,35 +168,40 @@ def _is_inside(objective: StructuredObjective, psi: np.ndarray) -> bool:
     return bool(np.all(psi - objective.lower > near) and np.all(objective.upper - psi > near))
 
 
-class _Runaway(Exception):
-    """A range beyond its bound."""
+def _limited(control: Any) -> Any:
+    """The user's control with the limit of the trust region."""
+    from mixedmodels.optimize.control import Control
 
-    def __init__(self, point: np.ndarray) -> None:
+    control = Control() if control is None else control
+    return replace(control, maxiter=min(control.limit(_LIMIT), _LIMIT))
+
+
+class _Runaway(Exception):
+    """A range close to its bound or beyond it."""
+
+    def __init__(self, point: np.ndarray, evaluations: int) -> None:
         super().__init__()
-        self.point = point
+        self.point, self.evaluations = point, evaluations
 
 
 def _in_trust_region(objective: StructuredObjective, start: np.ndarray, control: Any, progress: Any) -> Any:
     """A search in the trust region, its end reflected into the bounds; None if it cannot begin."""
-    from mixedmodels.optimize.control import Control
-
     units = objective.units
-
-    far = list(objective.ranges)
+    far, count = list(objective.ranges), 0
 
     def newton(v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        if np.any(v[far] > objective.upper[far]):
-            raise _Runaway(v)
+        nonlocal count
+        beyond = [j for j in far if v[j] / units[j] > objective.upper[j] - _EDGE]
+        if beyond:
+            psi = np.maximum(v / units, objective.lower)
+            psi[beyond] = objective.upper[beyond]
+            raise _Runaway(psi, count)
+        count += 1
         value, gradient, H = objective.exact(v / units)
         return value, gradient / units, H / units / units[:, None]
 
-    control = Control() if control is None else control
-    limited = replace(control, maxiter=min(control.limit(_LIMIT), _LIMIT))
     try:
-        found = trust_region(newton, start * units, limited, progress=progress, shown=lambda v: v / units)
-    except _Runaway as end:
-        psi = np.clip(end.point / units, objective.lower, objective.upper)
-        return minimize(objective, "newton", psi, control=replace(limited, maxiter=20), certify=False)
+        found = trust_region(newton, start * units, control, progress=progress, shown=lambda v: v / units)
     except (FloatingPointError, np.linalg.LinAlgError):
         return None
     psi = found.theta / units
@@ -233,8 +257,11 @@ def _valleys(objective: StructuredObjective, psi: np.ndarray, j: int) -> list[np
         low = np.flatnonzero((values <= padded[:-2]) & (values <= padded[2:]) & np.isfinite(values))
         found += [(float(values[i]), trials[i]) for i in low.tolist()]
     out: list[np.ndarray] = []
-    for _, trial in sorted(found, key=lambda pair: pair[0]):
-        if all(abs(trial[j] - other[j]) > _NEIGHBOUR for other in out) and len(out) < _SEARCHES:
+    least = min([value for value, _ in found], default=np.inf)
+    for value, trial in sorted(found, key=lambda pair: pair[0]):
+        if value > least + _HOPELESS or len(out) == _SEARCHES:
+            break
+        if all(abs(trial[j] - other[j]) > _NEIGHBOUR for other in out):
             out.append(trial)
     return out or [psi]
 

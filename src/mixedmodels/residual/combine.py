@@ -15,6 +15,7 @@ and :math:`D_{ij} = A(E_i) D_j + D_j A(E_i)'` for i in S and j in C. The traces 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -401,13 +402,20 @@ class CombinedPoint:
         self.logdet = point.logdet + (0.0 if log_sd is None else 2.0 * float(log_sd.sum()))
         self.n_phi = free.shape[0]
         self._variance_of: list[tuple[BoundVariance, np.ndarray, int]] = []
-        firsts = []
-        for part, own in owners:
-            if isinstance(part, BoundVariance):
-                self._variance_of += [(part, own, i) for i in range(part.n_phi)]
-                firsts.append(part.first(own))
-        self._e = np.concatenate(firsts) if firsts else np.zeros((0, n))
-        self.trace = np.concatenate([point.trace, 2.0 * self._e.sum(axis=1)])[free]
+        self._owners = [(part, own) for part, own in owners if isinstance(part, BoundVariance)]
+        for part, own in self._owners:
+            self._variance_of += [(part, own, i) for i in range(part.n_phi)]
+
+    @cached_property
+    def _e(self) -> np.ndarray:
+        """Derivatives of the logarithms of standard deviations, one row for each parameter."""
+        firsts = [part.first(own) for part, own in self._owners]
+        return np.concatenate(firsts) if firsts else np.zeros((0, self.n))
+
+    @cached_property
+    def trace(self) -> np.ndarray:
+        """Traces ``tr(D_j)``, shape (n_phi,)."""
+        return np.concatenate([self._point.trace, 2.0 * self._e.sum(axis=1)])[self._free]
 
     @property
     def variances(self) -> np.ndarray:

@@ -9,6 +9,7 @@ groups."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,28 +125,25 @@ class PatternPoint:
     order : PatternOrder
     values : ndarray, shape (m,)
         Correlations of the keys.
-    first : ndarray, shape (n_phi, m)
-        Their derivatives.
+    n_phi : int
+    first : callable
+        () -> their derivatives, shape (n_phi, m); called when first needed.
     second : callable
         () -> ndarray of shape (n_phi, n_phi, m), or (i, j) -> shape (m,); see `pairwise`.
     """
-
-    __slots__ = (
-        "_L", "_W", "_changes", "_first", "_inverse", "_order", "_second", "_seconds", "_values", "_weights",
-        "logdet", "n_phi", "trace",
-    )  # fmt: skip
 
     def __init__(
         self,
         order: PatternOrder,
         values: np.ndarray,
-        first: np.ndarray,
+        n_phi: int,
+        first: Callable[[], np.ndarray],
         second: Callable[[int, int], np.ndarray],
     ) -> None:
         self._order = order
-        self.n_phi = first.shape[0]
+        self.n_phi = n_phi
         self._values = np.concatenate([[1.0], values])
-        self._first = np.concatenate([np.zeros((self.n_phi, 1)), first], axis=1)
+        self._make_first = first
         self._second = second
         self._seconds: dict[tuple[int, int], np.ndarray] = {}
         self._changes: dict[int, list[np.ndarray]] = {}
@@ -154,8 +152,6 @@ class PatternPoint:
         self._W: list[np.ndarray] = []
         self._L: list[np.ndarray] = []
         self.logdet = 0.0
-        weights = np.zeros(self._values.shape[0])
-        self._inverse: list[np.ndarray] = []
         for bucket in order.buckets:
             C = self._values[bucket.places]
             try:
@@ -167,12 +163,30 @@ class PatternPoint:
             self._L.append(L)
             diagonals = np.log(np.diagonal(L, axis1=1, axis2=2)).sum(axis=1)
             self.logdet += 2.0 * float(bucket.counts @ diagonals)
-            inverse = W.transpose(0, 2, 1) @ W
-            self._inverse.append(inverse)
+
+    @cached_property
+    def _first(self) -> np.ndarray:
+        """Derivatives of the table, the constant of the diagonal included."""
+        return np.concatenate([np.zeros((self.n_phi, 1)), self._make_first()], axis=1)
+
+    @cached_property
+    def _inverse(self) -> list[np.ndarray]:
+        """C^{-1} of each pattern, by bucket."""
+        return [W.transpose(0, 2, 1) @ W for W in self._W]
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        """Sums of entries of C^{-1} by key."""
+        out = np.zeros(self._values.shape[0])
+        for inverse, bucket in zip(self._inverse, self._order.buckets, strict=True):
             weighted = inverse * bucket.counts[:, None, None]
-            weights += np.bincount(bucket.places.ravel(), weighted.ravel(), weights.shape[0])
-        self.trace = self._first @ weights
-        self._weights = weights  # sums of entries of C^{-1} by key
+            out += np.bincount(bucket.places.ravel(), weighted.ravel(), out.shape[0])
+        return out
+
+    @cached_property
+    def trace(self) -> np.ndarray:
+        """Traces ``tr(D_j)``."""
+        return self._first @ self._weights
 
     @property
     def variances(self) -> np.ndarray:
@@ -276,13 +290,31 @@ class PatternPoint:
 
     def change(self, j: int, M: np.ndarray) -> np.ndarray:
         """The product ``D_j M``."""
+        if j not in self._changes and self._is_narrow(M):
+            return self._through(self._first[j], M)
         return self._apply(self._change(j), M)
+
+    def _is_narrow(self, M: np.ndarray) -> bool:
+        """Whether three products with M are less work than the matrices D of all patterns."""
+        narrow = wide = 0
+        for bucket in self._order.buckets:
+            T, G = bucket.rows.shape
+            narrow += G * M.shape[1] * T * T
+            wide += bucket.counts.shape[0] * T**3
+        return narrow < wide
+
+    def _through(self, table: np.ndarray, M: np.ndarray) -> np.ndarray:
+        """``W T W' M`` for the matrix T of a table, from right to left."""
+        matrices = [table[bucket.places] for bucket in self._order.buckets]
+        return self.whiten(self._apply(matrices, self.whiten_adjoint(M)))
 
     def second_change(self, i: int, j: int, M: np.ndarray) -> np.ndarray:
         """The product ``D_ij M``."""
         table = self._bend(i, j)
         if not table.any():
             return np.zeros_like(M, order="C")
+        if self._is_narrow(M):
+            return self._through(table, M)
         return self._apply(
             [
                 W @ table[bucket.places] @ W.transpose(0, 2, 1)
@@ -296,10 +328,11 @@ class PatternPoint:
         """Traces ``tr(D_i D_j)``."""
         k = self.n_phi
         out = np.zeros((k, k))
-        for b, bucket in enumerate(self._order.buckets if k else ()):
-            D = np.stack([self._change(j)[b] for j in range(k)])
-            out += (D * bucket.counts[:, None, None]).reshape(k, -1) @ D.reshape(k, -1).T
-        return out
+        for inverse, bucket in zip(self._inverse, self._order.buckets, strict=True) if k else ():
+            S = np.stack([inverse @ self._first[j][bucket.places] for j in range(k)])
+            mirror = np.ascontiguousarray(S.transpose(0, 1, 3, 2))
+            out += (S * bucket.counts[:, None, None]).reshape(k, -1) @ mirror.reshape(k, -1).T
+        return (out + out.T) / 2.0
 
     @property
     def trace_seconds(self) -> np.ndarray:

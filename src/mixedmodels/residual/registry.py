@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from mixedmodels.errors import OptionError
@@ -102,6 +103,12 @@ REGISTRY: dict[str, Row] = {row.tag: row for row in _ROWS}
 """Tag -> `Row`."""
 
 
+@lru_cache(maxsize=64)
+def _parameters(cls: type[Structure]) -> Mapping[str, inspect.Parameter]:
+    """What a structure is made from; reading a signature takes long."""
+    return inspect.signature(cls).parameters
+
+
 def make_structure(
     tag: str, covariates: tuple[str, ...], group: str | None, options: Mapping[str, Any]
 ) -> Structure:
@@ -142,7 +149,7 @@ def make_structure(
             "occasion=..., "
             "group=...) instead of text"
         )
-    names = inspect.signature(row.cls).parameters
+    names = _parameters(row.cls)
     takes_group = "group" in names
     if group is not None and not takes_group:
         raise OptionError(

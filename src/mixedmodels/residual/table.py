@@ -59,7 +59,8 @@ class TableCorrelation(BoundCorrelation):
         return PatternPoint(
             self._order,
             self.table(phi, keys),
-            self.table_first(phi, keys),
+            self.n_phi,
+            lambda: self.table_first(phi, keys),
             lambda i, j: self.table_second(phi, keys, i, j),
         )
 

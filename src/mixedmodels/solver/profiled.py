@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["FirstOrderLevels", "ProfiledLevels", "profiled_levels"]
 
 # Columns of random effects, of fixed effects, and residual parameters for which the kernel is made.
-_COLUMNS, _FIXED, _PARAMETERS = 6, 40, 4
+_COLUMNS, _FIXED, _PARAMETERS = 6, 128, 4
 # Sums by class are kept where they take at most so many numbers for each number of the data.
 _SUMS = 1.5
 

@@ -180,7 +180,7 @@ def a_psi(objective: Any, seed: int = 0, singular: bool = False) -> np.ndarray:
     psi = np.clip(psi, objective.lower + 1e-3, objective.upper - 1e-3)
     if singular:
         sizes = [term.covariance.n_theta for term in objective.design.terms]
-        psi[np.cumsum([0, *sizes[:-1]])] = 0.0
+        psi[np.cumsum([0, *sizes[:-1]])[: len(sizes)]] = 0.0
     return psi
 
 

@@ -551,6 +551,17 @@ def test_categorical_slopes_in_two_groups(formula, expected):
     assert fit.sigma == pytest.approx(0.9814615, rel=1e-4)
 
 
+def test_random_effects_of_categorical_slopes():
+    """Two groups: the second has the negatives. The likelihood hardly knows the three effects of each."""
+    for formula, expected in (
+        ("y ~ x + (x | g)", [0.3285087, -1.026759, -0.4829453]),
+        ("y ~ x + (0 + x | g)", [0.3285088, -0.69825, -0.1544366]),
+    ):
+        b = ruby(formula, "categorical_data.csv").ranef_arrays()[0].b
+        np.testing.assert_allclose(b[0], expected, rtol=2e-3)
+        np.testing.assert_allclose(b[1], -b[0], rtol=1e-6)
+
+
 def test_categorical_slopes_likelihood_ratios():
     file = "categorical_data.csv"
     full = ruby("y ~ x + (x | g)", file, reml=False)

@@ -990,6 +990,70 @@ def test_01_the_profile_of_a_zero_variance_starts_at_exactly_zero():
     assert row["note"] == "low at bound" and "on which the estimate lies" in table.notes[0]
 
 
+def visits(noise):
+    """Twenty groups at four times, two rows each: `noise` and its opposite."""
+    g, t = np.repeat(np.arange(20), 8), np.tile(np.repeat(np.arange(4), 2), 20)
+    return pd.DataFrame(
+        {"y": np.column_stack([noise, -noise]).ravel(), "g": g, "t": t, "f": [f"t{i}" for i in t]}
+    )
+
+
+def test_17_levels_without_rows_are_distances_in_time(sleep):
+    """ar1 over a factor: a level between two others is a step of time, used or not."""
+    some = sleep[~sleep["Days"].isin([3, 4])]
+    days = some["Days"].astype(int).astype(str)
+    day = pd.Categorical(days, categories=[str(i) for i in range(10)])
+    fit = mm.lmm("Reaction ~ Days + ar1(0 + day | Subject)", some.assign(day=day))
+    assert fit.loglik == pytest.approx(
+        mm.lmm("Reaction ~ Days + ar1(Days | Subject)", some).loglik, rel=1e-10
+    )
+    renamed = pd.Categorical(some["Days"].astype(str))
+    closed = mm.lmm("Reaction ~ Days + ar1(0 + day | Subject)", some.assign(day=renamed))
+    assert abs(closed.loglik - fit.loglik) > 0.1
+
+
+@pytest.mark.parametrize(
+    "term", ["ar1(t | g)", "ou(t | g)", "cs(0 + f | g)", "homcs(0 + f | g)", "ad(0 + f | g)"]
+)
+def test_51_no_variance_no_correlation(term):
+    """All standard deviations 0: the correlation is NaN, and a note says why."""
+    fit = mm.lmm(f"y ~ 1 + {term}", visits(np.random.default_rng(4).normal(size=80)))
+    assert list(fit.varcorr["g"].sds) == [0.0] * 4
+    off = ~np.eye(4, dtype=bool)
+    assert np.isnan(fit.varcorr["g"].correlation[off]).all()
+    assert "estimated as zero" in notes(fit)
+    by_name = {row["term"]: row for row in fit.variance_parameters().rows()}
+    assert all(np.isnan(row["estimate"]) for name, row in by_name.items() if name.startswith(("cor", "rate")))
+    assert by_name["sigma"]["estimate"] == pytest.approx(np.sqrt(np.sum(fit.response() ** 2) / 159))
+
+
+def test_52_an_autoregression_of_effects_and_one_of_residuals_are_two_models():
+    """The random term comes on top of independent errors: one parameter more; without them they are one."""
+    rng = np.random.default_rng(3)
+    e = rng.normal(size=(20, 9))
+    for j in range(1, 9):
+        e[:, j] += 0.7 * e[:, j - 1]
+    g, t = np.repeat(np.arange(20), 6), np.tile(np.arange(6), 20)
+    data = {"y": e[:, 3:].ravel() + rng.normal(size=120), "g": g, "t": t}
+    effects = mm.lmm("y ~ 1 + ar1(t | g)", data)
+    residuals = mm.gls("y ~ 1", data, residual="ar1(t | g)")
+    nugget = mm.gls("y ~ 1", data, residual="exp(t | g, nugget=True)")
+    assert effects.df_model == residuals.df_model + 1 == nugget.df_model
+    assert effects.loglik == pytest.approx(nugget.loglik, abs=1e-6)
+    assert effects.loglik >= residuals.loglik - 1e-6
+
+
+def test_53_a_variance_for_every_row_beside_sigma():
+    """us over the visits, one row at each: an error; as a structure of the residuals it is fine."""
+    data = visits(np.random.default_rng(2).normal(size=80)).iloc[::2]
+    for term in ("us(0 + f | g)", "diag(0 + f | g)"):
+        with pytest.raises(mm.IdentifiabilityError, match=r"80 effects .* for 80 observations.*residual="):
+            mm.lmm(f"y ~ f + {term}", data)
+    free = mm.gls("y ~ f", data, residual="us(f | g)")
+    held = mm.lmm("y ~ f + us(0 + f | g)", data, sigma=1e-3)
+    assert held.loglik == pytest.approx(free.loglik, abs=1e-4)
+
+
 def test_60_profiles_at_a_boundary_are_one_sided_with_the_reason():
     rng = np.random.default_rng(1)
     g = np.repeat(np.arange(10), 5)

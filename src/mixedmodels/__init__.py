@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from mixedmodels.inference.posterior.sample import sample_posterior
     from mixedmodels.model import LinearMixedModel
     from mixedmodels.optimize.control import Control
+    from mixedmodels.solver.sparse_cholesky import SparseCholesky
 
 __all__ = [
     "Control",
@@ -67,6 +68,7 @@ __all__ = [
     "OptionError",
     "RandomTerm",
     "SolverError",
+    "SparseCholesky",
     "VariancePrior",
     "__version__",
     "blup",
@@ -108,6 +110,7 @@ _HOMES = {
     "load": "mixedmodels.fit.save",
     "formula_from_lists": "mixedmodels.formula",
     "RandomTerm": "mixedmodels.design",
+    "SparseCholesky": "mixedmodels.solver.sparse_cholesky",
     "Control": "mixedmodels.optimize.control",
     "load_dataset": "mixedmodels.datasets",
     "dataset_names": "mixedmodels.datasets",

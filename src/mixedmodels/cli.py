@@ -1,5 +1,6 @@
 """The command line: ``mixedmodels fit FORMULA DATA [--family NAME]``,
-``mixedmodels compare FORMULA FORMULA... DATA``, ``mixedmodels datasets [NAME]``.
+``mixedmodels compare FORMULA FORMULA... DATA``, ``mixedmodels datasets [NAME]``,
+``mixedmodels pedigree FILE``.
 
 Exit status 0 on success, 2 with exactly one line on standard error for bad input, 130 after Ctrl-C.
 """
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mixedmodels.cli_genetics import add_pedigree, read_known
 from mixedmodels.errors import DataError, MixedModelsError, OptionError
 
 __all__ = ["main"]
@@ -59,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
     fit.add_argument("--weights", metavar="COL", help="column of precision weights")
     fit.add_argument("--offset", metavar="COL", help="column with a known part of the predictor")
+    _add_known(fit)
+    fit.add_argument(
+        "--heritability", action="store_true", help="add the share of each known term in the variance"
+    )
     fit.add_argument("--method", metavar="M", default="auto", help="optimiser (default: auto)")
     fit.add_argument("--solver", metavar="S", default="auto", help="solver (default: auto)")
     fit.add_argument(
@@ -91,12 +97,23 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--ml", action="store_true", help="maximum likelihood instead of REML")
     compare.add_argument("--weights", metavar="COL", help="column of precision weights")
     compare.add_argument("--offset", metavar="COL", help="column with a known part of the predictor")
+    _add_known(compare)
     compare.add_argument("--json", action="store_true", help="print the table as JSON")
     compare.set_defaults(run=_compare)
     datasets = commands.add_parser("datasets", help="list the bundled data sets or describe one")
     datasets.add_argument("name", metavar="NAME", nargs="?", help="a data set")
     datasets.set_defaults(run=_datasets)
+    add_pedigree(commands)
     return parser
+
+
+def _add_known(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--known",
+        metavar="NAME=FILE",
+        action="append",
+        help="covariance of the levels of a factor: a pedigree, a .csv matrix or a .kin list of pairs",
+    )
 
 
 def _add_generalised(command: argparse.ArgumentParser) -> None:
@@ -173,6 +190,8 @@ def _fit(arguments: argparse.Namespace) -> int:
             print(f"\n{fit.anova(ddf=_tests_ddf(arguments))}")
         if arguments.ci:
             print(f"\n{_intervals(fit, arguments)}")
+        if arguments.heritability:
+            print(f"\n{fit.heritability()}")
     return 0
 
 
@@ -198,7 +217,8 @@ def _model(arguments: argparse.Namespace, formula: str, data: Any, **options: An
     """A formula fitted by `lmm`, or by `glmm` if there is a family."""
     import mixedmodels
 
-    options |= {"weights": arguments.weights, "offset": arguments.offset}
+    known = read_known(arguments.known)
+    options |= {"weights": arguments.weights, "offset": arguments.offset, "known": known}
     given = {name: getattr(arguments, name) for name in _GENERALISED if getattr(arguments, name) is not None}
     if arguments.family is None:
         if given:
@@ -272,6 +292,7 @@ def _columns(table: Any) -> dict[str, list[Any]]:
 def _results(fit: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     fixed = _columns(fit.coefficients(ddf=arguments.ddf, level=arguments.level))
     intervals = _columns(_intervals(fit, arguments)) if arguments.ci else None
+    shares = _columns(fit.heritability()) if arguments.heritability else None
     tests = _columns(fit.anova(ddf=_tests_ddf(arguments))) if arguments.anova else None
     scalars = {
         name: _number(getattr(fit, name))
@@ -287,6 +308,7 @@ def _results(fit: Any, arguments: argparse.Namespace) -> dict[str, Any]:
         "fixed": _records(fixed),
         **({} if intervals is None else {"intervals": _records(intervals)}),
         **({} if tests is None else {"anova": _records(tests)}),
+        **({} if shares is None else {"heritability": _records(shares)}),
         "random": _records(fit.varcorr.columns()),
         "theta": fit.theta.tolist(),
         "converged": fit.converged,

@@ -73,10 +73,16 @@ class KnownCovariance:
         except np.linalg.LinAlgError:
             smallest = 0.0
         if smallest < 1e-6:
+            lowest = float(np.linalg.eigvalsh(A / size / size[:, None])[0])
+            if lowest < -1e-8:
+                raise DataError(
+                    f"{self.name} has a negative eigenvalue ({lowest:.3g} as a correlation matrix): it is "
+                    "not a covariance matrix; correct it, or add to its diagonal"
+                )
             raise SolverError(
                 f"{self.name} is singular (two levels that cannot be told apart, such as identical twins, or "
                 "fewer markers than individuals), and this model needs its inverse: give identical "
-                "individuals one id, or add a little to its diagonal"
+                "individuals one id, or add a little to its diagonal (such as 1e-5 of it)"
             )
         from scipy.linalg import lapack
 
@@ -97,7 +103,7 @@ class KnownCovariance:
         """Whether the inverse can be formed."""
         try:
             return bool(self._inverse)
-        except SolverError:
+        except (DataError, SolverError):
             return False
 
     @property

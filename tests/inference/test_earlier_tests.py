@@ -126,3 +126,41 @@ def test_defect_5_singular_fits_are_simulated_and_tested_by_bootstrap():
     assert singular.is_singular
     table = singular.test_fixed("const", "bootstrap", n=40, seed=1)
     assert 0 < table["p_value"][0] <= 1 and np.isfinite(table.extra["draws"]).all()
+
+
+def test_lod_of_a_random_term():
+    """Variance-component linkage as in pydigree: likelihood ratio over 2 ln 10, p by the boundary mixture."""
+    from scipy.stats import chi2
+
+    from mixedmodels import genetics
+
+    ped = genetics.nuclear_families(60, children=4)
+    data = genetics.simulate_trait(ped, heritability=0.3, seed=4)
+    ids = np.asarray(ped.ids)
+    genes = genetics.drop_founder_genes(ped, loci=1, seed=5)[:, :, 0]
+    share = (genes[:, None, :, None] == genes[None, :, None, :]).sum(axis=(2, 3)) / 2.0  # identity by descent
+    known = {"individual": ped, "IBD": (share + 1e-5 * np.eye(len(ids)), ids)}
+    null = mm.lmm("y ~ 1 + (1 | individual)", data, known={"individual": ped}, reml=False)
+    linked = mm.lmm("y ~ 1 + (1 | individual) + known(1 | individual, IBD)", data, known=known, reml=False)
+    row = linked.lod("known(1 | individual, IBD)").rows()[0]
+    statistic = 2.0 * (linked.loglik - null.loglik)
+    assert row["statistic"] == pytest.approx(statistic, abs=1e-6) and statistic > 0.1
+    assert row["lod"] == pytest.approx(statistic / (2.0 * math.log(10.0)), abs=1e-6)
+    assert row["p_value"] == pytest.approx(0.5 * chi2.sf(statistic, 1), rel=1e-4)
+    with pytest.raises(mm.OptionError):
+        linked.lod("(1 | nobody)")
+    # nearly singular: the criterion has errors of 1e-7, by which the search must not be held up
+    known["IBD"] = (share + 1e-8 * np.eye(len(ids)), ids)
+    near = mm.lmm("y ~ 1 + (1 | individual) + known(1 | individual, IBD)", data, known=known, reml=False)
+    assert near.converged and near.optimum.evaluations < 400  # 5150 once
+    np.testing.assert_allclose(near.theta, linked.theta, rtol=1e-4)
+
+
+def test_exact_restricted_test_of_a_known_covariance_says_what_it_cannot():
+    from mixedmodels import genetics
+
+    ped = genetics.nuclear_families(20, children=3)
+    data = genetics.simulate_trait(ped, heritability=0.5, seed=2)
+    fit = mm.lmm("y ~ 1 + (1 | individual)", data, known={"individual": ped})
+    with pytest.raises(mm.OptionError, match=r"known covariance; use .mixture. or .bootstrap."):
+        fit.test_random(method="rlrt")

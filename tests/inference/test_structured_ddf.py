@@ -170,3 +170,51 @@ def test_known_structure_without_parameters(growth):
     fit = mm.gls(GROWTH, growth, residual="ar1(occ | Subject, rho=0.5)")
     np.testing.assert_allclose(fit.coefficients("kr").columns["df"], len(growth) - 4, rtol=1e-10)
     assert fit.anova(ddf="kr").columns["den_df"][0] == pytest.approx(len(growth) - 4, rel=1e-8)
+
+
+def crossed_series(rng, groups=24, length=10, crossed=12, rho=0.6, ratio=1.8):
+    """AR(1) residuals of two variances, a random intercept, a crossed factor; x between the series."""
+    g, t = np.repeat(np.arange(groups), length), np.tile(np.arange(length), groups)
+    h, s = rng.integers(0, crossed, g.size), rng.integers(0, 2, g.size)
+    lag = np.abs(np.subtract.outer(np.arange(length), np.arange(length)))
+    e = (rng.normal(size=(groups, length)) @ np.linalg.cholesky(rho**lag).T).ravel()
+    x = (np.arange(groups) % 2)[g].astype(float)
+    y = 1.0 + 0.5 * x + 0.7 * rng.normal(size=groups)[g] + 0.5 * rng.normal(size=crossed)[h]
+    return {"y": y + e * np.where(s, ratio, 1.0), "x": x, "g": g, "h": h, "t": t, "s": s.astype(str)}
+
+
+CROSSED = "y ~ x + (1 | g) + (1 | h)"
+RESIDUAL = "ar1(t | g) * varident(s)"
+
+
+def test_crossed_autocorrelated_and_two_variances():
+    """AR(1), crossed factors and two variances: the sparse engine against dense formulas."""
+    fit = mm.lmm(CROSSED, crossed_series(np.random.default_rng(3), 10, 6, 5), residual=RESIDUAL)
+    assert "sparse" in fit.objective.engine.describe()
+    adjusted, Phi, J, W = dense_kenward_roger(fit)
+    reference = reference_for(fit, "kr")
+    np.testing.assert_allclose(reference.vcov, adjusted, rtol=1e-6)
+    each = [f_moments(row[None], Phi, J, W)[0] for row in np.eye(2)]
+    np.testing.assert_allclose(reference.df(np.eye(2)), each, rtol=1e-5)
+    assert np.isfinite(fit.coefficients("satterthwaite").columns["df"]).all()
+
+
+@pytest.mark.slow
+def test_simulation_of_the_crossed_model():
+    """Means of the estimates are the truth, and t tests by Kenward-Roger keep their level."""
+    found, reject, df = [], [], []
+    for seed in range(120):
+        fit = mm.lmm(CROSSED, crossed_series(np.random.default_rng(seed)), residual=RESIDUAL)
+        sds = [term.sds[0] for term in fit.varcorr.terms]
+        found.append([fit.residual["rho"], np.log(fit.residual["sd_ratio[1]"]), fit.sigma, *sds, *fit.beta])
+        tests = {ddf: fit.test("x = 0.5", ddf=ddf).columns for ddf in ("kr", "satterthwaite")}
+        reject.append([float(tests[ddf]["p_value"][0]) < 0.1 for ddf in tests])
+        df.append(tests["kr"]["den_df"][0])
+    found = np.array(found)
+    truth = [0.6, np.log(1.8), 1.0, 0.7, 0.5, 1.0, 0.5]
+    error = found.std(axis=0, ddof=1) / np.sqrt(len(found))
+    slack = np.array([0.02, 0.0, 0.0, 0.05, 0.02, 0.0, 0.0])  # REML estimates of SDs are a little small
+    assert (np.abs(found.mean(axis=0) - truth) < 3.3 * error + slack).all()
+    assert 18 < np.median(df) < 26  # 24 series in two groups
+    for rate in np.mean(reject, axis=0):
+        assert abs(rate - 0.1) < 3.3 * np.sqrt(0.09 / len(reject))

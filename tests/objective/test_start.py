@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import sparse
 
+import mixedmodels as mm
+from mixedmodels.design import Precision
+from mixedmodels.genetics import random_pedigree, simulate_trait
 from mixedmodels.objective.start import crossed_moments, moment_start, ols_residual
+from mixedmodels.solver.moments import conditional_components
 from mixedmodels.testing import random_design
 
 
@@ -85,3 +90,42 @@ def test_start_of_a_slope_model_is_near_the_truth(truth):
     assert np.all((sd > 0.5 * truth) & (sd < 2.0 * truth))
     fixed = moment_start(Design(y, design.X, design.x_names, (term,)), sigma=1.0)[0]
     assert np.all(np.abs(np.log(np.sqrt(np.diagonal(fixed @ fixed.T)) / truth)) < np.log(2.5))
+
+
+@pytest.mark.parametrize("recorded", ["all", "some"])
+def test_conditional_moments_of_a_pedigree_are_unbiased(recorded):
+    """Without any element of A; animals with an unrecorded relative in A^{-1} are left out."""
+    pedigree = random_pedigree(founders=30, generations=3, size=60, sires=8, seed=4)
+    relationship = pedigree.additive()
+    A, m = relationship.toarray(), len(pedigree.ids)
+    Q = np.linalg.inv(A)
+    precision = Precision(sparse.csc_array(np.where(abs(Q) > 1e-9, Q, 0.0)), 0.0)
+    d = np.random.default_rng(5).integers(1, 4, m).astype(float)
+    if recorded == "some":
+        d[:20] = 0.0
+    seen = d > 0
+    root = np.linalg.cholesky(0.7 * A[np.ix_(seen, seen)] + np.diag(1.9 / d[seen]))
+    total = np.zeros(2)
+    for column in root.T:
+        c = np.zeros(m)
+        c[seen] = d[seen] * column
+        total += conditional_components(precision, d, c)
+    assert np.allclose(total, [0.7, 1.9], rtol=1e-9)
+
+
+def test_conditional_moments_need_levels_with_complete_neighbourhoods():
+    Q = sparse.csc_array(np.eye(100) * 2.0 + np.eye(100, k=1) * 0.5 + np.eye(100, k=-1) * 0.5)
+    d = (np.arange(100) % 2).astype(float)
+    assert conditional_components(Precision(Q, 0.0), d, np.ones(100)) is None
+    assert conditional_components(None, np.ones(100), np.ones(100)) is None
+
+
+@pytest.mark.parametrize("solver", ["blocked", "sparse"])
+def test_an_animal_model_starts_from_them(solver):
+    pedigree = random_pedigree(founders=100, generations=5, size=300, sires=20, seed=6)
+    data = simulate_trait(pedigree, heritability=0.4, seed=7)
+    fit = mm.lmm("y ~ 1 + (1 | individual)", data, known={"individual": pedigree}, solver=solver)
+    precision = fit.design.terms[0].precision
+    r = data["y"] - data["y"].mean()
+    effect, error = conditional_components(precision, np.ones(r.size), r)
+    assert np.isclose(fit.objective.start[0], np.sqrt(effect / error), rtol=1e-10)

@@ -28,7 +28,7 @@ def random_data(seed):
         "z": rng.normal(size=n),
     }
     arm, sex = np.where(g % 2 == 0, "a", "b"), np.where(g % 3 == 0, "F", "M")
-    f = rng.integers(0, 3, n)
+    f = np.arange(n) % 3
     factors = {
         "g": code_values(g),
         "v": code_values(v),

@@ -281,7 +281,10 @@ def make_covariance(tag: str, k: int, **options: Any) -> Covariance:
     wrong = sorted(set(options) - taken)
     if wrong:
         names = f"takes {' and '.join(sorted(taken))}" if taken else "takes no option"
-        raise OptionError(f"covariance structure {tag!r} {names}, got {', '.join(wrong)}; leave it out")
+        raise OptionError(
+            f"covariance structure {tag!r} {names}, got {', '.join(wrong)}; leave it out "
+            "(parameters are held by fixed=)"
+        )
     for name in ("times", "coordinates", "matrix"):
         if name in options and np.shape(options[name])[0] != k:
             raise OptionError(

@@ -44,6 +44,8 @@ def glmm_messages(fit: GLMMFit) -> tuple[str, ...]:
     out += _limits(fit)
     out += _few_binary(fit)
     out += frame.messages
+    if fit.objective.differenced:
+        out.append("standard errors from differences of the exact gradient; second derivatives cost too much")
     if fit._options.priors:
         out.append("estimates maximise the posterior density; loglik, AIC and BIC leave the priors out")
     return tuple(out)
@@ -192,7 +194,7 @@ def _few_binary(fit: GLMMFit) -> list[str]:
     for term in fit._terms:
         per_level = float(np.median(np.bincount(term.codes, minlength=term.m)))
         if per_level <= FEW:
-            single = len({t.group for t in fit._terms}) == 1
+            single = len({t.group for t in fit._terms}) == 1 and term.precision is None
             remedy = "use nagq=7 or more" if single else "take its standard deviation as too small"
             return [
                 f"few binary observations per level of {term.group} (median {per_level:g}): Laplace's "

@@ -138,12 +138,12 @@ class Questions:
         return test_random(self, term, method, **options)
 
     def lod(self, variable: Any) -> ResultTable:
-        """LOD score of a fixed effect: its likelihood-ratio statistic (ML) over ``2 ln 10``.
+        """LOD score of a fixed effect or a random term: its likelihood-ratio statistic over ``2 ln 10``.
 
         Parameters
         ----------
         variable : str
-            As in `test_fixed`.
+            As in `test_fixed` (by ML), or a random term as in `test_random`: ``"(1 | g)"``.
         """
         from mixedmodels.inference.likelihood.lod import lod
 
@@ -565,6 +565,36 @@ class Questions:
         from mixedmodels.inference.checks.overdispersion import check_zero_inflation
 
         return check_zero_inflation(self, n, seed)
+
+    def acf(self, lags: int | None = None, **options: Any) -> ResultTable:
+        """Autocorrelations of the residuals within groups, to choose or check a residual structure.
+
+        Parameters
+        ----------
+        lags : int, optional
+            Largest lag, in rows.
+        **options
+            ``kind`` ("pearson", "normalized", ...), ``group``, ``order``, ``level``; see
+            `mixedmodels.inference.checks.autocorrelation.acf`.
+        """
+        from mixedmodels.inference.checks.autocorrelation import acf
+
+        return acf(self, lags, **options)  # type: ignore[arg-type]
+
+    def variogram(self, distance: Any = None, **options: Any) -> ResultTable:
+        """Semivariogram of the residuals within groups, to choose or check a residual structure.
+
+        Parameters
+        ----------
+        distance : str, array or list of str, optional
+            Columns of times or coordinates; by default those of the residual structure.
+        **options
+            ``kind``, ``group``, ``bins``, ``breaks``, ``max_distance``, ``robust``; see
+            `mixedmodels.inference.checks.autocorrelation.variogram`.
+        """
+        from mixedmodels.inference.checks.autocorrelation import variogram
+
+        return variogram(self, distance, **options)  # type: ignore[arg-type]
 
     def allfit(self, methods: Any = None) -> ResultTable:
         """The model fitted by every optimiser, and how far their answers are apart.

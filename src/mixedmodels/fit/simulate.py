@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.design import KnownCovariance
-from mixedmodels.errors import DataError, OptionError
+from mixedmodels.errors import DataError, OptionError, SolverError
 from mixedmodels.fit import values
 
 if TYPE_CHECKING:
@@ -113,27 +113,20 @@ def positive_weights(weights: Any, data: Any, n: int) -> np.ndarray | None:
 def relationship_root(precision: Precision | KnownCovariance) -> Any:
     r"""A function that maps standard normal u, shape (m, c), to columns with covariance :math:`A = P^{-1}`.
 
-    With a permuted :math:`P = L D L'`, :math:`v = L D^{1/2} u` has covariance P and :math:`P^{-1} v` has A. A
-    dense A, singular ones included, has the root :math:`U D^{1/2}` of its eigen-decomposition.
+    With a permuted :math:`P = L L'`, :math:`L^{-T} u` has covariance A. A dense A, singular ones included,
+    has the root :math:`U D^{1/2}` of its eigen-decomposition.
     """
     if isinstance(precision, KnownCovariance):
         values, vectors = np.linalg.eigh(precision.covariance)
         half = vectors * np.sqrt(np.maximum(values, 0.0))
         return lambda u: half @ u
-    from scipy import sparse
-    from scipy.sparse.linalg import splu
+    from mixedmodels.solver.sparse_cholesky import SparseCholesky
 
-    P = sparse.csc_matrix(precision.matrix)
-    lu = splu(P, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    D = lu.U.diagonal()
-    if not (np.array_equal(lu.perm_r, lu.perm_c) and (D > 0.0).all()):
-        raise DataError("the known precision between levels is not positive definite")
-    root = (lu.L @ sparse.diags_array(np.sqrt(D))).tocsr()[lu.perm_r]
-
-    def map_(u: np.ndarray) -> np.ndarray:
-        return lu.solve(root @ u)
-
-    return map_
+    try:
+        factor = SparseCholesky(precision.matrix)
+    except SolverError:
+        raise DataError("the known precision between levels is not positive definite") from None
+    return lambda u: factor.half_solve(u, transposed=True)
 
 
 def draw_responses(

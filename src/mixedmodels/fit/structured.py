@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import ConvergenceWarning, warn
+from mixedmodels.errors import ConvergenceWarning, OptionError, warn
 from mixedmodels.fit import checks, values
 from mixedmodels.fit.result import LMMFit
 from mixedmodels.objective.structured import StructuredObjective
 from mixedmodels.objective.structured_start import search
+from mixedmodels.optimize.minimize import METHODS
 
 if TYPE_CHECKING:
     from mixedmodels.fit.solve import Options
@@ -127,6 +128,12 @@ class StructuredFit(LMMFit):
             self.rounds,
         )
 
+    def _compute_varcorr(self) -> Any:
+        bound = self.residual_structure
+        found = bound.natural(np.array(self.phi))
+        residual = tuple(zip(found.names, np.asarray(found.values, dtype=float).tolist(), strict=True))
+        return replace(super()._compute_varcorr(), residual=residual)
+
     def _phi_covariance(self) -> np.ndarray:
         """Covariance of phi from the observed information; parameters on a bound count as known.
 
@@ -178,7 +185,7 @@ class StructuredFit(LMMFit):
 
     def _residuals(self, kind: str) -> np.ndarray:
         if kind in ("standardized", "studentized"):
-            raise _not_yet(f'residuals(kind="{kind}")', 'use kind="pearson" or kind="normalized"')
+            return self._leverage_residuals(kind)
         eta = self._linear_predictor("population" if kind == "marginal" else None)
         out = self.design.y - eta
         if kind in ("pearson", "scaled"):
@@ -228,32 +235,12 @@ def _unit_scale(information: np.ndarray) -> np.ndarray:
     return np.sqrt(np.where(diagonal > 1e-8 * largest, diagonal, largest))
 
 
-# What would be wrong for structured residuals, and is not written for them yet.
-_LATER = (
-    "influence",
-    "leverage",
-    "cooks_distance",
-)
-
-
 def _not_yet(what: str, remedy: str) -> Exception:
     from mixedmodels.errors import NotImplementedYetError
 
     return NotImplementedYetError(
         f"{what} of a model with structured residuals is not in this version; {remedy}"
     )
-
-
-def _refusing(name: str) -> Any:
-    def refuse(self: StructuredFit, *args: Any, **options: Any) -> NoReturn:
-        raise _not_yet(f"{name}()", "leave residual= out")
-
-    refuse.__name__, refuse.__doc__ = name, f"Not in this version: `LMMFit.{name}` for structured residuals."
-    return refuse
-
-
-for _name in _LATER:
-    setattr(StructuredFit, _name, _refusing(_name))
 
 
 def structured_objective(frame: Any, options: Options) -> StructuredObjective:
@@ -289,6 +276,11 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
     if options.control is not None:
         keywords["control"] = options.control
     method = "newton" if options.method == "auto" else options.method
+    if isinstance(method, str) and method not in METHODS:
+        raise OptionError(
+            f"method {options.method!r} is for independent residuals; with residual= use "
+            f'method="auto" or one of {", ".join(METHODS)}'
+        )
     rounds = 0
     if frame.design.residual.needs_fitted:
         frame, objective, optimum, rounds = _alternate(frame, options, method, keywords)

@@ -117,12 +117,15 @@ class VarCorr(Mapping):
         In the order of the formula.
     sigma : float or None
         Residual standard deviation; None for models without one.
+    residual : tuple of (str, float)
+        Names and values of the parameters of a residual structure.
     """
 
     terms: tuple[TermVariance, ...]
     sigma: float | None
     _frame: Callable[[dict[str, Any]], Any]
     _render: Callable[[VarCorr, str], str]
+    residual: tuple[tuple[str, float], ...] = ()
 
     def __getitem__(self, group: str) -> TermVariance:
         """Term of a grouping factor."""
@@ -163,10 +166,15 @@ class VarCorr(Mapping):
                         )
         if self.sigma is not None:
             add("Residual", None, None, self.sigma * self.sigma, self.sigma)
+        for name, value in self.residual:
+            add("Residual", name, None, math.nan, value)
         return out
 
     def to_frame(self) -> Any:
-        """Table of group, name1, name2, vcov (variance or covariance), sdcor (SD or correlation)."""
+        """Table of group, name1, name2, vcov (variance or covariance), sdcor (SD or correlation).
+
+        The parameters of a residual structure are rows of the group ``Residual``.
+        """
         return self._frame(self.columns())
 
     def __str__(self) -> str:

@@ -139,7 +139,7 @@ def check(
                 raise IdentifiabilityError(
                     f"random term {label} has {effects} effects ({term.m} levels x {term.k} columns) for {n} "
                     "observations: its variances and the residual variance cannot be told apart; simplify "
-                    "the term or fix sigma"
+                    "the term, fix sigma, or describe the residuals themselves with residual="
                 )
     if len(terms) > 1:
         _note_constant_spans(plan, terms, messages)

@@ -98,7 +98,7 @@ def read_known(known: Any) -> dict[str, Known] | None:
     if not isinstance(known, Mapping) or not known:
         raise OptionError(
             'known must be a dict from grouping factors to relationships, such as {"animal": pedigree}, '
-            f"got {'an empty dict' if known == {} else type(known).__name__}"
+            f"got {'an empty dict' if isinstance(known, Mapping) else type(known).__name__}"
         )
     return {str(name): as_known(value, str(name)) for name, value in known.items()}
 
@@ -146,6 +146,9 @@ def as_known(value: Any, name: str) -> Known:
 def _ids(ids: Any, m: int, where: str) -> np.ndarray:
     """Ids as an array of integers or texts, all different."""
     items = np.asarray(ids)
+    if items.dtype.kind not in "iuUS" and any(v is None or v != v for v in items.ravel()):
+        at = next(i for i, v in enumerate(items.ravel()) if v is None or v != v)
+        raise DataError(f"{where}: the id of row {at} is missing; every row of the matrix needs one")
     if items.ndim != 1 or items.shape[0] != m:
         raise DataError(f"{where} has {items.size} ids for a matrix of {m} rows; give one id per row")
     if items.dtype.kind not in "iu":

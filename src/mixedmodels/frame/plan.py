@@ -215,7 +215,7 @@ def require_bars(formula: Formula) -> None:
                 _refuse_tag(factor)
         raise FormulaError(
             f"the formula '{formula}' has no random-effects term such as (1 | group); without one it is an "
-            "ordinary regression: use a regression package (for instance statsmodels' ols or glm)"
+            "ordinary regression: use mm.gls or, if it is generalised, a regression package"
         )
 
 

@@ -27,6 +27,7 @@ _HOMES = {
     "genomic_dominance": "genomic_matrices",
     "nuclear_families": "simulation",
     "random_pedigree": "simulation",
+    "linkage": "linkage",
     "read_kinship": "pedigree_files",
     "read_ped": "pedigree_files",
     "read_phenotypes": "pedigree_files",

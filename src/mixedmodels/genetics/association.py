@@ -193,6 +193,12 @@ def scan(
     incomplete = int(np.count_nonzero(columns["n"] < n))
     if incomplete:
         notes.append(f"missing values of {incomplete} marker{'s' if incomplete > 1 else ''} took the mean")
+    outside = int(np.count_nonzero(np.isnan(columns["maf"]) & (columns["n"] > 0)))
+    if outside:
+        notes.append(
+            f"{outside} marker{'s have' if outside > 1 else ' has'} values outside 0 to 2, which no count of "
+            "an allele has: no allele frequency, effects per unit"
+        )
     flat = int(np.count_nonzero(np.isnan(columns["beta"])))
     if flat:
         notes.append(
@@ -344,7 +350,9 @@ def _projector(fit: LMMFit, factors: list[np.ndarray]) -> Callable[[np.ndarray],
         beta, effects = estimates(R)
         rest = R - design.X @ beta
         for term, b in zip(design.terms, effects, strict=True):
-            if term.Z is None:
+            if term.several_levels:
+                rest -= term.matrix(design.n) @ b.reshape(term.m * term.k, -1)
+            elif term.Z is None:
                 rest -= b[term.codes, 0]
             else:
                 rest -= np.einsum("ik,ikc->ic", term.Z, b[term.codes])

@@ -49,6 +49,8 @@ class Genotypes:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.counts, np.ndarray):
+            raise DataError("counts must be an array; Genotypes.from_array(counts, ids, markers) makes one")
         if self.counts.ndim != 2 or self.counts.shape != (len(self.ids), len(self.markers)):
             raise DataError(
                 f"genotypes of {len(self.ids)} individuals and {len(self.markers)} markers need a matrix of "

@@ -33,12 +33,15 @@ class Components(NamedTuple):
         Of the estimates; zero for variances on the boundary, which are taken as known there.
     kind : str
         Information it comes from.
+    zero : tuple of int
+        Places of the variances on the boundary.
     """
 
     names: dict[str, int]
     values: np.ndarray
     covariance: np.ndarray
     kind: str
+    zero: tuple[int, ...] = ()
 
 
 def components_of(fit: LMMFit) -> Components:
@@ -83,12 +86,12 @@ def components_of(fit: LMMFit) -> Components:
     if fit._options.variances is None and free:
         block = information[np.ix_(free, free)]
         covariance[np.ix_(free, free)] = np.linalg.pinv(block, hermitian=True)
-    return Components(names, values, covariance, kind)
+    return Components(names, values, covariance, kind, tuple(small))
 
 
 def _is_variance(fit: LMMFit, name: str) -> bool:
     return name == "Residual" or any(
-        name in (f"{term.group}.{column}", f"{term.group}.common")
+        name in (f"{term.group}.{column}", f"{term.group}.common", term.group)
         for term in fit.design.terms
         for column in term.names
     )
@@ -135,12 +138,12 @@ def heritability(
     if method not in ("delta", "profile"):
         raise OptionError(f"method must be 'delta' or 'profile', got {method!r}")
     found = components_of(fit)
-    wanted = read_ratio(_default(fit) if ratio is None else ratio, found.names)
+    wanted = read_ratio(_default(fit, found.names) if ratio is None else ratio, found.names)
     value, gradient = wanted.value(found.values)
     gradient = _full(gradient, len(found.values))
     se = math.sqrt(max(float(gradient @ found.covariance @ gradient), 0.0))
     notes = [f"standard error by the delta method from the {found.kind} information"]
-    edge = [name for name in found.names if found.values[found.names[name]] <= _ZERO * found.values.max()]
+    edge = [name for name, place in found.names.items() if place in found.zero]
     if edge:
         notes.append(f"estimated as zero and taken as known: {', '.join(dict.fromkeys(edge))}")
     if method == "delta":
@@ -168,14 +171,17 @@ def _full(gradient: np.ndarray, size: int) -> np.ndarray:
     return out
 
 
-def _default(fit: LMMFit) -> str:
+def _default(fit: LMMFit, names: dict[str, int]) -> str:
     """The heritability: the one related term over the sum of all variances."""
     terms = fit.design.terms
     related = [term for term in terms if term.precision is not None]
     if len(related) != 1 or any(term.k > 1 for term in terms):
+        first = {place: name for name, place in reversed(names.items())}  # the short name of each
+        variances = [_quoted(name) for place, name in sorted(first.items()) if _is_variance(fit, name)]
         raise OptionError(
             "which ratio is meant is not plain here; give it, such as "
-            f'ratio="{terms[0].group} / ({" + ".join([*dict.fromkeys(t.group for t in terms), "Residual"])})"'
+            f'ratio="{variances[0]} / ({" + ".join(variances)})"; the components are '
+            f"{', '.join(first[place] for place in sorted(first))}"
         )
     whole = " + ".join([*dict.fromkeys(_quoted(term.group) for term in terms), "Residual"])
     return f"{_quoted(related[0].group)} / ({whole})"

@@ -130,7 +130,8 @@ def _rows(fit: LMMFit, count: int, ids: Any) -> np.ndarray | None:
     if len({id(term.codes) for term in related}) != 1:
         raise OptionError("ids= needs a model with one factor of individuals; give one row per row of data")
     term = related[0]
-    used = np.unique(term.codes)
+    own = term.codes if term.codes.ndim == 1 else term.codes[:, 0]
+    used = np.unique(own)
     levels = [term.levels[i] for i in used]
     table = np.full(term.m, -1, dtype=np.int64)
     given = code_column(np.array(level_labels(list(ids)), dtype=str))
@@ -144,4 +145,4 @@ def _rows(fit: LMMFit, count: int, ids: Any) -> np.ndarray | None:
         shown = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
         raise DataError(f"{len(unknown)} individuals of the model have no row of snps: {shown}")
     table[used] = first[codes]
-    return table[term.codes]
+    return table[own]

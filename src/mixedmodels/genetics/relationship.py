@@ -6,13 +6,16 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mixedmodels.errors import DataError, OptionError, SolverError
 from mixedmodels.genetics.labels import Finder, label_column
 from mixedmodels.genetics.pedigree import Pedigree
+
+if TYPE_CHECKING:
+    from mixedmodels.solver.sparse_cholesky import SparseCholesky
 
 __all__ = ["Relationship", "as_relationship", "invert", "logdet_of"]
 
@@ -277,29 +280,20 @@ def _invert_stack(stack: np.ndarray, name: str, remedy: str) -> tuple[np.ndarray
     raise _not_definite(name, stack[0], remedy)
 
 
-def _splu(matrix: Any, name: str) -> Any:
-    from scipy.sparse import csc_array
-    from scipy.sparse.linalg import splu
+def _factor(matrix: Any, name: str) -> SparseCholesky:
+    from mixedmodels.solver.sparse_cholesky import SparseCholesky
 
     try:
-        return splu(
-            csc_array(matrix),
-            permc_spec="MMD_AT_PLUS_A",
-            diag_pivot_thresh=0.0,
-            options={"SymmetricMode": True},
-        )
-    except RuntimeError:
-        raise SolverError(f"the precision of relationship {name!r} is singular") from None
+        return SparseCholesky(matrix)
+    except SolverError as error:
+        raise SolverError(f"the precision of relationship {name!r}: {error}") from None
 
 
 def logdet_of(matrix: Any, name: str) -> float:
     """``log|matrix|`` of a symmetric positive definite matrix, dense or sparse; SolverError if it is not."""
     if isinstance(matrix, np.ndarray):
         return invert(matrix, name)[1]
-    pivots = _splu(matrix, name).U.diagonal()
-    if np.any(pivots <= 0.0):
-        raise SolverError(f"the precision of relationship {name!r} is not positive definite")
-    return float(np.sum(np.log(pivots)))
+    return _factor(matrix, name).logdet
 
 
 def _columns_of_inverse(precision: Any, at: np.ndarray, name: str) -> np.ndarray:
@@ -309,7 +303,7 @@ def _columns_of_inverse(precision: Any, at: np.ndarray, name: str) -> np.ndarray
     if isinstance(precision, np.ndarray):
         part = np.linalg.solve(precision, unit)[at]
     else:
-        part = _splu(precision, name).solve(unit)[at]
+        part = _factor(precision, name).solve(unit)[at]
     return (part + part.T) / 2
 
 

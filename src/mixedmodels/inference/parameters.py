@@ -16,6 +16,7 @@ import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.fit.glmm_values import constant_column
+from mixedmodels.fit.natural_residual import residual_natural
 
 __all__ = [
     "KINDS",
@@ -31,7 +32,18 @@ __all__ = [
     "values_of",
 ]
 
-KINDS = ("fixed", "constant", "sd", "cor", "structure", "theta", "sigma", "dispersion", "statistic")
+KINDS = (
+    "fixed",
+    "constant",
+    "sd",
+    "cor",
+    "structure",
+    "theta",
+    "sigma",
+    "residual",
+    "dispersion",
+    "statistic",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +57,8 @@ class Parameter:
     kind : str
         ``"fixed"``, ``"sd"``, ``"cor"``, ``"sigma"``, ``"theta"`` (a covariance given as a function),
         ``"constant"`` (a constant of the family on the scale of its linear predictor), ``"dispersion"`` (in
-        natural units), ``"structure"`` (a natural parameter of a structure that is not linear in theta) or
-        ``"statistic"`` (of a bootstrap).
+        natural units), ``"structure"`` (a natural parameter of a structure that is not linear in theta),
+        ``"residual"`` (one of a residual structure) or ``"statistic"`` (of a bootstrap).
     group : str or None
         Grouping factor; ``"Residual"`` for sigma, None for fixed effects.
     term : str
@@ -56,7 +68,8 @@ class Parameter:
     estimate : float
         NaN for a correlation with a standard deviation of zero.
     natural : NaturalTerm or None
-        The natural parameters of the term of a ``"structure"``; ``where`` is (term, place among them).
+        The natural parameters of the term of a ``"structure"``; ``where`` is (term, place among them). Of the
+        residuals (`ResidualNatural`) it is (place,).
     """
 
     name: str
@@ -70,7 +83,7 @@ class Parameter:
     @property
     def quantity(self) -> str:
         """The kind; of a ``"structure"`` what it is: ``"sd"``, ``"cor"``, ``"range"``, ..."""
-        return self.kind if self.natural is None else self.natural.names[self.where[1]].kind
+        return self.kind if self.natural is None else self.natural.names[self.where[-1]].kind
 
 
 def fixed_effects(fit: Any) -> tuple[Parameter, ...]:
@@ -121,7 +134,9 @@ def parameters_of(fit: Any) -> tuple[Parameter, ...]:
     ['sd_(Intercept)|Subject', 'sd_Days|Subject', 'cor_Days.(Intercept)|Subject', 'sigma']
     """
     out = list(fixed_effects(fit))
-    if fit._is_linear and not fit.design.terms:  # the covariance is a function of theta
+    if (
+        fit._is_linear and not fit.design.terms and fit.design.residual is None
+    ):  # the covariance is a function of theta
         theta = enumerate(zip(fit.theta_names, fit.theta.tolist(), strict=True))
         out += [Parameter(f"theta_{n}", "theta", "Z", n, (j,), value) for j, (n, value) in theta]
     naturals = curved_terms(fit)
@@ -145,7 +160,20 @@ def parameters_of(fit: Any) -> tuple[Parameter, ...]:
         return tuple(out) if dispersion is None else (*out, dispersion)
     if fit._options.sigma is None:
         out.append(Parameter("sigma", "sigma", "Residual", "sd__Observation", (), fit.sigma))
-    return tuple(out)
+    return (*out, *_residual_parameters(fit))
+
+
+def _residual_parameters(fit: Any) -> list[Parameter]:
+    """Natural parameters of the residual structure that are estimated."""
+    natural = residual_natural(fit)
+    if natural is None:
+        return []
+    found = natural.at(fit.theta)
+    return [
+        Parameter(label.name, "residual", "Residual", label.term, (i,), value, natural)
+        for i, (label, value) in enumerate(zip(natural.names, found.values.tolist(), strict=True))
+        if found.jacobian[i].any()
+    ]
 
 
 def curved_terms(fit: Any) -> dict[int, Any]:
@@ -166,7 +194,7 @@ def held_places(fit: Any) -> frozenset[int]:
 
 
 # ---------------------------------------------------------------------- selection
-_RANDOM = ("sd", "cor", "structure", "theta", "sigma", "dispersion")
+_RANDOM = ("sd", "cor", "structure", "theta", "sigma", "residual", "dispersion")
 _GROUPS = {
     "fixed": ("fixed",),
     "beta": ("fixed",),
@@ -177,6 +205,7 @@ _GROUPS = {
     "ran_pars": _RANDOM,
     "theta": ("sd", "cor", "structure", "theta"),
     "theta_": _RANDOM,
+    "residual": ("residual",),
     "statistic": ("statistic",),
 }
 
@@ -279,6 +308,8 @@ def values_of(
             column[:] = sigma
         elif parameter.kind == "theta":
             column[:] = np.nan if theta is None else theta[:, where[0]]
+        elif parameter.kind == "residual":
+            column[:] = _residual_values(parameter, theta, len(sigma))
         elif parameter.kind == "structure":
             column[:] = _structure_values(parameter, sigma, factors[where[0]], theta)
         elif parameter.kind == "sd":
@@ -291,6 +322,16 @@ def values_of(
                 value = np.where(product > 0.0, inner / np.where(product > 0.0, product, 1.0), np.nan)
             column[:] = np.clip(value, -1.0, 1.0)
     return out
+
+
+def _residual_values(parameter: Parameter, theta: np.ndarray | None, n: int) -> list[float]:
+    """A natural parameter of the residuals of N fits, NaN where one failed."""
+    if theta is None:
+        return [np.nan] * n
+    place = parameter.where[0]
+    return [
+        float(parameter.natural.at(own).values[place]) if np.isfinite(own).all() else np.nan for own in theta
+    ]
 
 
 def _structure_values(

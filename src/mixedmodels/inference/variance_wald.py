@@ -6,7 +6,8 @@ joint information; for a linear model the observed one, beta profiled out) and x
 .. math:: se(x) = \sqrt{\nabla x'\,V\,\nabla x}, \qquad h^{-1}\bigl(h(x) \pm z\,h'(x)\,se(x)\bigr),
 
 h = log for standard deviations, ranges, rates and smoothness, artanh for correlations, the identity for
-loadings.
+loadings. A parameter of a residual structure that is a function of one coordinate of the search has that
+coordinate for h (Fisher's z, logarithms, logits), as in nlme.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import numpy as np
 
 from mixedmodels.fit import wald
 from mixedmodels.fit.natural import natural_terms
+from mixedmodels.fit.natural_residual import residual_natural
 from mixedmodels.inference.parameters import Parameter
 from mixedmodels.inference.table import ResultTable, result_table
 
 __all__ = ["covariance_of_variances", "variance_errors", "variance_parameters", "wald_limits"]
 
 _AT_BOUND = 1e-8
+_COVARIANCE = ("sd", "cor", "structure", "sigma", "residual")
 
 
 def covariance_of_variances(fit: Any) -> np.ndarray:
@@ -81,6 +84,11 @@ def variance_errors(fit: Any) -> dict[str, tuple[float, float, str]]:
             out[label.name] = (value, _error(gradient, V, value, label.kind), label.kind)
     if fit._is_linear and fit._options.sigma is None:
         out["sigma"] = (scale, _error(np.append(np.zeros(len(theta)), scale), V, scale, "sd"), "sd")
+    residual = residual_natural(fit)
+    if residual is not None:
+        structure = fit.residual
+        for label, value, error in zip(residual.names, structure.values, structure.std_error, strict=True):
+            out[label.name] = (float(value), float(error) if error > 0.0 else math.nan, label.kind)
     return out
 
 
@@ -103,7 +111,10 @@ def wald_limits(value: float, error: float, kind: str, z: float) -> tuple[float,
         return math.tanh(middle - half), math.tanh(middle + half)
     if kind == "loading":
         return value - z * error, value + z * error
-    return value * math.exp(-z * error / value), value * math.exp(z * error / value)
+    half = z * error / value
+    if half > 700.0:  # nothing is known about it
+        return 0.0, math.inf
+    return value * math.exp(-half), value * math.exp(half)
 
 
 def variance_parameters(
@@ -128,7 +139,7 @@ def variance_parameters(
     from mixedmodels.inference.parameters import parameters_of
 
     if wanted is None:
-        wanted = tuple(p for p in parameters_of(fit) if p.kind in ("sd", "cor", "structure", "sigma"))
+        wanted = tuple(p for p in parameters_of(fit) if p.kind in _COVARIANCE)
     z = wald.normal_quantile(level)
     errors = variance_errors(fit)
     columns: dict[str, list[Any]] = {
@@ -142,7 +153,11 @@ def variance_parameters(
                 f"{parameter.name}: on the boundary of the parameter space or held, no Wald interval; "
                 "method='profile' or 'bootstrap' may have one"
             )
-        cells = (parameter.name, parameter.group, value, error, *wald_limits(value, error, kind, z))
+        if parameter.kind == "residual":
+            limits = parameter.natural.limits(parameter.where[0], value, error, z)
+        else:
+            limits = wald_limits(value, error, kind, z)
+        cells = (parameter.name, parameter.group, value, error, *limits)
         for column, cell in zip(columns.values(), cells, strict=True):
             column.append(cell)
     extra = {"level": level, "tidy": [(p.group, p.term) for p in wanted]}

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixedmodels.objective.curved_certificate import CurvedConditions, descend_along
+from mixedmodels.objective.curved_certificate import (
+    CurvedConditions,
+    descend_along,
+    descend_from_zero,
+    way_from_zero,
+)
 from mixedmodels.objective.parameters import lower_factor
 from mixedmodels.optimize.base import Certificate
 from mixedmodels.solver.base import Breakdown
@@ -52,7 +57,8 @@ def certify(
     eigenvalues: list[float] = []
     residuals: list[float] = []
     singular: list[bool] = []
-    ways: list[tuple[float, int, np.ndarray]] = []
+    ways: list[tuple[float, int, np.ndarray | None]] = []
+    zero_ways: dict[int, np.ndarray] = {}
     conditions = CurvedConditions(objective, theta, T, M) if objective._map.any_curved else None
     for b, term in enumerate(terms):
         if conditions is not None and objective._map.curved[b]:
@@ -61,6 +67,12 @@ def certify(
             residuals.append(residual)
             ways.append((smallest, b, v))
             singular.append(_is_singular(term, factors[b]))
+            if not factors[b].any() and len(groups[b]) == 1:
+                found = way_from_zero(term.covariance, M[b], T[b])
+                if found is not None and found[0] < min(smallest, -_NEGATIVE):
+                    eigenvalues[-1] = found[0]
+                    ways[-1] = found[0], b, None
+                    zero_ways[b] = found[1]
             continue
         M_sum, T_sum = np.sum([M[c] for c in groups[b]], axis=0), np.sum([T[c] for c in groups[b]], axis=0)
         levels = sum(terms[c].m for c in groups[b])
@@ -80,12 +92,14 @@ def certify(
     worst = min(ways, key=lambda way: way[0]) if ways else None
     escape = None
     if worst is not None and worst[0] < -_NEGATIVE:
-        _, b, v = worst
+        _, place, way = worst
 
         def escape(point: np.ndarray) -> np.ndarray | None:
-            if objective._map.curved[b]:
-                return descend_along(objective, point, v)
-            return _escape(objective, point, groups[b], v)
+            if way is None:
+                return descend_from_zero(objective, point, place, zero_ways[place])
+            if objective._map.curved[place]:
+                return descend_along(objective, point, way)
+            return _escape(objective, point, groups[place], way)
 
     return Certificate(
         min_eigenvalues=tuple(eigenvalues),

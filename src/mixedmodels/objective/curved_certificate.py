@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,11 +12,13 @@ from mixedmodels.solver.base import Breakdown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mixedmodels.covariance.base import Covariance
     from mixedmodels.objective.lmm import LMMObjective
 
-__all__ = ["CurvedConditions", "descend_along"]
+__all__ = ["CurvedConditions", "descend_along", "descend_from_zero", "way_from_zero"]
 
 _STEP = 1.0  # first step along a direction of negative curvature, in its scaled units
+_GRID = 17  # correlations that are tried where there is one parameter of correlation
 
 
 class CurvedConditions:
@@ -75,5 +77,74 @@ def descend_along(objective: LMMObjective, theta: np.ndarray, direction: np.ndar
                     return candidate
             except Breakdown:
                 pass
+        step *= 0.5
+    return None
+
+
+def way_from_zero(structure: Covariance, M: np.ndarray, T: np.ndarray) -> tuple[float, np.ndarray] | None:
+    r"""The most promising covariance of a term whose variances are all zero, in its own theta.
+
+    There the criterion falls along :math:`t \Sigma(\theta)` exactly if :math:`\mathrm{tr}(M\Sigma) < 0`, and
+    correlations have no derivative: those of the structure are tried, beside the one nearest to
+    :math:`-M`'s positive part. None if M is positive semi-definite, when nothing falls.
+
+    Returns
+    -------
+    ratio : float
+        ``tr(M Sigma) / tr(T Sigma)``, at least -1 in practice and scale-free.
+    theta : ndarray, shape (structure.n_theta,)
+    """
+    length = np.sqrt(np.maximum(np.diagonal(T), 0.0))
+    scale = np.divide(1.0, length, out=np.zeros_like(length), where=length > 0.0)
+    values, vectors = np.linalg.eigh(M * scale * scale[:, None])
+    if values[0] >= 0.0:
+        return None
+    half = scale[:, None] * vectors * np.sqrt(np.maximum(-values, 0.0))
+    found = [structure.theta_near(half @ half.T)]
+    correlation: Any = getattr(structure, "correlation", None)
+    if correlation is not None:
+        a = structure.n_theta - correlation.n_psi
+        sd = found[0][:a]
+        plain = scale if a > 1 else np.array([float(np.mean(scale))])
+        found += [np.concatenate([one, psi]) for psi in _correlations(correlation) for one in (sd, plain)]
+    best: tuple[float, np.ndarray] | None = None
+    for theta in found:
+        Sigma = structure.sigma(np.clip(theta, structure.lower, structure.upper))
+        size = float(np.sum(T * Sigma))
+        ratio = float(np.sum(M * Sigma)) / size if size > 0.0 else 0.0
+        if best is None or ratio < best[0]:
+            best = ratio, theta
+    return best
+
+
+def _correlations(correlation: Any) -> list[np.ndarray]:
+    """Parameters of correlations to try: a grid between the bounds, or the structure's own candidates."""
+    lower, upper = correlation.lower, correlation.upper
+    if correlation.n_psi == 1 and np.isfinite(lower[0]) and np.isfinite(upper[0]):
+        return [np.array([psi]) for psi in np.linspace(lower[0], upper[0], _GRID)]
+    if hasattr(correlation, "candidates"):
+        return list(correlation.candidates())
+    return [np.asarray(correlation.start)]
+
+
+def descend_from_zero(
+    objective: LMMObjective, theta: np.ndarray, b: int, own: np.ndarray
+) -> np.ndarray | None:
+    """The first of ever smaller multiples of a covariance of term b at which the criterion is smaller."""
+    structure, index = objective.design.terms[b].covariance, objective._map.index[b]
+    correlation: Any = getattr(structure, "correlation", None)
+    linear = np.arange(structure.n_theta if correlation is None else structure.n_theta - correlation.n_psi)
+    value, step = objective.value(theta), 1.0
+    size = float(np.sqrt(np.mean(np.abs(np.diagonal(structure.sigma(own))))))
+    for _ in range(40):
+        candidate, moved = theta.copy(), own.copy()
+        moved[linear] *= step / size
+        candidate[index] = moved
+        candidate = np.clip(candidate, objective.lower, objective.upper)
+        try:
+            if objective.value(candidate) < value:
+                return candidate
+        except Breakdown:
+            pass
         step *= 0.5
     return None

@@ -27,6 +27,7 @@ import numpy as np
 
 from mixedmodels.design import GeneralisedDesign, Predictor, RandomTerm
 from mixedmodels.family.base import Family
+from mixedmodels.objective.differences import differenced_hessian
 from mixedmodels.objective.glmm_priors import Priors
 from mixedmodels.objective.marginal.base import Evaluation, Marginal, Modes, factor_entries
 from mixedmodels.objective.parameters import ParameterMap, parameter_map
@@ -41,6 +42,8 @@ __all__ = ["Coordinates", "GLMMObjective"]
 
 DIMENSIONLESS = ("log", "logit", "probit", "cloglog", "loglog", "cauchit")  # links of pure numbers
 FEW_ROWS = 5000  # up to which a plain loop over them beats LAPACK
+_SECOND_WORK = 3e8  # multiplications above which gradients are differenced
+_STEP = 0.02  # of differences, in standard errors
 
 
 class Coordinates:
@@ -416,6 +419,11 @@ class GLMMObjective:
         """Whether `newton` returns the Hessian itself, not a model of it."""
         return bool(getattr(self.marginal, "exact_hessian", True))
 
+    @property
+    def differenced(self) -> bool:
+        """Whether `free_hessian` takes differences of the gradient: second derivatives cost too much."""
+        return float(getattr(self.marginal, "second_work", 0.0)) > _SECOND_WORK
+
     @cached_property
     def metric(self) -> np.ndarray:
         """B with each row in units that have no dimension, shape (P, n_gamma + n_theta).
@@ -535,10 +543,21 @@ class GLMMObjective:
         hessian : ndarray, optional
             Of the criterion at psi in the coordinates of the search, if it is known (`Optimum.hessian`); it
             is used where it is exact.
+
+        Notes
+        -----
+        Where `differenced` is true, central differences of the exact gradient stand for second derivatives.
         """
         if hessian is not None and self.exact_hessian:
             inverse = self.coordinates.B if self.plain else np.linalg.inv(self._R)
             return inverse.T @ hessian @ inverse
+        if self.differenced:
+            model = self.likelihood_terms(psi, 2, False).hessian
+            assert model is not None
+            curvature = np.einsum("ij,ij->j", self.M, model @ self.M)
+            steps = _STEP * np.sqrt(2.0 / np.maximum(curvature, 1e-300))
+            steps = np.where(curvature > 0.0, np.minimum(steps, 1.0), _STEP)
+            return differenced_hessian(lambda at: self.value_and_gradient(at)[1], steps, self.M, psi)
         if self.plain and self.priors is None:
             found = self.marginal.evaluate(*self._at(psi), 2).hessian
             assert found is not None

@@ -49,6 +49,11 @@ class ProfiledObjective(GLMMObjective):
         return np.flatnonzero(inside), np.flatnonzero(~inside)
 
     @property
+    def differenced(self) -> bool:
+        """False: the traces are a model where they would cost too much."""
+        return False
+
+    @property
     def exact_hessian(self) -> bool:
         """Whether no term of the Hessian is left out."""
         return hasattr(self.marginal, "along") and self.priors is None and super().exact_hessian

@@ -305,9 +305,9 @@ class LMMObjective:
 
     @cached_property
     def units(self) -> np.ndarray:
-        """Root mean square of the column of Z that each parameter of a factor linear in theta belongs to."""
+        """Root mean square of the column of Z behind each parameter of linear factors; 1 for the others."""
         total, places = np.zeros(self.n_theta), np.zeros(self.n_theta)
-        for b, i, _, t in self._places:
+        for b, i, _, t in self._map.linear_entries.tolist():
             term = self.design.terms[b]
             if term.several_levels:
                 total[t] += float(term.gram(self.design.n)[i, i])
@@ -315,7 +315,7 @@ class LMMObjective:
                 Z = term.Z
                 total[t] += 1.0 if Z is None else float(Z[:, i] @ Z[:, i]) / self.design.n
             places[t] += 1.0
-        return np.sqrt(np.where(total > 0.0, total / places, 1.0))
+        return np.sqrt(np.where(total > 0.0, total / np.maximum(places, 1.0), 1.0))
 
     @cached_property
     def _unit_directions(self) -> list[list[np.ndarray | None]]:

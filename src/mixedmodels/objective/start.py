@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixedmodels.solver.moments import LARGEST, SMALLEST, column_sd, scalar_components
+from mixedmodels.solver.moments import LARGEST, SMALLEST, column_sd, conditional_sd, scalar_components
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
@@ -125,6 +125,9 @@ def _columnwise(
         c[:, j] = np.bincount(codes, w * columns[j] * r, m)
         for i in range(j + 1):
             A[:, i, j] = A[:, j, i] = np.bincount(codes, w * columns[i] * columns[j], m)
+    sd = conditional_sd(term.precision, A, c, sigma)
+    if sd is not None:
+        return T, sd
     return T, column_sd(A, c, rss, df, sigma)[0]
 
 

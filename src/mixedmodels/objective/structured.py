@@ -27,6 +27,7 @@ from mixedmodels.solver.whitened_choose import choose_engine
 if TYPE_CHECKING:
     from mixedmodels.design import Design
     from mixedmodels.objective.lmm import LMMObjective
+    from mixedmodels.objective.structured_coordinates import OrthonormalTwin
     from mixedmodels.residual.base import BoundResidual
 
 __all__ = ["StructuredObjective"]
@@ -105,7 +106,7 @@ class StructuredObjective:
                 "variances from; remove fixed effects"
             )
         self._map = parameter_map(design)
-        self._solver_name = solver
+        self.solver_name = solver
         self.n_random, self.n_phi = self._map.n_theta, int(self.residual.n_phi)
         self.n_theta = self.n_random + self.n_phi
         self.lower = np.concatenate([self._map.lower, self.residual.lower])
@@ -139,6 +140,23 @@ class StructuredObjective:
         """Rows (term, row, column, parameter) of factors linear in theta, or None."""
         return self._map.entries
 
+    @property
+    def linear_entries(self) -> np.ndarray:
+        """Rows (term, row, column, parameter) of the factors that are linear in theta."""
+        return self._map.linear_entries
+
+    @cached_property
+    def mirrored(self) -> np.ndarray:
+        """Whether the criterion is symmetric about the bounds of a parameter, shape (n_theta,)."""
+        return np.concatenate([self._map.mirrored, np.zeros(self.n_phi, dtype=bool)])
+
+    @cached_property
+    def twin(self) -> OrthonormalTwin | None:
+        """The same model in orthonormal columns of the random terms, where there is one."""
+        from mixedmodels.objective.structured_coordinates import orthonormal_twin
+
+        return orthonormal_twin(self)
+
     def check(self, psi: np.ndarray) -> np.ndarray:
         """Psi as a float array of the right length."""
         psi = np.asarray(psi, dtype=np.float64)
@@ -157,13 +175,24 @@ class StructuredObjective:
     @cached_property
     def start(self) -> np.ndarray:
         """Moment start of the random effects with independent residuals, and the structure's own start."""
-        from mixedmodels.objective.start import moment_start
-
         theta = np.zeros(0)
-        if self.n_random:
+        if self.n_random and self._map.any_curved:
+            theta = self._independent.start
+        elif self.n_random:
+            from mixedmodels.objective.start import moment_start
+
             theta = self._map.theta_of(moment_start(self.design, self.sigma_fixed))
         psi = np.concatenate([theta, np.asarray(self.residual.start, dtype=float)])
         return np.minimum(np.maximum(psi, self.lower), self.upper)
+
+    @property
+    def _independent(self) -> LMMObjective:
+        """The model with independent residuals."""
+        from mixedmodels.objective.lmm import LMMObjective
+        from mixedmodels.solver.choose import choose_solver
+
+        design = replace(self.design, residual=None)
+        return LMMObjective(design, choose_solver(design), self.reml, sigma=self.sigma_fixed)
 
     def factors(self, psi: np.ndarray) -> list[np.ndarray]:
         """Relative factors, one (k, k) lower-triangular matrix per term."""
@@ -177,7 +206,7 @@ class StructuredObjective:
     @cached_property
     def engine(self) -> Any:
         """What computes the likelihood from whitened rows; ``describe()`` says how."""
-        return choose_engine(self.design, self._solver_name)
+        return choose_engine(self.design, self.solver_name)
 
     def at(self, psi: np.ndarray) -> Any:
         """State of the engine at psi; the last one is kept."""
@@ -221,7 +250,7 @@ class StructuredObjective:
         _, phi = self.split(psi)
         key = phi.tobytes()
         if self._inner is None or self._inner[0] != key:
-            design, solver = whitened_solver(self.design, self.residual.at(phi), self._solver_name)
+            design, solver = whitened_solver(self.design, self.residual.at(phi), self.solver_name)
             inner = LMMObjective(design, solver, self.reml, sigma=self.sigma_fixed)
             self._inner = (key, inner)
         return self._inner[1]
@@ -391,7 +420,7 @@ class StructuredObjective:
         psi : ndarray, shape (n_theta,)
         kind : {"observed", "average", "expected"}
         internal : bool
-            Has no effect here.
+            In the coordinates of `twin`, if there is one, as in `LMMObjective.information_and_changes`.
 
         Returns
         -------
@@ -399,6 +428,9 @@ class StructuredObjective:
         changes : ndarray, shape (n_theta, p, p)
             ``C X'V^{-1} V_i V^{-1}X C``, the derivatives of C.
         """
+        if internal and self.twin is not None:
+            inner = self.twin.inward @ self.check(psi)
+            return self.twin.objective.information_and_changes(inner, kind)
         information = self.joint_information(psi, kind)
         if self.compiled is not None:
             found, p = self._profile(psi, 2), self.design.p

@@ -23,6 +23,7 @@ from mixedmodels.solver.base import Breakdown
 
 if TYPE_CHECKING:
     from mixedmodels.objective.structured import StructuredObjective
+    from mixedmodels.objective.structured_coordinates import OrthonormalTwin
 
 __all__ = ["coarse_starts", "search"]
 
@@ -35,6 +36,8 @@ _NEIGHBOUR = 0.3
 # At most so many searches, and iterations in the trust region and with a range at its bound.
 _SEARCHES = 3
 _LIMIT = 60
+# Iterations of the ordinary method in all, and before the trust region is asked again.
+_ALL, _CREEP = 200, 30
 _AT_BOUND = 20
 # Ranges whose logarithms come so close to the bound are on the way to infinity.
 _EDGE = 1.0
@@ -61,6 +64,30 @@ def search(objective: StructuredObjective, method: Any, start: np.ndarray | None
     """
     if not objective.n_theta:
         return minimize(objective, method, start, certify=False, **keywords)
+    if objective.twin is not None and method == "newton":
+        twin = objective.twin
+        inner = None if start is None else twin.inward @ objective.check(np.asarray(start, dtype=float))
+        found = _search(twin.objective, method, inner, **keywords)
+        return _outward(found, twin, objective)
+    return _search(objective, method, start, **keywords)
+
+
+def _outward(found: Any, twin: OrthonormalTwin, objective: StructuredObjective) -> Any:
+    """An optimum of the twin in the coordinates of the model."""
+    inward = twin.inward
+    psi = np.clip(twin.outward @ found.theta, objective.lower, objective.upper)
+    return replace(
+        found,
+        theta=psi,
+        gradient=None if found.gradient is None else inward.T @ found.gradient,
+        hessian=None if found.hessian is None else inward.T @ found.hessian @ inward,
+        trace=[(i, twin.outward @ theta, value) for i, theta, value in found.trace],
+        names=tuple(objective.names),
+    )
+
+
+def _search(objective: StructuredObjective, method: Any, start: np.ndarray | None, **keywords: Any) -> Any:
+    """`search` in the coordinates of the objective."""
     starts = coarse_starts(objective) if start is None else [np.asarray(start, dtype=float)]
     best, iterations, evaluations = starts[0], 0, 0
     end: Any = None
@@ -95,12 +122,43 @@ def search(objective: StructuredObjective, method: Any, start: np.ndarray | None
             gradient_evaluations=evaluations,
             names=objective.names,
         )
-    optimum = minimize(objective, method, best, certify=False, **keywords)
+    if method != "newton" or not objective.observed_is_cheap:
+        optimum = minimize(objective, method, best, certify=False, **keywords)
+    else:
+        optimum = _by_turns(objective, best, **keywords)
     return replace(
         optimum,
         iterations=optimum.iterations + iterations,
         evaluations=optimum.evaluations + evaluations,
         gradient_evaluations=optimum.gradient_evaluations + evaluations,
+    )
+
+
+def _by_turns(objective: StructuredObjective, start: np.ndarray, control: Any = None, **keywords: Any) -> Any:
+    """The ordinary method; where it leaves a saddle and creeps, the trust region from there, and again."""
+    from mixedmodels.optimize.control import Control
+
+    control = Control() if control is None else control
+    limit = control.limit(_ALL)
+    first = replace(control, maxiter=min(limit, _CREEP))
+    optimum = minimize(objective, "newton", start, certify=False, control=first, **keywords)
+    left = limit - optimum.iterations
+    if optimum.converged or left <= 0:
+        return optimum
+    try:
+        found = _in_trust_region(objective, optimum.theta, _limited(control), keywords.get("progress"))
+    except _Runaway:  # towards an infinite range: the ordinary method goes on to the bound
+        found = None
+    point = optimum.theta if found is None or found.value > optimum.value else found.theta
+    last = minimize(
+        objective, "newton", point, certify=False, control=replace(control, maxiter=left), **keywords
+    )
+    spent = 0 if found is None else found.iterations
+    more = 0 if found is None else found.evaluations
+    return replace(
+        last,
+        iterations=optimum.iterations + spent + last.iterations,
+        evaluations=optimum.evaluations + more + last.evaluations,
     )
 
 

@@ -56,8 +56,7 @@ def minimize(
     method : str or callable
         ========================  =====================================================================
         "newton"                  average information plus curvature; compiled where the objective can;
-                                  after 30 iterations on the cone of covariance matrices finished with
-                                  observed information or L-BFGS-B
+                                  after 30 iterations finished with observed information or L-BFGS-B
         "ai", "fisher",           scoring with average, expected or observed information and step
         "newton-raphson"          halving
         "lbfgsb"                  bounded limited-memory BFGS with the exact gradient
@@ -120,7 +119,7 @@ def minimize(
 
     try:
         run: Run | None = None
-        on_cone = False
+        by_newton = False
         if compiled:
             facts: dict[str, Any] | None = objective.newton_minimize(
                 theta0,
@@ -135,10 +134,10 @@ def minimize(
         if run is None:
             point = _start(objective, start) if theta0 is None else theta0
             compiled = False
-            on_cone = method == "newton" and has_cone(objective)
-            first = replace(control, maxiter=patience) if on_cone else control
+            by_newton = method == "newton" and (has_cone(objective) or hasattr(objective, "linear_entries"))
+            first = replace(control, maxiter=patience) if by_newton else control
             run = run_method(objective, point, first, monitor) if len(point) else _constant(objective, point)
-        if (compiled or on_cone) and (
+        if (compiled or by_newton) and (
             run.status is Status.STALLED or (run.status is Status.MAXITER and patience < limit)
         ):
             best[0], best[1] = run.value, run.theta

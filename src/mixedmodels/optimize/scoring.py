@@ -9,6 +9,8 @@ from mixedmodels.optimize.optimum import Status
 
 __all__ = ["AverageInformation", "FisherScoring", "NewtonRaphson"]
 
+ROUNDING = 1e-8  # relative error that a badly conditioned criterion may have
+
 
 class Scoring(Search):
     """Steps -B^{-1} g with B an information matrix, halved until the function falls; bounds by projection.
@@ -58,12 +60,28 @@ class Scoring(Search):
                 moved = self.clip(theta + t * step)
                 slope = float(g @ (moved - theta))
                 result = self.evaluate(moved) if slope < 0.0 else None
-                if result is not None and result[0] <= f + 1e-4 * slope + NOISE * (1.0 + abs(f)):
+                if result is not None and (
+                    result[0] <= f + 1e-4 * slope + NOISE * (1.0 + abs(f))
+                    or (t == 1.0 and self.settles(result, held))
+                ):
                     self.accept(moved, result)
                     break
                 t *= 0.5
             else:
                 return Status.CONVERGED if run.decrement < max(1e-8, NOISE * abs(f)) else Status.STALLED
+
+    def settles(self, result: tuple[float, np.ndarray, np.ndarray], held: np.ndarray) -> bool:
+        """Whether the gradient says that a trial is better where the values differ by rounding only.
+
+        A nearly singular known covariance leaves errors of 1e-9 and more in the criterion; the gradient has
+        far fewer.
+        """
+        value, g, B = result
+        run = self.run
+        if run.decrement > 1e-4 or abs(value - run.value) > ROUNDING * (1.0 + abs(run.value)):
+            return False
+        step = descend(*factorise(B, ~held), g)
+        return 0.5 * float(-g @ step) < 0.25 * run.decrement
 
 
 class AverageInformation(Scoring):

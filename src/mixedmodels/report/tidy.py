@@ -19,12 +19,13 @@ __all__ = [
     "augment_columns",
     "checked_effects",
     "glance_columns",
+    "residual_rows",
     "structured_rows",
     "tidy_columns",
     "to_native",
 ]
 
-EFFECTS = ("fixed", "ran_pars", "ran_vals", "ran_coefs")
+EFFECTS = ("fixed", "ran_pars", "ran_vals", "ran_coefs", "residual")
 _COLUMNS = (
     "effect",
     "group",
@@ -119,7 +120,8 @@ def tidy_columns(
     Fixed effects carry t statistics with the degrees of freedom of `ddf`. ``ran_pars`` are
     standard deviations ``sd__x`` and correlations ``cor__x.z``; ``ran_vals`` the conditional modes with their
     conditional standard deviations, term ``level.name``; ``ran_coefs`` coefficients per level with the
-    standard deviation of the error of beta plus b.
+    standard deviation of the error of beta plus b. The parameters of a residual structure follow the residual
+    standard deviation of ``ran_pars``, with standard errors and Wald limits; ``residual`` has them alone.
     """
     from mixedmodels.fit.wald import normal_quantile
 
@@ -162,6 +164,11 @@ def tidy_columns(
                     for j, value in enumerate(row):
                         add(effect, part.group, f"cor__{part.names[j]}.{part.names[i]}", value)
             add(effect, "Residual", "sd__Observation", fit.sigma)
+            for term, value, error, limits in residual_rows(fit, level):
+                add(effect, "Residual", term, value, (error, math.nan, math.nan, math.nan), limits)
+        elif effect == "residual":
+            for term, value, error, limits in residual_rows(fit, level):
+                add(effect, "Residual", term, value, (error, math.nan, math.nan, math.nan), limits)
         elif effect == "ran_vals":
             add_levels(rows, effect, fit.ranef_columns(condvar=True), quantile if conf_int else None)
         else:
@@ -189,6 +196,21 @@ def structured_rows(fit: Any, level: float = 0.95) -> dict[int, list[tuple]]:
             for label in natural.names
         ]
     return out
+
+
+def residual_rows(fit: Any, level: float = 0.95) -> list[tuple]:
+    """Rows (term, estimate, std_error, limits) of the residual structure; none without one."""
+    if getattr(fit.design, "residual", None) is None:
+        return []
+    from mixedmodels.inference.parameters import parameters_of
+    from mixedmodels.inference.variance_wald import variance_parameters
+
+    wanted = tuple(p for p in parameters_of(fit) if p.kind == "residual")
+    rows = variance_parameters(fit, level, wanted).rows() if wanted else []
+    return [
+        (p.term, row["estimate"], row["std_error"], (row["conf_low"], row["conf_high"]))
+        for p, row in zip(wanted, rows, strict=True)
+    ]
 
 
 def add_levels(

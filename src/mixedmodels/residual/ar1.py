@@ -8,7 +8,7 @@ from mixedmodels.errors import DataError
 from mixedmodels.residual.data import ResidualData
 from mixedmodels.residual.markov import MarkovOrder, MarkovPoint
 from mixedmodels.residual.structure import BoundCorrelation, CorrelationStructure
-from mixedmodels.residual.times import check_distinct, integer_times, row_places
+from mixedmodels.residual.times import check_distinct, check_pairs, integer_times, row_places
 
 __all__ = ["AR1"]
 
@@ -54,6 +54,7 @@ class AR1(CorrelationStructure):
         self, data: ResidualData, codes: np.ndarray, labels: tuple[str, ...] | None
     ) -> BoundCorrelation:
         """The correlation of the rows of `data`."""
+        check_pairs(codes, self)
         times = None
         if self.covariates:
             times = integer_times(

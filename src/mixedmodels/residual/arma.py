@@ -18,7 +18,7 @@ from mixedmodels.residual.jets import Jet, constant, parameters
 from mixedmodels.residual.series import SeriesOrder, SeriesPoint
 from mixedmodels.residual.structure import BoundCorrelation, CorrelationStructure
 from mixedmodels.residual.table import TableCorrelation
-from mixedmodels.residual.times import check_distinct, integer_times, row_places
+from mixedmodels.residual.times import check_distinct, check_pairs, integer_times, row_places
 
 __all__ = ["ARMA"]
 
@@ -85,6 +85,7 @@ class ARMA(CorrelationStructure):
         self, data: ResidualData, codes: np.ndarray, labels: tuple[str, ...] | None
     ) -> BoundCorrelation:
         """The correlation of the rows of `data`."""
+        check_pairs(codes, self)
         if self.covariates:
             times = integer_times(
                 data.number(self.covariates[0], "arma()"),
@@ -96,7 +97,20 @@ class ARMA(CorrelationStructure):
             check_distinct(codes, times, labels, self, data)
         else:
             times = row_places(codes)
+        self._check_orders(codes, times)
         return _BoundARMA(self, codes, times)
+
+    def _check_orders(self, codes: np.ndarray, times: np.ndarray) -> None:
+        """Refuse orders that reach beyond the longest series."""
+        last, first = np.full(codes.max() + 1, -np.inf), np.full(codes.max() + 1, np.inf)
+        np.maximum.at(last, codes, times)
+        np.minimum.at(first, codes, times)
+        longest = int(np.max(last - first))
+        if max(self.p, self.q) > longest:
+            raise DataError(
+                f"{self}: the longest series spans {longest} steps of time, so lags up to "
+                f"{max(self.p, self.q)} cannot be seen; lower p= and q="
+            )
 
 
 class _BoundARMA(TableCorrelation):

@@ -7,7 +7,7 @@ import numpy as np
 from mixedmodels.residual.data import ResidualData
 from mixedmodels.residual.markov import MarkovOrder, MarkovPoint
 from mixedmodels.residual.structure import BoundCorrelation, CorrelationStructure, Structure
-from mixedmodels.residual.times import check_distinct
+from mixedmodels.residual.times import check_distinct, check_pairs
 
 __all__ = ["CAR1", "BoundDecay"]
 
@@ -43,6 +43,7 @@ class CAR1(CorrelationStructure):
         self, data: ResidualData, codes: np.ndarray, labels: tuple[str, ...] | None
     ) -> BoundCorrelation:
         """The correlation of the rows of `data`."""
+        check_pairs(codes, self)
         times = data.number(self.covariates[0], "car1()")
         check_distinct(codes, times, labels, self, data)
         within = "" if self.group is None else f" within {self.group}"

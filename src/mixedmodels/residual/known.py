@@ -37,6 +37,14 @@ class _Occasions(CorrelationStructure):
         """Place of each row in the matrix, and the labels of the places."""
         if not self.covariates:
             inside = row_places(codes).astype(np.intp)
+            if self.group is None and size is not None:
+                if data.rows is not None:  # rows that are left out keep their places
+                    inside = np.asarray(data.rows, dtype=np.intp)
+                elif size != data.n:
+                    raise DataError(
+                        f"{self}: the matrix has {size} rows, the data {data.n}; give one row of the matrix "
+                        "for each row of the data, or name occasions and groups"
+                    )
             m = int(inside.max(initial=0)) + 1 if size is None else size
             if inside.max(initial=0) >= m:
                 raise DataError(

@@ -209,6 +209,10 @@ class Product(Structure):
                 f"{' and '.join(map(str, correlations))}; "
                 "leave one out (random effects can describe the other)"
             )
+        texts = [str(factor) for factor in factors]
+        for text in texts:
+            if texts.count(text) > 1:
+                raise OptionError(f"{text} occurs twice in a residual structure; leave one out")
         self._factors = factors
         self.fixed = {}
 

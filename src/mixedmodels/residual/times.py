@@ -12,7 +12,7 @@ from mixedmodels.residual.data import ResidualData
 if TYPE_CHECKING:
     from mixedmodels.residual.structure import Structure
 
-__all__ = ["check_distinct", "integer_times", "row_places"]
+__all__ = ["check_distinct", "check_pairs", "integer_times", "row_places"]
 
 
 def integer_times(values: np.ndarray, name: str, tag: str, data: ResidualData, remedy: str) -> np.ndarray:
@@ -31,6 +31,27 @@ def integer_times(values: np.ndarray, name: str, tag: str, data: ResidualData, r
             f"{data.place(wrong[0])}; {remedy}"
         )
     return whole
+
+
+def check_pairs(codes: np.ndarray, structure: Structure) -> None:
+    """Refuse groups of one row each, in which nothing is correlated.
+
+    Parameters
+    ----------
+    codes : ndarray of intp, shape (n,)
+        Groups.
+    structure : Structure
+        Its parameters are to be estimated unless they are held.
+
+    Raises
+    ------
+    DataError
+    """
+    if int(np.bincount(codes).max(initial=1)) < 2 and not structure.fixed:
+        raise DataError(
+            f"{structure}: no group has more than one row, so a correlation cannot be estimated; leave the "
+            "structure out or name a coarser grouping factor"
+        )
 
 
 def check_distinct(

@@ -67,6 +67,14 @@ class VarIdent(VarianceFunction):
                 "estimate; "
                 "leave it out"
             )
+        counts = np.bincount(levels.codes, minlength=m)
+        alone = np.flatnonzero(counts == 1)
+        if alone.size and not self.fixed:
+            raise DataError(
+                f"{self}: level {levels.labels[alone[0]]!r} of {name} has one row"
+                f"{f' ({alone.size} such levels)' if alone.size > 1 else ''}, so its variance cannot be "
+                "estimated; merge levels or leave the row out"
+            )
         reference = levels.labels[0] if self.reference is None else self.reference
         if reference not in levels.labels:
             raise OptionError(

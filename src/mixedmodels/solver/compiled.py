@@ -20,7 +20,7 @@ from mixedmodels.errors import SolverError
 from mixedmodels.solver.base import Components, Directions, Solution
 from mixedmodels.solver.crossproducts import CrossProducts, cross_products
 from mixedmodels.solver.inference import InferenceProducts, not_definite
-from mixedmodels.solver.moments import LARGEST, SMALLEST, column_sd, scalar_components
+from mixedmodels.solver.moments import LARGEST, SMALLEST, column_sd, conditional_sd, scalar_components
 from mixedmodels.solver.scaling import Standardised, standardise
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class CompiledSolver(InferenceProducts):
             sigma /= self.standardised.y_scale
         if len(self.pack.factors) > 1:
             sd = self._crossed_start(sigma)
-        elif sigma is None:
+        elif sigma is None and self.pack.factors[0].precision is None:
             sd = self._quick_start()
         if sd is None:
             sd = self._columnwise_start(sigma)
@@ -244,7 +244,11 @@ class CompiledSolver(InferenceProducts):
         out = []
         for f, lo, hi in self._place:
             factor = self.pack.factors[f]
-            out.append(column_sd(factor.A[:, lo:hi, lo:hi], factor.Zy[:, lo:hi], rss, df, sigma)[0].tolist())
+            A, c = factor.A[:, lo:hi, lo:hi], factor.Zy[:, lo:hi]
+            sd = conditional_sd(factor.precision, A, c, sigma)
+            if sd is None and len(self.pack.factors) == 1 and sigma is None:
+                return self._quick_start()
+            out.append((column_sd(A, c, rss, df, sigma)[0] if sd is None else sd).tolist())
         return out
 
     # ------------------------------------------------------------------ between the coordinates

@@ -12,12 +12,22 @@ from collections.abc import Sequence
 import numpy as np
 
 import mixedmodels.solver._kernels.crossproducts as kernels
+from mixedmodels.design import KnownCovariance, Precision
 
-__all__ = ["LARGEST", "SMALLEST", "column_sd", "scalar_components"]
+__all__ = [
+    "LARGEST",
+    "SMALLEST",
+    "column_sd",
+    "conditional_components",
+    "conditional_sd",
+    "scalar_components",
+]
 
 # Bounds of a starting standard deviation, relative to the default 1.5 / sqrt(mean of diag A): from far
 # outside, Newton would spend its first steps coming back.
 SMALLEST, LARGEST = 0.1, 1e3
+_FEW = 50  # levels below which conditional residuals say too little
+_LEAST_SHARE = 0.02  # of the variance, for an effect and for the error
 
 
 def scalar_components(
@@ -97,6 +107,79 @@ def column_sd(
     variances = np.linalg.solve(B, np.einsum("lj,lj->j", c, c) - error * a)
     sd = np.sqrt(np.maximum(variances, 0.0) / error)
     return np.clip(sd, SMALLEST * default, LARGEST * default), default
+
+
+def conditional_components(
+    between: Precision | KnownCovariance | None, d: np.ndarray, c: np.ndarray
+) -> tuple[float, float] | None:
+    r"""Variances of effects with a known sparse precision and of the error, from conditional residuals.
+
+    The means :math:`r_l = c_l / d_l` of the levels vary by :math:`v A + \sigma^2 D^{-1}`. With
+    :math:`Q = A^{-1}`, the deviation of a mean from what its neighbours let expect,
+    :math:`e = \mathrm{diag}(Q)^{-1} Q r`, has
+
+    .. math:: E\,e_l^2 = v / Q_{ll} + \sigma^2 \sum_j Q_{lj}^2 / (Q_{ll}^2 d_j), \qquad
+              E\,r_l e_l = v / Q_{ll} + \sigma^2 / d_l,
+
+    exactly and without any element of A. Levels of which a neighbour has no rows are left out.
+
+    Parameters
+    ----------
+    between : Precision, KnownCovariance or None
+    d, c : ndarray, shape (m,)
+        Squares of the column by level, and its cross-products with the residuals.
+
+    Returns
+    -------
+    effect, error : float, or None
+        Unbiased, so that each may come out negative; None if the precision is not sparse or too few levels
+        can be used.
+    """
+    if not isinstance(between, Precision):
+        return None
+    Q = between.matrix.tocsr()
+    seen = d > 0.0
+    used = seen if seen.all() else seen & (abs(Q) @ (~seen).astype(float) == 0.0)
+    if np.count_nonzero(used) < max(_FEW, 0.05 * d.shape[0]):
+        return None
+    variance = np.divide(1.0, d, out=np.zeros(d.shape), where=seen)
+    r, q = c * variance, Q.diagonal()
+    e = (Q @ r / q)[used]
+    spread = (Q.power(2) @ variance / q**2)[used].sum()
+    variance, r = variance[used].sum(), r[used]
+    if not abs(spread - variance) > 1e-6 * spread:
+        return None
+    error = float(e @ e - r @ e) / (spread - variance)
+    return (float(r @ e) - error * variance) / float(np.sum(1.0 / q[used])), error
+
+
+def conditional_sd(
+    between: Precision | KnownCovariance | None, A: np.ndarray, c: np.ndarray, sigma: float | None
+) -> np.ndarray | None:
+    """Relative standard deviation of one column with a known precision, away from 0, by these variances.
+
+    Parameters
+    ----------
+    between : Precision, KnownCovariance or None
+    A : ndarray, shape (m, k, k)
+    c : ndarray, shape (m, k)
+        Cross-products of the columns with the residuals.
+    sigma : float or None
+        Residual standard deviation held fixed, if any.
+
+    Returns
+    -------
+    ndarray, shape (1,), or None
+        None if there are several columns or no `conditional_components`.
+    """
+    found = conditional_components(between, A[:, 0, 0], c[:, 0]) if c.shape[1] == 1 else None
+    if found is None:
+        return None
+    effect, error = max(found[0], 0.0), max(found[1], 0.0)
+    if sigma is not None:
+        error = sigma**2
+    least = _LEAST_SHARE * (effect + error)
+    return np.sqrt([max(effect, least) / max(error, least)]) if least > 0.0 else None
 
 
 def _within_variance(A: np.ndarray, c: np.ndarray, rss: float, df: int) -> float:

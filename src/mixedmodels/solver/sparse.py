@@ -231,6 +231,10 @@ class SparseSolver(SparseLeastSquares):
         return sparse_inference.fixed_products(self, factors, directions, second, orthonormal)
 
     @one_blas_thread()
+    def halves(self, factors: Sequence[np.ndarray], Z: Any) -> np.ndarray:
+        """``L^{-1} Lambda'Z'`` for a sparse (N, q) matrix of rows, shape (q, N)."""
+        return sparse_inference.halves(self, factors, Z)
+
     def predictor_variance(
         self, factors: Sequence[np.ndarray], X: np.ndarray, rows: PredictorRows
     ) -> np.ndarray:

@@ -127,6 +127,12 @@ def fixed_products(
     return FixedProducts(root.T @ root, HDH, HDKDH, basis)
 
 
+def halves(solver: SparseSolver, factors: Sequence[np.ndarray], Z: Any) -> np.ndarray:
+    """``L^{-1} Lambda'Z'`` for a sparse (N, q) matrix Z, shape (q, N)."""
+    state = solver.state(factors)
+    return solver.solve(solver.times_Lambda_t(state.factors, Z.T.toarray()), 1)
+
+
 def predictor_variance(
     solver: SparseSolver, factors: Sequence[np.ndarray], X: np.ndarray, rows: PredictorRows
 ) -> np.ndarray:
@@ -136,8 +142,7 @@ def predictor_variance(
     Z = rows_matrix(solver.ks, solver.ms, N, rows)
     out = np.zeros(N)
     for a in range(0, N, 256):
-        z = Z[a : a + 256].T.toarray()
-        half = solver.solve(solver.times_Lambda_t(state.factors, z), 1)
+        half = halves(solver, factors, Z[a : a + 256])
         out[a : a + 256] = np.einsum("qi,qi->i", half, half)
     if solver.p:
         rest = np.asarray(X, dtype=np.float64) - Z @ _shift(solver, state)

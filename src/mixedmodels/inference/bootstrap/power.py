@@ -232,7 +232,8 @@ def extended_design(fit: LMMFit, sizes: Mapping[str, int]) -> Any:
     design: Any = fit._random
     for name, size in sizes.items():
         if name == "rows":
-            design = rows_of_design(design, np.repeat(np.arange(design.n), size))
+            copies = np.tile(np.arange(size), design.n)  # series of residuals of their own
+            design = rows_of_design(design, np.repeat(np.arange(design.n), size), None, copies)
             continue
         term = next(term for term in design.terms if term.group == name)
         design, _ = cluster_design(design, term, np.arange(size) % term.m)
@@ -373,7 +374,8 @@ class _Drawing:
             base = design.X @ self.beta
             if design.offset is not None:
                 base = base + design.offset
-            return draw_columns(design, base, fit.sigma, factors, rng, N)
+            phi = None if design.residual is None else np.array(fit.phi)
+            return draw_columns(design, base, fit.sigma, factors, rng, N, phi)
         from mixedmodels.fit.glmm_simulate import Drawing, draw_generalised
         from mixedmodels.fit.glmm_values import linear_predictor
         from mixedmodels.fit.simulate import relationship_root

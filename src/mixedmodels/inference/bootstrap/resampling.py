@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import OptionError
+from mixedmodels.errors import DataError, OptionError
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
@@ -67,15 +67,21 @@ def draw_columns(
     factors: Sequence[np.ndarray],
     rng: np.random.Generator,
     N: int,
+    phi: np.ndarray | None = None,
 ) -> np.ndarray:
-    """N responses of any design around `base` with given relative factors, shape (n, N)."""
+    """N responses of any design around `base` with given relative factors, shape (n, N).
+
+    With structured residuals `phi` are the parameters of their structure.
+    """
+    from mixedmodels.fit.residual_rows import own_noise
     from mixedmodels.fit.simulate import draw_responses, relationship_root
 
     terms = [
         (*term.parts(design.n), term.m, factor, term.precision and relationship_root(term.precision))
         for term, factor in zip(design.terms, factors, strict=True)
     ]
-    return draw_responses(base, terms, sigma, design.weights, N, rng)
+    noise = None if design.residual is None or phi is None else own_noise(design.residual, phi)
+    return draw_responses(base, terms, sigma, design.weights, N, rng, noise)
 
 
 def add_effects(Y: np.ndarray, term: RandomTerm, b: np.ndarray) -> None:
@@ -102,14 +108,17 @@ class ResidualPool:
     effects : tuple of ndarray, one (m, k) per term
         Random effects whose mean is 0 and whose covariance is the estimate.
     noise : ndarray, shape (n,)
-        ``sqrt(w) e``, mean 0 and standard deviation sigma.
+        ``sqrt(w) e``, mean 0 and standard deviation sigma; of structured residuals ``W e``.
     root_weights : ndarray, shape (n,), or None
+    point : ResidualPoint or None
+        Structured residuals at the estimates.
     """
 
     base: np.ndarray
     effects: tuple[np.ndarray, ...]
     noise: np.ndarray
     root_weights: np.ndarray | None
+    point: Any = None
 
     def rows(self, design: Design, rng: np.random.Generator, N: int) -> np.ndarray:
         """N responses, shape (N, n): levels of each grouping factor and residuals drawn with replacement."""
@@ -120,7 +129,9 @@ class ResidualPool:
                 drawn[term.group] = rng.integers(term.m, size=(N, term.m))
             parts.append(pool[drawn[term.group]])
         Y = self.noise[rng.integers(self.noise.shape[0], size=(N, self.noise.shape[0]))]
-        if self.root_weights is not None:
+        if self.point is not None:
+            Y = np.ascontiguousarray(self.point.unwhiten(np.ascontiguousarray(Y.T)).T)
+        elif self.root_weights is not None:
             Y /= self.root_weights
         Y += self.base
         for term, b in zip(design.terms, parts, strict=True):
@@ -156,10 +167,12 @@ def residual_pool(fit: LMMFit) -> ResidualPool:
             )
         effects.append(rescaled(np.asarray(u), sigma) @ np.array(factor).T)
     root = None if design.weights is None else np.sqrt(design.weights)
-    noise = np.array(fit._residuals("pearson"))
+    structured = design.residual is not None
+    noise = np.array(fit._residuals("normalized" if structured else "pearson"))
     noise -= noise.mean()
     noise *= sigma / np.sqrt(np.mean(noise**2))
-    return ResidualPool(np.array(fit._linear_predictor("population")), tuple(effects), noise, root)
+    point = fit._point if structured else None  # type: ignore[attr-defined]
+    return ResidualPool(np.array(fit._linear_predictor("population")), tuple(effects), noise, root, point)
 
 
 def rescaled(u: np.ndarray, sigma: float) -> np.ndarray:
@@ -203,11 +216,43 @@ def cluster_design(design: Any, cluster: RandomTerm, chosen: np.ndarray) -> tupl
     chosen : ndarray of int, shape (levels,)
         Levels, with repetitions.
     """
-    rows, terms = _chosen_rows(design.terms, cluster, chosen)
-    return rows_of_design(design, rows, terms), rows
+    rows, terms, copies = _chosen_rows(design.terms, cluster, chosen)
+    return rows_of_design(design, rows, terms, copies), rows
 
 
-def rows_of_design(design: Any, rows: np.ndarray, terms: Sequence[RandomTerm] | None = None) -> Any:
+def residual_of_rows(design: Any, rows: np.ndarray, copies: np.ndarray | None = None) -> Any:
+    """The residual structure of some of the rows; None without one.
+
+    Parameters
+    ----------
+    design : Design
+    rows : ndarray of intp
+    copies : ndarray of int, optional
+        Rows of one group of residuals with different numbers are different groups.
+
+    Raises
+    ------
+    DataError
+        These rows lack a level or more, so that the structure has other parameters.
+    """
+    bound = getattr(design, "residual", None)
+    if bound is None:
+        return None
+    found = bound.subset(rows, copies)
+    if found.names != bound.names:
+        raise DataError(
+            f"with these rows alone the residual structure has other parameters ({', '.join(found.names)}) "
+            f"than with all ({', '.join(bound.names)})"
+        )
+    return found
+
+
+def rows_of_design(
+    design: Any,
+    rows: np.ndarray,
+    terms: Sequence[RandomTerm] | None = None,
+    copies: np.ndarray | None = None,
+) -> Any:
     """A design with some of its rows (repeated ones too).
 
     Parameters
@@ -216,6 +261,8 @@ def rows_of_design(design: Any, rows: np.ndarray, terms: Sequence[RandomTerm] | 
     rows : ndarray of int
     terms : sequence of RandomTerm, optional
         Terms of these rows; by default those of the design with the same levels.
+    copies : ndarray of int, optional
+        Of structured residuals: rows of one group with different numbers are different groups.
     """
     if terms is None:
         if hasattr(design, "need_one_level"):
@@ -236,6 +283,7 @@ def rows_of_design(design: Any, rows: np.ndarray, terms: Sequence[RandomTerm] | 
             terms=tuple(terms),
             offset=_taken(design.offset, rows),
             weights=_taken(design.weights, rows),
+            residual=residual_of_rows(design, rows, copies),
         )
     data = design.data
     predictors = [
@@ -261,8 +309,8 @@ def _taken(array: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
 
 def _chosen_rows(
     own: Sequence[RandomTerm], cluster: RandomTerm, chosen: np.ndarray
-) -> tuple[np.ndarray, list[RandomTerm]]:
-    """Rows of chosen levels, and the terms there."""
+) -> tuple[np.ndarray, list[RandomTerm], np.ndarray]:
+    """Rows of chosen levels, the terms there, and the number of the choice that each row comes from."""
     order = np.argsort(cluster.codes, kind="stable")
     ends = np.searchsorted(cluster.codes[order], np.arange(cluster.m + 1))
     counts = np.diff(ends)[chosen]
@@ -283,4 +331,4 @@ def _chosen_rows(
         codes, levels = made[key]
         Z = None if term.Z is None else np.ascontiguousarray(term.Z[rows])
         terms.append(replace(term, codes=codes, levels=levels, Z=Z))
-    return rows, terms
+    return rows, terms, copy

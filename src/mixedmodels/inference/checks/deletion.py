@@ -146,7 +146,8 @@ def _eliminate(
 ) -> tuple[Any, Callable[[Any], np.ndarray]]:
     """T and the function that multiplies by S^{-1} from the right."""
     from scipy import sparse
-    from scipy.sparse.linalg import splu
+
+    from mixedmodels.solver.sparse_cholesky import SparseCholesky
 
     R = sparse.csr_array(sparse.hstack([_spread(c, columns, m) for c, m, columns, _ in rest]))
     P = sparse.block_diag(
@@ -168,8 +169,8 @@ def _eliminate(
         inverse = np.linalg.inv(S.toarray())
         inverse = 0.5 * (inverse + inverse.T)
         return T, lambda A: A @ inverse
-    lu = splu(S)
-    return T, lambda A: lu.solve(np.asarray(A.toarray() if sparse.issparse(A) else A).T.copy()).T
+    factor = SparseCholesky(0.5 * (S + S.T))
+    return T, lambda A: factor.solve(np.asarray(A.toarray() if sparse.issparse(A) else A).T.copy()).T
 
 
 def _spread(codes: np.ndarray, columns: np.ndarray, m: int) -> Any:
@@ -339,7 +340,7 @@ def _delete_sets(
 
 
 def delete_groups(
-    inverse: RowInverse,
+    inverse: Any,
     codes: np.ndarray,
     count: int,
     B: np.ndarray,
@@ -352,7 +353,7 @@ def delete_groups(
 
     Parameters
     ----------
-    inverse : RowInverse
+    inverse : RowInverse or InverseRows
     codes : ndarray of int, shape (n,)
         Group of each row, 0 .. count - 1, each with a row at least.
     """

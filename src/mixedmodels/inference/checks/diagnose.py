@@ -17,6 +17,7 @@ from mixedmodels.inference.checks.collinearity import (
     vif,
 )
 from mixedmodels.inference.checks.repca import principal_components
+from mixedmodels.inference.checks.residual_patterns import residual_patterns
 from mixedmodels.inference.checks.unusual import Finding, unusual_data
 from mixedmodels.inference.table import ResultTable, result_table
 
@@ -75,7 +76,8 @@ def diagnose(fit: Any) -> Diagnosis:
     Convergence (predicted decrease of the criterion and the first-order conditions on the cone of covariance
     matrices), singular components (which combination of columns has no variance), scaling of the columns,
     collinearity (GVIF, condition number), identifiability (few levels, one row per level, terms that overlap,
-    slopes of a variable that is constant within levels), unusual rows, levels and influential levels.
+    slopes of a variable that is constant within levels), autocorrelation and uneven spread of residuals
+    (against 100 responses simulated from the fit), unusual rows, levels and influential levels.
     Of generalised models also the information about the parameters, separation, limits of the family, few
     binary observations per level, overdispersion and zeros.
 
@@ -100,7 +102,15 @@ def diagnose(fit: Any) -> Diagnosis:
         from mixedmodels.inference.checks import glmm_diagnose
 
         first = glmm_diagnose.LOOKS
-    for look in (*first, _singularity, _scaling, _collinearity, _identifiability, unusual_data):
+    for look in (
+        *first,
+        _singularity,
+        _scaling,
+        _collinearity,
+        _identifiability,
+        residual_patterns,
+        unusual_data,
+    ):
         findings += look(fit)
     columns = {
         name: [str(getattr(finding, name)) for finding in findings]

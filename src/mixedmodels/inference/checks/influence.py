@@ -14,6 +14,7 @@ import numpy as np
 
 from mixedmodels.errors import MixedModelsError, MixedModelsWarning, OptionError
 from mixedmodels.inference.arguments import yes_or_no
+from mixedmodels.inference.bootstrap.resampling import residual_of_rows
 from mixedmodels.inference.checks.deletion import Deletions, compare_fits, delete_groups, delete_rows, root_of
 from mixedmodels.inference.checks.grouping import Grouping, grouping_of, refuse_function_fit
 from mixedmodels.inference.checks.leverage import (
@@ -24,6 +25,7 @@ from mixedmodels.inference.checks.leverage import (
     scaled_columns,
 )
 from mixedmodels.inference.checks.working import working_fit
+from mixedmodels.inference.structured_rows import inverse_of_rows, inverse_times_X, row_numbers
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ __all__ = ["cooks_distance", "influence", "standardized", "studentized"]
 
 # Groups with more rows are left out by solving the model without them.
 _LARGE = 1500
+# Most rows of a group with structured residuals.
+_MOST = 8000
 _FIELDS = ("beta", "variances", "cook", "mdffits", "determinant", "trace", "rss", "removed")
 
 
@@ -139,7 +143,8 @@ def cooks_distance(fit: Any, group: Any = None) -> np.ndarray:
 
     .. math:: D_i = \frac{r_i^2}{p\,\hat\sigma^2}\,\frac{h_i}{(1 - h_i)^2}
 
-    with Pearson residuals r and the leverages h of `leverage`; with a group
+    with Pearson residuals r and the leverages h of `leverage`; with structured residuals
+    :math:`\delta_i^2 (R^{-1}H)_{ii} / (p \hat\sigma^2)`, :math:`\delta_i = (Py)_i / P_{ii}`; with a group
     ``fit.influence(group)["cooks_distance"]``.
 
     Parameters
@@ -155,9 +160,13 @@ def cooks_distance(fit: Any, group: Any = None) -> np.ndarray:
     if group is not None:
         return influence(fit, group)["cooks_distance"]
     fit = working_fit(fit)
-    h = leverages(fit)
     if fit.design.p == 0:
         raise OptionError("Cook's distance is relative to the fixed effects, and this model has none")
+    if fit.design.residual is not None:
+        numbers = row_numbers(fit)
+        P = np.where(numbers.P > 0.0, numbers.P, np.nan)
+        return fit._rows((numbers.e / (P * fit.sigma)) ** 2 * numbers.moved / fit.design.p)
+    h = leverages(fit)
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = fit._residuals("scaled") ** 2 * h / (fit.design.p * (1.0 - h) ** 2)
     return fit._rows(distance)
@@ -197,6 +206,11 @@ def standardized(fit: Any) -> np.ndarray:
     NaN where the row alone determines its fitted value.
     """
     fit = working_fit(fit)
+    if fit.design.residual is not None:
+        r = fit._point.variances
+        kept = r - row_numbers(fit).fitted
+        kept = np.where(kept > 1e-10 * r, kept, np.nan)
+        return fit._residuals("response") / (fit.sigma * np.sqrt(kept))
     kept = 1.0 - leverages(fit)
     kept = np.where(kept > 1e-10, kept, np.nan)
     return fit._residuals("scaled") / np.sqrt(kept)
@@ -212,7 +226,11 @@ def studentized(fit: Any) -> np.ndarray:
     if fit._options.sigma is not None:
         return r
     nu = fit._nu
-    rest = np.maximum(nu - r * r, 0.0)
+    square = r * r
+    if fit.design.residual is not None:  # the fall of y'Py without the row is not the residual itself
+        numbers = row_numbers(fit)
+        square = numbers.e**2 / np.where(numbers.P > 0.0, numbers.P, np.nan) / fit.sigma**2
+    rest = np.maximum(nu - square, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return r * np.sqrt(max(nu - 1, 1) / rest)
 
@@ -299,6 +317,8 @@ def _measures(
 
 def _group_deletions(fit: LMMFit, grouping: Grouping) -> Deletions:
     """Each level left out at fixed theta; very large levels by solving the model without their rows."""
+    if fit.design.residual is not None:
+        return _structured_deletions(fit, grouping)
     inverse, solution = inverse_rows(fit), fit._solution
     B, e = inverse.times(scaled_columns(fit)), fit._residuals("pearson")
     codes, count = np.asarray(grouping.codes), len(grouping.levels)
@@ -323,6 +343,22 @@ def _group_deletions(fit: LMMFit, grouping: Grouping) -> Deletions:
     order = np.argsort(np.concatenate([small, large]))
     merged = [np.concatenate([getattr(part, field) for part in parts])[order] for field in _FIELDS]
     return Deletions(*merged)
+
+
+def _structured_deletions(fit: Any, grouping: Grouping) -> Deletions:
+    """Each level left out at fixed parameters of random effects and residuals."""
+    codes, count = np.asarray(grouping.codes), len(grouping.levels)
+    largest = int(np.bincount(codes, minlength=count).max())
+    if largest > _MOST:
+        raise OptionError(
+            f"group {grouping.name!r} has a level with {largest} rows, too many for their covariances with "
+            "structured residuals; take refit=True"
+        )
+    solution = fit._solution
+    return delete_groups(
+        inverse_of_rows(fit), codes, count, inverse_times_X(fit), row_numbers(fit).e, fit.beta,
+        np.asarray(solution.vcov_unscaled), float(solution.pwrss),
+    )  # fmt: skip
 
 
 def _solve_without(fit: LMMFit, without: np.ndarray) -> tuple[Any, Any, float]:
@@ -361,6 +397,7 @@ def _reduced(design: Design, keep: np.ndarray) -> Design:
         terms=tuple(terms),
         offset=None if design.offset is None else design.offset[keep],
         weights=None if design.weights is None else design.weights[keep],
+        residual=residual_of_rows(design, np.flatnonzero(keep)),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from mixedmodels.fit import values
 from mixedmodels.inference.checks.grouping import refuse_function_fit
 from mixedmodels.inference.checks.working import working_fit
+from mixedmodels.inference.structured_rows import inverse_times_X, row_numbers
 from mixedmodels.solver.threads import one_blas_thread
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ def leverage(fit: Any) -> np.ndarray:
     sum is the effective number of parameters, between p and p + q (Hodges & Sargent 2001, Biometrika
     88:367-379); a conditional residual has variance ``sigma^2 (1 - h_i) / w_i``. Of generalised models it is
     that of the working linear model (`mixedmodels.inference.checks.working`), W the expected information.
+
+    With structured residuals ``H = I - R P`` in the original rows: its diagonal are the derivatives of the
+    fitted values in their own observations.
 
     Parameters
     ----------
@@ -60,6 +64,8 @@ def leverages(fit: Any) -> np.ndarray:
     def compute() -> np.ndarray:
         refuse_function_fit(fit, "leverage and influence")
         design = fit.design
+        if design.residual is not None:
+            return values.readonly(row_numbers(fit).leverage)
         rows = [
             term.matrix(design.n) if term.several_levels else (term.codes, _columns(term.Z, design.n))
             for term in design.terms
@@ -74,9 +80,15 @@ def leverages(fit: Any) -> np.ndarray:
 def row_pieces(fit: LMMFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Diagonal of V^{-1} (n,), ``B = V^{-1}X`` (n, p) and ``e = Py`` (n,), rows scaled by sqrt(weight).
 
+    Rows of structured residuals are not scaled.
+
     ``B = X + Z Cov(b^ - b, beta^) C^{-1}`` with C the covariance of beta.
     """
     design = fit.design
+    if design.residual is not None:
+        numbers, B = row_numbers(fit), inverse_times_X(fit)
+        fixed = np.einsum("ni,ij,nj->n", B, np.asarray(fit._solution.vcov_unscaled), B, optimize=True)
+        return numbers.P + fixed, B, numbers.e
     h = leverages(fit)
     C = np.asarray(fit._solution.vcov_unscaled)
     B = np.array(design.X, dtype=float, order="C")

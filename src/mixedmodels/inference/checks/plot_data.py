@@ -91,8 +91,15 @@ def residuals_to_plot(fit: Any, kind: str) -> np.ndarray:
 
 
 def standard_residuals(fit: Any) -> np.ndarray:
-    """Residuals that are standard normal if the model holds: scaled ones, quantile of generalised models."""
-    return fit.residuals("scaled") if fit._is_linear else residuals_to_plot(fit, residual_kind(fit))
+    """Residuals that are standard normal if the model holds: scaled ones, quantile of generalised models.
+
+    Normalized ones of structured residuals.
+    """
+    return fit.residuals(_scaled(fit)) if fit._is_linear else residuals_to_plot(fit, residual_kind(fit))
+
+
+def _scaled(fit: Any) -> str:
+    return "scaled" if fit.design.residual is None else "normalized"
 
 
 def residual_data(fit: Any, kind: str | None = None) -> dict[str, np.ndarray]:
@@ -108,7 +115,7 @@ def residual_data(fit: Any, kind: str | None = None) -> dict[str, np.ndarray]:
 
 def scale_location_data(fit: Any) -> dict[str, np.ndarray]:
     """Columns fitted, root: square root of the absolute scaled residual."""
-    columns = residual_data(fit, "scaled" if fit._is_linear else None)
+    columns = residual_data(fit, _scaled(fit) if fit._is_linear else None)
     return {"fitted": columns["fitted"], "root": np.sqrt(np.abs(columns["residual"]))}
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import IdentifiabilityError, OptionError
+from mixedmodels.errors import IdentifiabilityError, NotImplementedYetError, OptionError
 from mixedmodels.fit.wald import check_level
 from mixedmodels.inference.checks.grouping import Grouping, grouping_of, refuse_function_fit
 from mixedmodels.inference.checks.leverage import limited_threads
 from mixedmodels.inference.table import ResultTable, result_table
+from mixedmodels.solver.whitened_choose import keeps_rows
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design
@@ -77,7 +79,8 @@ def robust_vcov(fit: LMMFit, kind: str | None = None, cluster: Any = None, level
     :math:`A_j = (I - X_jCX_j'V_j^{-1})^{-1}`, the jackknife. Degrees of freedom by Satterthwaite's
     approximation under the working model: a contrast c has variance :math:`\sum_j (p_j'e)^2` and
     :math:`\nu = (\sum_j\Omega_{jj})^2/\sum_{jk}\Omega_{jk}^2` with :math:`\Omega_{jk}` the covariance of
-    :math:`p_j'e` and :math:`p_k'e`. Rows are scaled by the square roots of their weights.
+    :math:`p_j'e` and :math:`p_k'e`. Rows are scaled by the square roots of their weights, or whitened by the
+    residual structure, whose groups must lie within the clusters.
 
     Parameters
     ----------
@@ -139,7 +142,9 @@ def robust_vcov(fit: LMMFit, kind: str | None = None, cluster: Any = None, level
 
 def _containing_group(fit: LMMFit) -> Grouping:
     """The grouping factor with the fewest levels if all others are nested in it."""
-    terms = fit.design.terms
+    terms, residual = fit.design.terms, fit.design.residual
+    if not terms and residual is not None and residual.codes is not None and residual.group is not None:
+        return grouping_of(fit, residual.group, "cluster")
     if not terms:
         raise OptionError("the model has no grouping factor; name the clusters with cluster=")
     fewest = min(terms, key=lambda term: term.m)
@@ -148,6 +153,20 @@ def _containing_group(fit: LMMFit) -> Grouping:
 
 def _check_nested(design: Design, grouping: Grouping) -> None:
     design.need_one_level("robust_vcov")
+    residual = design.residual
+    if residual is not None and residual.codes is not None:
+        first = np.full(residual.n_groups, -1, dtype=np.intp)
+        first[residual.codes] = grouping.codes
+        if (first[residual.codes] != grouping.codes).any():
+            raise OptionError(
+                f"the clusters {grouping.name!r} cut through the groups of correlated residuals "
+                f"({residual.group or 'all rows are one group'}); take a factor that contains them"
+            )
+        if not keeps_rows(design):
+            raise NotImplementedYetError(
+                "robust_vcov: not in this version where correlated residuals run across the levels of a "
+                "grouping factor; leave that random term out of the working model"
+            )
     for term in design.terms:
         first = np.full(term.m, -1, dtype=np.intp)
         first[term.codes] = grouping.codes
@@ -183,14 +202,13 @@ def _sandwich(fit: LMMFit, grouping: Grouping, kind: str) -> tuple[np.ndarray, _
     e = design.y - X @ fit.beta
     if design.offset is not None:
         e = e - design.offset
-    if design.weights is not None:
-        root = np.sqrt(design.weights)
-        X, e = X * root[:, None], e * root
+    scale = _scaling(fit)
+    X, e = scale(X), scale(e[:, None])[:, 0]
     scores, E, F = np.empty((J, p)), np.empty((J, p, p)), np.empty((J, p, p))
     sizes = np.bincount(grouping.codes, minlength=J)
     order = np.argsort(grouping.codes, kind="stable")
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    blocks = _cluster_columns(design, [np.array(factor) for factor in fit._factors], grouping)
+    blocks = _cluster_columns(design, [np.array(factor) for factor in fit._factors], grouping, scale)
     for members, rows, valid in _batches(sizes, starts, order):
         Xj, ej = X[rows] * valid[:, :, None], e[rows] * valid
         Vj = _batch_covariance(blocks, members, rows, valid)
@@ -204,17 +222,27 @@ def _sandwich(fit: LMMFit, grouping: Grouping, kind: str) -> tuple[np.ndarray, _
     return C @ meat @ C, _Pieces(C, E, F)
 
 
-def _cluster_columns(design: Design, factors: list[np.ndarray], grouping: Grouping) -> list[tuple]:
-    """Per term: columns ``W^(1/2) Z factor`` (n, k), codes, and the place of each level in its cluster."""
+def _scaling(fit: LMMFit) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes the rows of a matrix independent with equal variances at known random effects."""
+    if fit.design.residual is not None:
+        return fit._point.whiten  # type: ignore[attr-defined]
+    if fit.design.weights is None:
+        return lambda M: M
+    root = np.sqrt(fit.design.weights)[:, None]
+    return lambda M: M * root
+
+
+def _cluster_columns(
+    design: Design, factors: list[np.ndarray], grouping: Grouping, scale: Callable[[np.ndarray], np.ndarray]
+) -> list[tuple]:
+    """Per term: scaled columns ``Z factor`` (n, k), codes, and the place of each level in its cluster."""
     out = []
     for term, factor in zip(design.terms, factors, strict=True):
         if term.precision is not None:
             raise OptionError(
                 f"the term on {term.group!r} has a known precision; robust_vcov needs independent levels"
             )
-        columns = (np.ones((design.n, 1)) if term.Z is None else term.Z) @ factor
-        if design.weights is not None:
-            columns = columns * np.sqrt(design.weights)[:, None]
+        columns = scale((np.ones((design.n, 1)) if term.Z is None else term.Z) @ factor)
         owner = np.zeros(term.m, dtype=np.intp)
         owner[term.codes] = grouping.codes
         order = np.argsort(owner, kind="stable")

@@ -84,6 +84,7 @@ class Containment:
 def _coefficient_df(fit: LMMFit) -> np.ndarray:
     """Degrees of freedom of each coefficient, shape (p,)."""
     encoding, design = fit.frame.encoding, fit.design
+    design.need_one_level("containment degrees of freedom")
     blocks, holders = _random_effects(fit)
     added, rank = rank_contributions(design.X, blocks)
     residual = max(design.n - rank, 1)

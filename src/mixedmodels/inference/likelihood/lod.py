@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from mixedmodels.inference.table import result_table
+
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
     from mixedmodels.inference.table import ResultTable
@@ -26,13 +28,17 @@ def lod_of(statistic: float) -> float:
 
 
 def lod(fit: LMMFit, variable: Any, component: str | None = None) -> ResultTable:
-    """LOD score of a fixed effect by maximum likelihood: `test_fixed` with ``method="lrt"``.
+    """LOD score of a fixed effect (`test_fixed` with ``method="lrt"``) or of a random term (`test_random`).
+
+    That of a random term is the one of variance-component linkage: its covariance between individuals is that
+    of the genes they share at the place, besides a polygenic term. Its p-value has the boundary mixture.
 
     Parameters
     ----------
     fit : LMMFit
     variable : str
-        A term, a coefficient or a variable, as in `LMMFit.test_fixed`.
+        A term, a coefficient or a variable, as in `LMMFit.test_fixed`; or a random term such as
+        ``"(1 | g)"``, as in `LMMFit.test_random`.
     component : str, optional
         Linear predictor of a generalised model.
 
@@ -43,7 +49,7 @@ def lod(fit: LMMFit, variable: Any, component: str | None = None) -> ResultTable
 
     References
     ----------
-    Morton (1955), Am. J. Hum. Genet. 7:277-318.
+    Morton (1955), Am. J. Hum. Genet. 7:277-318. Almasy & Blangero (1998), Am. J. Hum. Genet. 62:1198-1211.
 
     Examples
     --------
@@ -53,6 +59,13 @@ def lod(fit: LMMFit, variable: Any, component: str | None = None) -> ResultTable
     >>> lod(fit, "Days")["lod"].round(4).tolist()
     [5.1109]
     """
-    from mixedmodels.inference.likelihood.term_tests import test_fixed
+    from mixedmodels.inference.likelihood.term_tests import test_fixed, test_random
 
+    if isinstance(variable, str) and "|" in variable and component is None:
+        table = test_random(fit, variable, "mixture")
+        columns: dict[str, Any] = {name: table[name][1:] for name in ("term", "statistic", "df")}
+        columns["lod"] = columns["statistic"] / (2.0 * math.log(10.0))
+        columns["p_value"] = table["p_value"][1:]
+        criterion = "REML" if fit.is_reml else "ML"
+        return result_table(f"LOD score ({criterion}, boundary mixture)", columns, table.notes, fit._native)
     return test_fixed(fit, variable, "lrt", component)

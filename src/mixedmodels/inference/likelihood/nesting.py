@@ -108,15 +108,26 @@ def nested_residual(small: Design, large: Design) -> bool | None:
     for text, factor in mine.items():
         if text in other:
             continue
-        around = _CONTAINED.get(factor.tag, set())
-        columns = ("group", "by") if factor.tag == "cs" else ("group", "by", "covariates")
-        if not any(
-            one.tag in around and all(getattr(one, name) == getattr(factor, name) for name in columns)
-            for one in other.values()
-        ):
+        if not any(_factor_inside(factor, one) for one in other.values()):
             return None
     new = [factor for text, factor in other.items() if text not in mine]
     return None if any(factor.fixed or factor.tag in ("varfixed", "known") for factor in new) else True
+
+
+def _factor_inside(factor: Any, one: Any) -> bool:
+    """Whether a factor of a residual structure is a case of `one`: a larger correlation, finer strata."""
+    by, other = getattr(factor, "by", None), getattr(one, "by", None)
+    if by is None and other is not None and str(one).replace(f", by={other}", "") == str(factor):
+        return True
+    if factor.tag == one.tag == "varident":
+        mine, theirs = (set(":".join(item.covariates).split(":")) for item in (factor, one))
+        return mine < theirs
+    columns = ("group",) if factor.tag == "cs" else ("group", "covariates")
+    return (
+        one.tag in _CONTAINED.get(factor.tag, set())
+        and by in (None, other)
+        and all(getattr(one, name) == getattr(factor, name) for name in columns)
+    )
 
 
 def _factors(design: Design) -> dict[str, Any]:

@@ -431,7 +431,7 @@ def find_reductions(fit: LMMFit, wanted: Any) -> list[Reduction]:
         raise OptionError(f"term must be a text such as '(1 | g)' or the name of a group, got {wanted!r}")
 
     def plain(text: str) -> str:
-        text = "".join(text.split())
+        text = "".join(text.split()).replace(",matrix=", ",")
         return text[1:-1] if text.startswith("(") and text.endswith(")") and "in(" not in text else text
 
     for r in every:

@@ -64,7 +64,12 @@ def spectrum_of(design: Design, term: RandomTerm) -> Spectrum:
     OptionError
         The term has several variances or a known precision, or too many different levels.
     """
-    if term.precision is not None or (term.k > 1 and term.covariance.clip != "trace"):
+    if term.precision is not None:
+        raise OptionError(
+            'method="rlrt" is not in this version for levels with a known covariance; use "mixture" or '
+            '"bootstrap"'
+        )
+    if term.k > 1 and term.covariance.clip != "trace":
         raise OptionError("the restricted likelihood-ratio distribution is known for one variance at a time")
     design.need_one_level("the restricted likelihood-ratio distribution")
     root = np.ones(design.n) if design.weights is None else np.sqrt(design.weights)

@@ -136,6 +136,8 @@ def _of_new_rows(
     fit: LMMFit, answer: Any, parts: Parts, newdata: Any, new_levels: str, offset: Any, weights: Any
 ) -> tuple[dict[str, np.ndarray], int]:
     """The columns for new rows, and the number of new levels in them, term by term."""
+    if any(fit.design.terms[position].several_levels for position in parts.with_levels):
+        fit.design.need_one_level("standard errors and intervals of predictions")
     with_levels: Selection = [(position, None) for position in parts.with_levels]
     rows: NewDesign = new_rows(
         fit, newdata, with_levels, new_levels, offset, [p for p, _ in parts.apart], tell_apart=True

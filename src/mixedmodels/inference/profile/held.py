@@ -40,8 +40,8 @@ _SCALES = {
 
 def scale_of(parameter: Parameter) -> Scale:
     """Between the natural scale of a parameter and the coordinate that its curve is smooth in."""
-    if parameter.natural is not None and parameter.natural.absolute:
-        return _of_structure(parameter.natural, parameter.where[1])
+    if parameter.kind == "residual" or (parameter.natural is not None and parameter.natural.absolute):
+        return _of_structure(parameter.natural, parameter.where[-1])
     if parameter.natural is not None and parameter.quantity != "cor":
         return _NATURAL if parameter.quantity == "loading" else _SCALES["sigma"]
     return _SCALES.get(parameter.quantity, _NATURAL)
@@ -73,6 +73,10 @@ def held_for(fit: LMMFit, parameter: Parameter) -> Held:
         return HeldSigma(objective, theta, _Fixed(fit))
     if parameter.kind == "theta":
         return HeldParameter(objective, theta, where[0])
+    if fit.design.residual is not None:
+        from mixedmodels.inference.profile.held_structured import held_structured
+
+        return held_structured(fit, parameter, scale_of(parameter))
     if parameter.kind == "structure":
         from mixedmodels.objective.held_natural import HeldNatural
 

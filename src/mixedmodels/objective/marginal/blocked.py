@@ -100,6 +100,13 @@ class BlockedLaplace:
         ]
         self._guess: tuple[np.ndarray, list[np.ndarray], list[np.ndarray]] | None = None
 
+    @property
+    def second_work(self) -> float:
+        """About how many multiplications the exact second derivatives of the determinant take."""
+        slots = separate_columns(self.layout, self._leaf)[0]
+        columns = float(slots.max()) + 1.0 if len(slots) else 0.0
+        return columns * float(self._evaluator.structure.sizes["nnz_L"])
+
     def describe(self) -> str:
         """One line: which method on which sizes."""
         sizes = self._evaluator.structure.sizes

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from mixedmodels.errors import OptionError
 from mixedmodels.inference.checks import count_plot_data, plot_data
-from mixedmodels.report.plots import counts, influential, profiles, random_effects, residuals, results
+from mixedmodels.report.plots import (
+    correlations,
+    counts,
+    influential,
+    profiles,
+    random_effects,
+    residuals,
+    results,
+)
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -17,6 +25,8 @@ KINDS = (
     "residuals",
     "qq",
     "scale_location",
+    "acf",
+    "variogram",
     "ranef_qq",
     "caterpillar",
     "shrinkage",
@@ -102,6 +112,8 @@ class FitPlots:
             return plot_data.qq_data(plot_data.standard_residuals(fit), **options)
         if name in ("binned", "rootogram"):
             return getattr(count_plot_data, f"{name}_data")(fit, **options)
+        if name in ("acf", "variogram"):
+            return dict(getattr(fit, name)(**options).columns)
         if name == "influence":
             return dict(fit.influence(**options).columns)
         return getattr(plot_data, f"{_SOURCES.get(name, name)}_data")(fit, **options)
@@ -122,6 +134,10 @@ class FitPlots:
             ylabel=f"{kind} residual" if kind != "response" else "",
             xlabel=self._fitted_label(),
         )
+
+    @property
+    def _scaled(self) -> str:
+        return "scaled" if self._fit.design.residual is None else "normalized"
 
     def _fitted_label(self) -> str:
         return "fitted" if self._fit._is_linear else "linear predictor"
@@ -148,13 +164,34 @@ class FitPlots:
 
     def qq(self, ax: Any = None, level: float = 0.95) -> Any:
         """Normal quantiles of the scaled (or quantile) residuals with pointwise limits."""
-        label = "scaled" if self._fit._is_linear else plot_data.residual_kind(self._fit)
+        label = self._scaled if self._fit._is_linear else plot_data.residual_kind(self._fit)
         return residuals.plot_qq(self._columns("qq", level=level), ax, ylabel=f"{label} residual")
 
     def scale_location(self, ax: Any = None) -> Any:
         """Square roots of absolute scaled residuals against fitted values: a flat curve is an even spread."""
-        label = "scaled" if self._fit._is_linear else plot_data.residual_kind(self._fit)
+        label = self._scaled if self._fit._is_linear else plot_data.residual_kind(self._fit)
         return residuals.plot_scale_location(self._columns("scale_location"), ax, self._fitted_label(), label)
+
+    def acf(self, ax: Any = None, lags: int | None = None, kind: str = "pearson", **options: Any) -> Any:
+        """Autocorrelation of the residuals within groups: bars beyond the band ask for a residual structure.
+
+        Parameters
+        ----------
+        lags, kind, **options
+            As in ``fit.acf``.
+        """
+        return correlations.plot_acf(self._columns("acf", lags=lags, kind=kind, **options), ax, kind)
+
+    def variogram(self, ax: Any = None, distance: Any = None, kind: str = "pearson", **options: Any) -> Any:
+        """Semivariogram of the residuals within groups: flat for uncorrelated ones.
+
+        Parameters
+        ----------
+        distance, kind, **options
+            As in ``fit.variogram``.
+        """
+        columns = self._columns("variogram", distance=distance, kind=kind, **options)
+        return correlations.plot_variogram(columns, ax, kind)
 
     def caterpillar(self, group: Any = None, axes: Any = None, level: float = 0.95, sort: bool = True) -> Any:
         """Conditional modes of a group's effects with intervals, one panel per effect."""

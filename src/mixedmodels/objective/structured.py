@@ -116,6 +116,7 @@ class StructuredObjective:
         self._last: tuple[bytes, Any] | None = None
         self._inner: tuple[bytes, LMMObjective] | None = None
         self._profiled: tuple[bytes, int, Any] | None = None
+        self._information: tuple[tuple[bytes, str], np.ndarray] | None = None
 
     # ------------------------------------------------------------------ parameters
     @cached_property
@@ -388,6 +389,11 @@ class StructuredObjective:
         psi = self.check(psi)
         if kind == "observed" and self.compiled is not None:
             return self._compiled_information(psi)
+        if self._information is None or self._information[0] != (psi.tobytes(), kind):
+            self._information = ((psi.tobytes(), kind), self._joint_information(psi, kind))
+        return self._information[1].copy()
+
+    def _joint_information(self, psi: np.ndarray, kind: str) -> np.ndarray:
         state = self.at(psi)
         theta, _ = self.split(psi)
         directions = self._map.directions(theta)

@@ -514,14 +514,15 @@ class CombinedPoint:
             whole = point.whiten_adjoint(M)
             sums = np.einsum("nc,nc->n", whole, point.unwhiten(M))
             images = [point.unwhiten_adjoint(e[:, None] * whole) for e in self._e]
+            flat = np.array([image.ravel() for image in images])
+            own = (self._e * sums) @ self._e.T + flat @ flat.T
             for i in range(r):
                 if k:
                     out[k + i, :k] = out[:k, k + i] = 2.0 * self._own_forms(images[i], M)
                 for j in range(i + 1):
                     bend = self._bend(i, j)
-                    both = self._e[i] * self._e[j] if bend is None else self._e[i] * self._e[j] + bend
-                    value = 2.0 * float(both @ sums) + 2.0 * float(np.vdot(images[i], images[j]))
-                    out[k + i, k + j] = out[k + j, k + i] = value
+                    value = own[i, j] if bend is None else own[i, j] + float(bend @ sums)
+                    out[k + i, k + j] = out[k + j, k + i] = 2.0 * value
         return out[np.ix_(self._free, self._free)]
 
     @property

@@ -331,14 +331,15 @@ class WhitenedPoint:
                         out[n_theta + j, n_theta + i] += value
         if reml and rows.p:
             Vh = self._images_of_h(directions)
-            inverse = [self._inverse_times(image) for image in Vh]
-            E = [self._h.T @ image for image in Vh]
-            for a in range(len(Vh)):
-                for b in range(a + 1):
-                    value = float(np.sum(E[a] * E[b].T)) - 2.0 * float(np.vdot(Vh[a], inverse[b]))
-                    out[a, b] += value
-                    if a != b:
-                        out[b, a] += value
+            if not Vh:
+                return out
+            E = np.array([self._h.T @ image for image in Vh])
+            flat = np.array([image.ravel() for image in Vh])
+            inverse = flat
+            if levels is not None:
+                inverse = np.array([self._inverse_times(image).ravel() for image in Vh])
+            both = flat @ inverse.T
+            out += E.reshape(len(Vh), -1) @ E.transpose(0, 2, 1).reshape(len(Vh), -1).T - both - both.T
         return out
 
     def _images_of_h(self, directions: Directions) -> list[np.ndarray]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.objective.curved_search import has_several_minima, other_starts
+from mixedmodels.objective.curved_search import is_curved, other_starts
 from mixedmodels.optimize import minimize
 
 
@@ -60,9 +60,11 @@ def test_starts_are_few_and_inside():
 
 def test_which_models_are_searched_again():
     data = columns(3, 12, 4, 0.5, np.ones(4), 2)
-    assert has_several_minima(mm.lmm("y ~ 1 + cs(0 + v | g)", data).objective)
-    assert not has_several_minima(mm.lmm("y ~ 1 + (0 + v | g)", data).objective)
-    assert not has_several_minima(mm.lmm("y ~ 1 + toep(0 + v | g)", data).objective)
+    assert is_curved(mm.lmm("y ~ 1 + cs(0 + v | g)", data).objective)
+    assert not is_curved(mm.lmm("y ~ 1 + (0 + v | g)", data).objective)
+    fit = mm.lmm("y ~ 1 + toep(0 + v | g)", data)
+    assert is_curved(fit.objective)
+    assert other_starts(fit.objective, fit.theta) == []
 
 
 def test_a_limit_is_kept():
@@ -71,3 +73,45 @@ def test_a_limit_is_kept():
     with pytest.warns(mm.errors.ConvergenceWarning):
         fit = mm.lmm("y ~ 1 + cs(0 + v | g)", data, control={"maxiter": 2})
     assert fit.optimum.iterations <= 2
+
+
+def series(seed, m=20, k=6, rho=0.6):
+    """Autoregressive series without error of measurement, one row for each visit."""
+    rng = np.random.default_rng(seed)
+    e = rng.standard_normal((m, k))
+    for j in range(1, k):
+        e[:, j] = rho * e[:, j - 1] + np.sqrt(1.0 - rho**2) * e[:, j]
+    return {
+        "y": (1.0 + e).ravel(),
+        "g": np.repeat(np.arange(m), k),
+        "t": np.tile(np.arange(k), m),
+    }
+
+
+def test_a_term_that_takes_the_place_of_the_residuals():
+    """The limit of ar1(t | g) with no residual error is the model with residual="ar1(t | g)"."""
+    limits = 0
+    for seed in range(8):
+        data = series(seed)
+        fit = mm.lmm("y ~ 1 + ar1(0 + t | g)", data)
+        alone = mm.lmm("y ~ 1", data, residual="ar1(t | g)")
+        assert fit.converged
+        assert fit.optimum.value < alone.optimum.value + 1e-4
+        if fit.theta[0] > 500.0:
+            limits += 1
+            assert fit.optimum.value == pytest.approx(alone.optimum.value, abs=1e-4)
+            assert any("residual=" in message for message in fit.messages)
+    assert limits > 0
+
+
+def test_all_standard_deviations_at_zero():
+    """The error of sigma is that of the model without the term."""
+    seen = 0
+    for seed in range(12):
+        data = columns(seed, 12, 3, 0.0, np.zeros(3), 2)
+        fit = mm.lmm("y ~ 1 + homcs(0 + v | g)", data)
+        if fit.theta[0] == 0.0:
+            seen += 1
+            error = fit.variance_parameters()["std_error"][-1]
+            assert error == pytest.approx(fit.sigma / np.sqrt(2.0 * (len(data["y"]) - 1)), rel=1e-9)
+    assert seen > 0

@@ -23,11 +23,12 @@ from mixedmodels.objective.curved_start import term_candidates
 from mixedmodels.objective.start import ols_residual
 from mixedmodels.optimize import minimize
 from mixedmodels.optimize.control import Control
+from mixedmodels.optimize.optimum import Status
 
 if TYPE_CHECKING:
     from mixedmodels.objective.lmm import LMMObjective
 
-__all__ = ["has_several_minima", "other_starts", "search_curved"]
+__all__ = ["at_limit", "is_curved", "other_starts", "search_curved"]
 
 _STARTS = 4  # searches beside the first
 _LOOK = 12  # iterations after which a search must be promising
@@ -35,13 +36,16 @@ _GRID = 5  # correlations between the bounds
 _PSI = np.array([-1.0, 0.5, 2.0])  # shifts of a correlation without finite bounds
 _WIDEST = 8  # columns up to which each standard deviation is tried at zero
 _GAIN = 1e-7  # smallest difference of the criterion that counts
+_LARGE = 100.0  # standard deviations this many times the residual's may be on the way to infinity
+_FAR = 1e3  # where such a search ends
+_FLAT = 1e-4  # what the criterion may still fall from there, and between there and the end of the search
 _HOPE = 2.0  # a search this far above the best is left
 
 
-def has_several_minima(objective: Any) -> bool:
-    """Whether a term has a structure with exactly one parameter of correlation."""
+def is_curved(objective: Any) -> bool:
+    """Whether a term has standard deviations and parameters of correlation: `search_curved` applies."""
     curved = getattr(getattr(objective, "_map", None), "any_curved", False)
-    return bool(curved) and any(_one_correlation(term.covariance) for term in objective.design.terms)
+    return bool(curved) and any(hasattr(term.covariance, "correlation") for term in objective.design.terms)
 
 
 def _one_correlation(structure: Any) -> bool:
@@ -81,7 +85,56 @@ def search_curved(objective: LMMObjective, control: Control | None = None, progr
         lower = found.value < best.value - _GAIN * (1.0 if found.converged or not best.converged else 1e4)
         if lower or (found.converged and not best.converged and found.value <= best.value + _GAIN):
             best = found
-    return replace(best, iterations=spent, evaluations=evaluations, gradient_evaluations=gradients)
+    best = replace(best, iterations=spent, evaluations=evaluations, gradient_evaluations=gradients)
+    return at_limit(objective, best) if control.maxiter is None else best
+
+
+def at_limit(objective: LMMObjective, optimum: Any) -> Any:
+    """The end of a search along which the residual standard deviation tends to zero.
+
+    A term with an effect for each row may take the place of the residuals; then the criterion falls towards
+    a limit, as 1/c^2 along c times the standard deviations, and Newton's method never arrives. The search
+    ends at c with standard deviations 1000 times the residual's, if the criterion is level from there on.
+
+    Parameters
+    ----------
+    objective : LMMObjective
+    optimum : Optimum
+
+    Returns
+    -------
+    Optimum
+        Converged at that point, or the one given.
+    """
+    theta = optimum.theta
+    largest, scaled = 0.0, np.zeros(objective.n_theta, dtype=bool)
+    for term, own in zip(objective.design.terms, objective._map.index, strict=True):
+        structure: Any = term.covariance
+        if getattr(structure, "correlation", None) is None or term.m * term.k < objective.design.n:
+            continue
+        sd = own[: structure.n_theta - structure.correlation.n_psi]
+        scaled[sd] = True
+        largest = max(largest, float(theta[sd].max()))
+    if largest < (_FAR if optimum.converged else _LARGE):
+        return optimum
+    point = np.where(scaled, theta * (_FAR / largest), theta)
+    try:
+        value = float(objective.value(point))
+        gradient = objective.value_and_gradient(point)[1]
+    except (SolverError, np.linalg.LinAlgError):
+        return optimum
+    left = 0.5 * abs(float(gradient[scaled] @ point[scaled]))
+    if not (abs(value - optimum.value) < _FLAT and left < _FLAT):
+        return optimum
+    return replace(
+        optimum,
+        theta=point,
+        value=value,
+        gradient=gradient,
+        hessian=None,
+        status=Status.CONVERGED,
+        message="converged to the limit of a model without residual error.",
+    )
 
 
 def other_starts(objective: LMMObjective, theta: np.ndarray) -> list[np.ndarray]:

@@ -143,7 +143,8 @@ def theta_of(ref, objective):
 
 
 def test_every_reference_is_used():
-    assert {path.stem for path in (HERE / "structured").glob("*.json")} == set(MODELS)
+    others = {"residuals"}  # autocorrelations and variograms, of tests/inference
+    assert {path.stem for path in (HERE / "structured").glob("*.json")} - others == set(MODELS)
 
 
 @each

@@ -175,3 +175,16 @@ def test_what_cannot_be_predicted_is_refused_by_name():
         fit = mm.lmm(f"y ~ x + {tag}(0 + f | g)", data)
         with pytest.raises(NewLevelError, match="new level 'v4'"):
             fit.predict({"x": [0.0], "f": ["v4"], "g": ["g1"]})
+
+
+def test_with_structured_residuals():
+    data = _data()
+    data["s"] = np.where(np.arange(len(data["y"])) % 12 < 6, "a", "b").tolist()
+    closed, term = _closed(data, "exp")
+    a = mm.lmm("y ~ x + exp(t | g)", data, residual="varident(s)")
+    b = mm.lmm(f"y ~ x + {term}", closed, residual="varident(s)")
+    new = {**NEW, "s": ["a", "b", "a", "a"]}
+    new["f"] = _Levels([f"{t:g}" for t in NEW["t"]], [str(i) for i in range(1, 9)])
+    mine, theirs = (fit.predict(new, interval="prediction") for fit in (a, b))
+    for column in ("predicted", "std_error", "prediction_sd"):
+        assert np.array(mine[column]) == pytest.approx(np.array(theirs[column]), rel=1e-3)

@@ -79,11 +79,13 @@ def lmm(
         Start of theta; or the name of a start of the variance components, ``"ols"``, ``"equal"``, ``"em"``,
         ``"minque0"``, ``"minque1"``.
     method : str
-        Optimiser: "auto" is Newton with exact derivatives. Classical algorithms: see `variance_components`,
-        of which ``"average-information"``, ``"minque(0)"``, ``"fastml"`` and ``"fastrml"`` (which imply ML
-        and REML) and their like may be named here.
+        Optimiser: "auto" is Newton with exact derivatives; others are in `mixedmodels.optimize.METHODS`.
+        Classical algorithms: see `variance_components`, of which ``"average-information"``, ``"minque(0)"``,
+        ``"fastml"`` and ``"fastrml"`` (which imply ML and REML) and their like may be named here.
     solver : str
-        "auto" chooses by the structure of the model; "dense" is the reference.
+        "auto" chooses by the structure of the model; by name "grouped" (one grouping factor), "subsets" (one,
+        many columns), "eigen" (one known covariance), "blocked" (crossed, nested), "sparse" (any random
+        effects) or "dense" (the reference).
     sigma : float, optional
         Hold the residual standard deviation at this value.
     control : Control, optional

@@ -21,7 +21,7 @@ import numpy as np
 from mixedmodels.covariance.correlation import Correlation, Jet, NaturalBlock
 from mixedmodels.errors import OptionError
 
-__all__ = ["MaternCorrelation", "SpatialCorrelation", "spatial_functions"]
+__all__ = ["MaternCorrelation", "SpatialCorrelation"]
 
 # f(h) with h f'(h) and h (h f'(h))': value and derivatives in log h
 _Values = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -60,11 +60,6 @@ _FUNCTIONS: dict[str, Callable[[np.ndarray], _Values]] = {
     "sph": _spherical,
     "ratio": _rational,
 }
-
-
-def spatial_functions() -> tuple[str, ...]:
-    """Names of the correlation functions of one parameter."""
-    return tuple(_FUNCTIONS)
 
 
 class _Distances(Correlation):

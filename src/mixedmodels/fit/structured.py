@@ -278,7 +278,7 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
     Raises
     ------
     NotImplementedYetError
-        Priors or given variances.
+        Priors, given variances, or parameters of random effects that are held or equal.
 
     Warns
     -----

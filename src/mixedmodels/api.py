@@ -108,6 +108,7 @@ def lmm(
     fixed : dict, optional
         Covariance parameters held at values, by name as in ``fit.variance_parameters()``:
         ``{"sd_x|g": 2.0}``, ``{"cor_x.(Intercept)|g": 0.5}``, ``{"cor|g": 0.5}`` or ``{"g.ar1.rho": 0.5}``.
+        With `residual` parameters of the residuals: ``{"rho": 0.5, "sd_ratio[m]": 1.0}``.
     equal : list of lists of str, optional
         Covariance parameters that are the same: ``[["sd_(Intercept)|a", "sd_(Intercept)|b"]]``.
 
@@ -385,7 +386,7 @@ def glmm(
     method : str
         Optimiser: "auto" is Newton's method with exact derivatives in a trust region.
     fixed : dict, optional
-        Parameters held at values, by name: ``{"disp_(Intercept)": 0.0}``.
+        Parameters held at values, by name: ``{"disp_(Intercept)": 0.0}``, ``{"cor|g": 0.5}``.
     equal : list of lists of str, optional
         Parameters that are the same, by name: ``[["x", "z"]]``.
     priors : dict, optional

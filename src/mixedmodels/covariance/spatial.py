@@ -91,6 +91,11 @@ class _Distances(Correlation):
     def key(self) -> tuple:
         return (type(self).__name__, self.function, self.k, self.coordinates.tobytes())
 
+    @property
+    def positions(self) -> np.ndarray:
+        """The coordinates, shape (k, dimensions)."""
+        return self.coordinates
+
     def _range(self, psi: np.ndarray) -> float:
         return self.unit * float(np.exp(psi[0]))
 
@@ -171,6 +176,9 @@ class SpatialCorrelation(_Distances):
     def __reduce__(self) -> tuple:
         return type(self), (self.function, self.coordinates)
 
+    def at_positions(self, points: np.ndarray) -> SpatialCorrelation:
+        return SpatialCorrelation(self.function, points)
+
     def matrix(self, psi: np.ndarray, order: int = 0) -> Jet:
         f, f1, f2 = _FUNCTIONS[self.function](self.distance / self._range(psi))
         if order == 0:
@@ -228,6 +236,9 @@ class MaternCorrelation(_Distances):
 
     def __reduce__(self) -> tuple:
         return type(self), (self.coordinates, self.nu)
+
+    def at_positions(self, points: np.ndarray) -> MaternCorrelation:
+        return MaternCorrelation(points, self.nu)
 
     def matrix(self, psi: np.ndarray, order: int = 0) -> Jet:
         nu = self.nu if self.nu is not None else float(np.exp(psi[1]))

@@ -20,6 +20,7 @@ __all__ = [
     "few_levels_notes",
     "formula_of",
     "is_singular",
+    "limit_notes",
     "response_note",
     "scaled_factor",
     "singular_note",
@@ -31,6 +32,31 @@ __all__ = [
 SINGULAR_TOLERANCE = 1e-8
 _PERFECT = 1e-8
 _FEW_LEVELS = 5
+# A factor this large, in residual SDs, of a term with an effect for each row: no residual error is left.
+_NO_RESIDUAL = 500.0
+_RESIDUAL_TAGS = {
+    "ar1": "ar1(time | group)",
+    "hetar1": "ar1(time | group) * varident(time)",
+    "car1": "car1(time | group)",
+    "ou": "car1(time | group)",
+    "cs": "cs(1 | group) * varident(time)",
+    "toep": "toep(time | group) * varident(time)",
+    "ad": "ad(time | group)",
+}
+
+
+def limit_notes(term: RandomTerm, factor: np.ndarray, n: int) -> list[str]:
+    """A note on a structured term that has taken the place of the residuals."""
+    name = getattr(term.covariance, "name", "")
+    if not hasattr(term.covariance, "correlation") or term.m * term.k < n:
+        return []
+    if float(np.abs(factor).max(initial=0.0)) < _NO_RESIDUAL:
+        return []
+    return [
+        f"the residual SD tends to zero beside {name}(... | {term.group}): the estimates are the limit of a "
+        "model without residual error; describe the residuals themselves, as in "
+        f'residual="{_RESIDUAL_TAGS.get(name, name)}", and leave the term out'
+    ]
 
 
 def formula_of(formula: Any, data: Any) -> Any:

@@ -14,6 +14,7 @@ from mixedmodels.fit.given import given_optimum, with_sigma
 from mixedmodels.fit.result import LMMFit
 from mixedmodels.frame import build
 from mixedmodels.frame.known import read_known
+from mixedmodels.objective.curved_search import is_curved, search_curved
 from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.optimize import minimize
 from mixedmodels.optimize.minimize import METHODS
@@ -278,6 +279,8 @@ def _optimise(objective: Any, options: Options) -> tuple[Any, Any, Options]:
         return classical_optimum(objective, options, **keywords)
     # The certificate of the first-order conditions costs an evaluation: `fit.optimum` asks for it if wanted.
     start = start_of(options.start, objective)
+    if start is None and method == "newton" and is_curved(objective):
+        return search_curved(objective, **keywords), objective, options
     return minimize(objective, method, start, certify=False, **keywords), objective, options
 
 

@@ -53,6 +53,10 @@ def covariance_of_variances(fit: Any) -> np.ndarray:
     information = objective.joint_information(theta, kind)
     low, high = np.asarray(objective.lower), np.asarray(objective.upper)
     bound = (theta - low <= _AT_BOUND) | (high - theta <= _AT_BOUND)
+    index = getattr(getattr(objective, "_map", None), "index", ())
+    for own, factor in zip(index, fit._factors, strict=False):
+        if not np.any(factor):  # without variance its correlations change nothing
+            bound[own] = True
     free = np.append(~bound, True)[: len(information)]
     scale = np.ones(len(information))
     scale[r:] = 0.5  # log sigma^2 -> log sigma

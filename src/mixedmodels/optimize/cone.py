@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 NOISE = 1e-13  # rounding of the criterion, relative
+UNSEEN = 1e-4  # a last step is left out where it promises less than this share of tol
 ROUNDING = 1e-15  # a predicted decrease this small, relative to the criterion, cannot be seen in it any more
 DEPENDENT = 1e-13  # what is left of a row, relative to the row, when it depends on the rows before
 RIDGE = 1e-13  # of the largest diagonal, so that null directions of the model can be walked along
@@ -663,7 +664,7 @@ class ConeSearch:
             if stop is not None:
                 return point, stop
             if run.decrement < tol:
-                far_below = max(0.01 * tol, ROUNDING * abs(point.f))
+                far_below = max(UNSEEN * tol, ROUNDING * abs(point.f))
                 if not extra or run.decrement < far_below or run.iterations >= limit:
                     return point, Status.CONVERGED
                 extra = False

@@ -41,6 +41,7 @@ SLOW = 0.1  # decrements that shrink less than this call for the secant correcti
 NEAR = 0.5  # ... which is used below this decrement (deviance units) only
 NULL = 1e-4  # decrease (deviance units) promised by directions without curvature that is not rounding
 NOISE = 1e-13  # rounding of the criterion, relative
+EXACT = 1e-7  # a last step smaller than this, relative to the largest parameter, is not worth an evaluation
 
 
 def factorise(B: np.ndarray, free: np.ndarray, mu: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -265,7 +266,7 @@ class Search:
                 return stop
             self.step = step
             if run.decrement < tol:
-                if not last_step or run.decrement < 1e-2 * tol or self.near_bounds():
+                if not last_step or self.is_exact(step) or self.near_bounds():
                     return Status.CONVERGED
                 last_step = False
             if run.iterations >= limit:
@@ -305,6 +306,11 @@ class Search:
             mu = max(4.0 * mu, 1e-2 * top)
             if not mu > 0.0 or mu > 1e14 * top:
                 return Status.STALLED
+
+    def is_exact(self, step: np.ndarray) -> bool:
+        """Whether a step moves theta only in digits that nobody reads."""
+        largest = max(float(np.abs(self.run.theta).max(initial=0.0)), 1e-3)
+        return float(np.abs(step).max(initial=0.0)) < EXACT * largest
 
     def sigma_point(self, moved: np.ndarray) -> np.ndarray:
         """The same step as steps of Sigma, for unstructured blocks."""

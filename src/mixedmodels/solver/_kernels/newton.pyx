@@ -28,6 +28,7 @@ cdef extern from "time.h" nogil:
 
 cdef double NOISE = 1e-13
 cdef double ROUNDING = 1e-15
+cdef double UNSEEN = 1e-4                        # share of tol below which no last step is taken
 cdef double DEPENDENT = 1e-13
 cdef double RIDGE = 1e-13
 cdef double NEAR = 0.5
@@ -1011,7 +1012,7 @@ cdef int _minimise(Evaluator ev, Search* w, object callback) noexcept nogil:
         if status != GO_ON:
             return status
         if w.decrement < w.tol:
-            if not extra or w.decrement < max(0.01 * w.tol, ROUNDING * fabs(w.at.f)) or w.iterations >= w.limit:
+            if not extra or w.decrement < max(UNSEEN * w.tol, ROUNDING * fabs(w.at.f)) or w.iterations >= w.limit:
                 return CONVERGED
             extra = False
         if w.iterations >= w.limit:

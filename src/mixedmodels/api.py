@@ -79,11 +79,13 @@ def lmm(
         Start of theta; or the name of a start of the variance components, ``"ols"``, ``"equal"``, ``"em"``,
         ``"minque0"``, ``"minque1"``.
     method : str
-        Optimiser: "auto" is Newton with exact derivatives. Classical algorithms: see `variance_components`,
-        of which ``"average-information"``, ``"minque(0)"``, ``"fastml"`` and ``"fastrml"`` (which imply ML
-        and REML) and their like may be named here.
+        Optimiser: "auto" is Newton with exact derivatives; others are in `mixedmodels.optimize.METHODS`.
+        Classical algorithms: see `variance_components`, of which ``"average-information"``, ``"minque(0)"``,
+        ``"fastml"`` and ``"fastrml"`` (which imply ML and REML) and their like may be named here.
     solver : str
-        "auto" chooses by the structure of the model; "dense" is the reference.
+        "auto" chooses by the structure of the model; by name "grouped" (one grouping factor), "subsets" (one,
+        many columns), "eigen" (one known covariance), "blocked" (crossed, nested), "sparse" (any random
+        effects) or "dense" (the reference).
     sigma : float, optional
         Hold the residual standard deviation at this value.
     control : Control, optional
@@ -106,6 +108,7 @@ def lmm(
     fixed : dict, optional
         Covariance parameters held at values, by name as in ``fit.variance_parameters()``:
         ``{"sd_x|g": 2.0}``, ``{"cor_x.(Intercept)|g": 0.5}``, ``{"cor|g": 0.5}`` or ``{"g.ar1.rho": 0.5}``.
+        With `residual` parameters of the residuals: ``{"rho": 0.5, "sd_ratio[m]": 1.0}``.
     equal : list of lists of str, optional
         Covariance parameters that are the same: ``[["sd_(Intercept)|a", "sd_(Intercept)|b"]]``.
 
@@ -383,7 +386,7 @@ def glmm(
     method : str
         Optimiser: "auto" is Newton's method with exact derivatives in a trust region.
     fixed : dict, optional
-        Parameters held at values, by name: ``{"disp_(Intercept)": 0.0}``.
+        Parameters held at values, by name: ``{"disp_(Intercept)": 0.0}``, ``{"cor|g": 0.5}``.
     equal : list of lists of str, optional
         Parameters that are the same, by name: ``[["x", "z"]]``.
     priors : dict, optional

@@ -122,8 +122,8 @@ def test_solver_takes_responses_as_they_are(het):
 
 
 def test_refusals(growth, het):
-    with pytest.raises(NotImplementedYetError, match=r"hold parameters of the residuals in the structure"):
-        het.update(fixed={"rho": 0.5})
+    with pytest.raises(NotImplementedYetError, match=r"equal= of a model with structured residuals"):
+        het.update(equal=[["rho", "sd_ratio[Female]"]])
     with pytest.raises(OptionError, match="start has 1 values"):
         het.update(start=[1.0])
 

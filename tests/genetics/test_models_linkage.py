@@ -8,6 +8,7 @@ from scipy.optimize import minimize
 from scipy.stats import chi2
 
 import mixedmodels as mm
+from mixedmodels.errors import NotImplementedYetError
 
 
 def sibships(seed, families=30, sibs=4, locus=0.8):
@@ -101,3 +102,15 @@ def test_refusals(linked):
         mm.genetics.linkage(fit, ibd)
     with pytest.raises(mm.errors.OptionError, match="the terms are on id"):
         mm.genetics.linkage(fit, {"p": (ibd, data["id"])}, group="x")
+
+
+def test_linkage_refuses_rows_of_several_individuals():
+    rng = np.random.default_rng(1)
+    first = rng.integers(0, 12, 120)
+    second = (first + rng.integers(1, 12, 120)) % 12
+    u = rng.normal(size=(12, 2))
+    data = {"y": u[first, 0] + u[second, 1] + rng.normal(size=120), "a": first.astype(str)}
+    fit = mm.lmm("y ~ 1 + joint(1 | a, 1 | b)", {**data, "b": second.astype(str)})
+    ids = [str(i) for i in range(12)]
+    with pytest.raises(NotImplementedYetError, match=r"linkage: .*'a', of which a row .* term of their own"):
+        mm.genetics.linkage(fit, {"place": (np.eye(12), ids)}, group="a")

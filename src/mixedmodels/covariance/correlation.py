@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mixedmodels.errors import SolverError
+from mixedmodels.errors import OptionError, SolverError
 
 __all__ = ["Correlation", "Jet", "NaturalBlock", "cholesky_jet", "product_jet", "semidefinite_root"]
 
@@ -77,6 +77,21 @@ class Correlation:
         """Lower-triangular C(psi) with ``C C' = R``, shape (k, k), with derivatives up to `order`."""
         jet = self.matrix(psi, order)
         return Jet(semidefinite_root(jet.value)) if order == 0 else cholesky_jet(jet, order)
+
+    @property
+    def positions(self) -> np.ndarray | None:
+        """Positions of the columns, shape (k, dimensions), where the correlation is a function of them."""
+        return None
+
+    def at_positions(self, points: np.ndarray) -> Correlation:
+        """The same correlation function at other positions, (r, dimensions), in one dimension increasing.
+
+        Raises
+        ------
+        OptionError
+            The correlation is not a function of positions, or not of such.
+        """
+        raise OptionError(f"{type(self).__name__} does not depend on positions")
 
     def natural(self, psi: np.ndarray) -> NaturalBlock:
         """Natural parameters at psi."""

@@ -21,7 +21,7 @@ import numpy as np
 from mixedmodels.covariance.correlation import Correlation, Jet, NaturalBlock
 from mixedmodels.errors import OptionError
 
-__all__ = ["MaternCorrelation", "SpatialCorrelation", "spatial_functions"]
+__all__ = ["MaternCorrelation", "SpatialCorrelation"]
 
 # f(h) with h f'(h) and h (h f'(h))': value and derivatives in log h
 _Values = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -62,11 +62,6 @@ _FUNCTIONS: dict[str, Callable[[np.ndarray], _Values]] = {
 }
 
 
-def spatial_functions() -> tuple[str, ...]:
-    """Names of the correlation functions of one parameter."""
-    return tuple(_FUNCTIONS)
-
-
 class _Distances(Correlation):
     """Coordinates, their distances and the range as ``range = unit exp(psi_0)``."""
 
@@ -95,6 +90,11 @@ class _Distances(Correlation):
 
     def key(self) -> tuple:
         return (type(self).__name__, self.function, self.k, self.coordinates.tobytes())
+
+    @property
+    def positions(self) -> np.ndarray:
+        """The coordinates, shape (k, dimensions)."""
+        return self.coordinates
 
     def _range(self, psi: np.ndarray) -> float:
         return self.unit * float(np.exp(psi[0]))
@@ -176,6 +176,9 @@ class SpatialCorrelation(_Distances):
     def __reduce__(self) -> tuple:
         return type(self), (self.function, self.coordinates)
 
+    def at_positions(self, points: np.ndarray) -> SpatialCorrelation:
+        return SpatialCorrelation(self.function, points)
+
     def matrix(self, psi: np.ndarray, order: int = 0) -> Jet:
         f, f1, f2 = _FUNCTIONS[self.function](self.distance / self._range(psi))
         if order == 0:
@@ -233,6 +236,9 @@ class MaternCorrelation(_Distances):
 
     def __reduce__(self) -> tuple:
         return type(self), (self.coordinates, self.nu)
+
+    def at_positions(self, points: np.ndarray) -> MaternCorrelation:
+        return MaternCorrelation(points, self.nu)
 
     def matrix(self, psi: np.ndarray, order: int = 0) -> Jet:
         nu = self.nu if self.nu is not None else float(np.exp(psi[1]))

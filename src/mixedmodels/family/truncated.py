@@ -70,10 +70,6 @@ class Truncated(Family):
         zeros = _zeros([getattr(part, "value", part) for part in eta])
         return self.base.expected(eta) * exp(-1.0 * log1mexp(-1.0 * zero_log_density(self.base, zeros, eta)))
 
-    def untruncated_mean(self, eta: Sequence[np.ndarray]) -> np.ndarray:
-        """Mean of the family with zeros."""
-        return self.base.mean(eta)
-
     def variance(self, data: Observations, eta: Sequence[np.ndarray]) -> np.ndarray:
         mu, m = self.base.mean(eta), self.mean(eta)
         ratio = 1.0 + self.base.variance(data, eta) / mu + mu  # 1 + E(Y^2 | Y > 0) / E(Y | Y > 0)

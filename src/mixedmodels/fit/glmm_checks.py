@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mixedmodels.errors import FormulaError, NotImplementedYetError, OptionError
+from mixedmodels.errors import FormulaError, OptionError
 from mixedmodels.family import FAMILIES, Family, Link, get_family
 from mixedmodels.family.registry import ALIASES
 
@@ -238,10 +238,8 @@ def _empty(formula: Any) -> bool:
 
 
 def _with_zeros(family: Family) -> Family:
-    try:
-        from mixedmodels.family.zero import with_zeros
-    except ImportError:
-        raise NotImplementedYetError("zero inflation is not yet available") from None
+    from mixedmodels.family.zero import with_zeros
+
     if family.response not in ("count", "number", "successes"):
         raise OptionError(f"family {family.name!r} has no zeros that zero_inflation could add to")
     return with_zeros(family)

@@ -70,7 +70,12 @@ class JointErrors:
         out = np.zeros((p + len(places), p + len(self.fit.theta)))
         out[:p, :p] = np.eye(p)
         for b, term in enumerate(design.terms):
-            assert term.covariance.entries is not None
+            if term.covariance.entries is None:
+                slopes = term.covariance.factor_derivatives(np.asarray(self.fit.theta)[index[b]])
+                for j in range(term.k):
+                    for i in range(j, term.k):
+                        out[p + places[b, i, j], p + np.asarray(index[b])] += slopes[:, i, j]
+                continue
             for i, j, t in term.covariance.entries.tolist():
                 out[p + places[b, i, j], p + index[b][t]] += 1.0
         return out
@@ -100,7 +105,25 @@ class JointErrors:
             seen = np.flatnonzero(codes >= 0)
             c = self.design.term_predictor[position]
             out[c, seen] += np.einsum("rk,rkp->rp", Z[seen], self.moves[position][codes[seen]])
+            if parts.moves and position in parts.moves:
+                self._add_moved_weights(out[c], parts.moves[position], position, codes, at)
         return out
+
+    def _add_moved_weights(
+        self, out: np.ndarray, moves: tuple[np.ndarray, np.ndarray], position: int, codes: Any, at: slice
+    ) -> None:
+        """Add ``(dw/dtheta)'b`` in the rows `at` whose position is new: their weights follow theta too."""
+        from mixedmodels.objective.parameters import parameter_map
+
+        rows, slopes = moves
+        start = at.start or 0
+        here = np.flatnonzero((rows >= start) & (rows < start + out.shape[0]))
+        here = here[codes[rows[here] - start] >= 0]
+        own = rows[here] - start
+        b = np.asarray(self.fit._b[position])[codes[own]]
+        places = len(self.design.gamma_names) + parameter_map(self.design).index[position]  # type: ignore[arg-type]
+        for t, place in enumerate(places.tolist()):
+            out[own, place] += np.einsum("rk,rk->r", slopes[t, here], b)
 
     def covariance(self, parts: NewParts, selection: Selection, new: bool = True) -> np.ndarray:
         """Error covariance of all predictors with the terms of `selection`, shape (C, C, rows).
@@ -132,8 +155,22 @@ class JointErrors:
             for position, row in enumerate(rows):
                 if row is not None and (row[0] < 0).any():
                     self.add_variance(out, position, np.where(row[0][:, None] < 0, row[1], 0.0))
+                if row is not None and parts.leftover and position in parts.leftover:
+                    self.add_leftover(out, position, parts, row[0])
         out[:, :, ~parts.rows] = np.nan
         return out
+
+    def add_leftover(self, out: np.ndarray, position: int, parts: NewParts, codes: Any = None) -> None:
+        """Add the variance that effects at new positions have given those of the fit."""
+        c, left = self.design.term_predictor[position], (parts.leftover or {}).get(position)
+        if left is None:
+            return
+        precision = self.design.terms[position].precision
+        if precision is not None and codes is not None:
+            from mixedmodels.solver.precision import covariance_diagonal
+
+            left = left * np.where(codes >= 0, covariance_diagonal(precision)[codes], 1.0)
+        out[c, c] += left
 
     def add_variance(self, out: np.ndarray, position: int, Z: np.ndarray) -> None:
         """Add ``z'Sigma z`` of a term to its predictor."""

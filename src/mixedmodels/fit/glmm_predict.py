@@ -12,6 +12,7 @@ from mixedmodels.errors import OptionError
 from mixedmodels.fit import values
 from mixedmodels.fit.glmm_ordinal import CATEGORY_TYPES, category_values
 from mixedmodels.fit.glmm_values import base_family, natural_dispersion
+from mixedmodels.fit.kriging import fill_positions, open_terms
 from mixedmodels.fit.predict import Selection, check_new_levels, not_estimable, select_columns
 
 if TYPE_CHECKING:
@@ -136,12 +137,19 @@ class NewParts:
         Per random term of the fit; None where it was not asked for.
     rows : ndarray of bool, shape (n,)
         False for rows that cannot be predicted.
+    leftover : dict of int to ndarray, shape (n,), optional
+        See `NewDesign`.
+    moves : dict of int to (rows, derivatives), optional
+        By random term the rows at new positions and how their values of the term's columns change with its
+        parameters, shape (n_theta of the term, rows, k).
     """
 
     design: GeneralisedDesign
     parts: tuple[tuple[np.ndarray, np.ndarray | None], ...]
     terms: tuple[Any, ...]
     rows: np.ndarray
+    leftover: dict[int, np.ndarray] | None = None
+    moves: dict[int, tuple[np.ndarray, np.ndarray]] | None = None
 
     def predictors(self, gamma: np.ndarray, b: Sequence[np.ndarray], selection: Selection) -> np.ndarray:
         """All linear predictors with the random terms of `selection`, shape (C, n)."""
@@ -177,24 +185,44 @@ def new_parts(
     new_levels: str,
     offset: Any = None,
     columns_of: Sequence[int] = (),
+    open_positions: bool = True,
 ) -> NewParts:
-    """Columns of all linear predictors for new data; of the terms `columns_of` without their levels."""
+    """Columns of all linear predictors for new data; of the terms `columns_of` without their levels.
+
+    Unless `open_positions` is False, terms of positions may be asked for at positions that the fit has not
+    seen.
+    """
     from mixedmodels.frame.parts import new_predictors
 
     if fit.formula is None:
         fit.frame.new_data(newdata)
     chosen = [position for position, _ in selection]
     found = new_predictors(
-        fit.frame, newdata, terms=chosen, new_levels=new_levels, offset=offset, columns_of=columns_of
+        fit.frame,
+        newdata,
+        terms=chosen,
+        new_levels=new_levels,
+        offset=offset,
+        columns_of=columns_of,
+        new_positions=open_terms(fit.generalised.terms, [*chosen, *columns_of]) if open_positions else (),
     )
     rows = np.array(found[0].rows)
     for design in found:
         rows[not_estimable(fit, design)] = False
+    terms = [term for design in found for term in design.terms]
+    new: dict[int, Any] = {}
+    first = 0
+    for design in found:
+        new |= {first + b: where for b, where in (design.positions or {}).items()}
+        first += len(design.terms)
+    leftover, moves = fill_positions(fit, terms, new, selection)
     return NewParts(
         fit.generalised,
         tuple([(design.X, design.offset) for design in found]),
-        tuple([term for design in found for term in design.terms]),
+        tuple(terms),
         rows,
+        leftover,
+        moves,
     )
 
 

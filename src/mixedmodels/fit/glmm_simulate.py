@@ -164,7 +164,7 @@ def simulate_glmm(
         rows = [(term.codes, term.Z) for term in design.terms]
         data = design.data
     else:
-        new = new_parts(fit, newdata, selection, "append", offset)
+        new = new_parts(fit, newdata, selection, "append", offset, open_positions=False)
         rows = list(new.terms)
         for position, _ in kept:
             codes = rows[position][0]

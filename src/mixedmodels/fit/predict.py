@@ -9,6 +9,7 @@ import numpy as np
 
 from mixedmodels.errors import NotEstimableWarning, OptionError, warn
 from mixedmodels.fit import values
+from mixedmodels.fit.kriging import at_new_positions, open_terms
 
 if TYPE_CHECKING:
     from mixedmodels.fit.base import Fit
@@ -145,6 +146,7 @@ def new_rows(
     offset: Any = None,
     columns_of: Sequence[int] = (),
     tell_apart: bool = False,
+    open_positions: bool = True,
 ) -> Any:
     """Columns of the model for new data (`NewDesign`).
 
@@ -162,8 +164,11 @@ def new_rows(
     tell_apart : bool
         With ``new_levels="population"`` number new levels after those of the fit (each missing one is a level
         of its own) instead of -1 for all.
+    open_positions : bool
+        Whether terms of positions may be asked for at positions that the fit has not seen.
     """
     check_new_levels(new_levels)
+    asked = [*[position for position, _ in selection], *columns_of]
     if fit.formula is None:
         return fit.frame.new_data(
             newdata,
@@ -173,14 +178,16 @@ def new_rows(
             columns_of=columns_of,
         )
     labels = fit.frame.encoding.bar_labels
-    return fit.frame.new_data(
+    rows = fit.frame.new_data(
         newdata,
         re_form=[labels[position] for position, _ in selection],
         need_groups=bool(selection),
         new_levels="append" if tell_apart and new_levels == "population" else new_levels,
         offset=offset,
         columns_of=[labels[position] for position in columns_of],
+        new_positions=open_terms(fit.design.terms, asked) if open_positions else (),
     )
+    return at_new_positions(fit, rows, selection)
 
 
 def predict_design(fit: LMMFit, design: Any, selection: Selection) -> np.ndarray:

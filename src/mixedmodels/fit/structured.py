@@ -9,6 +9,7 @@ import numpy as np
 
 from mixedmodels.errors import ConvergenceWarning, OptionError, warn
 from mixedmodels.fit import checks, values
+from mixedmodels.fit.residual_restrictions import held_residuals
 from mixedmodels.fit.result import LMMFit
 from mixedmodels.objective.structured import StructuredObjective
 from mixedmodels.objective.structured_start import search
@@ -96,6 +97,17 @@ class StructuredFit(LMMFit):
         bound = self.design.residual
         assert bound is not None
         return bound
+
+    @property
+    def df_model(self) -> int:
+        """Number of free parameters: fixed effects, theta, and the residual SD unless it is fixed."""
+        free = self.design.p + len(self.theta) + (self._options.sigma is None)
+        return free - len(self.objective.held)
+
+    @property
+    def _restricted(self) -> bool:
+        """False: what is held has closed bounds in the objective."""
+        return False
 
     @property
     def rounds(self) -> int:
@@ -206,6 +218,9 @@ class StructuredFit(LMMFit):
     def _compute_messages(self) -> tuple[str, ...]:
         rounds = self.residual.rounds
         out = super()._compute_messages()
+        out += tuple(
+            [f"{name} is held at {float(value):g}" for name, value in (self._options.fixed or {}).items()]
+        )
         objective = self.objective
         _, _, confounded = self._once("psi_information", self._psi_information)
         if confounded.any():
@@ -245,7 +260,10 @@ def _not_yet(what: str, remedy: str) -> Exception:
 
 def structured_objective(frame: Any, options: Options) -> StructuredObjective:
     """The objective of a model frame whose design has a residual structure."""
-    return StructuredObjective(frame.design, options.reml, options.sigma, options.solver)
+    objective = StructuredObjective(frame.design, options.reml, options.sigma, options.solver)
+    if options.fixed:
+        objective.hold(held_residuals(frame.design, options.fixed))
+    return objective
 
 
 def fit_structured(frame: Any, options: Options, data: Any = None) -> StructuredFit:
@@ -260,7 +278,7 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
     Raises
     ------
     NotImplementedYetError
-        Priors or given variances.
+        Priors, given variances, or parameters of random effects that are held or equal.
 
     Warns
     -----
@@ -269,12 +287,9 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
     """
     from mixedmodels.fit.solve import start_of
 
-    for name in ("priors", "variances", "fixed", "equal"):
+    for name in ("priors", "variances", "equal"):
         if getattr(options, name, None) is not None:
-            remedy = "leave one of them out"
-            if name in ("fixed", "equal"):
-                remedy = "hold parameters of the residuals in the structure: ar1(time | g, rho=0.5)"
-            raise _not_yet(f"{name}=", remedy)
+            raise _not_yet(f"{name}=", "leave one of them out")
     keywords: dict[str, Any] = {"progress": options.progress}
     if options.control is not None:
         keywords["control"] = options.control
@@ -292,6 +307,8 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
     else:
         objective = structured_objective(frame, options)
         optimum = search(objective, method, start_of(options.start, objective), **keywords)
+    if objective.held:
+        optimum = _without_held(objective, optimum)
     fit = StructuredFit(frame, objective, optimum, options, data)
     fit._cache["residual_rounds"] = rounds
     if options.sigma is None:
@@ -299,6 +316,14 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
     if not optimum.converged:
         warn(f"the fit did not converge: {optimum.message}", ConvergenceWarning)
     return fit
+
+
+def _without_held(objective: StructuredObjective, optimum: Any) -> Any:
+    """The optimum, whose message takes a parameter that is held for one on its bound."""
+    free = np.delete(np.arange(objective.n_theta), objective.held)
+    theta = np.asarray(optimum.theta)[free]
+    inside = np.all(theta > objective.lower[free]) and np.all(theta < objective.upper[free])
+    return replace(optimum, message="converged") if optimum.converged and inside else optimum
 
 
 def _check_fixed_part(design: Any) -> None:

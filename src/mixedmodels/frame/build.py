@@ -103,6 +103,7 @@ class ModelFrame:
         new_levels: str = "error",
         offset: Any = None,
         columns_of: Sequence[str] = (),
+        new_positions: Sequence[int] = (),
     ) -> NewDesign:
         """The columns of the model for new data; see `mixedmodels.frame.newdata.encode_new`."""
         return encode_new(
@@ -113,6 +114,7 @@ class ModelFrame:
             offset=offset,
             functions=self.functions,
             columns_of=columns_of,
+            new_positions=new_positions,
         )
 
 

@@ -23,6 +23,7 @@ from mixedmodels.frame.factors import (
 from mixedmodels.frame.missing import check_finite, missing_rows, take_rows
 from mixedmodels.frame.rank import estimable
 from mixedmodels.frame.state import Encoding, GroupState, VariableState, find_bars
+from mixedmodels.frame.transforms.positions import coordinates_of
 from mixedmodels.frame.values import FactorColumn, MatrixColumn, Value
 
 __all__ = ["NewDesign", "encode_new"]
@@ -45,6 +46,12 @@ class NewDesign:
         False where the prediction depends on coefficients the data could not estimate; None: all can be.
     rows : ndarray of bool, shape (n,)
         False for rows that cannot be predicted (missing values; new levels if ``new_levels="missing"``).
+    positions : dict of int to (rows, points), optional
+        By random term the rows at positions that the fit has not seen, and their coordinates, shape
+        (rows, dimensions). Their values of the term's columns stand for nothing.
+    leftover : dict of int to ndarray, shape (n,), optional
+        By random term the variance, relative to that of the term's structure, that the effects at the
+        positions of the fit leave of the effect at the position of a row (0 at a position of the fit).
     """
 
     X: np.ndarray
@@ -52,6 +59,8 @@ class NewDesign:
     terms: tuple[tuple[Any, np.ndarray | None] | None, ...]
     estimable: np.ndarray | None
     rows: np.ndarray
+    positions: dict[int, tuple[np.ndarray, np.ndarray]] | None = None
+    leftover: dict[int, np.ndarray] | None = None
 
     @property
     def n(self) -> int:
@@ -69,6 +78,7 @@ def encode_new(
     functions: Mapping[str, Callable[..., Any]] | None = None,
     rows: np.ndarray | None = None,
     columns_of: Sequence[str] = (),
+    new_positions: Sequence[int] = (),
 ) -> NewDesign:
     """Columns of the model for new data.
 
@@ -92,6 +102,9 @@ def encode_new(
     columns_of : sequence of str
         Random terms, by text, of which only the values of the columns are wanted: their grouping factors need
         not be in the data.
+    new_positions : sequence of int
+        Random terms, by place, that may be asked for at positions which the fit has not seen; see
+        `NewDesign.positions`.
 
     Returns
     -------
@@ -116,10 +129,14 @@ def encode_new(
         used |= set(encoding.bars[b].used)
     valid = np.ones(n, dtype=bool)
     values: list[Value | None] = [None] * len(encoding.variables)
+    unseen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    open_ = _open_variables(encoding, {*wanted, *only}, new_positions)
     for i in sorted(used):
-        value = _new_value(encoding.variables[i], columns, functions)
+        value = _new_value(encoding.variables[i], columns, functions, i in open_)
         if rows is not None:
             value = take_rows(value, rows)
+        if i in open_:
+            value, unseen[i] = _new_positions(encoding.variables[i], value)
         values[i] = _match(encoding.variables[i], value)
         check_finite(values[i], f"column {encoding.variables[i].label!r} of the new data")  # type: ignore[arg-type]
         valid &= ~missing_rows(values[i])  # type: ignore[arg-type]
@@ -157,8 +174,39 @@ def encode_new(
     for Z in Zs.values():
         Z[~valid] = np.nan
     return NewDesign(
-        X, _new_offset(encoding, values, columns, offset, rows), tuple(terms), can_estimate, valid
+        X,
+        _new_offset(encoding, values, columns, offset, rows),
+        tuple(terms),
+        can_estimate,
+        valid,
+        {b: unseen[i] for b in sorted({*wanted, *only}) for i in encoding.bars[b].used if i in unseen}
+        or None,
     )
+
+
+def _open_variables(encoding: Encoding, bars: set[int], new_positions: Sequence[int]) -> set[int]:
+    """Positions of numbers that only the terms of `new_positions` use."""
+    out: set[int] = set()
+    others = {v for term in encoding.fixed.terms for v in term} | set(encoding.offsets)
+    for b in bars:
+        (out if b in new_positions else others).update(encoding.bars[b].used)
+    return {i for i in out - others if any(call.get("numeric") for call in _calls(encoding.variables[i]))}
+
+
+def _calls(variable: VariableState) -> list[dict[str, Any]]:
+    """What the calls of an expression learnt."""
+    state = variable.state
+    return [call for call in state["calls"].values() if call] if isinstance(state, dict) else []
+
+
+def _new_positions(variable: VariableState, value: Any) -> tuple[FactorColumn, tuple[np.ndarray, np.ndarray]]:
+    """The column with a position of the fit in place of new ones; the rows of those and their coordinates."""
+    k = len(variable.levels)
+    codes = np.array(value.codes)
+    rows = np.flatnonzero(codes >= k)
+    points = coordinates_of(value.levels, variable.label)[codes[rows]]
+    codes[rows] = 0
+    return FactorColumn(codes, variable.levels), (rows, points)
 
 
 def _wanted_bars(encoding: Encoding, re_form: str | Sequence[str]) -> tuple[int, ...]:
@@ -185,15 +233,22 @@ def _needed(encoding: Encoding, wanted: Sequence[int], offset: Any) -> list[str]
     return names
 
 
-def _new_value(variable: VariableState, columns: Columns, functions: Any) -> Value:
-    """Values of a variable in new data, transforms using what they learnt in the fit."""
+def _new_value(variable: VariableState, columns: Columns, functions: Any, open_: bool = False) -> Value:
+    """Values of a variable in new data, transforms using what they learnt in the fit.
+
+    With `open_` positions that the fit has not seen are further levels.
+    """
     expression = variable.expression
     if isinstance(expression, Variable):
         return columns.factor(expression.name) if variable.kind == "factor" else columns[expression.name]
     from mixedmodels.frame.expressions import apply
     from mixedmodels.frame.rows import as_value
 
-    value = apply(expression, columns, variable.state, functions=functions)
+    state = variable.state
+    if open_:
+        calls = {path: {**call, "open": True} if call else call for path, call in state["calls"].items()}
+        state = {**state, "calls": calls}
+    value = apply(expression, columns, state, functions=functions)
     return as_value(value, variable.label, columns.n_rows)
 
 

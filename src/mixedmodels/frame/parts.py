@@ -276,6 +276,7 @@ def new_predictors(
     new_levels: str = "error",
     offset: Any = None,
     columns_of: Sequence[int] = (),
+    new_positions: Sequence[int] = (),
 ) -> tuple[NewDesign, ...]:
     """Columns of all linear predictors for new data; the response is not needed.
 
@@ -290,6 +291,8 @@ def new_predictors(
         As in `mixedmodels.frame.newdata.encode_new`; `offset` belongs to the conditional predictor.
     columns_of : sequence of int
         Positions of terms of which only the columns are wanted.
+    new_positions : sequence of int
+        Those that may be asked for at positions which the fit has not seen.
 
     Returns
     -------
@@ -323,6 +326,7 @@ def new_predictors(
                 offset=offset if c == 0 else None,
                 functions=own.functions,
                 columns_of=only,
+                new_positions=[at for at, position in enumerate(mine) if position in new_positions],
             )
         )
     rows = np.logical_and.reduce([design.rows for design in found if design is not None])

@@ -147,7 +147,10 @@ def _position(fit: LMMFit, group: str | None) -> int:
             f"group= must name the grouping factor of the individuals; the terms are on {names}"
         )
     if terms[found[0]].several_levels:
-        raise NotImplementedYetError("linkage: not in this version for joint terms")
+        raise NotImplementedYetError(
+            f"linkage: not in this version for {terms[found[0]].group!r}, of which a row touches several "
+            "levels; write the individuals as a term of their own"
+        )
     return found[0]
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from mixedmodels.covariance.base import Covariance
     from mixedmodels.objective.lmm import LMMObjective
+    from mixedmodels.objective.user_factor import UserFactorObjective
 
 __all__ = ["CurvedConditions", "descend_along", "descend_from_zero", "way_from_zero"]
 
@@ -66,7 +67,9 @@ class CurvedConditions:
         return float(values[0]), residual, direction
 
 
-def descend_along(objective: LMMObjective, theta: np.ndarray, direction: np.ndarray) -> np.ndarray | None:
+def descend_along(
+    objective: LMMObjective | UserFactorObjective, theta: np.ndarray, direction: np.ndarray
+) -> np.ndarray | None:
     """The first point along a direction of negative curvature, either way, with a smaller criterion."""
     value, step = objective.value(theta), _STEP
     for _ in range(40):

@@ -118,12 +118,6 @@ class PosteriorObjective(LMMObjective):
         """None: compiled evaluators know no priors."""
         return None
 
-    def newton_minimize(
-        self, theta0: np.ndarray | None = None, *, callback: Any = None, **options: Any
-    ) -> None:
-        """None: the compiled loop knows no priors."""
-        return None
-
     @cached_property
     def start(self) -> np.ndarray:
         """The moment start, moved towards the unit matrix where the prior density is 0 there."""

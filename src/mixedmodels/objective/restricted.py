@@ -56,12 +56,6 @@ class RestrictedObjective(LMMObjective):
         """None: compiled evaluators know no restrictions."""
         return None
 
-    def newton_minimize(
-        self, theta0: np.ndarray | None = None, *, callback: Any = None, **options: Any
-    ) -> None:
-        """None: the compiled loop knows no restrictions."""
-        return None
-
     def search(self, theta: np.ndarray | None = None) -> NaturalObjective:
         """The criterion in the free coordinates, begun at theta or at the moment start."""
         if theta is None:

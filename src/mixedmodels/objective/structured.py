@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -113,12 +113,34 @@ class StructuredObjective:
         self.upper = np.concatenate([self._map.upper, self.residual.upper])
         for j in self.ranges:
             self.upper[j] = min(self.upper[j], float(self.residual.start[j - self.n_random]) + _FARTHEST)
+        self.held: tuple[int, ...] = ()
         self._last: tuple[bytes, Any] | None = None
         self._inner: tuple[bytes, LMMObjective] | None = None
         self._profiled: tuple[bytes, int, Any] | None = None
         self._information: tuple[tuple[bytes, str], np.ndarray] | None = None
 
     # ------------------------------------------------------------------ parameters
+    def hold(self, values: Mapping[int, float]) -> None:
+        """Hold entries of phi at values: their bounds close, and their errors are zero.
+
+        Parameters
+        ----------
+        values : mapping from int to float
+            Place in phi, and value.
+        """
+        self.held = tuple([self.n_random + place for place in sorted(values)])
+        for place, value in values.items():
+            self.lower[self.n_random + place] = self.upper[self.n_random + place] = value
+
+    def _as_held(self, information: np.ndarray) -> np.ndarray:
+        """Information with that about the entries held practically infinite."""
+        if self.held:
+            top = float(np.abs(np.diagonal(information)).max(initial=1.0))
+            for place in self.held:
+                information[place] = information[:, place] = 0.0
+                information[place, place] = 1e14 * top
+        return information
+
     @cached_property
     def ranges(self) -> tuple[int, ...]:
         """Places in psi of the logarithms of spatial ranges.
@@ -155,7 +177,7 @@ class StructuredObjective:
         """The same model in orthonormal columns of the random terms, where there is one."""
         from mixedmodels.objective.structured_coordinates import orthonormal_twin
 
-        return orthonormal_twin(self)
+        return None if self.held else orthonormal_twin(self)
 
     def check(self, psi: np.ndarray) -> np.ndarray:
         """Psi as a float array of the right length."""
@@ -388,10 +410,10 @@ class StructuredObjective:
         check_kind(kind)
         psi = self.check(psi)
         if kind == "observed" and self.compiled is not None:
-            return self._compiled_information(psi)
+            return self._as_held(self._compiled_information(psi))
         if self._information is None or self._information[0] != (psi.tobytes(), kind):
             self._information = ((psi.tobytes(), kind), self._joint_information(psi, kind))
-        return self._information[1].copy()
+        return self._as_held(self._information[1].copy())
 
     def _joint_information(self, psi: np.ndarray, kind: str) -> np.ndarray:
         state = self.at(psi)

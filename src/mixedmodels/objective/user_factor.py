@@ -18,7 +18,8 @@ from mixedmodels.objective.base import (
     gaussian_criterion,
     gaussian_scale,
 )
-from mixedmodels.solver.base import Breakdown, FixedProducts, Solution
+from mixedmodels.objective.curved_certificate import descend_along
+from mixedmodels.solver.base import FixedProducts, Solution
 from mixedmodels.solver.dense import PenalizedSolution, fixed_part, penalized_solve
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ class UserFactorObjective:
         direction[free] = scale[free] * vectors[:, 0]
 
         def escape(at: np.ndarray) -> np.ndarray | None:
-            return self._escape(np.asarray(at, dtype=np.float64), direction)
+            return descend_along(self, np.asarray(at, dtype=np.float64), direction)
 
         return Certificate(
             min_eigenvalues=(float(values[0]),),
@@ -281,20 +282,6 @@ class UserFactorObjective:
             terms=("Lambda",),
             singular=(bool(np.any(theta <= self.lower)),),
         )
-
-    def _escape(self, theta: np.ndarray, direction: np.ndarray) -> np.ndarray | None:
-        """The first point along a direction of negative curvature with a smaller criterion."""
-        value, step = self.value(theta), 1.0
-        for _ in range(40):
-            for sign in (1.0, -1.0):
-                candidate = np.clip(theta + sign * step * direction, self.lower, self.upper)
-                try:
-                    if self.value(candidate) < value:
-                        return candidate
-                except Breakdown:
-                    pass
-            step *= 0.5
-        return None
 
     # ------------------------------------------------------------------ parts
     def _check(self, theta: np.ndarray) -> np.ndarray:

@@ -7,17 +7,16 @@ from itertools import pairwise
 import numpy as np
 
 from mixedmodels.errors import DataError
-from mixedmodels.residual.data import ResidualData
+from mixedmodels.residual.data import Levels, ResidualData
 from mixedmodels.residual.jets import Jet, constant, parameters
 from mixedmodels.residual.markov import MarkovOrder, MarkovPoint
-from mixedmodels.residual.structure import BoundCorrelation, CorrelationStructure
-from mixedmodels.residual.times import check_distinct
-from mixedmodels.residual.visits import visit_features
+from mixedmodels.residual.structure import BoundCorrelation
+from mixedmodels.residual.visits import VisitCorrelation, used_visits, visit_features
 
 __all__ = ["Antedependence"]
 
 
-class Antedependence(CorrelationStructure):
+class Antedependence(VisitCorrelation):
     r"""First-order antedependence: ``ad(visit | group)``.
 
     .. math:: \mathrm{Corr}(e_s, e_t) = \prod_{v=s}^{t-1} \rho_v, \qquad s < t,
@@ -41,33 +40,20 @@ class Antedependence(CorrelationStructure):
     """
 
     tag = "ad"
-    kind = "factor"
 
-    def __init__(
-        self, visit: str, group: str | None = None, *, by: str | None = None, **fixed: float
-    ) -> None:
-        super().__init__((visit,), group, by, fixed)
-
-    def bind_rows(
-        self, data: ResidualData, codes: np.ndarray, labels: tuple[str, ...] | None
-    ) -> BoundCorrelation:
-        """The correlation of the rows of `data`."""
-        visits = data.factor(self.covariates[0], "ad()")
-        check_distinct(codes, visits.codes, labels, self, data, visits.labels)
-        return _BoundAD(self, codes, visits.codes, visits.labels)
+    def bind_visits(self, codes: np.ndarray, visits: Levels) -> BoundCorrelation:
+        """The correlation of rows in groups `codes` at `visits`."""
+        return _BoundAD(self, codes, visits)
 
 
 class _BoundAD(BoundCorrelation):
     """Antedependence with its data; phi are Fisher's z of the steps."""
 
-    def __init__(
-        self, structure: Antedependence, codes: np.ndarray, visits: np.ndarray, labels: tuple[str, ...]
-    ) -> None:
+    def __init__(self, structure: Antedependence, codes: np.ndarray, levels: Levels) -> None:
         self.n = codes.shape[0]
         self._structure = structure
         # levels that do not occur (in this stratum) are no steps
-        used, visits = np.unique(visits, return_inverse=True)
-        labels = tuple(labels[u] for u in used.tolist())
+        visits, labels = used_visits(levels)
         self._labels = labels
         self._order = MarkovOrder(codes, visits.astype(np.float64))
         in_order = self._order.take(visits)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixedmodels.errors import DataError
 from mixedmodels.residual.data import ResidualData
 from mixedmodels.residual.markov import MarkovOrder, MarkovPoint
 from mixedmodels.residual.structure import BoundCorrelation, CorrelationStructure
-from mixedmodels.residual.times import check_distinct, check_pairs, integer_times, row_places
+from mixedmodels.residual.times import (
+    check_distinct,
+    check_pairs,
+    integer_times,
+    new_integer_times,
+    row_places,
+)
 
 __all__ = ["AR1"]
 
@@ -128,11 +133,4 @@ class _BoundAR1(BoundCorrelation):
 
     def new_features(self, data: ResidualData) -> np.ndarray:
         """Times of new rows."""
-        if not self._structure.covariates:
-            raise DataError(
-                f"{self._structure} takes the rows in their order, so the times of new rows are "
-                "unknown; name a "
-                "column of times in the structure"
-            )
-        name = self._structure.covariates[0]
-        return integer_times(data.number(name, "ar1()"), name, "ar1", data, "round the times")[:, None]
+        return new_integer_times(self._structure, data)

@@ -18,7 +18,13 @@ from mixedmodels.residual.jets import Jet, constant, parameters
 from mixedmodels.residual.series import SeriesOrder, SeriesPoint
 from mixedmodels.residual.structure import BoundCorrelation, CorrelationStructure
 from mixedmodels.residual.table import TableCorrelation
-from mixedmodels.residual.times import check_distinct, check_pairs, integer_times, row_places
+from mixedmodels.residual.times import (
+    check_distinct,
+    check_pairs,
+    integer_times,
+    new_integer_times,
+    row_places,
+)
 
 __all__ = ["ARMA"]
 
@@ -194,11 +200,4 @@ class _BoundARMA(TableCorrelation):
 
     def new_features(self, data: ResidualData) -> np.ndarray:
         """Times of new rows."""
-        if not self._structure.covariates:
-            raise DataError(
-                f"{self._structure} takes the rows in their order, so the times of new rows are "
-                "unknown; name "
-                "a column of times in the structure"
-            )
-        name = self._structure.covariates[0]
-        return integer_times(data.number(name, "arma()"), name, "arma", data, "round the times")[:, None]
+        return new_integer_times(self._structure, data)

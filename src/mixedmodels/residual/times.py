@@ -10,9 +10,9 @@ from mixedmodels.errors import DataError
 from mixedmodels.residual.data import ResidualData
 
 if TYPE_CHECKING:
-    from mixedmodels.residual.structure import Structure
+    from mixedmodels.residual.structure import CorrelationStructure, Structure
 
-__all__ = ["check_distinct", "check_pairs", "integer_times", "row_places"]
+__all__ = ["check_distinct", "check_pairs", "integer_times", "new_integer_times", "row_places"]
 
 
 def integer_times(values: np.ndarray, name: str, tag: str, data: ResidualData, remedy: str) -> np.ndarray:
@@ -31,6 +31,23 @@ def integer_times(values: np.ndarray, name: str, tag: str, data: ResidualData, r
             f"{data.place(wrong[0])}; {remedy}"
         )
     return whole
+
+
+def new_integer_times(structure: CorrelationStructure, data: ResidualData) -> np.ndarray:
+    """Times of new rows, shape (N, 1), of a structure that may take the rows in their order.
+
+    Raises
+    ------
+    DataError
+        The structure names no column of times, or a time is not a whole number.
+    """
+    if not structure.covariates:
+        raise DataError(
+            f"{structure} takes the rows in their order, so the times of new rows are unknown; name a column "
+            "of times in the structure"
+        )
+    name, tag = structure.covariates[0], structure.tag
+    return integer_times(data.number(name, f"{tag}()"), name, tag, data, "round the times")[:, None]
 
 
 def check_pairs(codes: np.ndarray, structure: Structure) -> None:

@@ -6,17 +6,16 @@ import numpy as np
 
 from mixedmodels.errors import DataError
 from mixedmodels.residual.autoregression import toeplitz_of_partial
-from mixedmodels.residual.data import ResidualData
+from mixedmodels.residual.data import Levels, ResidualData
 from mixedmodels.residual.jets import Jet, parameters
-from mixedmodels.residual.structure import BoundCorrelation, CorrelationStructure
+from mixedmodels.residual.structure import BoundCorrelation
 from mixedmodels.residual.table import TableCorrelation
-from mixedmodels.residual.times import check_distinct
-from mixedmodels.residual.visits import visit_features
+from mixedmodels.residual.visits import VisitCorrelation, visit_features
 
 __all__ = ["Toeplitz"]
 
 
-class Toeplitz(CorrelationStructure):
+class Toeplitz(VisitCorrelation):
     r"""A correlation for each number of visits apart: ``toep(visit | group)``.
 
     .. math:: \mathrm{Corr}(e_s, e_t) = \rho_{|t - s|}
@@ -37,19 +36,9 @@ class Toeplitz(CorrelationStructure):
     """
 
     tag = "toep"
-    kind = "factor"
 
-    def __init__(
-        self, visit: str, group: str | None = None, *, by: str | None = None, **fixed: float
-    ) -> None:
-        super().__init__((visit,), group, by, fixed)
-
-    def bind_rows(
-        self, data: ResidualData, codes: np.ndarray, labels: tuple[str, ...] | None
-    ) -> BoundCorrelation:
-        """The correlation of the rows of `data`."""
-        visits = data.factor(self.covariates[0], "toep()")
-        check_distinct(codes, visits.codes, labels, self, data, visits.labels)
+    def bind_visits(self, codes: np.ndarray, visits: Levels) -> BoundCorrelation:
+        """The correlation of rows in groups `codes` at `visits`."""
         return _BoundToeplitz(self, codes, visits.codes, visits.labels)
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from mixedmodels.errors import DataError
-from mixedmodels.residual.data import ResidualData
-from mixedmodels.residual.structure import BoundCorrelation, CorrelationStructure, Structure
+from mixedmodels.residual.data import Levels, ResidualData
+from mixedmodels.residual.structure import BoundCorrelation, Structure
 from mixedmodels.residual.table import TableCorrelation
-from mixedmodels.residual.times import check_distinct
 from mixedmodels.residual.varident import VarIdent
-from mixedmodels.residual.visits import used_visits, visit_features
+from mixedmodels.residual.visits import VisitCorrelation, used_visits, visit_features
 
 __all__ = ["GeneralCorrelation", "Unstructured"]
 
 
-class GeneralCorrelation(CorrelationStructure):
+class GeneralCorrelation(VisitCorrelation):
     r"""A correlation of its own for each pair of visits: ``corr(visit | group)``.
 
     C = LL', where row i of the lower triangular L has the entries
@@ -40,19 +39,9 @@ class GeneralCorrelation(CorrelationStructure):
     """
 
     tag = "corr"
-    kind = "factor"
 
-    def __init__(
-        self, visit: str, group: str | None = None, *, by: str | None = None, **fixed: float
-    ) -> None:
-        super().__init__((visit,), group, by, fixed)
-
-    def bind_rows(
-        self, data: ResidualData, codes: np.ndarray, labels: tuple[str, ...] | None
-    ) -> BoundCorrelation:
-        """The correlation of the rows of `data`."""
-        visits = data.factor(self.covariates[0], f"{self.tag}()")
-        check_distinct(codes, visits.codes, labels, self, data, visits.labels)
+    def bind_visits(self, codes: np.ndarray, visits: Levels) -> BoundCorrelation:
+        """The correlation of rows in groups `codes` at `visits`."""
         own, names = used_visits(visits)
         return _BoundCorr(self, codes, own, names)
 

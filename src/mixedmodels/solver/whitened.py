@@ -37,7 +37,14 @@ if TYPE_CHECKING:
     from mixedmodels.design import Design
     from mixedmodels.residual.base import ResidualPoint
 
-__all__ = ["WhitenedLevels", "WhitenedPoint", "is_within_levels", "one_factor", "second_products"]
+__all__ = [
+    "WhitenedLevels",
+    "WhitenedPoint",
+    "is_within_levels",
+    "one_factor",
+    "products_of_images",
+    "second_products",
+]
 
 
 def one_factor(design: Design) -> bool:
@@ -361,18 +368,9 @@ class WhitenedPoint:
         self, directions: Directions, second: bool = True, orthonormal: bool = False
     ) -> FixedProducts:
         """``X'V^{-1}X`` and its changes with all parameters; see `FixedProducts`."""
-        R = self._rows.fixed.R
-        basis = np.linalg.inv(R) if orthonormal else None
-        root = self._RX.T if orthonormal else self._RX.T @ R
         images = self._images_of_h(directions)
-        r, p = len(images), self._rows.p
-        one = np.array([self._h.T @ image for image in images]).reshape(r, p, p)
-        two = None
-        if second:
-            inverse = [self._inverse_times(image) for image in images]
-            two = np.array([[A.T @ B for B in inverse] for A in images]).reshape(r, r, p, p)
-            two = root.T @ two @ root
-        return FixedProducts(root.T @ root, root.T @ one @ root, two, basis)
+        inverse = [self._inverse_times(image) for image in images] if second else None
+        return products_of_images(self._h, images, inverse, self._RX, self._rows.fixed.R, orthonormal)
 
     def fixed_seconds(self) -> tuple[np.ndarray, np.ndarray]:
         """``X'V^{-1}RV^{-1}X``, (p, p), and ``X'V^{-1}R_ijV^{-1}X``, (n_phi, n_phi, p, p).
@@ -399,6 +397,41 @@ class WhitenedPoint:
             ]
         b = [ub @ factor.T for ub, factor in zip(u, self.factors, strict=True)]
         return Solution(beta, vcov, tuple(u), tuple(b), self.logdet_V, self.logdet_RX2, self.pwrss)
+
+
+def products_of_images(
+    h: np.ndarray,
+    images: Sequence[np.ndarray],
+    inverse: Sequence[np.ndarray] | None,
+    RX: np.ndarray,
+    R: np.ndarray,
+    orthonormal: bool,
+) -> FixedProducts:
+    r"""`FixedProducts` from the images :math:`\dot V_i h` of :math:`h = V^{-1} \tilde X R^{-1} R_X^{-T}`.
+
+    Parameters
+    ----------
+    h : ndarray, shape (n, p)
+    images : sequence of ndarray, shape (n, p)
+        One a direction.
+    inverse : sequence of ndarray, shape (n, p), or None
+        ``V^{-1}`` times the images; None to leave the second products out.
+    RX : ndarray, shape (p, p)
+        Cholesky factor of ``R^{-T} X'V^{-1}X R^{-1}``, lower.
+    R : ndarray, shape (p, p)
+        Of ``X = QR``.
+    orthonormal : bool
+        Products of Q in place of X.
+    """
+    r, p = len(images), R.shape[0]
+    basis = np.linalg.inv(R) if orthonormal else None
+    root = RX.T if orthonormal else RX.T @ R
+    one = np.array([h.T @ image for image in images]).reshape(r, p, p)
+    two = None
+    if inverse is not None:
+        two = np.array([[A.T @ B for B in inverse] for A in images]).reshape(r, r, p, p)
+        two = root.T @ two @ root
+    return FixedProducts(root.T @ root, root.T @ one @ root, two, basis)
 
 
 def second_products(point: Any, n_phi: int, M: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ import numpy as np
 from mixedmodels.errors import SolverError
 from mixedmodels.solver.base import Directions, FixedProducts, Solution
 from mixedmodels.solver.dense import fixed_part, random_matrix
-from mixedmodels.solver.whitened import second_products
+from mixedmodels.solver.whitened import products_of_images, second_products
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design
@@ -379,17 +379,9 @@ class WhitenedSparsePoint:
         """``X'V^{-1}X`` and its changes with all parameters; see `FixedProducts`."""
         R = self._solver.fixed.R @ self._engine.fixed.R
         RX = self._solver.state(self.factors).RX
-        basis = np.linalg.inv(R) if orthonormal else None
-        root = RX.T if orthonormal else RX.T @ R
         images = self._random_images(directions, self._h) + self._changes[0]
-        r, p = len(images), self._engine.p
-        one = np.array([self._h.T @ image for image in images]).reshape(r, p, p)
-        two = None
-        if second:
-            inverse = [self._inverse_times(image) for image in images]
-            two = np.array([[A.T @ B for B in inverse] for A in images]).reshape(r, r, p, p)
-            two = root.T @ two @ root
-        return FixedProducts(root.T @ root, root.T @ one @ root, two, basis)
+        inverse = [self._inverse_times(image) for image in images] if second else None
+        return products_of_images(self._h, images, inverse, RX, R, orthonormal)
 
     def fixed_seconds(self) -> tuple[np.ndarray, np.ndarray]:
         """``X'V^{-1}RV^{-1}X``, (p, p), and ``X'V^{-1}R_ijV^{-1}X``, (n_phi, n_phi, p, p).

@@ -90,6 +90,8 @@ def _apply(arguments: Arguments, state: State) -> FactorColumn:
     codes = np.full(points.shape[0], -1, dtype=np.int32)
     codes[there] = inverse.reshape(-1)
     column = FactorColumn(codes, tuple(_spelled(distinct)))
+    if state.get("open"):  # positions that the fit has not seen become further levels
+        levels = [*levels, *[text for text in column.levels if text not in set(levels)]]
     return FactorColumn(recode(column, levels, label, strict=arguments.strict), tuple(levels))
 
 

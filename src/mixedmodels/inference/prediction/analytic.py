@@ -120,6 +120,8 @@ class Analytic:
             new = np.flatnonzero(codes < 0)
             if new.size:
                 out[new] += scale * term_variance(Z[new], self.factors[position][None])[:, 0]
+            if rows.leftover and position in rows.leftover:
+                out += scale * rows.leftover[position] * _scale_of_levels(self.fit, position, codes)
         return np.maximum(out, 0.0)
 
 
@@ -138,6 +140,8 @@ def left_out_variance(
         codes, Z = rows.terms[position]  # type: ignore[misc]
         Z = np.ones((rows.n, 1)) if Z is None else Z
         part = term_variance(Z[:, list(columns)], factors[position][:, list(columns)])
+        if rows.leftover and position in rows.leftover:
+            part += rows.leftover[position][:, None]
         if codes is not None:
             part *= np.reshape(_scale_of_levels(fit, position, codes), (-1, 1))
         out += part

@@ -56,7 +56,7 @@ def forecasts(
     if newdata is None:
         raise OptionError("forecast=True is for new rows: give newdata")
     check_new_levels(new_levels)
-    rows = new_rows(fit, newdata, select_columns(fit, None), new_levels, offset)
+    rows = new_rows(fit, newdata, select_columns(fit, None), new_levels, offset, open_positions=False)
     mean = predict_design(fit, rows, [(position, None) for position in range(len(fit.design.terms))])
     given = positive_weights(weights, newdata, rows.n)
     residuals = new_residual_rows(fit, new_columns(fit, newdata), mean, given)

@@ -189,6 +189,8 @@ def _notes(fit: GLMMFit, request: _Request, interval: str | None) -> list[str]:
         for position, _ in request.kept
         if request.parts.terms[position][0] is not None and (request.parts.terms[position][0] < 0).any()
     ]
+    if request.parts.leftover:
+        notes.append("effects at new positions given those of the data, with the variance left")
     if new:
         groups = dict.fromkeys(terms[position].group for position in new)
         notes.append(
@@ -292,6 +294,7 @@ def _predictive(fit: GLMMFit, request: _Request, errors: JointErrors, level: flo
     for position in request.apart:
         Z = parts.terms[position][1]
         errors.add_variance(S, position, np.ones((n, 1)) if Z is None else Z)
+        errors.add_leftover(S, position, parts)
     ok = np.flatnonzero(np.isfinite(eta).all(axis=0) & np.isfinite(S).all(axis=(0, 1)))
     trials = None if request.trials is None else request.trials[ok]
     tails = (0.5 - 0.5 * level, 0.5 + 0.5 * level)
@@ -337,6 +340,11 @@ def _simulated(
     from mixedmodels.inference.prediction.glmm_draws import joint_draws, used_levels
 
     family, rng, parts = fit.family, generator(seed), request.parts
+    if parts.leftover:
+        raise NotImplementedYetError(
+            "method='simulation' at positions that the data do not have is not in this version; use "
+            "method='analytic'"
+        )
     rows_whole = errors.known_rows(parts, request.whole)
     rows_kept = errors.known_rows(parts, request.kept)
     made = joint_draws(fit, errors, n, rng, used_levels(parts, request.whole, rows_whole), parameters)

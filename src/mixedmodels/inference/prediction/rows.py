@@ -111,6 +111,7 @@ def subset(rows: NewDesign, keep: np.ndarray) -> NewDesign:
         offset=some(rows.offset),
         terms=tuple(None if term is None else (some(term[0]), some(term[1])) for term in rows.terms),
         estimable=None,
+        leftover={position: some(part) for position, part in (rows.leftover or {}).items()},
         rows=np.ones(X.shape[0], dtype=bool),
     )
 

@@ -1,0 +1,92 @@
+"""Rows at positions that the fit has not seen: their effects given those at the positions of the fit.
+
+The effect at a new position is :math:`w'b` of the level, plus what is left over, which is independent of all
+effects of the term: w takes the place of the values of the term's columns, and its variance is added to that
+of predictions. For a level that is new too, :math:`w'\\Sigma w` and the variance left make up the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mixedmodels.covariance.elsewhere import elsewhere, has_elsewhere
+from mixedmodels.errors import DataError, OptionError
+
+__all__ = ["at_new_positions", "fill_positions", "open_terms"]
+
+Selection = Sequence[tuple[int, "Sequence[int] | None"]]
+
+
+def open_terms(terms: Sequence[Any], positions: Sequence[int]) -> list[int]:
+    """Those of the random terms whose structures say what effects at other positions are."""
+    return [b for b in positions if not terms[b].several_levels and has_elsewhere(terms[b].covariance)]
+
+
+def at_new_positions(fit: Any, rows: Any, selection: Selection) -> Any:
+    """A `NewDesign` with weights and variances left in its rows at new positions."""
+    if not rows.positions:
+        return rows
+    terms = list(rows.terms)
+    leftover, _ = fill_positions(fit, terms, rows.positions, selection)
+    return replace(rows, terms=tuple(terms), leftover=leftover)
+
+
+def fill_positions(
+    fit: Any, terms: list[Any], positions: dict[int, tuple[np.ndarray, np.ndarray]], selection: Selection
+) -> tuple[dict[int, np.ndarray], dict[int, tuple[np.ndarray, np.ndarray]]]:
+    """Put the weights of rows at new positions into `terms`; variances left and derivatives of the weights.
+
+    Parameters
+    ----------
+    fit : Fit
+    terms : list of (codes, Z) or None
+        By random term; changed.
+    positions : dict
+        As in `NewDesign`.
+    selection : sequence of (term, columns or None)
+        Which effects are asked for.
+
+    Raises
+    ------
+    DataError
+        The structure does not take such positions.
+    OptionError
+        Only some effects of the term are asked for.
+    """
+    from mixedmodels.objective.parameters import parameter_map
+
+    random, chosen = fit._random, dict(selection)
+    leftover: dict[int, np.ndarray] = {}
+    moves: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    index = parameter_map(random).index if positions else ()
+    for b, (rows, points) in positions.items():
+        if not rows.size:
+            continue
+        term = random.terms[b]
+        if chosen.get(b) is not None:
+            raise OptionError(
+                f"re_form names single effects of {term.group!r}, but the new data have positions that the "
+                "fit has not seen, whose effects depend on all of them; name the whole term"
+            )
+        distinct, inverse = np.unique(points, axis=0, return_inverse=True)
+        try:
+            found = elsewhere(term.covariance, np.asarray(fit.theta)[index[b]], distinct)
+        except OptionError as error:
+            raise DataError(
+                f"the effects of {term.group!r} ({term.covariance.name}) cannot be predicted at the "
+                f"positions of the new data: {error}"
+            ) from None
+        inverse = inverse.reshape(-1)
+        codes, Z = terms[b]
+        Z = np.array(Z)
+        missing = np.isnan(Z[rows])
+        Z[rows] = np.where(missing, np.nan, found.weights[inverse])
+        terms[b] = (codes, Z)
+        leftover[b] = np.zeros(Z.shape[0])
+        leftover[b][rows] = found.leftover[inverse]
+        moves[b] = (rows, found.derivatives[:, inverse])
+    return leftover, moves

@@ -60,7 +60,7 @@ def check(random, residual, turn, singular=False):
     compare("changes", objective.information_and_changes(psi)[1], C @ one @ C)
     _, again, H = objective.newton(psi)
     compare("gradient of Newton's step", again, oracle.gradient)
-    assert np.linalg.eigvalsh(H).min(initial=0.0) > -1e-9 * max(np.abs(H).max(), 1.0)
+    assert np.linalg.eigvalsh(H).min(initial=0.0) > -1e-9 * max(np.abs(H).max(initial=0.0), 1.0)
 
 
 @pytest.mark.parametrize(("random", "residual"), TURNS)

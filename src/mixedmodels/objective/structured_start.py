@@ -91,7 +91,7 @@ def _search(objective: StructuredObjective, method: Any, start: np.ndarray | Non
     starts = coarse_starts(objective) if start is None else [np.asarray(start, dtype=float)]
     best, iterations, evaluations = starts[0], 0, 0
     end: Any = None
-    if method == "newton" and objective.observed_is_cheap and objective.n_phi:
+    if method == "newton" and objective.n_phi and (objective.observed_is_cheap or not objective.n_random):
         control = _limited(keywords.get("control"))
         far: list[tuple[float, np.ndarray]] = []
         for one in starts:
@@ -186,7 +186,8 @@ class _Runaway(Exception):
 
 def _in_trust_region(objective: StructuredObjective, start: np.ndarray, control: Any, progress: Any) -> Any:
     """A search in the trust region, its end reflected into the bounds; None if it cannot begin."""
-    units = objective.units
+    units, is_exact = objective.units, objective.observed_is_cheap
+    exact = objective.exact if is_exact else objective.newton
     far, count = list(objective.ranges), 0
 
     def newton(v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -197,11 +198,15 @@ def _in_trust_region(objective: StructuredObjective, start: np.ndarray, control:
             psi[beyond] = objective.upper[beyond]
             raise _Runaway(psi, count)
         count += 1
-        value, gradient, H = objective.exact(v / units)
+        value, gradient, H = exact(v / units)
         return value, gradient / units, H / units / units[:, None]
 
+    if not is_exact and control.maxiter == _LIMIT:
+        control = replace(control, maxiter=_ALL)
     try:
-        found = trust_region(newton, start * units, control, progress=progress, shown=lambda v: v / units)
+        found = trust_region(
+            newton, start * units, control, progress=progress, exact=is_exact, shown=lambda v: v / units
+        )
     except (FloatingPointError, np.linalg.LinAlgError):
         return None
     psi = found.theta / units
@@ -226,6 +231,8 @@ def coarse_starts(objective: StructuredObjective) -> list[np.ndarray]:
     psi = objective.start
     if objective.ranges:
         starts = _valleys(objective, psi, objective.ranges[0])
+    elif (phi := _general_phi(objective)) is not None:
+        starts = [np.concatenate([psi[: objective.n_random], phi])]
     elif 0 < objective.n_phi <= _FEW:
         best = _value(objective, psi)
         for j in range(objective.n_random, objective.n_theta):
@@ -239,6 +246,20 @@ def coarse_starts(objective: StructuredObjective) -> list[np.ndarray]:
     else:
         starts = [psi]
     return [_theta_at_phi(objective, one) for one in starts] if objective.n_random else starts
+
+
+def _general_phi(objective: StructuredObjective) -> np.ndarray | None:
+    """Start of a general correlation between visits from steps of the EM algorithm; None for others."""
+    if getattr(objective.residual, "correlation", None) is None:
+        return None
+    from mixedmodels.residual.visit_moments import general_start
+
+    design = objective.design
+    y = design.y if design.offset is None else design.y - design.offset
+    phi = general_start(objective.residual, y, design.X, objective.reml)
+    if phi is None or not np.isfinite(_value(objective, np.concatenate([objective.start[: objective.n_random], phi]))):
+        return None
+    return phi
 
 
 def _valleys(objective: StructuredObjective, psi: np.ndarray, j: int) -> list[np.ndarray]:

@@ -205,6 +205,16 @@ class CombinedResidual:
         self.needs_fitted = any(one.needs_fitted for one in variances)
 
     @property
+    def parts(self) -> tuple[BoundCorrelation | BoundVariance, ...]:
+        """The structures of the product with their data, the correlation first."""
+        return self._parts
+
+    @property
+    def free(self) -> np.ndarray:
+        """Places of phi among the coordinates of all parts."""
+        return self._free
+
+    @property
     def factors(self) -> tuple[Structure, ...]:
         """The structures of the product."""
         return self._factors

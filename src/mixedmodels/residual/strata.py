@@ -93,6 +93,11 @@ class StratifiedCorrelation(BoundCorrelation):
             self.features[rows, -1] = place
         self.meaning = f"{parts[0][2].meaning}, by {structure.by}"
 
+    @property
+    def strata(self) -> tuple[tuple[str, np.ndarray, BoundCorrelation], ...]:
+        """Label, rows and correlation of each stratum."""
+        return self._parts
+
     def _split(self, phi: np.ndarray) -> list[np.ndarray]:
         return np.split(phi, self._stops[:-1])
 

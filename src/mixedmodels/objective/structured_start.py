@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixedmodels.objective.structured_modes import mode_starts
 from mixedmodels.optimize import minimize
 from mixedmodels.optimize.base import columns_of_entries
 from mixedmodels.optimize.trust_region import trust_region
+from mixedmodels.solver._kernels.small import newton_step
 from mixedmodels.solver.base import Breakdown
 
 if TYPE_CHECKING:
@@ -38,10 +40,13 @@ _SEARCHES = 3
 _LIMIT = 60
 # Iterations of the ordinary method in all, and before the trust region is asked again.
 _ALL, _CREEP = 200, 30
+# Tolerance of a search without the exact Hessian, in units of the usual one.
+_INEXACT = 1e-4
 _AT_BOUND = 20
 # Ranges whose logarithms come so close to the bound are on the way to infinity.
 _EDGE = 1.0
 # Differences of the criterion: significant at 5 %, and hopeless for the start of a search.
+_LOWER = 1e-6
 _BETTER, _HOPELESS = 3.84, 30.0
 
 
@@ -106,6 +111,16 @@ def _search(objective: StructuredObjective, method: Any, start: np.ndarray | Non
             iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
             if end is None or found.value < end.value:
                 end = found
+        for one in [] if end is None or start is not None else mode_starts(objective, end.theta):
+            try:
+                found = _in_trust_region(objective, one, control, None)
+            except _Runaway as runaway:
+                evaluations += runaway.evaluations
+                continue
+            if found is not None:
+                iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
+                if found.value < end.value - _LOWER:
+                    end = found
         limit, psi = min(far, key=lambda pair: pair[0]) if far else (np.inf, best)
         # a maximum at a finite range goes before the limit of an infinite one that is hardly better
         if far and (end is None or limit < end.value - _BETTER):
@@ -201,11 +216,18 @@ def _in_trust_region(objective: StructuredObjective, start: np.ndarray, control:
         value, gradient, H = exact(v / units)
         return value, gradient / units, H / units / units[:, None]
 
-    if not is_exact and control.maxiter == _LIMIT:
-        control = replace(control, maxiter=_ALL)
+    if not is_exact:  # the last step is not Newton's: what is left counts
+        limit = _ALL if control.maxiter == _LIMIT else control.maxiter
+        control = replace(control, maxiter=limit, tol=_INEXACT * control.tol)
     try:
         found = trust_region(
-            newton, start * units, control, progress=progress, exact=is_exact, shown=lambda v: v / units
+            newton,
+            start * units,
+            control,
+            progress=progress,
+            exact=is_exact,
+            shown=lambda v: v / units,
+            solve=newton_step if is_exact else None,
         )
     except (FloatingPointError, np.linalg.LinAlgError):
         return None
@@ -245,7 +267,11 @@ def coarse_starts(objective: StructuredObjective) -> list[np.ndarray]:
         starts = [psi]
     else:
         starts = [psi]
-    return [_theta_at_phi(objective, one) for one in starts] if objective.n_random else starts
+    if not objective.n_random or (
+        objective.compiled is not None and all([term.k == 1 for term in objective.design.terms])
+    ):
+        return starts  # few variances: the joint search finds them as fast
+    return [_theta_at_phi(objective, one) for one in starts]
 
 
 def _general_phi(objective: StructuredObjective) -> np.ndarray | None:
@@ -257,9 +283,10 @@ def _general_phi(objective: StructuredObjective) -> np.ndarray | None:
     design = objective.design
     y = design.y if design.offset is None else design.y - design.offset
     phi = general_start(objective.residual, y, design.X, objective.reml)
-    if phi is None or not np.isfinite(_value(objective, np.concatenate([objective.start[: objective.n_random], phi]))):
+    if phi is None:
         return None
-    return phi
+    psi = np.concatenate([objective.start[: objective.n_random], phi])
+    return phi if np.isfinite(_value(objective, psi)) else None
 
 
 def _valleys(objective: StructuredObjective, psi: np.ndarray, j: int) -> list[np.ndarray]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from mixedmodels.errors import DataError
 from mixedmodels.residual.data import Levels, ResidualData
-from mixedmodels.residual.structure import BoundCorrelation, Structure
+from mixedmodels.residual.structure import FARTHEST_Z, BoundCorrelation, Structure
 from mixedmodels.residual.table import TableCorrelation
 from mixedmodels.residual.varident import VarIdent
 from mixedmodels.residual.visits import VisitCorrelation, used_visits, visit_features
@@ -75,6 +75,8 @@ class Unstructured(GeneralCorrelation):
 
 class BoundGeneral(TableCorrelation):
     """A general correlation with its data."""
+
+    farthest = FARTHEST_Z
 
     def __init__(
         self, structure: GeneralCorrelation, codes: np.ndarray, visits: np.ndarray, labels: tuple[str, ...]

@@ -1,7 +1,7 @@
 r"""General covariances between visits from the data alone: where the search for ``us`` and ``corr`` starts.
 
-With :math:`e_i` all errors of group i, seen or not, :math:`\Sigma` their covariance, :math:`W_i` the inverse of
-its seen part (zero elsewhere), :math:`A = \sum_i X_i'W_iX_i` and beta its generalised least-squares estimate,
+With :math:`\Sigma` the covariance of all errors of a group, seen or not, :math:`W_i` the inverse of its seen
+part (zero elsewhere), :math:`A = \sum_i X_i'W_iX_i` and beta the generalised least-squares estimate,
 
 .. math::
     \Sigma \leftarrow \frac1m \sum_i \Sigma W_i (r_i r_i' + X_iA^{-1}X_i') W_i \Sigma + \Sigma - \Sigma W_i
@@ -149,10 +149,11 @@ def general_start(bound: Any, y: np.ndarray, X: np.ndarray, reml: bool) -> np.nd
 def _pieces(bound: Any) -> list[tuple[Any, Any]] | None:
     """Rows and general correlation of each stratum; None for other structures."""
     correlation = getattr(bound, "correlation", None)
+    pieces: list[tuple[Any, Any]]
     if isinstance(correlation, StratifiedCorrelation):
         pieces = [(rows, part) for _, rows, part in correlation.strata]
     else:
-        pieces = [(slice(None), correlation)]
+        pieces = [(np.arange(bound.n), correlation)]
     return pieces if all(isinstance(part, BoundGeneral) for _, part in pieces) else None
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mixedmodels.solver.threads import answers_on_one_thread
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Questions"]
 
 
+@answers_on_one_thread
 class Questions:
     """The methods of a fit that lead to `inference` and `report`.
 

@@ -223,7 +223,7 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
     ConvergenceWarning
         The optimiser stopped before its criterion was met.
     """
-    if frame.design.n > _SMALL:
+    if frame.design.n > _SMALL or getattr(frame.design, "residual", None) is not None:
         with one_blas_thread():
             return _fit_frame(frame, options, data, objective)
     return _fit_frame(frame, options, data, objective)

@@ -30,6 +30,7 @@ Function = Callable[[np.ndarray, float], "tuple[float, np.ndarray]"]
 
 _ROOT = 1e-13
 _STALLED = 1e-9
+_NEWTON = 60  # iterations for the coordinates that equations give
 _STEP = 1e-5
 _LIMIT = 60  # iterations in the trust region
 _ROUNDS = 3  # searches, each with coordinates of its own
@@ -158,8 +159,10 @@ class Constrained:
         y = np.clip(np.asarray(y, dtype=float), whole.lower, whole.upper)
         self.places = np.array(self._chosen(y) if places is None else places, dtype=np.intp)
         self.lower, self.upper = np.delete(whole.lower, self.places), np.delete(whole.upper, self.places)
-        self.guess = y[self.places]
         self.start = np.delete(y, self.places)
+        # the best point so far: z, the coordinates that the equations give there, and their derivatives
+        self._base = (self.start, y[self.places], np.zeros((len(self.places), len(self.start))))
+        self._lowest = math.inf
         self.names = tuple([f"y{i}" for i in range(whole.size) if i not in self.places])
 
     def _f(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -196,15 +199,26 @@ class Constrained:
         Breakdown
             There are no such values.
         """
+        z = np.asarray(z, dtype=float)
+        near, given, slopes = self._base
+        if not len(self.places) or np.array_equal(z, near):
+            return self._solved(z, given)
+        try:
+            return self._solved(z, given + slopes @ (z - near))
+        except Breakdown:
+            return self._solved(z, given)
+
+    def _solved(self, z: np.ndarray, guess: np.ndarray) -> np.ndarray:
+        """Newton's method for the coordinates that the equations give, from a guess of them."""
         y = np.empty(self.whole.size)
         e = self.places
         y[np.delete(np.arange(self.whole.size), e)] = z
-        y[e] = self.guess
         if not len(e):
             return y
         low, high = self.whole.lower[e], self.whole.upper[e]
+        y[e] = np.clip(guess, low, high)
         last = math.inf
-        for _ in range(60):
+        for _ in range(_NEWTON):
             values, slopes = self._f(y)
             try:
                 with np.errstate(all="ignore"):
@@ -220,7 +234,6 @@ class Constrained:
                 break
             y[e] = new
             if size <= _ROOT or (size <= _STALLED and size >= 0.5 * last):
-                self.guess = new
                 return y
             last = size
         raise Breakdown("no parameters have this value there")
@@ -238,7 +251,10 @@ class Constrained:
         """D, gradient and Hessian, which may be indefinite."""
         if np.any(z < self.lower) or np.any(z > self.upper):
             raise Breakdown("outside of the bounds")
-        value, g, H, T, _ = self.parts(self.point(z))
+        y = self.point(z)
+        value, g, H, T, _ = self.parts(y)
+        if value < self._lowest:
+            self._lowest, self._base = value, (np.array(z, dtype=float), y[self.places], T[self.places])
         return value, T.T @ g, T.T @ H @ T
 
     def newton(self, z: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:

@@ -163,7 +163,7 @@ def restricted_search(
     if best is None:
         raise OptionError(
             "no parameters of the model have these values together: "
-            f"{'; '.join(objective.equations.texts)}; change fixed= or equal=, or give start="
+            f"{'; '.join([text for text in objective.equations.texts if text])}; change fixed= or equal=, or give start="
         )
     return replace(
         best,

@@ -161,9 +161,10 @@ def restricted_search(
         if best is None or found.value < best.value:
             best = found
     if best is None:
+        texts = "; ".join([text for text in objective.equations.texts if text])
         raise OptionError(
-            "no parameters of the model have these values together: "
-            f"{'; '.join([text for text in objective.equations.texts if text])}; change fixed= or equal=, or give start="
+            f"no parameters of the model have these values together: {texts}; change fixed= or equal=, or "
+            "give start="
         )
     return replace(
         best,

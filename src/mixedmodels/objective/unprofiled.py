@@ -80,7 +80,7 @@ class UnprofiledCriterion:
         return bool(self.objective.observed_is_cheap and self.objective.trace_work <= _WORK)
 
     def value(self, y: np.ndarray) -> float:
-        """D at y."""
+        """Criterion D at y, a float."""
         held, psi = self._at(y)
         return float(StructuredObjective.value(held, psi))
 
@@ -122,7 +122,7 @@ class PlainCriterion(UnprofiledCriterion):
         return bool(self.objective.observed_is_cheap)
 
     def value(self, y: np.ndarray) -> float:
-        """D at y."""
+        """Criterion D at y, a float."""
         self.tau(y)
         return self._whole.value(y)
 

@@ -129,7 +129,7 @@ class PlainCriterion(UnprofiledCriterion):
     def second(self, y: np.ndarray, exact: bool | None = None) -> tuple[float, np.ndarray, np.ndarray]:
         """D, gradient, Hessian (average information where the exact one costs much)."""
         self.tau(y)
-        return self._whole.second(y)
+        return self._whole.second(y, self.exact if exact is None else exact)
 
 
 def unprofiled(objective: Any, signed: Sequence[int] = ()) -> UnprofiledCriterion:

@@ -239,7 +239,7 @@ class Constrained:
         raise Breakdown("no parameters have this value there")
 
     def value(self, z: np.ndarray) -> float:
-        """D at free coordinates."""
+        """Criterion D at free coordinates, a float."""
         return self.whole.value(self.point(z))
 
     def value_and_gradient(self, z: np.ndarray) -> tuple[float, np.ndarray]:

@@ -20,6 +20,7 @@ from mixedmodels.solver.base import Breakdown
 
 __all__ = ["HeldFunction"]
 
+NOTHING = Equations()
 _HALVINGS = 5
 
 
@@ -28,7 +29,7 @@ class HeldFunction:
 
     Parameters
     ----------
-    objective : StructuredObjective
+    objective : StructuredObjective or LMMObjective
     theta : ndarray
         Its minimum.
     function : callable
@@ -44,6 +45,8 @@ class HeldFunction:
         standard deviations): the profile nowhere rises above the minimum there.
     ends : sequence of int
         Entries of theta that are 0 at both bounds of a correlation.
+    equations : Equations
+        What else binds the parameters.
     """
 
     def __init__(
@@ -57,11 +60,12 @@ class HeldFunction:
         zero: Sequence[int] = (),
         branches: Sequence[Sequence[int]] = (),
         ends: Sequence[int] = (),
+        equations: Equations = NOTHING,
     ) -> None:
         self.branches, self.ends = branches, tuple(ends)
         self.objective, self.theta, self.function, self.scale = objective, np.array(theta), function, scale
         self.lower, self.upper, self.zero = lower, upper, tuple(zero)
-        self.restrictions: Equations = getattr(objective, "equations", Equations())
+        self.restrictions = equations
         self._whole = unprofiled(objective, self.restrictions.signed)
         self._lowest: HeldPoint | None = None
 

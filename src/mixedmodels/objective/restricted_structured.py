@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import OptionError
-from mixedmodels.objective.constrained import Constrained, Equations, bending, feasible, tangent_basis
+from mixedmodels.objective.constrained import Constrained, Equations, feasible
+from mixedmodels.objective.restricted_covariance import restricted_covariance
 from mixedmodels.objective.structured import StructuredObjective
 from mixedmodels.objective.structured_start import coarse_starts
 from mixedmodels.objective.unprofiled import UnprofiledCriterion
@@ -18,10 +19,9 @@ from mixedmodels.optimize.base import columns_of_entries
 if TYPE_CHECKING:
     from mixedmodels.design import Design
 
-__all__ = ["RestrictedStructured", "restricted_covariance", "restricted_search"]
+__all__ = ["RestrictedStructured", "restricted_search"]
 
 _SMALLEST = 0.1  # of relative standard deviations where a search begins
-_AT_BOUND = 1e-8
 _EXACT_WORK = 1e9
 
 
@@ -72,49 +72,6 @@ class RestrictedStructured(StructuredObjective):
         return restricted_covariance(UnprofiledCriterion(self), self.equations, psi, exact, expected)
 
 
-def restricted_covariance(
-    whole: UnprofiledCriterion,
-    equations: Equations,
-    psi: np.ndarray,
-    exact: bool,
-    information: np.ndarray | None = None,
-) -> np.ndarray:
-    r"""Covariance matrix of (psi, log sigma^2) on the set that the equations describe.
-
-    With N a basis of its tangents and H the Hessian of the Lagrangian, :math:`2 N (N'HN)^{-1} N'`.
-
-    Parameters
-    ----------
-    whole : UnprofiledCriterion
-    equations : Equations
-    psi : ndarray
-        The minimum; parameters on a bound count as known.
-    exact : bool
-        The Hessian, or average information.
-    information : ndarray, optional
-        In (psi, log sigma^2); takes the place of both.
-    """
-    objective = whole.objective
-    y = np.append(psi, math.log(objective.sigma(psi)))[: whole.size]
-    unit = np.ones(whole.size)
-    unit[objective.n_theta :] = 2.0  # d log sigma^2 / d log sigma
-    _, slopes = equations.at(whole.psi(y), whole.tau(y))
-    slopes = np.where(np.isfinite(slopes), slopes, 0.0)[:, : whole.size]
-    if information is not None:
-        H = information * unit * unit[:, None]
-    else:
-        _, g, H = whole.second(y, exact)
-        multipliers = np.linalg.lstsq(slopes.T, g, rcond=None)[0]
-        H = H - bending(whole, equations, y, slopes, multipliers)
-    low, high = np.asarray(objective.lower), np.asarray(objective.upper)
-    bound = np.flatnonzero((psi - low <= _AT_BOUND) | (high - psi <= _AT_BOUND))
-    scale = np.sqrt(np.maximum(np.abs(np.diagonal(H)), 1e-300))
-    N = tangent_basis(np.concatenate([slopes, np.eye(whole.size)[bound]]) / scale) / scale[:, None]
-    inner = N.T @ H @ N
-    V = 2.0 * N @ np.linalg.pinv(inner, rcond=1e-13, hermitian=True) @ N.T
-    return V * unit * unit[:, None]
-
-
 def restricted_search(
     objective: RestrictedStructured,
     method: Any,
@@ -161,9 +118,10 @@ def restricted_search(
         if best is None or found.value < best.value:
             best = found
     if best is None:
+        texts = "; ".join([text for text in objective.equations.texts if text])
         raise OptionError(
-            "no parameters of the model have these values together: "
-            f"{'; '.join([text for text in objective.equations.texts if text])}; change fixed= or equal=, or give start="
+            f"no parameters of the model have these values together: {texts}; change fixed= or equal=, or "
+            "give start="
         )
     return replace(
         best,

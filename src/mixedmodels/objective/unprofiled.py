@@ -80,7 +80,7 @@ class UnprofiledCriterion:
         return bool(self.objective.observed_is_cheap and self.objective.trace_work <= _WORK)
 
     def value(self, y: np.ndarray) -> float:
-        """D at y."""
+        """Criterion D at y, a float."""
         held, psi = self._at(y)
         return float(StructuredObjective.value(held, psi))
 
@@ -122,14 +122,14 @@ class PlainCriterion(UnprofiledCriterion):
         return bool(self.objective.observed_is_cheap)
 
     def value(self, y: np.ndarray) -> float:
-        """D at y."""
+        """Criterion D at y, a float."""
         self.tau(y)
         return self._whole.value(y)
 
     def second(self, y: np.ndarray, exact: bool | None = None) -> tuple[float, np.ndarray, np.ndarray]:
         """D, gradient, Hessian (average information where the exact one costs much)."""
         self.tau(y)
-        return self._whole.second(y)
+        return self._whole.second(y, self.exact if exact is None else exact)
 
 
 def unprofiled(objective: Any, signed: Sequence[int] = ()) -> UnprofiledCriterion:

@@ -151,7 +151,7 @@ def _structured_parts(
 
 
 def _restricted_parts(fit: LMMFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `_parts` where covariance parameters are held or equal, the parameters being theta and log sigma^2."""
+    """As `_parts` in theta and log sigma^2, where some of them are held or equal."""
     objective, theta = fit.objective, np.array(fit.theta)
     fixed = fixed_products(fit, objective.directions(theta), second=True)
     P, Q = fixed.HDH, fixed.HDKDH

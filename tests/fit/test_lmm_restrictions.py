@@ -123,9 +123,3 @@ def test_save_and_load(tmp_path):
 def test_wrong_restrictions(options, match):
     with pytest.raises(OptionError, match=match):
         mm.lmm(FORMULA, sleepstudy(), **options)
-
-
-def test_profiles_are_refused():
-    fit = mm.lmm(FORMULA, sleepstudy(), fixed={"sd_Days|Subject": 6.0})
-    with pytest.raises(OptionError, match="fixed="):
-        fit.profile()

@@ -174,6 +174,7 @@ def make_objective(frame: Any, options: Options) -> Any:
 
 def _restricted(design: Any, options: Options) -> Any:
     """The objective with covariance parameters held or equal."""
+    from mixedmodels.fit.equations import equations_of
     from mixedmodels.fit.lmm_restrictions import read_restrictions
     from mixedmodels.objective.parameters import parameter_map
     from mixedmodels.objective.restricted import RestrictedObjective
@@ -184,7 +185,14 @@ def _restricted(design: Any, options: Options) -> Any:
     found = read_restrictions(design, names, options.fixed, options.equal)
     solver = choose_solver(design, options.solver)
     return RestrictedObjective(
-        design, solver, options.reml, options.sigma, found.terms, found.held, found.groups
+        design,
+        solver,
+        options.reml,
+        options.sigma,
+        found.terms,
+        found.held,
+        found.groups,
+        equations_of(design, names, options.fixed, options.equal),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from mixedmodels.errors import IdentifiabilityError
 from mixedmodels.objective.base import average_information, check_sigma, gaussian_criterion, gaussian_scale
 from mixedmodels.objective.parameters import gradient_of, parameter_map
-from mixedmodels.optimize.cone import plain_bounds
+from mixedmodels.optimize.cone_factors import plain_bounds
 from mixedmodels.solver._kernels.newton import newton_minimize
 from mixedmodels.solver.base import Breakdown, Components
 

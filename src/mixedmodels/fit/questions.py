@@ -345,9 +345,9 @@ class Questions:
             its effect within a draw; effects of grouping factors left out are drawn row by row.
         forecast : bool
             Of models with ``residual=``: adds the expected residual given the data, :math:`E(e_i \mid y)`,
-            for new rows whose residuals are correlated with those of the fit (kriging, time series). By
-            default predictions are :math:`x_i'\hat\beta + z_i'\hat b`, and an interval is for an observation
-            whose residual is independent of those of the data.
+            for new rows whose residuals are correlated with those of the fit (universal kriging, time
+            series). By default predictions are :math:`x_i'\hat\beta + z_i'\hat b`, and an interval is for
+            an observation whose residual is independent of those of the data.
 
         Returns
         -------
@@ -361,10 +361,18 @@ class Questions:
         NewLevelError
             A grouping factor has new levels and ``new_levels="error"``.
 
+        Notes
+        -----
+        Random terms that are functions of position (ar1, car1, ou, exp, gau, mat, sph, ratio of numbers) are
+        predicted at positions that the data do not have (kriging): the effect there is
+        :math:`R_{no} R_{oo}^{-1} \hat b` of the level, and the variance that the effects of the fit leave,
+        :math:`\sigma^2 s^2 (1 - \mathrm{diag}\, R_{no} R_{oo}^{-1} R_{on})`, is part of the standard error.
+
         References
         ----------
         Henderson (1975), Best linear unbiased estimation and prediction under a selection model,
-        Biometrics 31:423-447.
+        Biometrics 31:423-447; Goldberger (1962), J. Amer. Statist. Assoc. 57:369-375 (forecasts); Stein
+        (1999), *Interpolation of Spatial Data*, sections 1.2 and 1.5 (kriging).
 
         Examples
         --------
@@ -375,6 +383,13 @@ class Questions:
         >>> table = fit.predict({"Days": [0, 9]}, re_form="population", interval="confidence")
         >>> table["conf_low"].round(1).tolist(), table["conf_high"].round(1).tolist()
         ([238.0, 316.9], [264.8, 374.3])
+
+        Between the days of the data, by kriging:
+
+        >>> data = mm.load_dataset("sleepstudy", backend="dict")
+        >>> fit = mm.lmm("Reaction ~ Days + ou(Days | Subject)", data)
+        >>> fit.predict({"Days": [3.0, 3.5, 4.0], "Subject": ["308"] * 3}).round(1)
+        array([316.8, 336.1, 355.5])
         """
         from mixedmodels.inference.prediction.predict import predict
 

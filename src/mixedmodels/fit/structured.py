@@ -76,6 +76,14 @@ class ResidualEstimates:
         return "\n".join([self.description, *rows])
 
 
+def _solver_note(name: str, used: str) -> str:
+    """What became of a solver asked for by name."""
+    return (
+        f"solver={name!r}: with residual= the search has an engine of its own, and the name holds for the "
+        f"solver of the random effects only where residual groups lie within levels; it was: {used}"
+    )
+
+
 class StructuredFit(LMMFit):
     """A fitted linear mixed model with ``Var(e) = sigma^2 R(phi)``.
 
@@ -222,6 +230,8 @@ class StructuredFit(LMMFit):
             [f"{name} is held at {float(value):g}" for name, value in (self._options.fixed or {}).items()]
         )
         objective = self.objective
+        if objective.solver_name != "auto":
+            out += (_solver_note(objective.solver_name, self.solver.describe()),)
         _, _, confounded = self._once("psi_information", self._psi_information)
         if confounded.any():
             names = ", ".join([name for name, one in zip(self.theta_names, confounded, strict=True) if one])

@@ -114,7 +114,14 @@ def _term(node: Expression) -> ResidualTerm:
                 raise FormulaError(f"'{render(node)}': write one bar before the grouping factor")
             inner, right = inner.args
             group = render(right)
-        covariates = tuple(render(one) for one in _sum(inner) if not _is_one(one))
+        parts = _sum(inner)
+        numbers = [one for one in parts[1:] if isinstance(one, Number) and one.value != 0.0]
+        if numbers and node.function != "loglin":  # a constant, as in R's 1 + t, comes first
+            raise FormulaError(
+                f"'{render(node)}': '+' joins covariates, so a number there says nothing; write "
+                f"I({render(inner)}) for the arithmetic, or leave the number out"
+            )
+        covariates = tuple(render(one) for one in parts if not _is_one(one))
     return ResidualTerm(
         node.function, covariates, group, tuple((name, _value(value)) for name, value in node.kwargs)
     )

@@ -41,9 +41,11 @@ LEAVES = {
 STEP = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
 
 # A fit answers questions, and it and its tables print themselves: these may reach upwards (inside functions).
-# Families call the compiled form of their densities, which lies with the other kernels.
+# Families call the compiled form of their densities, which lies with the other kernels; a precision that is
+# given without its log-determinant is factored where it is read.
 UPWARDS = {
     "family/base.py": {"solver"},
+    "frame/known.py": {"solver"},
     "fit/questions.py": {"inference", "report", "genetics"},
     "fit/glmm_questions.py": {"inference", "report"},
     "fit/base.py": {"report"},

@@ -9,7 +9,8 @@ from mixedmodels.errors import ConvergenceWarning, warn
 from mixedmodels.fit.glmm_frame import OPTION_NAMES, GLMMOptions, make_glmm_frame
 from mixedmodels.fit.glmm_natural_restrictions import in_theta
 from mixedmodels.fit.glmm_result import GLMMFit
-from mixedmodels.objective.glmm import Coordinates, GLMMObjective
+from mixedmodels.objective.glmm import GLMMObjective
+from mixedmodels.objective.glmm_coordinates import Coordinates
 from mixedmodels.objective.glmm_priors import read_priors
 from mixedmodels.objective.glmm_restrictions import linear_names, parameter_restrictions
 from mixedmodels.objective.glmm_search import search, start_point

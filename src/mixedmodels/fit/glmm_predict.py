@@ -18,6 +18,7 @@ from mixedmodels.fit.predict import Selection, check_new_levels, not_estimable, 
 if TYPE_CHECKING:
     from mixedmodels.design import GeneralisedDesign
     from mixedmodels.family import Family
+    from mixedmodels.fit.glmm_estimates import GLMMEstimates
     from mixedmodels.fit.glmm_result import GLMMFit
 
 __all__ = [
@@ -35,7 +36,7 @@ __all__ = [
 TYPES = ("response", "link", "conditional", "zero_probability", "dispersion", *CATEGORY_TYPES)
 
 
-def select_terms(fit: GLMMFit, re_form: Any) -> Selection:
+def select_terms(fit: GLMMEstimates, re_form: Any) -> Selection:
     """Terms (and columns) of all linear predictors that a `re_form` names.
 
     A formula text chooses among the terms of the conditional predictor; of the other predictors it takes

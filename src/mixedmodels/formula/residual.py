@@ -65,6 +65,11 @@ def parse_residual(text: str) -> tuple[ResidualTerm, ...]:
         raise FormulaError(
             f"a residual structure is text such as 'ar1(time | subject)', not {type(text).__name__}"
         )
+    if "~" in text:
+        raise FormulaError(
+            f"{text!r}: a residual structure has no '~'; nlme's corAR1(form = ~ t | g) is written "
+            "'ar1(t | g)', varIdent(form = ~ 1 | f) is 'varident(f)' and varPower(form = ~ x) is 'varpower(x)'"
+        )
     return tuple(_term(node) for node in _factors(parse_expression(text)))
 
 

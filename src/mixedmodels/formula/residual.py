@@ -68,7 +68,7 @@ def parse_residual(text: str) -> tuple[ResidualTerm, ...]:
     if "~" in text:
         raise FormulaError(
             f"{text!r}: a residual structure has no '~'; nlme's corAR1(form = ~ t | g) is written "
-            "'ar1(t | g)', varIdent(form = ~ 1 | f) is 'varident(f)' and varPower(form = ~ x) is 'varpower(x)'"
+            "'ar1(t | g)', varIdent(form = ~ 1 | f) is 'varident(f)' and varPower(form = ~ x) 'varpower(x)'"
         )
     return tuple(_term(node) for node in _factors(parse_expression(text)))
 

@@ -181,7 +181,8 @@ class Questions:
             Normal quantiles and the delta method, the profile likelihood of the ratio, or percentiles of
             refits.
         **options
-            ``n`` and ``seed`` of the bootstrap.
+            ``n`` and ``seed`` of the bootstrap; of generalised models ``scale``, "latent" (the liability) or
+            "observation" (the response).
         """
         from mixedmodels.genetics.heritability import heritability
 

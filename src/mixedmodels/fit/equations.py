@@ -14,6 +14,7 @@ from mixedmodels.errors import OptionError
 from mixedmodels.fit.natural import NaturalName, natural_terms
 from mixedmodels.fit.natural_residual import ResidualNatural
 from mixedmodels.objective.constrained import Equations, Function, entry
+from mixedmodels.objective.glmm_restrictions import groups_of_names
 
 __all__ = ["equations_of", "natural_function", "residual_function"]
 
@@ -62,11 +63,9 @@ def equations_of(design: Any, names: tuple[str, ...], fixed: Any, equal: Any) ->
     OptionError
         Unknown names, values out of range, contradictions.
     """
-    from mixedmodels.objective.glmm_restrictions import _groups
-
     if fixed is not None and not isinstance(fixed, Mapping):
         raise OptionError(f"fixed must map names to values, got {fixed!r}")
-    known, sets = _names(design, names), _groups(equal)
+    known, sets = _names(design, names), groups_of_names(equal)
     asked = [*(fixed or {}), *[name for set_ in sets for name in set_]]
     out = Equations(
         signed=tuple([known[name].key[1] for name in asked if name in known and known[name].kind == "theta"])

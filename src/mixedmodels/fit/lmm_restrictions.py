@@ -12,6 +12,7 @@ import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.fit.natural import natural_terms
+from mixedmodels.objective.glmm_restrictions import groups_of_names
 
 __all__ = ["Restrictions", "read_restrictions"]
 
@@ -92,7 +93,7 @@ def read_restrictions(design: Any, theta_names: Sequence[str], fixed: Any, equal
             raise OptionError(f"fixed holds one parameter ({name!r}) at two values")
         texts.append(f"{name} is held at {value:g}")
     groups = []
-    for names in _groups(equal):
+    for names in groups_of_names(equal):
         members = tuple(dict.fromkeys(place_of(name, "equal") for name in names))
         if len({kinds[name] for name in names}) > 1:
             raise OptionError(f"equal: {', '.join(names)} are different kinds of parameters")
@@ -130,9 +131,3 @@ def _places(design: Any, theta_names: Sequence[str]) -> tuple[dict[str, int], di
             if name not in places:
                 places[name], kinds[name], owners[name] = place, "theta", natural.position
     return places, kinds, owners
-
-
-def _groups(equal: Any) -> list[list[str]]:
-    from mixedmodels.objective.glmm_restrictions import _groups as read
-
-    return read(equal)

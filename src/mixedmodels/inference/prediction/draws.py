@@ -143,7 +143,7 @@ class Simulated:
                     f"draws at new positions of {term.group!r} with parameters=, or with a known "
                     "relationship between its levels, are not in this version; use method='analytic'"
                 )
-            codes = numbered.get(position, rows.terms[position][0])  # type: ignore[index]
+            codes: Any = numbered.get(position, rows.terms[position][0])  # type: ignore[index]
             which, draws = draws_left_over(self.fit, position, codes, seen, self.n, self.rng)
             out.append((which, draws, position in dict(self.parts.kept)))
         return out

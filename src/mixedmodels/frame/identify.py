@@ -113,7 +113,7 @@ def check(
         raise IdentifiabilityError(
             f"the fixed part has {p} columns for {n} observations{cause}: leave terms out or fix sigma"
         )
-    spread = {g for g in set(plan.bar_groups) if all(_replicated(terms, plan, b) for b in _bars_of(plan, g))}
+    spread = {g for g in set(plan.bar_groups) if all(_replicated(terms[b]) for b in _bars_of(plan, g))}
     for number, (group, factor) in enumerate(zip(plan.groups, groups, strict=True)):
         m = len(factor.levels)
         if m >= 5 or group.name in known or number in spread:
@@ -158,9 +158,9 @@ def _bars_of(plan: Any, group: int) -> list[int]:
     return [b for b, own in enumerate(plan.bar_groups) if own == group]
 
 
-def _replicated(terms: Sequence[RandomTerm], plan: Any, b: int) -> bool:
+def _replicated(term: RandomTerm) -> bool:
     """Whether one level holds many effects with few parameters, as a field of places does."""
-    covariance = terms[b].covariance
+    covariance = term.covariance
     return covariance.clip == "curved" and covariance.k >= 10 * covariance.n_theta
 
 

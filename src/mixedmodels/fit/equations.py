@@ -14,11 +14,13 @@ from mixedmodels.errors import OptionError
 from mixedmodels.fit.natural import NaturalName, natural_terms
 from mixedmodels.fit.natural_residual import ResidualNatural
 from mixedmodels.objective.constrained import Equations, Function, entry
+from mixedmodels.objective.glmm_restrictions import groups_of_names
 
-__all__ = ["equations_of", "natural_function", "residual_function"]
+__all__ = ["equations_of", "limit_in_theta", "natural_function", "residual_function"]
 
 _POSITIVE = ("sd", "range", "rate", "smoothness", "sd_ratio", "const", "prop")
 _CORRELATIONS = ("cor", "correlation")
+_STILL = 1e6  # d theta / d parameter at the end of a range
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,11 +64,9 @@ def equations_of(design: Any, names: tuple[str, ...], fixed: Any, equal: Any) ->
     OptionError
         Unknown names, values out of range, contradictions.
     """
-    from mixedmodels.objective.glmm_restrictions import _groups
-
     if fixed is not None and not isinstance(fixed, Mapping):
         raise OptionError(f"fixed must map names to values, got {fixed!r}")
-    known, sets = _names(design, names), _groups(equal)
+    known, sets = _names(design, names), groups_of_names(equal)
     asked = [*(fixed or {}), *[name for set_ in sets for name in set_]]
     out = Equations(
         signed=tuple([known[name].key[1] for name in asked if name in known and known[name].kind == "theta"])
@@ -82,10 +82,13 @@ def equations_of(design: Any, names: tuple[str, ...], fixed: Any, equal: Any) ->
         if named.key in list(held)[:-1]:
             continue
         function = named.function
-        if x == 0.0 and named.kind == "cor" and _is_linear(named):
+        limit = limit_in_theta(named.natural, named.place, x) if named.scales is False else None
+        if limit is not None:
+            function, x = entry(named.key[1][named.place], len(names) + 1), limit
+        elif x == 0.0 and named.kind == "cor" and _is_linear(named):
             function = _covariance_of(named, len(names))
         scaling = named.scales and x != 0.0
-        out = _with(out, function, x, f"{name} is held at {x:g}", scaling)
+        out = _with(out, function, x, f"{name} is held at {float(value):g}", scaling)
     group: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for set_ in sets:
         members = [_named(known, design, name, "equal") for name in set_]
@@ -197,7 +200,8 @@ def _check_range(named: _Named, name: str, value: float) -> None:
                 f"fixed[{name!r}] = 0: a standard deviation of zero leaves its correlations without "
                 "meaning; leave the column out of the term"
             )
-        if abs(value) == 1.0 and named.kind == "cor":
+        at_limit = limit_in_theta(natural, named.place, value) is not None
+        if abs(value) == 1.0 and named.kind == "cor" and not at_limit:
             raise OptionError(
                 f"fixed[{name!r}] = {value:g} is on the boundary of its range; hold it inside, or write the "
                 "term with one effect"
@@ -206,6 +210,27 @@ def _check_range(named: _Named, name: str, value: float) -> None:
 
 def _is_linear(named: _Named) -> bool:
     return named.natural is not None and named.natural.covariance.entries is not None
+
+
+def limit_in_theta(natural: Any, place: int, value: float) -> float | None:
+    """The entry of theta where a parameter is at an end of its range at which it does not move; or None.
+
+    Only parameters of structures that are not linear in theta, and functions of the entry in their place.
+
+    Parameters
+    ----------
+    natural : NaturalTerm, ResidualNatural or None
+    place : int
+    value : float
+    """
+    if natural is None or not getattr(natural, "curved", False) or not natural.separable(place):
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            theta, rate = natural.place_of(place, value), natural.rate(place, value)
+    except OptionError:
+        return None
+    return theta if abs(rate) > _STILL else None
 
 
 def natural_function(term: Any, place: int, n: int) -> Function:

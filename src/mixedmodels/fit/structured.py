@@ -79,6 +79,14 @@ class ResidualEstimates:
         return "\n".join([self.description, *rows])
 
 
+def _solver_note(name: str, used: str) -> str:
+    """What became of a solver asked for by name."""
+    return (
+        f"solver={name!r}: with residual= the search has an engine of its own, and the name holds for the "
+        f"solver of the random effects only where residual groups lie within levels; it was: {used}"
+    )
+
+
 class StructuredFit(LMMFit):
     """A fitted linear mixed model with ``Var(e) = sigma^2 R(phi)``.
 
@@ -233,6 +241,8 @@ class StructuredFit(LMMFit):
         rounds = self.residual.rounds
         out = super()._compute_messages()
         objective = self.objective
+        if objective.solver_name != "auto":
+            out += (_solver_note(objective.solver_name, self.solver.describe()),)
         if self._equations:
             out += tuple([text for text in self._equations.texts if text])
             confounded = np.zeros(len(self.theta), dtype=bool)

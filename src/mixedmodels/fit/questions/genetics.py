@@ -48,7 +48,8 @@ class GeneticQuestions:
             Normal quantiles and the delta method, the profile likelihood of the ratio, or percentiles of
             refits.
         **options
-            ``n`` and ``seed`` of the bootstrap.
+            ``n`` and ``seed`` of the bootstrap; of generalised models ``scale``, "latent" (the liability) or
+            "observation" (the response).
         """
         from mixedmodels.genetics.heritability import heritability
 

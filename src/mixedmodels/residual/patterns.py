@@ -1,4 +1,4 @@
-r"""Correlations by pattern: groups observed at the same occasions or places share one Cholesky factor.
+r"""Correlations by pattern: groups observed at the same visits or positions share one Cholesky factor.
 
 The correlation of two rows of a group depends on a *key* computed from their features (their pair of visits,
 their lag in time, their distance): :math:`C_{ab} = f(\text{key}_{ab}; \phi)`. Distinct keys form a table,

@@ -224,7 +224,7 @@ def _empty(count: int) -> dict[str, np.ndarray]:
 
 def _eigen_solver(fit: LMMFit) -> EigenSolver:
     """The solver of the fit, or one for the same model with its covariance written out."""
-    if isinstance(fit.solver, EigenSolver):
+    if type(fit.solver) is EigenSolver:  # not one of low rank, which has no full rotation
         return fit.solver
     design = fit.design
     remedy = "use method='p3d', which keeps the variances of the fit"

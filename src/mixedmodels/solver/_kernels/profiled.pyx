@@ -14,7 +14,7 @@ left to the caller (they need sum F_ZZ and the like only). Sums over the levels 
 log|X'V^{-1}X| with all derivatives.
 """
 
-from libc.math cimport cosh, exp, fabs, isfinite, log, log1p, sinh, sqrt, tanh
+from libc.math cimport exp, fabs, isfinite, log, log1p, sinh, sqrt, tanh
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -618,8 +618,11 @@ def from_rows(
                 t = place[g]
                 m = count[g]
                 first = which[t] < 0
-                C = 1.0 if first else cosh(z[which[t]])
-                S = 0.0 if first else sinh(z[which[t]])
+                C, S = 1.0, 0.0
+                if not first:
+                    zi = exp(z[which[t]])
+                    C = 0.5 * (zi + 1.0 / zi)
+                    S = sinh(z[which[t]]) if fabs(z[which[t]]) < 0.3 else 0.5 * (zi - 1.0 / zi)
                 a = C
                 b = -S
                 if scaled:
@@ -630,6 +633,13 @@ def from_rows(
                 if not first:
                     zi = fabs(z[which[t]])  # log cosh z
                     out.sums.logdet -= 2.0 * m * (zi + log1p(exp(-2.0 * zi)) - 0.6931471805599453)
+                if order == 0 and sums.shape[0] == 0:  # the whitened row times itself
+                    for i in range(c):
+                        own[i] = a * rows[t, i] + (0.0 if first else b * rows[t - 1, i])
+                    for i in range(c):
+                        for j in range(i + 1):
+                            w.G[i * c + j] += own[i] * own[j]
+                    continue
                 if sums.shape[0] > 0:
                     P = &sums[g, 0]
                 else:

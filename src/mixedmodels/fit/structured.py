@@ -347,6 +347,8 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
     else:
         objective = structured_objective(frame, options)
         _check_fixed_part(objective)
+        if options.solver != "auto" and objective.n_random:
+            objective.at_phi(objective.start)  # refuses a solver that does not exist or cannot do it
         optimum = _minimised(objective, method, start_of(options.start, objective), keywords)
     if objective.held:
         optimum = _without_held(objective, optimum)

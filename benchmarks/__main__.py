@@ -10,20 +10,13 @@ as JSON. Ratios within one run are what counts.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 from benchmarks.cases import CASES
+from benchmarks.process import HERE, ask, duration, write
 from benchmarks.simulate import DATA, FROM_R, GENERATORS, exported, parquet
-from benchmarks.worker import MARK
 
-HERE = Path(__file__).parent
 OURS = "mixedmodels"
 PEERS = ("lme4", "glmmTMB", "glmm", "mixedlm", "gpboost", "statsmodels")
 R_PEERS = ("lme4", "glmmTMB")
@@ -54,31 +47,8 @@ def measure(peer: str, case_name: str, budget: float, timeout: float, python: st
     label = {"peer": peer, "case": case_name}
     if peer == "glmmTMB" and CASES[case_name].linear:
         return label | {"skipped": "linear models are compared with lme4"}
-    if peer in R_PEERS and shutil.which("Rscript") is None:
-        return label | {"skipped": "Rscript not found"}
-    try:
-        run = subprocess.run(
-            command(peer, case_name, budget, python),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            cwd=HERE.parent,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return label | {"failed": f"more than {timeout:g} s"}
-    lines = [line for line in run.stdout.splitlines() if line.startswith(MARK)]
-    if not lines:
-        last = run.stderr.strip().splitlines()[-1:] or [f"exit status {run.returncode}"]
-        return label | {"failed": last[0][:300]}
-    return json.loads(lines[-1].removeprefix(MARK))
-
-
-def duration(seconds: float) -> str:
-    """Seconds in a unit that leaves few digits."""
-    if seconds < 1e-3:
-        return f"{seconds * 1e6:.0f} us"
-    return f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
+    result = ask(command(peer, case_name, budget, python), timeout)
+    return result if "seconds" in result else label | result
 
 
 def row(result: dict, ours: dict | None) -> str:
@@ -105,18 +75,6 @@ HEADER = (
     f"{'case':<20}{'package':<13}{'median':>10}{'ratio':>9}{'fresh':>10}{'criterion':>20}{'- ours':>11}"
     f"{'MB':>8}{'runs':>6}"
 )
-
-
-def machine() -> dict:
-    """What the run was made on."""
-    return {
-        "platform": platform.platform(),
-        "processor": platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS"),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-    }
 
 
 def main() -> int:
@@ -153,10 +111,7 @@ def main() -> int:
     notes = {r["peer"]: r["note"] for r in results if r.get("note")}
     for peer, note in notes.items():
         print(f"{peer}: {note}")
-    output = given.output or HERE / "results" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps({"machine": machine(), "results": results}, indent=1), encoding="utf-8")
-    print(f"written to {output}")
+    print(f"written to {write(results, output=given.output)}")
     return 0
 
 

@@ -8,17 +8,13 @@ all animals. `s` is wall-clock time, `cpu` that of all threads; `MB` is the high
 from __future__ import annotations
 
 import argparse
-import json
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-MARK = "@@"
+from benchmarks.process import answer, ask_module, memory
 
 # 10 generations of equal size after the founders (2 %), one record an animal
 PEDIGREES: dict[str, dict[str, Any]] = {
@@ -92,18 +88,31 @@ def series() -> tuple[Callable[[], Any], bool]:
     return lambda: mm.lmm("y ~ x + (1 | a) + (1 | b)", frame, residual="ar1(t | s)"), False
 
 
+def dominance() -> tuple[Callable[[], Any], bool]:
+    """Additive and dominance effects, 2 * 10^4 children of 200 sires and 2000 dams."""
+    import mixedmodels as mm
+    from mixedmodels import genetics
+
+    ped = genetics.random_pedigree(
+        founders=4000, generations=1, size=20_000, sires=200, dams=2000, mating="monogamous", seed=1
+    )
+    data = genetics.simulate_trait(ped, heritability=0.3, dominance=0.2, seed=2)
+    formula = "y ~ 1 + (1 | individual) + known(1 | individual, D)"
+
+    def fit() -> Any:
+        known = {"individual": ped, "D": ped.dominance(form="precision")}
+        return mm.lmm(formula, data, known=known)
+
+    return fit, False
+
+
 CASES: dict[str, Callable[[], tuple[Callable[[], Any], bool]]] = {
     **{name: (lambda name=name: animal(name)) for name in PEDIGREES},
     "repeated": repeated,
     "binary_1e4": binary,
     "ar1_crossed": series,
+    "dominance_2e4": dominance,
 }
-
-
-def clock() -> tuple[float, float]:
-    """Wall-clock and processor seconds."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return time.perf_counter(), used.ru_utime + used.ru_stime
 
 
 def run(name: str) -> dict[str, Any]:
@@ -112,10 +121,9 @@ def run(name: str) -> dict[str, Any]:
     out: dict[str, Any] = {"case": name}
 
     def timed(what: str, call: Callable[[], Any]) -> Any:
-        wall, cpu = clock()
+        wall, cpu = time.perf_counter(), time.process_time()
         result = call()
-        end, used = clock()
-        out[what], out[f"{what}_cpu"] = end - wall, used - cpu
+        out[what], out[f"{what}_cpu"] = time.perf_counter() - wall, time.process_time() - cpu
         return result
 
     fit = timed("fit", make)
@@ -123,7 +131,7 @@ def run(name: str) -> dict[str, Any]:
     if breeding:
         timed("values", fit.breeding_values)
     out["evaluations"] = fit.optimum.evaluations
-    out["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    out["megabytes"] = memory()[1]
     out["solver"] = fit.solver.describe() if hasattr(fit, "solver") else ""
     return out
 
@@ -135,20 +143,17 @@ def main() -> None:
     parser.add_argument("--worker", choices=CASES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        print(MARK + json.dumps(run(options.worker)))
+        answer(run(options.worker))
         return
     head = (
         f"{'case':20} {'fit s':>8} {'cpu':>8} {'evals':>5} {'summary s':>9} {'values s':>8} {'MB':>6}  solver"
     )
     print(head)
     for name in options.cases or CASES:
-        command = [sys.executable, "-m", "benchmarks.animal", "--worker", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
-        if not lines:
-            print(f"{name:20} failed: {done.stderr.strip().splitlines()[-1:]}")
+        r = ask_module("animal", "--worker", name)
+        if "fit" not in r:
+            print(f"{name:20} failed: {r['failed']}", flush=True)
             continue
-        r = json.loads(lines[0][len(MARK) :])
         values = f"{r['values']:8.2f}" if "values" in r else f"{'':8}"
         print(
             f"{name:20} {r['fit']:8.2f} {r['fit_cpu']:8.2f} {r['evaluations']:5} {r['summary']:9.2f} "

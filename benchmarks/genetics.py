@@ -1,26 +1,26 @@
 """Animal models and association scans of realistic size: seconds and peak memory.
 
-PYTHONPATH=src python benchmarks/genetics.py animals 100000
-PYTHONPATH=src python benchmarks/genetics.py scan 1200 10000
-PYTHONPATH=src python benchmarks/genetics.py joint 1200 130
-PYTHONPATH=src python benchmarks/genetics.py maternal 5000
+PYTHONPATH=src python -m benchmarks.genetics animals 100000
+PYTHONPATH=src python -m benchmarks.genetics scan 1200 10000
+PYTHONPATH=src python -m benchmarks.genetics joint 1200 130
+PYTHONPATH=src python -m benchmarks.genetics maternal 5000
 """
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 
 import numpy as np
 
 import mixedmodels as mm
+from benchmarks.process import memory
 
 
 def report(what: str, started: float) -> None:
     """Print the seconds since `started` and the peak memory so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{what:34s} {time.perf_counter() - started:8.2f} s   peak {peak:.2f} GB", flush=True)
+    seconds, peak = time.perf_counter() - started, memory()[1] / 1024
+    print(f"{what:34s} {seconds:8.2f} s   peak {peak:.2f} GB", flush=True)
 
 
 def breeding_scheme(count: int, depth: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

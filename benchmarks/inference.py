@@ -8,22 +8,16 @@ highest resident memory of the process grew over what it was before the question
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.process import HERE, answer, ask, ask_module, memory, timed, write
 from benchmarks.simulate import DATA
-from benchmarks.worker import MARK, memory, timed
 
-HERE = Path(__file__).parent
 SLEEP = "Reaction ~ Days + (Days | Subject)"
 
 
@@ -116,22 +110,10 @@ def work(task: str, budget: float) -> dict[str, Any]:
 
 def r_side(task: str, timeout: float) -> dict[str, Any]:
     """The same task in R."""
-    if shutil.which("Rscript") is None:
-        return {"skipped": "Rscript not found"}
     if task == "kr_50000":
         return {"skipped": "pbkrtest needs several 50 000 x 50 000 matrices of 20 GB"}
     data = str(crossed_csv(task)) if task in CROSSED else ""
-    try:
-        run = subprocess.run(
-            ["Rscript", str(HERE / "inference.R"), task, data],
-            capture_output=True, text=True, timeout=timeout, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return {"failed": f"more than {timeout:g} s"}
-    lines = [line for line in run.stdout.splitlines() if line.startswith(MARK)]
-    if not lines:
-        return {"failed": (run.stderr.strip().splitlines() or ["no output"])[-1][:200]}
-    return json.loads(lines[-1].removeprefix(MARK))
+    return ask(["Rscript", str(HERE / "inference.R"), task, data], timeout)
 
 
 def main() -> int:
@@ -145,20 +127,15 @@ def main() -> int:
     parser.add_argument("--work", choices=TASKS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work:
-        print(MARK + json.dumps(work(given.work, given.budget)))
+        answer(work(given.work, given.budget))
         return 0
     results = []
     print(f"{'task':<24}{'ours':>11}{'R':>11}{'ratio':>9}{'MB':>7}{'R MB':>7}  value, R's value")
     for task in given.tasks:
-        run = subprocess.run(
-            [sys.executable, "-m", "benchmarks.inference", "--work", task, "--budget", str(given.budget)],
-            capture_output=True, text=True, cwd=HERE.parent, check=False,
-        )  # fmt: skip
-        lines = [line for line in run.stdout.splitlines() if line.startswith(MARK)]
-        if not lines:
-            print(f"{task:<24}failed: {(run.stderr.strip().splitlines() or ['no output'])[-1][:200]}")
+        ours = ask_module("inference", "--work", task, "--budget", str(given.budget))
+        if "seconds" not in ours:
+            print(f"{task:<24}failed: {ours['failed']}", flush=True)
             continue
-        ours = json.loads(lines[-1].removeprefix(MARK))
         theirs = {"skipped": ""} if given.no_r else r_side(task, given.timeout)
         results.append({"task": task, "ours": ours, "R": theirs})
         line = f"{task:<24}{ours['seconds'] * 1e3:>8.2f} ms"
@@ -170,9 +147,7 @@ def main() -> int:
             why = theirs.get("failed", theirs.get("skipped", ""))
             line += f"  {why}  {ours['mb']:.0f} MB  {ours['value']:.8g}"
         print(line, flush=True)
-    output = HERE / "results" / f"inference-{time.strftime('%Y%m%d-%H%M%S')}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    write(results, "inference-")
     return 0
 
 

@@ -8,22 +8,17 @@ criterion less ours: REML criteria of `gls` and `lme` are on the scale of ours.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.__main__ import duration, machine
+from benchmarks.process import HERE, answer, ask, ask_module, duration, timed, write
 from benchmarks.simulate import DATA
-from benchmarks.worker import MARK, timed
 
-HERE = Path(__file__).parent
 GROWTH, RATS, FOLLICLES = "distance ~ age * Sex", "weight ~ Time * Diet", "follicles ~ s1 + c1"
 QUARTIC = "rate ~ (pressure + I(pressure^2) + I(pressure^3) + I(pressure^4)) * QB"
 FIELD, PLANE = "yield ~ variety - 1", "latitude + longitude"
@@ -164,20 +159,6 @@ def work(case: str, budget: float) -> dict:
     }
 
 
-def printed(command: list[str], timeout: float) -> dict:
-    """The line of JSON that a process prints."""
-    try:
-        run = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, cwd=HERE.parent, check=False
-        )
-    except (subprocess.TimeoutExpired, FileNotFoundError) as error:
-        return {"failed": str(error)[:100]}
-    lines = [line for line in run.stdout.splitlines() if line.startswith(MARK)]
-    if not lines:
-        return {"failed": (run.stderr.strip().splitlines() or ["no output"])[-1][:200]}
-    return json.loads(lines[-1].removeprefix(MARK))
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.structured", description=__doc__.splitlines()[0]
@@ -189,20 +170,16 @@ def main() -> int:
     parser.add_argument("--work", choices=CASES, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work:
-        print(MARK + json.dumps(work(given.work, given.budget)))
+        answer(work(given.work, given.budget))
         return 0
     results = []
     print(f"{'case':<26}{'ours':>10}{'R':>10}{'ratio':>8}{'steps':>7}{'criterion':>18}{'- ours':>11}")
     for case in given.cases:
         budget = str(given.budget)
-        ours = printed(
-            [sys.executable, "-m", "benchmarks.structured", "--work", case, "--budget", budget], given.timeout
-        )
+        ours = ask_module("structured", "--work", case, "--budget", budget, timeout=given.timeout)
         theirs: dict = {"failed": "no peer"}
         if not given.no_r and case not in ALONE:
-            theirs = printed(
-                ["Rscript", str(HERE / "structured.R"), str(FOLDER), budget, case], given.timeout
-            )
+            theirs = ask(["Rscript", str(HERE / "structured.R"), str(FOLDER), budget, case], given.timeout)
         results.append({"case": case, "ours": ours, "R": theirs})
         if "seconds" not in ours:
             print(f"{case:<26}failed: {ours['failed']}", flush=True)
@@ -217,11 +194,9 @@ def main() -> int:
         if "criterion" in theirs:
             line += f"{theirs['criterion'] - ours['criterion']:>+11.1e}"
         elif case not in ALONE and not given.no_r:
-            line += f"  {theirs['failed']}"
+            line += f"  {theirs.get('failed', theirs.get('skipped'))}"
         print(line, flush=True)
-    output = HERE / "results" / f"structured-{time.strftime('%Y%m%d-%H%M%S')}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps({"machine": machine(), "results": results}, indent=1), encoding="utf-8")
+    write(results, "structured-")
     return 0
 
 

@@ -12,36 +12,11 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
-import json
 import statistics
-import sys
-import time
 import warnings
 
 from benchmarks.cases import CASES
-
-MARK = "@@benchmark "
-
-
-def memory() -> tuple[float, float]:
-    """Resident memory now and at its highest, in MB."""
-    try:
-        with open("/proc/self/status", encoding="ascii") as status:
-            rows = dict(line.split(":", 1) for line in status)
-        return tuple(float(rows[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
-    except OSError:
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        peak = peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
-        return peak, peak
-
-
-def timed(call) -> tuple[float, object]:
-    """Seconds of one call, and its value."""
-    start = time.perf_counter()
-    value = call()
-    return time.perf_counter() - start, value
+from benchmarks.process import answer, memory, timed
 
 
 def repeated(once, first: float, budget: float) -> list[float]:
@@ -101,7 +76,7 @@ def main() -> None:
                 "case": given.case,
                 "failed": f"{type(error).__name__}: {error}"[:300],
             }
-    print(MARK + json.dumps(result), flush=True)
+    answer(result)
 
 
 if __name__ == "__main__":

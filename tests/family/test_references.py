@@ -16,7 +16,8 @@ from mixedmodels.design import GeneralisedDesign, Predictor
 from mixedmodels.family import Observations, get_family
 from mixedmodels.family.zero import with_zeros
 from mixedmodels.frame import build
-from mixedmodels.objective.glmm import Coordinates, GLMMObjective
+from mixedmodels.objective.glmm import GLMMObjective
+from mixedmodels.objective.glmm_coordinates import Coordinates
 from mixedmodels.objective.marginal.dense import DenseLaplace
 from mixedmodels.optimize.trust_region import trust_region
 from mixedmodels.testing.reference_data import read_reference_table

@@ -11,7 +11,15 @@ G = np.array([[150.0, -40.0], [-40.0, 90.0]])
 
 
 def test_mrode_maternal_effects():
-    """Mrode (2014), example 7.1: direct, maternal and permanent environmental effects, to three decimals."""
+    """Mrode (2014), example 7.1: direct, maternal and permanent environmental effects, to three decimals.
+
+    The solutions are those of example 8.1 (the same data and variances) of Mrode and Pocrnic (2023, 4th
+    edition), as the repository JuliaBnG/Mrode-4ed-examples.jl checks them (src/chapter-08/ex-1.jl); Masuda's
+    BLUPF90 tutorial (mrode_c07ex071_maternal.md) says that solving the equations gives the book's (p. 113).
+    The book's example 17.5, the same model by iteration on the data (p. 291), prints -1.246 and 1.166 for the
+    direct effects of animals 2 and 3: what the iteration had reached. The equations solved below, apart from
+    the package, give -1.2444 and 1.1649.
+    """
     sires = [0, 0, 0, 0, 1, 3, 4, 3, 1, 3, 3, 8, 9, 3]
     dams = [0, 0, 0, 0, 2, 2, 6, 5, 6, 2, 7, 7, 2, 6]
     pedigree = mm.genetics.Pedigree.from_frame({"id": range(1, 15), "sire": sires, "dam": dams})
@@ -69,12 +77,28 @@ def test_mrode_maternal_effects():
     environment = fit.breeding_values("mother")
     assert environment["id"].tolist() == [2, 5, 6, 7]
     np.testing.assert_allclose(environment["estimate"], [-1.701, 0.415, 0.825, 0.461], atol=5.1e-4)
+    A = pedigree.additive().toarray()
+    calf, dam = np.eye(14)[4:], np.eye(14)[np.array(dams[4:]) - 1]
+    Z = np.hstack([calf, dam, dam])
+    prior = np.block([[np.kron(G, A), np.zeros((28, 14))], [np.zeros((14, 28)), 40.0 * np.eye(14)]])
+    X = np.column_stack([np.array(calves["herd"])[:, None] == list("123"), np.array(calves["pen"]) == "2"])
+    V = Z @ prior @ Z.T + 350.0 * np.eye(10)
+    y, X = np.array(calves["weight"]), X.astype(float)
+    beta = np.linalg.solve(X.T @ np.linalg.solve(V, X), X.T @ np.linalg.solve(V, y))
+    solved = prior @ Z.T @ np.linalg.solve(V, y - X @ beta)
+    np.testing.assert_allclose(direct["estimate"], solved[:14], rtol=1e-9)
+    np.testing.assert_allclose(maternal["estimate"], solved[14:28], rtol=1e-9)
+    np.testing.assert_allclose(solved[1:3], [-1.2444, 1.1649], atol=5e-5)
     assert direct["records"].tolist() == [0] * 4 + [1] * 10
     assert maternal["records"].tolist() == [0, 4, 0, 0, 1, 3, 2, 0, 0, 0, 0, 0, 0, 0]
 
 
 def test_mrode_repeated_records():
-    """Mrode (2014), example 4.1: two lactations of five cows; breeding values and permanent environment."""
+    """Mrode (2014), example 4.1: two lactations of five cows; breeding values and permanent environment.
+
+    The solutions are those of example 5.1 (the same data) of Mrode and Pocrnic (2023, 4th edition), as the
+    repository JuliaBnG/Mrode-4ed-examples.jl checks them (src/chapter-05/ex-1.jl).
+    """
     pedigree = mm.genetics.Pedigree.from_frame(
         {"id": range(1, 9), "sire": [0, 0, 0, 1, 3, 1, 3, 1], "dam": [0, 0, 0, 2, 2, 5, 4, 7]}
     )
@@ -93,7 +117,7 @@ def test_mrode_repeated_records():
     values = fit.breeding_values("cow")["estimate"]
     published = [10.148, -3.084, -7.063, 13.581, -18.207, -18.387, 9.328, 24.194]
     np.testing.assert_allclose(values, published, atol=5.1e-4)
-    # the book gives -17.229 for cow 6; five exact equations give -17.2285
+    # -17.229 is published for cow 6; solving the equations gives -17.2285
     environment = fit.breeding_values("cow:id")["estimate"]
     np.testing.assert_allclose(environment, [8.417, -7.146, -17.229, -1.390, 17.347], atol=6e-4)
     np.testing.assert_allclose(environment.sum(), 0.0, atol=1e-9)

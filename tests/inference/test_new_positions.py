@@ -7,7 +7,7 @@ import pytest
 
 import mixedmodels as mm
 from mixedmodels.covariance import make_covariance
-from mixedmodels.covariance.elsewhere import elsewhere, has_elsewhere
+from mixedmodels.covariance.elsewhere import elsewhere, has_elsewhere, joint_factor
 from mixedmodels.errors import DataError, NewLevelError, NotImplementedYetError, OptionError
 
 TIMES = np.array([1.0, 2.0, 3.0, 5.0, 6.0, 8.0])
@@ -188,3 +188,141 @@ def test_with_structured_residuals():
     mine, theirs = (fit.predict(new, interval="prediction") for fit in (a, b))
     for column in ("predicted", "std_error", "prediction_sd"):
         assert np.array(mine[column]) == pytest.approx(np.array(theirs[column]), rel=1e-3)
+
+
+@pytest.mark.parametrize("tag", STRUCTURES)
+def test_the_factor_at_old_and_new_positions_is_that_of_the_structure_there(tag):
+    old, new = np.array([[1.0], [2.0], [4.0]]), np.array([[0.0], [3.0], [20.0]])
+    points = np.concatenate([old, new])
+    order = np.argsort(points[:, 0])
+    name = "coordinates" if tag in ("exp", "gau", "sph", "ratio", "mat") else "times"
+
+    def make(p):
+        given = p if name == "coordinates" else p[:, 0].astype(int if tag == "ar1" else float)
+        return make_covariance(tag, len(p), **{name: given})
+
+    values = {"mat": [1.3, 2.5, 0.8], "ar1": [1.3, -0.6], "car1": [1.3, 0.6]}.get(tag, [1.3, 2.6])
+    part, whole = make(old), make(points[order])
+    Sigma = np.empty((6, 6))
+    Sigma[np.ix_(order, order)] = whole.sigma(whole.theta_from_natural(values))
+    theta = part.theta_from_natural(values)
+    F = joint_factor(part, theta, new)
+    assert pytest.approx(Sigma, rel=1e-9, abs=1e-9) == F @ F.T
+    assert np.array_equal(F[:3, :3], part.factor(theta)) and not F[:3, 3:].any()
+
+
+# two rows at a new position on one level, one at another new position on it, an old position, a new level
+DRAWN = {
+    "x": [0.0, 0.5, -1.0, 0.0, 0.0],
+    "t": [4.0, 4.0, 7.0, 5.0, 4.0],
+    "g": ["g1", "g1", "g1", "g1", "new"],
+}
+
+
+def _moments_of_draws(fit, sd, rho, noise, n=60_000, **options):
+    draws = fit.simulate(n, seed=8, newdata=DRAWN, **options)
+    t, g = np.array(DRAWN["t"]), np.array(DRAWN["g"])
+    K = sd**2 * rho ** np.abs(np.subtract.outer(t, t)) * np.equal.outer(g, g)
+    return draws, K + noise**2 * np.eye(5)
+
+
+def test_lmm_draws_effects_at_new_positions_with_their_joint_covariance():
+    data = _data()
+    fit = mm.lmm("y ~ x + ar1(t | g)", data)
+    sd, rho, sigma = np.array(fit.variance_parameters()["estimate"], dtype=float)
+    draws, V = _moments_of_draws(fit, sd, rho, sigma)
+    mean = fit.beta[0] + fit.beta[1] * np.array(DRAWN["x"])
+    error = 5.0 * np.sqrt((np.outer(np.diagonal(V), np.diagonal(V)) + V**2) / 60_000)
+    assert (np.abs(np.cov(draws) - V) < error).all()
+    assert (np.abs(draws.mean(axis=1) - mean) < 5.0 * np.sqrt(np.diagonal(V) / 60_000)).all()
+    assert np.array_equal(
+        fit.simulate(2, seed=8, newdata=DRAWN), fit.simulate(3, seed=8, newdata=DRAWN)[:, :2]
+    )
+
+
+def test_draws_that_keep_the_effects_add_what_these_leave_over_at_new_positions():
+    data = _data()
+    fit = mm.lmm("y ~ x + ar1(t | g)", data)
+    sd, rho, sigma = np.array(fit.variance_parameters()["estimate"], dtype=float)
+    new = {name: column[:4] for name, column in DRAWN.items()}
+    draws = fit.simulate(60_000, seed=8, newdata=new, new_effects=False)
+    together = np.concatenate([TIMES, [4.0, 7.0]])
+    K = sd**2 * rho ** np.abs(np.subtract.outer(together, together))
+    left = K[6:, 6:] - K[6:, :6] @ np.linalg.solve(K[:6, :6], K[:6, 6:])
+    at = np.array([0, 0, 1])
+    V = sigma**2 * np.eye(4)
+    V[:3, :3] += left[np.ix_(at, at)]
+    mean = fit.predict(new)
+    error = 5.0 * np.sqrt((np.outer(np.diagonal(V), np.diagonal(V)) + V**2) / 60_000)
+    assert (np.abs(np.cov(draws) - V) < error).all()
+    assert (np.abs(draws.mean(axis=1) - mean) < 5.0 * np.sqrt(np.diagonal(V) / 60_000)).all()
+
+
+def test_glmm_draws_effects_at_new_positions():
+    data = _data()
+    fit = mm.glmm("y ~ x + ar1(t | g)", data, family="gaussian")
+    sd, rho = np.array(fit.variance_parameters()["estimate"], dtype=float)[:2]
+    draws, V = _moments_of_draws(fit, sd, rho, fit.sigma, n=20_000)
+    error = 5.0 * np.sqrt((np.outer(np.diagonal(V), np.diagonal(V)) + V**2) / 20_000)
+    assert (np.abs(np.cov(draws) - V) < error).all()
+    new = {name: column[:4] for name, column in DRAWN.items()}
+    kept = fit.simulate(20_000, seed=8, newdata=new, new_effects=False)
+    assert kept.mean(axis=1) == pytest.approx(fit.predict(new), abs=0.05)
+    assert (kept.std(axis=1) < draws.std(axis=1)[:4]).all()
+    theta = {
+        name: 0.0 if i == 0 else v for i, (name, v) in enumerate(zip(fit.theta_names, fit.theta, strict=True))
+    }
+    without = fit.simulate(20_000, seed=8, newdata=DRAWN, theta=theta)
+    assert np.cov(without) == pytest.approx(fit.sigma**2 * np.eye(5), abs=0.03)
+
+
+def test_draws_at_other_parameters_and_refusals():
+    fit = mm.lmm("y ~ x + exp(t | g)", _data())
+    theta = np.array(fit.theta)
+    theta[0] = 0.0
+    draws = fit.simulate(20_000, seed=1, newdata=DRAWN, theta=theta)
+    assert np.cov(draws) == pytest.approx(fit.sigma**2 * np.eye(5), abs=0.03)
+    missing = {**DRAWN, "t": [4.0, np.nan, 7.0, 5.0, 4.0]}
+    draws = fit.simulate(1, seed=1, newdata=missing)
+    assert np.isnan(draws[1]).all() and np.isfinite(draws[[0, 2, 3, 4]]).all()
+    with pytest.raises(OptionError, match="single effects"):
+        fit.simulate(newdata=NEW, re_form="~ (0 + t3 | g)")
+    ar1 = mm.lmm("y ~ x + ar1(t | g)", _data())
+    with pytest.raises(DataError, match=r"whole numbers only, not at time 4\.5"):
+        ar1.simulate(newdata={"x": [0.0], "t": [4.5], "g": ["g1"]})
+    with pytest.raises(OptionError, match="at most 5000 new positions"):
+        joint_factor(make_covariance("ou", 2, times=[0.0, 1.0]), theta, 2.0 + np.arange(5001.0)[:, None])
+
+
+def test_forecasts_at_new_positions_of_effects_and_residuals():
+    data = _data(12)
+    rng = np.random.default_rng(2)
+    h = np.repeat(np.arange(9), 8)
+    data["h"], data["s"] = [f"h{i}" for i in h], np.tile(np.arange(8.0), 9)
+    noise = np.linalg.cholesky(0.8 ** np.abs(np.subtract.outer(np.arange(8), np.arange(8))))
+    data["y"] = data["y"] + (noise @ rng.normal(size=(8, 9))).T.ravel()
+    fit = mm.lmm("y ~ x + ar1(t | g)", data, residual="car1(s | h)")
+    sd, rho, sigma, decay = np.array(fit.variance_parameters()["estimate"], dtype=float)
+    assert decay > 0.2
+    g, h = np.array(data["g"]), np.array(data["h"])
+    new = {**NEW, "g": ["g1", "g2", "g3", "new"], "h": ["h0", "h3", "h3", "h8"], "s": [8.0, 2.5, 9.0, 7.5]}
+
+    def cov(a, b):
+        Kg = sd**2 * rho ** np.abs(np.subtract.outer(a["t"], b["t"])) * np.equal.outer(a["g"], b["g"])
+        Kh = decay ** np.abs(np.subtract.outer(a["s"], b["s"])) * np.equal.outer(a["h"], b["h"])
+        return Kg + sigma**2 * Kh
+
+    a = {k: np.array(data[k]) for k in ("t", "g", "s", "h")}
+    b = {k: np.array(new[k]) for k in a}
+    V, C = cov(a, a), cov(b, a)
+    X = np.column_stack([np.ones(len(g)), data["x"]])
+    Xn = np.column_stack([np.ones(4), new["x"]])
+    inverse = np.linalg.inv(V)
+    A = np.linalg.inv(X.T @ inverse @ X)
+    beta = A @ X.T @ inverse @ np.array(data["y"])
+    mean = Xn @ beta + C @ inverse @ (data["y"] - X @ beta)
+    D = Xn - C @ inverse @ X
+    variance = sd**2 + sigma**2 - np.einsum("ij,ij->i", C @ inverse, C) + np.einsum("ij,jk,ik->i", D, A, D)
+    found = fit.predict(new, forecast=True, interval="prediction", new_levels="population")
+    assert np.array(found["predicted"]) == pytest.approx(mean, rel=1e-7)
+    assert np.array(found["prediction_sd"]) == pytest.approx(np.sqrt(variance), rel=1e-7)

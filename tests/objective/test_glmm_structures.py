@@ -15,7 +15,8 @@ import pytest
 import mixedmodels as mm
 from mixedmodels.covariance import make_covariance
 from mixedmodels.errors import OptionError
-from mixedmodels.objective.glmm import Coordinates, GLMMObjective
+from mixedmodels.objective.glmm import GLMMObjective
+from mixedmodels.objective.glmm_coordinates import Coordinates
 from mixedmodels.objective.marginal import directional
 from mixedmodels.objective.marginal.choose import choose_marginal
 from mixedmodels.objective.marginal.dense import DenseLaplace

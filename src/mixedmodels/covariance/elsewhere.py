@@ -5,7 +5,7 @@ The structure made again on old and new positions, with the same natural paramet
 .. math:: \Sigma = s^2 \begin{pmatrix} R_{oo} & R_{on} \\ R_{no} & R_{nn} \end{pmatrix},
 
 so that the new effects given the old ones have mean :math:`W b_o`, :math:`W = R_{no} R_{oo}^{-1}`, and
-variance :math:`s^2 (1 - \mathrm{diag}\,W R_{on})`.
+covariance :math:`s^2 (R_{nn} - W R_{on})`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mixedmodels.covariance.correlation import Correlation
 from mixedmodels.covariance.structured import ScaledCorrelation
+from mixedmodels.errors import OptionError
 
-__all__ = ["Elsewhere", "elsewhere", "has_elsewhere"]
+__all__ = ["Elsewhere", "elsewhere", "has_elsewhere", "joint_factor"]
+
+
+_LARGEST = 5000  # new positions whose joint covariance is written down
 
 
 class Elsewhere(NamedTuple):
@@ -85,16 +90,71 @@ def elsewhere(covariance: ScaledCorrelation, theta: np.ndarray, points: np.ndarr
     )
 
 
-def _some(covariance: ScaledCorrelation, theta: np.ndarray, points: np.ndarray) -> Elsewhere:
-    own, psi = covariance.correlation, theta[1:]
+def joint_factor(covariance: ScaledCorrelation, theta: np.ndarray, points: np.ndarray) -> np.ndarray:
+    r"""A factor of the covariance of the effects at the positions of the term and at new ones.
+
+    .. math:: \begin{pmatrix} \Lambda & 0 \\ W \Lambda & C \end{pmatrix}, \qquad
+              C C' = s^2 (R_{nn} - W R_{on}).
+
+    Parameters
+    ----------
+    covariance : ScaledCorrelation
+        For which `has_elsewhere` holds.
+    theta : ndarray, shape (n_theta,)
+    points : ndarray, shape (r, dimensions)
+        Distinct, none of them a position of the term.
+
+    Returns
+    -------
+    ndarray, shape (k + r, k + r)
+
+    Raises
+    ------
+    OptionError
+        The structure does not take such positions, or there are too many.
+
+    Examples
+    --------
+    >>> from mixedmodels.covariance import make_covariance
+    >>> ar1 = make_covariance("ar1", 2, times=[1, 3])
+    >>> found = joint_factor(ar1, ar1.theta_from_natural([2.0, 0.5]), np.array([[2.0]]))
+    >>> (found @ found.T).round(12).tolist()
+    [[4.0, 1.0, 2.0], [1.0, 4.0, 2.0], [2.0, 2.0, 4.0]]
+    """
+    theta = np.asarray(theta, dtype=np.float64)
+    k, r = covariance.k, len(points)
+    if r > _LARGEST:
+        raise OptionError(f"joint draws take at most {_LARGEST} new positions, not {r}; round the positions")
+    own = covariance.correlation
+    whole, old, new = _together(covariance, points)
+    R = whole.matrix(whole.from_natural(own.natural(theta[1:]).values)).value
+    W = _some(covariance, theta, points).weights
+    left = R[np.ix_(new, new)] - W @ R[np.ix_(old, new)]
+    values, vectors = np.linalg.eigh(0.5 * (left + left.T))
+    out = np.zeros((k + r, k + r))
+    out[:k, :k] = covariance.factor(theta)
+    out[k:, :k] = W @ out[:k, :k]
+    out[k:, k:] = vectors * (theta[0] * np.sqrt(np.maximum(values, 0.0)))
+    return out
+
+
+def _together(
+    covariance: ScaledCorrelation, points: np.ndarray
+) -> tuple[Correlation, np.ndarray, np.ndarray]:
+    """The correlation at old and new positions, and the places of the old and of the new ones."""
+    own = covariance.correlation
     assert own.positions is not None
     together = np.concatenate([own.positions, points])
     order = np.lexsort(together.T[::-1])
-    whole = own.at_positions(together[order])
+    place = np.argsort(order)
+    return own.at_positions(together[order]), place[: own.k], place[own.k :]
+
+
+def _some(covariance: ScaledCorrelation, theta: np.ndarray, points: np.ndarray) -> Elsewhere:
+    own, psi = covariance.correlation, theta[1:]
+    whole, old, new = _together(covariance, points)
     at = own.natural(psi)
     psi_whole = whole.from_natural(at.values)
-    place = np.argsort(order)
-    old, new = place[: own.k], place[own.k :]
     jet = whole.matrix(psi_whole, 1)
     assert jet.first is not None
     R, cross = jet.value[np.ix_(old, old)], jet.value[np.ix_(new, old)]

@@ -40,6 +40,9 @@ _RESIDUAL_TAGS = {
     "car1": "car1(time | group)",
     "ou": "car1(time | group)",
     "cs": "cs(1 | group) * varident(time)",
+    "homcs": "cs(1 | group)",
+    "homtoep": "toep(time | group)",
+    **{tag: f"{tag}(x + y | group)" for tag in ("exp", "gau", "sph", "ratio", "mat")},
     "toep": "toep(time | group) * varident(time)",
     "ad": "ad(time | group)",
 }

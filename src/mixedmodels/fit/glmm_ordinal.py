@@ -12,7 +12,7 @@ from mixedmodels.family.cumulative import Cumulative
 
 if TYPE_CHECKING:
     from mixedmodels.family import Family
-    from mixedmodels.fit.glmm_result import GLMMFit
+    from mixedmodels.fit.glmm_estimates import GLMMEstimates
 
 __all__ = ["CATEGORY_TYPES", "category_values", "labels_of", "thresholds_of", "with_thresholds"]
 
@@ -36,7 +36,7 @@ def with_thresholds(family: Family, thresholds: Any) -> Family:
     return type(family)(family.link, thresholds)
 
 
-def thresholds_of(fit: GLMMFit) -> dict[str, float]:
+def thresholds_of(fit: GLMMEstimates) -> dict[str, float]:
     """Thresholds by the labels of the categories they separate: ``{"low|mid": -1.2, ...}``."""
     family = _cumulative(fit.family, "thresholds")
     levels = fit.generalised.data.levels

@@ -18,6 +18,7 @@ from mixedmodels.fit.predict import Selection, check_new_levels, not_estimable, 
 if TYPE_CHECKING:
     from mixedmodels.design import GeneralisedDesign
     from mixedmodels.family import Family
+    from mixedmodels.fit.glmm_estimates import GLMMEstimates
     from mixedmodels.fit.glmm_result import GLMMFit
 
 __all__ = [
@@ -35,7 +36,7 @@ __all__ = [
 TYPES = ("response", "link", "conditional", "zero_probability", "dispersion", *CATEGORY_TYPES)
 
 
-def select_terms(fit: GLMMFit, re_form: Any) -> Selection:
+def select_terms(fit: GLMMEstimates, re_form: Any) -> Selection:
     """Terms (and columns) of all linear predictors that a `re_form` names.
 
     A formula text chooses among the terms of the conditional predictor; of the other predictors it takes
@@ -142,6 +143,8 @@ class NewParts:
     moves : dict of int to (rows, derivatives), optional
         By random term the rows at new positions and how their values of the term's columns change with its
         parameters, shape (n_theta of the term, rows, k).
+    positions : dict, optional
+        As in `NewDesign`, where nothing was filled in.
     """
 
     design: GeneralisedDesign
@@ -150,6 +153,7 @@ class NewParts:
     rows: np.ndarray
     leftover: dict[int, np.ndarray] | None = None
     moves: dict[int, tuple[np.ndarray, np.ndarray]] | None = None
+    positions: dict[int, tuple[np.ndarray, np.ndarray]] | None = None
 
     def predictors(self, gamma: np.ndarray, b: Sequence[np.ndarray], selection: Selection) -> np.ndarray:
         """All linear predictors with the random terms of `selection`, shape (C, n)."""
@@ -185,12 +189,12 @@ def new_parts(
     new_levels: str,
     offset: Any = None,
     columns_of: Sequence[int] = (),
-    open_positions: bool = True,
+    fill: bool = True,
 ) -> NewParts:
     """Columns of all linear predictors for new data; of the terms `columns_of` without their levels.
 
-    Unless `open_positions` is False, terms of positions may be asked for at positions that the fit has not
-    seen.
+    Terms of positions may be asked for at positions that the fit has not seen; unless `fill` is False their
+    columns are filled with the weights of the effects of the fit.
     """
     from mixedmodels.frame.parts import new_predictors
 
@@ -204,7 +208,7 @@ def new_parts(
         new_levels=new_levels,
         offset=offset,
         columns_of=columns_of,
-        new_positions=open_terms(fit.generalised.terms, [*chosen, *columns_of]) if open_positions else (),
+        new_positions=open_terms(fit.generalised.terms, [*chosen, *columns_of]),
     )
     rows = np.array(found[0].rows)
     for design in found:
@@ -215,7 +219,7 @@ def new_parts(
     for design in found:
         new |= {first + b: where for b, where in (design.positions or {}).items()}
         first += len(design.terms)
-    leftover, moves = fill_positions(fit, terms, new, selection)
+    leftover, moves = fill_positions(fit, terms, new if fill else {}, selection)
     return NewParts(
         fit.generalised,
         tuple([(design.X, design.offset) for design in found]),
@@ -223,6 +227,7 @@ def new_parts(
         rows,
         leftover,
         moves,
+        None if fill else {at: seen for at, seen in new.items() if seen[0].size},
     )
 
 

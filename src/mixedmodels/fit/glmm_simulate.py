@@ -3,7 +3,7 @@ r"""Responses drawn from generalised models: random effects first, then the resp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,6 +147,8 @@ def simulate_glmm(
     """Draws of the response, shape (rows, n); see `GLMMFit.simulate`."""
     from mixedmodels.fit.glmm_predict import new_parts, select_terms
     from mixedmodels.fit.glmm_values import linear_predictor
+    from mixedmodels.fit.kriging import draw_at_positions
+    from mixedmodels.objective.parameters import parameter_map
 
     n, rng = check_count(n), generator(seed)
     design, components = fit.generalised, range(len(fit.components))
@@ -157,6 +159,7 @@ def simulate_glmm(
     coefficients = _coefficients(fit, gamma, beta)
     factors = fit._factors if theta is None else _factors_at(fit, theta)
     rows: list[Any]
+    wide: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     if newdata is None:
         if offset is not None or trials is not None:
             raise OptionError("offset and trials are for new rows; give newdata as well")
@@ -164,8 +167,20 @@ def simulate_glmm(
         rows = [(term.codes, term.Z) for term in design.terms]
         data = design.data
     else:
-        new = new_parts(fit, newdata, selection, "append", offset, open_positions=False)
+        new = new_parts(fit, newdata, selection, "append", offset, fill=False)
         rows = list(new.terms)
+        shown = dict(selection)
+        index = parameter_map(fit._random).index if new.positions else ()
+        for position, seen in (new.positions or {}).items():
+            term, own = design.terms[position], _theta_at(fit, theta)[index[position]]
+            codes, Z = rows[position]
+            Z_wide, factor, weights = draw_at_positions(term, own, Z, seen, shown[position])
+            if position in redrawn:
+                wide[position] = Z_wide, factor
+            else:  # given the effects of the fit, only what they leave over is drawn
+                rows[position] = codes, weights
+                wide[position] = Z_wide[:, term.k :], factor[term.k :, term.k :]
+        new = replace(new, terms=tuple(rows))
         for position, _ in kept:
             codes = rows[position][0]
             if codes.size and int(codes.max()) >= design.terms[position].m:
@@ -179,10 +194,12 @@ def simulate_glmm(
         if data.trials is not None:
             base[0, np.isnan(data.trials)] = np.nan
     terms = []
-    for position, columns in drawn:
+    for position, columns in [*drawn, *((at, None) for at in wide if at not in redrawn)]:
         codes, Z = rows[position]
         term, m = design.terms[position], design.terms[position].m
         factor = np.array(factors[position])
+        if position in wide:
+            Z, factor = wide[position]
         if columns is not None:  # the columns left out are not drawn
             chosen = np.zeros_like(factor)
             chosen[list(columns)] = factor[list(columns)]
@@ -207,6 +224,13 @@ def _coefficients(fit: GLMMFit, gamma: Any, beta: Any) -> np.ndarray:
 
 
 def _factors_at(fit: GLMMFit, theta: Any) -> list[list[list[float]]]:
+    return values.relative_factors(fit._random, _theta_at(fit, theta))
+
+
+def _theta_at(fit: GLMMFit, theta: Any) -> np.ndarray:
+    """theta of the fit, or as given."""
+    if theta is None:
+        return np.array(fit.theta)
     names = fit.theta_names
     if isinstance(theta, Mapping):
         theta = fixed_values(theta, names, fit.theta, "theta")
@@ -216,7 +240,7 @@ def _factors_at(fit: GLMMFit, theta: Any) -> list[list[list[float]]]:
         raise OptionError("theta must hold numbers") from None
     if array.shape[0] != len(names) or not np.isfinite(array).all():
         raise OptionError(f"theta needs {len(names)} finite numbers ({', '.join(names)})")
-    return values.relative_factors(fit._random, array)
+    return array
 
 
 def _new_observations(fit: GLMMFit, newdata: Any, n: int, trials: Any) -> Observations:

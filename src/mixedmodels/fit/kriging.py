@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from mixedmodels.covariance.elsewhere import elsewhere, has_elsewhere
+from mixedmodels.covariance.elsewhere import elsewhere, has_elsewhere, joint_factor
 from mixedmodels.errors import DataError, OptionError
 
-__all__ = ["at_new_positions", "fill_positions", "open_terms"]
+__all__ = ["at_new_positions", "draw_at_positions", "fill_positions", "open_terms"]
 
 Selection = Sequence[tuple[int, "Sequence[int] | None"]]
 
@@ -67,19 +67,12 @@ def fill_positions(
         if not rows.size:
             continue
         term = random.terms[b]
-        if chosen.get(b) is not None:
-            raise OptionError(
-                f"re_form names single effects of {term.group!r}, but the new data have positions that the "
-                "fit has not seen, whose effects depend on all of them; name the whole term"
-            )
+        _refuse_single_effects(term, chosen.get(b))
         distinct, inverse = np.unique(points, axis=0, return_inverse=True)
         try:
             found = elsewhere(term.covariance, np.asarray(fit.theta)[index[b]], distinct)
         except OptionError as error:
-            raise DataError(
-                f"the effects of {term.group!r} ({term.covariance.name}) cannot be predicted at the "
-                f"positions of the new data: {error}"
-            ) from None
+            raise _impossible(term, error) from None
         inverse = inverse.reshape(-1)
         codes, Z = terms[b]
         Z = np.array(Z)
@@ -90,3 +83,70 @@ def fill_positions(
         leftover[b][rows] = found.leftover[inverse]
         moves[b] = (rows, found.derivatives[:, inverse])
     return leftover, moves
+
+
+def draw_at_positions(
+    term: Any, theta: np.ndarray, Z: np.ndarray, seen: tuple[np.ndarray, np.ndarray], columns: Any = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What simulation needs of a term at new positions: one more column for each of them.
+
+    Parameters
+    ----------
+    term : RandomTerm
+    theta : ndarray
+        Parameters of the term.
+    Z : ndarray, shape (N, k)
+        Columns at the positions of the fit.
+    seen : (rows, points)
+        As in `NewDesign.positions`.
+    columns : None or sequence of int
+        Single effects asked for.
+
+    Returns
+    -------
+    Z : ndarray, shape (N, k + r)
+        With indicators of the new positions.
+    factor : ndarray, shape (k + r, k + r)
+        Relative factor of the effects at all positions.
+    weights : ndarray, shape (N, k)
+        W in the rows at new positions, Z elsewhere.
+
+    Raises
+    ------
+    DataError
+        The structure does not take such positions.
+    OptionError
+        Only some effects of the term are asked for.
+    """
+    rows, points = seen
+    _refuse_single_effects(term, columns)
+    distinct, inverse = np.unique(points, axis=0, return_inverse=True)
+    try:
+        factor = joint_factor(term.covariance, theta, distinct)
+        found = elsewhere(term.covariance, theta, distinct)
+    except OptionError as error:
+        raise _impossible(term, error) from None
+    k, r = term.k, len(distinct)
+    inverse = inverse.reshape(-1)
+    wide = np.concatenate([Z, np.zeros((Z.shape[0], r))], axis=1)
+    weights = np.array(Z)
+    missing = np.isnan(Z[rows])
+    weights[rows] = np.where(missing, np.nan, found.weights[inverse])
+    wide[rows, :k] = np.where(missing, np.nan, 0.0)
+    wide[rows, k + inverse] = 1.0
+    return wide, factor, weights
+
+
+def _refuse_single_effects(term: Any, columns: Any) -> None:
+    if columns is not None:
+        raise OptionError(
+            f"re_form names single effects of {term.group!r}, but the new data have positions that the "
+            "fit has not seen, whose effects depend on all of them; name the whole term"
+        )
+
+
+def _impossible(term: Any, error: OptionError) -> DataError:
+    return DataError(
+        f"the effects of {term.group!r} ({term.covariance.name}) cannot be predicted at the "
+        f"positions of the new data: {error}"
+    )

@@ -34,6 +34,7 @@ from mixedmodels.objective.lmm_priors import LinearPriors, RowPrior
 from mixedmodels.objective.posterior import PosteriorObjective
 from mixedmodels.optimize import minimize
 from mixedmodels.solver.choose import choose_solver
+from mixedmodels.solver.threads import one_blas_thread
 
 __all__ = ["PenalisedPath", "penalised"]
 
@@ -164,6 +165,7 @@ class PenalisedPath:
         return "\n".join(lines)
 
 
+@one_blas_thread()
 def penalised(
     formula: Any,
     data: Any,

@@ -146,7 +146,6 @@ def new_rows(
     offset: Any = None,
     columns_of: Sequence[int] = (),
     tell_apart: bool = False,
-    open_positions: bool = True,
 ) -> Any:
     """Columns of the model for new data (`NewDesign`).
 
@@ -164,8 +163,6 @@ def new_rows(
     tell_apart : bool
         With ``new_levels="population"`` number new levels after those of the fit (each missing one is a level
         of its own) instead of -1 for all.
-    open_positions : bool
-        Whether terms of positions may be asked for at positions that the fit has not seen.
     """
     check_new_levels(new_levels)
     asked = [*[position for position, _ in selection], *columns_of]
@@ -185,7 +182,7 @@ def new_rows(
         new_levels="append" if tell_apart and new_levels == "population" else new_levels,
         offset=offset,
         columns_of=[labels[position] for position in columns_of],
-        new_positions=open_terms(fit.design.terms, asked) if open_positions else (),
+        new_positions=open_terms(fit.design.terms, asked),
     )
     return at_new_positions(fit, rows, selection)
 

@@ -19,7 +19,7 @@ from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.optimize import minimize
 from mixedmodels.optimize.minimize import METHODS
 from mixedmodels.solver.choose import choose_solver
-from mixedmodels.solver.threads import one_blas_thread
+from mixedmodels.solver.threads import is_small, one_blas_thread
 
 __all__ = [
     "Options",
@@ -205,7 +205,7 @@ def is_function_frame(frame: Any) -> bool:
 
 def fit_model(formula: Any, data: Any, options: Options) -> LMMFit:
     """Fit a formula to data."""
-    if _is_small(data):
+    if options.known is None and _is_small(data):
         return fit_frame(make_frame(formula, data, options), options, data)
     with one_blas_thread():
         return fit_frame(make_frame(formula, data, options), options, data)
@@ -233,7 +233,7 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
     ConvergenceWarning
         The optimiser stopped before its criterion was met.
     """
-    if frame.design.n > _SMALL:
+    if not is_small(frame.design, _SMALL):
         with one_blas_thread():
             return _fit_frame(frame, options, data, objective)
     return _fit_frame(frame, options, data, objective)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,14 @@ class ResidualEstimates:
             for name, value, error in zip(self.names, self.values, self.std_error, strict=True)
         ]
         return "\n".join([self.description, *rows])
+
+
+def _solver_note(name: str, used: str) -> str:
+    """What became of a solver asked for by name."""
+    return (
+        f"solver={name!r}: with residual= the search has an engine of its own, and the name holds for the "
+        f"solver of the random effects only where residual groups lie within levels; it was: {used}"
+    )
 
 
 class StructuredFit(LMMFit):
@@ -232,6 +241,8 @@ class StructuredFit(LMMFit):
         rounds = self.residual.rounds
         out = super()._compute_messages()
         objective = self.objective
+        if objective.solver_name != "auto":
+            out += (_solver_note(objective.solver_name, self.solver.describe()),)
         if self._equations:
             out += tuple([text for text in self._equations.texts if text])
             confounded = np.zeros(len(self.theta), dtype=bool)
@@ -326,13 +337,12 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
             f"method {options.method!r} is for independent residuals; with residual= use "
             f'method="auto" or one of {", ".join(METHODS)}'
         )
-    if options.sigma is None:
-        _check_fixed_part(frame.design)
     rounds = 0
     if frame.design.residual.needs_fitted:
         frame, objective, optimum, rounds = _alternate(frame, options, method, keywords)
     else:
         objective = structured_objective(frame, options)
+        _check_fixed_part(objective)
         optimum = _minimised(objective, method, start_of(options.start, objective), keywords)
     if objective.held:
         optimum = _without_held(objective, optimum)
@@ -353,12 +363,11 @@ def _without_held(objective: StructuredObjective, optimum: Any) -> Any:
     return replace(optimum, message="converged") if optimum.converged and inside else optimum
 
 
-def _check_fixed_part(design: Any) -> None:
+def _check_fixed_part(objective: StructuredObjective) -> None:
     """Refuse a response that the fixed effects alone reproduce, before the search divides by zero."""
-    from mixedmodels.solver.dense import fixed_part
-
-    rest = fixed_part(design.y, design.X, design.x_names, design.offset, None).r
-    checks.check_perfect_fit(float(np.sqrt(np.mean(rest**2))), design.y, design.offset)
+    if objective.sigma_fixed is None:
+        rest, design = objective.fixed.r, objective.design
+        checks.check_perfect_fit(math.sqrt(float(rest @ rest) / design.n), design.y, design.offset)
 
 
 def _alternate(
@@ -378,6 +387,7 @@ def _alternate(
         rounds += 1
         moved = replace(design, residual=bound.with_fitted(fitted))
         objective = structured_objective(replace(frame, design=moved), options)
+        _check_fixed_part(objective)
         given = start_of(options.start, objective) if start is None else start
         optimum = _minimised(objective, method, given, keywords)
         start = np.array(optimum.theta)

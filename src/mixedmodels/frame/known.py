@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mixedmodels.design import KnownCovariance, Precision
-from mixedmodels.errors import DataError, OptionError
+from mixedmodels.errors import DataError, OptionError, SolverError
 from mixedmodels.frame.columns import Columns
 from mixedmodels.frame.factors import coded_in, match_levels
 from mixedmodels.frame.labels import level_labels
@@ -222,25 +222,16 @@ def _from_table(data: Any, where: str) -> Known:
 
 def _from_precision(matrix: Any, ids: Any, logdet: Any, where: str) -> Known:
     from scipy import sparse
-    from scipy.sparse.linalg import splu
 
     P = sparse.csc_array(_square(matrix, where))
     labels = _ids(ids, P.shape[0], where)
     if logdet is None:
-        singular = DataError(f"{where}: the precision matrix is not positive definite")
+        from mixedmodels.solver.sparse_cholesky import SparseCholesky
+
         try:
-            lu = splu(
-                sparse.csc_matrix(P),
-                permc_spec="MMD_AT_PLUS_A",
-                diag_pivot_thresh=0.0,
-                options={"SymmetricMode": True},
-            )
-        except RuntimeError:
-            raise singular from None
-        pivots = lu.U.diagonal()
-        if not (pivots > 0.0).all():
-            raise singular
-        logdet = -float(np.sum(np.log(pivots)))
+            logdet = -SparseCholesky(P).logdet
+        except SolverError as error:
+            raise DataError(f"{where}: the precision matrix is not usable: {error}") from None
     return Known(labels, Precision(P, float(logdet)))
 
 

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from mixedmodels.objective.lmm import LMMObjective, _forms
+from mixedmodels.objective.lmm import LMMObjective
+from mixedmodels.objective.lmm_criterion import forms as _forms
 from mixedmodels.objective.parameters import gradient_of
 from mixedmodels.objective.posterior import positive_definite
 from mixedmodels.solver.base import Breakdown

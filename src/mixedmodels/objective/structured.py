@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -20,6 +21,7 @@ from mixedmodels.objective.base import (
 )
 from mixedmodels.objective.parameters import gradient_of, parameter_map
 from mixedmodels.solver.base import Breakdown, FixedProducts, Solution
+from mixedmodels.solver.dense import FixedPart, fixed_part
 from mixedmodels.solver.profiled import ProfiledLevels, profiled_levels
 from mixedmodels.solver.whitened import WhitenedLevels
 from mixedmodels.solver.whitened_choose import choose_engine
@@ -228,7 +230,13 @@ class StructuredObjective:
     @cached_property
     def engine(self) -> Any:
         """What computes the likelihood from whitened rows; ``describe()`` says how."""
-        return choose_engine(self.design, self.solver_name)
+        return choose_engine(self.design, self.solver_name, self.fixed)
+
+    @cached_property
+    def fixed(self) -> FixedPart:
+        """The orthonormal fixed part and the least-squares residual."""
+        design = self.design
+        return fixed_part(design.y, design.X, design.x_names, design.offset, None)
 
     def at(self, psi: np.ndarray) -> Any:
         """State of the engine at psi; the last one is kept."""
@@ -283,7 +291,10 @@ class StructuredObjective:
         psi = self.check(psi)
         if self.compiled is None:
             return self._criterion(self.at(psi))
-        found = self._profile(psi, 0)
+        return self._compiled_value(self._profile(psi, 0))
+
+    def _compiled_value(self, found: Any) -> float:
+        """The criterion from the sums of the compiled engine."""
         logdets = found.logdet
         if self.reml:
             logdets += found.logdet_XX + self.engine.fixed.logdet_R2
@@ -320,11 +331,16 @@ class StructuredObjective:
         """
         psi = self.check(psi)
         if self.compiled is not None:
-            gradient, value = self._compiled_gradient(psi), self.value(psi)
+            found = self._profile(psi, 2)
+            value, gradient = self._compiled_value(found), self._compiled_gradient(psi)
         else:
             value, gradient = self.value_and_gradient(psi)
-        H = self.information(psi, "observed")
-        if not (np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(H))):
+        if self.compiled is None or self.held or self.sigma_fixed is not None:
+            H = self.information(psi, "observed")
+        else:
+            H, border = self._compiled_parts(psi)
+            H -= np.outer(border, border) / self.nu
+        if not math.isfinite(value + float(gradient.sum()) + float(H.sum())):
             raise Breakdown("the criterion or a derivative is not finite; check the values of theta")
         return value, gradient, H
 
@@ -540,6 +556,10 @@ class StructuredObjective:
 
     def _compiled_information(self, psi: np.ndarray) -> np.ndarray:
         """Exact second derivatives in ``(psi, log sigma^2)``."""
+        return self._bordered(*self._compiled_parts(psi))
+
+    def _compiled_parts(self, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Exact second derivatives in psi, sigma held, and those in a parameter and log sigma^2."""
         found, r = self._profile(psi, 2), self.n_random
         scale = self._scale(found)
         second = found.second[0] + scale * found.second[2]
@@ -551,7 +571,7 @@ class StructuredObjective:
                 M = M - found.T_X
             parts = [M[at, at] for at in self.engine.slices]
             second[:r, :r] += self._map.curvature(parts, self.split(psi)[0])
-        return self._bordered(second, -scale * found.first[2])
+        return second, -scale * found.first[2]
 
     def _gradient(self, psi: np.ndarray) -> np.ndarray:
         theta, _ = self.split(psi)

@@ -63,4 +63,5 @@ def orthonormal_twin(objective: StructuredObjective) -> OrthonormalTwin | None:
     twin = type(objective)(
         replace(design, terms=tuple(terms)), objective.reml, objective.sigma_fixed, objective.solver_name
     )
+    twin.fixed = objective.fixed
     return OrthonormalTwin(twin, outward, np.linalg.inv(outward))

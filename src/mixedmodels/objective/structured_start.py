@@ -19,6 +19,7 @@ import numpy as np
 from mixedmodels.optimize import minimize
 from mixedmodels.optimize.base import columns_of_entries
 from mixedmodels.optimize.trust_region import trust_region
+from mixedmodels.solver._kernels.small import newton_step
 from mixedmodels.solver.base import Breakdown
 
 if TYPE_CHECKING:
@@ -201,7 +202,9 @@ def _in_trust_region(objective: StructuredObjective, start: np.ndarray, control:
         return value, gradient / units, H / units / units[:, None]
 
     try:
-        found = trust_region(newton, start * units, control, progress=progress, shown=lambda v: v / units)
+        found = trust_region(
+            newton, start * units, control, progress=progress, shown=lambda v: v / units, solve=newton_step
+        )
     except (FloatingPointError, np.linalg.LinAlgError):
         return None
     psi = found.theta / units
@@ -238,7 +241,11 @@ def coarse_starts(objective: StructuredObjective) -> list[np.ndarray]:
         starts = [psi]
     else:
         starts = [psi]
-    return [_theta_at_phi(objective, one) for one in starts] if objective.n_random else starts
+    if not objective.n_random or (
+        objective.compiled is not None and all([term.k == 1 for term in objective.design.terms])
+    ):
+        return starts  # few variances: the joint search finds them as fast
+    return [_theta_at_phi(objective, one) for one in starts]
 
 
 def _valleys(objective: StructuredObjective, psi: np.ndarray, j: int) -> list[np.ndarray]:

@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.optimize.base import blocks_of_entries, columns_of_entries
-from mixedmodels.optimize.cone import cone_newton, has_cone
+from mixedmodels.optimize.cone import cone_newton
+from mixedmodels.optimize.cone_factors import has_cone
 from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.optimum import Status
 from mixedmodels.optimize.run import Run

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -197,6 +198,8 @@ class CombinedResidual:
         all_names = _distinct([part.names for part in parts], factors)
         self._natural_names = _distinct([part.natural_names for part in parts], factors)
         self._kinds = tuple(kind for part in parts for kind in part.kinds)
+        stops = np.cumsum([0, *(part.n_phi for part in parts)]).tolist()
+        self._pieces = [slice(a, b) for a, b in pairwise(stops)]
         self.names = tuple(all_names[j] for j in self._free)
         self.n_phi = self._free.shape[0]
         self.start = self._template[self._free]
@@ -217,8 +220,8 @@ class CombinedResidual:
 
     def _split(self, phi: np.ndarray) -> list[np.ndarray]:
         """Coordinates of each part."""
-        stops = np.cumsum([part.n_phi for part in self._parts])
-        return np.split(self._all(phi), stops[:-1]) if len(self._parts) else []
+        every = self._all(phi)
+        return [every[piece] for piece in self._pieces]
 
     def at(self, phi: np.ndarray) -> CombinedPoint:
         """R at phi; FloatingPointError where it is not positive definite."""

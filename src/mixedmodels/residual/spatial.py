@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -307,6 +307,22 @@ class _BoundSpatial(TableCorrelation):
         if i < last or j < last:
             return slope * first[min(i, j)]
         return bend * f
+
+    def tables(self, phi: np.ndarray, keys: np.ndarray, derivatives: bool) -> tuple[np.ndarray, Any, Any]:
+        """Correlations by distance and derivatives, from one evaluation of the curve."""
+        share, slope, bend = self._share(phi)
+        f, first, second = self._curve(phi, keys)
+        if not derivatives or not self._nugget:
+            return share * f, share * first, lambda i, j: share * second[i, j]
+        last = self.n_phi - 1
+
+        def seconds(i: int, j: int) -> np.ndarray:
+            i, j = min(i, j), max(i, j)
+            if j < last:
+                return share * second[i, j]
+            return slope * first[i] if i < last else bend * f
+
+        return share * f, np.concatenate([share * first, slope * f[None]]), seconds
 
     def natural(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Range, shape and nugget."""

@@ -114,22 +114,25 @@ class _BoundIdent(BoundVariance):
     def __init__(self, name: str, codes: np.ndarray, labels: tuple[str, ...], reference: int) -> None:
         self._name, self._codes, self._labels, self._reference = name, codes, labels, reference
         self.row_key = codes
+        others = [place for place in range(len(labels)) if place != reference]
+        self._indicators = (codes == np.array(others)[:, None]).astype(np.float64)
         self.n_phi = len(labels) - 1
-        others = [label for place, label in enumerate(labels) if place != reference]
-        self.names = tuple(f"log(sd_ratio[{label}])" for label in others)
-        self.natural_names = tuple(f"sd_ratio[{label}]" for label in others)
+        self._others = others
+        self.names = tuple(f"log(sd_ratio[{labels[place]}])" for place in others)
+        self.natural_names = tuple(f"sd_ratio[{labels[place]}]" for place in others)
         self.kinds = ("sd_ratio",) * self.n_phi
         self.start = np.zeros(self.n_phi)
         self.meaning = f"variances by {name}"
 
     def log_sd(self, phi: np.ndarray) -> np.ndarray:
         """Logarithm of the ratio of each row's level."""
-        return np.insert(phi, self._reference, 0.0)[self._codes]
+        ratios = np.zeros(self.n_phi + 1)
+        ratios[self._others] = phi
+        return ratios[self._codes]
 
     def first(self, phi: np.ndarray) -> np.ndarray:
         """Indicators of the levels."""
-        others = np.delete(np.arange(self.n_phi + 1), self._reference)
-        return (self._codes == others[:, None]).astype(np.float64)
+        return self._indicators
 
     def natural(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ratios."""

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.solver.base import Breakdown, Directions, FixedProducts, Solution
-from mixedmodels.solver.dense import fixed_part
+from mixedmodels.solver.dense import FixedPart, fixed_part
 from mixedmodels.solver.levels import Levels
 
 if TYPE_CHECKING:
@@ -85,14 +85,18 @@ class WhitenedLevels:
     ----------
     design : Design
         With ``residual``; terms on one grouping factor that holds the groups of the residuals, or none.
+    fixed : FixedPart, optional
+        Of the design, if it is known.
     """
 
     name = "levels"
 
-    def __init__(self, design: Design) -> None:
+    def __init__(self, design: Design, fixed: FixedPart | None = None) -> None:
         self.design = design
         self.n, self.p = design.n, design.p
-        self.fixed = fixed_part(design.y, design.X, design.x_names, design.offset, None)
+        if fixed is None:
+            fixed = fixed_part(design.y, design.X, design.x_names, design.offset, None)
+        self.fixed = fixed
         self.ks = [term.k for term in design.terms]
         self.k = sum(self.ks)
         edges = np.cumsum([0, *self.ks]).tolist()

@@ -15,6 +15,7 @@ from mixedmodels.solver.whitened import WhitenedLevels, is_within_levels, one_fa
 if TYPE_CHECKING:
     from mixedmodels.design import Design
     from mixedmodels.residual.base import BoundResidual, ResidualPoint
+    from mixedmodels.solver.dense import FixedPart
 
 __all__ = [
     "WhitenedSolver",
@@ -38,7 +39,7 @@ def _residual(design: Design) -> BoundResidual:
     return design.residual
 
 
-def choose_engine(design: Design, name: str = "auto") -> Any:
+def choose_engine(design: Design, name: str = "auto", fixed: FixedPart | None = None) -> Any:
     """The engine for a design with ``residual``.
 
     Parameters
@@ -46,6 +47,8 @@ def choose_engine(design: Design, name: str = "auto") -> Any:
     design : Design
     name : str
         The solver asked for.
+    fixed : FixedPart, optional
+        Of the design, if it is known.
 
     Returns
     -------
@@ -53,10 +56,10 @@ def choose_engine(design: Design, name: str = "auto") -> Any:
         With ``at(factors, point, n_phi)`` and ``describe()``.
     """
     if one_factor(design) and keeps_rows(design):
-        return WhitenedLevels(design)
+        return WhitenedLevels(design, fixed)
     from mixedmodels.solver.whitened_sparse import WhitenedSparse
 
-    return WhitenedSparse(design)
+    return WhitenedSparse(design, fixed)
 
 
 def whitened_design(design: Design, point: ResidualPoint) -> Design:

@@ -21,7 +21,7 @@ import numpy as np
 
 from mixedmodels.errors import SolverError
 from mixedmodels.solver.base import Directions, FixedProducts, Solution
-from mixedmodels.solver.dense import fixed_part, random_matrix
+from mixedmodels.solver.dense import FixedPart, fixed_part, random_matrix
 from mixedmodels.solver.whitened import products_of_images, second_products
 
 if TYPE_CHECKING:
@@ -83,14 +83,18 @@ class WhitenedSparse:
     ----------
     design : Design
         With ``residual``.
+    fixed : FixedPart, optional
+        Of the design, if it is known.
     """
 
     name = "sparse"
 
-    def __init__(self, design: Design) -> None:
+    def __init__(self, design: Design, fixed: FixedPart | None = None) -> None:
         self.design = design
         self.n, self.p = design.n, design.p
-        self.fixed = fixed_part(design.y, design.X, design.x_names, design.offset, None)
+        if fixed is None:
+            fixed = fixed_part(design.y, design.X, design.x_names, design.offset, None)
+        self.fixed = fixed
         self.columns = np.hstack([self.fixed.Q, self.fixed.r[:, None]])
         self.Z = [random_matrix((term,), design.n, None) for term in design.terms]
         self._places = np.zeros(0, dtype=np.int64)

@@ -354,7 +354,8 @@ def _reference_design(reference):
 
 def _fitted(design, family, nodes):
     """Objective and maximum likelihood estimates."""
-    from mixedmodels.objective.glmm import Coordinates, GLMMObjective
+    from mixedmodels.objective.glmm import GLMMObjective
+    from mixedmodels.objective.glmm_coordinates import Coordinates
     from mixedmodels.optimize.trust_region import trust_region
 
     coordinates = Coordinates(design)

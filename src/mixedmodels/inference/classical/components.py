@@ -18,6 +18,7 @@ from mixedmodels.inference.classical.history import history_table
 from mixedmodels.inference.table import ResultTable, result_table
 from mixedmodels.objective.component_space import ComponentSpace
 from mixedmodels.optimize.control import control_of
+from mixedmodels.solver.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from mixedmodels.objective.components import ComponentsPoint
@@ -156,6 +157,7 @@ class ClassicalFit:
     __repr__ = __str__
 
 
+@one_blas_thread()
 def variance_components(
     model: Any,
     data: Any = None,

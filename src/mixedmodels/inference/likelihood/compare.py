@@ -22,6 +22,7 @@ from mixedmodels.inference.likelihood.lrt_bootstrap import check_draws
 from mixedmodels.inference.likelihood.nesting import Span, nested_random, nested_residual, span_of
 from mixedmodels.inference.table import ResultTable, result_table
 from mixedmodels.objective.glmm_restrictions import groups_of_names
+from mixedmodels.solver.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -35,6 +36,7 @@ _TITLES = {
 }
 
 
+@one_blas_thread()
 def compare(
     *fits: LMMFit,
     method: str = "chi2",

@@ -18,6 +18,7 @@ from mixedmodels.inference.table import ResultTable, result_table
 from mixedmodels.objective.component_space import ComponentSpace
 from mixedmodels.optimize.control import control_of
 from mixedmodels.optimize.progress import Progress
+from mixedmodels.solver.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from mixedmodels.objective.components import ComponentsPoint
@@ -147,6 +148,7 @@ class PosteriorMode:
     __repr__ = __str__
 
 
+@one_blas_thread()
 def posterior_mode(
     model: Any,
     data: Any = None,

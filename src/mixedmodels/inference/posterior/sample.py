@@ -16,6 +16,7 @@ from mixedmodels.inference.posterior.prior import VariancePrior
 from mixedmodels.inference.posterior.products import GroupedProducts
 from mixedmodels.inference.posterior.proposal import make_proposal
 from mixedmodels.optimize.progress import Progress
+from mixedmodels.solver.threads import one_blas_thread
 
 __all__ = ["draw_variances", "sample_posterior"]
 
@@ -73,6 +74,7 @@ class _Chains:
     done: int = 0
 
 
+@one_blas_thread()
 def sample_posterior(
     model: Any,
     data: Any = None,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
     from mixedmodels.frame.newdata import NewDesign
 
-__all__ = ["Analytic", "left_out_variance"]
+__all__ = ["Analytic", "left_out_variance", "scale_of_levels"]
 
 Known = list[tuple[int, np.ndarray, np.ndarray]]  # term, levels (-1: new), values of its columns
 
@@ -91,7 +91,7 @@ class Analytic:
         predicted = -self._solved(np.zeros_like(rows.X), rest)
         for position, codes, Z in rest:
             own = term_variance(Z, self.factors[position][None])[:, 0]
-            predicted += np.where(codes < 0, 0.0, own * _scale_of_levels(fit, position, codes))
+            predicted += np.where(codes < 0, 0.0, own * scale_of_levels(fit, position, codes))
         return out + fit.sigma**2 * np.maximum(predicted, 0.0)
 
     def _effects(self, rows: NewDesign, terms: Sequence[tuple[int, Sequence[int] | None]]) -> Known:
@@ -121,7 +121,7 @@ class Analytic:
             if new.size:
                 out[new] += scale * term_variance(Z[new], self.factors[position][None])[:, 0]
             if rows.leftover and position in rows.leftover:
-                out += scale * rows.leftover[position] * _scale_of_levels(self.fit, position, codes)
+                out += scale * rows.leftover[position] * scale_of_levels(self.fit, position, codes)
         return np.maximum(out, 0.0)
 
 
@@ -143,12 +143,12 @@ def left_out_variance(
         if rows.leftover and position in rows.leftover:
             part += rows.leftover[position][:, None]
         if codes is not None:
-            part *= np.reshape(_scale_of_levels(fit, position, codes), (-1, 1))
+            part *= np.reshape(scale_of_levels(fit, position, codes), (-1, 1))
         out += part
     return out
 
 
-def _scale_of_levels(fit: LMMFit, position: int, codes: np.ndarray) -> np.ndarray | float:
+def scale_of_levels(fit: LMMFit, position: int, codes: np.ndarray) -> np.ndarray | float:
     """Diagonal of A, the inverse of a known precision, for the level of each row; 1 without and if new."""
     precision = fit.design.terms[position].precision
     if precision is None:

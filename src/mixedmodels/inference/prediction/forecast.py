@@ -21,6 +21,7 @@ from mixedmodels.fit.predict import check_new_levels, new_rows, predict_design, 
 from mixedmodels.fit.residual_rows import forecast, new_columns, new_residual_rows
 from mixedmodels.fit.simulate import positive_weights
 from mixedmodels.fit.wald import normal_quantile
+from mixedmodels.inference.prediction.analytic import scale_of_levels
 from mixedmodels.inference.prediction.rows import chosen, term_variance
 from mixedmodels.inference.structured_rows import error_variance
 from mixedmodels.inference.table import ResultTable, result_table
@@ -56,7 +57,7 @@ def forecasts(
     if newdata is None:
         raise OptionError("forecast=True is for new rows: give newdata")
     check_new_levels(new_levels)
-    rows = new_rows(fit, newdata, select_columns(fit, None), new_levels, offset, open_positions=False)
+    rows = new_rows(fit, newdata, select_columns(fit, None), new_levels, offset)
     mean = predict_design(fit, rows, [(position, None) for position in range(len(fit.design.terms))])
     given = positive_weights(weights, newdata, rows.n)
     residuals = new_residual_rows(fit, new_columns(fit, newdata), mean, given)
@@ -99,6 +100,8 @@ def _errors(fit: StructuredFit, rows: Any, residuals: Any, ok: np.ndarray) -> tu
         new = np.flatnonzero(codes < 0)
         if new.size:
             more[new] += term_variance(own[new], np.array(fit._factors[position])[None])[:, 0]
+        if rows.leftover and position in rows.leftover:
+            more += rows.leftover[position][ok] * scale_of_levels(fit, position, codes)
         known = np.flatnonzero(codes >= 0)
         place = codes[known].astype(np.int64)[:, None] * term.k + np.arange(term.k)
         at = np.repeat(known, term.k), place.reshape(-1)

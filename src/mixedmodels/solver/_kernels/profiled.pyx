@@ -14,12 +14,18 @@ left to the caller (they need sum F_ZZ and the like only). Sums over the levels 
 log|X'V^{-1}X| with all derivatives.
 """
 
-from libc.math cimport cosh, exp, fabs, isfinite, log, log1p, sinh, sqrt, tanh
+from libc.math cimport cosh, exp, fabs, isfinite, log, log1p, sinh, tanh
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 import numpy as np
+
+
+cdef extern from "lower_triangles.h" nogil:
+    bint mm_lower_factor(double* A, int p, double lost)
+    void mm_lower_inverse(const double* L, double* M, int p)
+    void mm_lower_square(const double* M, double* H, int p)
 
 
 cdef struct Sizes:
@@ -61,41 +67,6 @@ cdef struct Sums:
 cdef inline int _pair(int i, int j) noexcept nogil:
     """Place of a pair i >= j among pairs."""
     return i * (i + 1) // 2 + j
-
-
-cdef bint _cholesky(double* A, int p) noexcept nogil:
-    """Lower factor in place, zeros above; False if A is not positive definite."""
-    cdef int i, j, k
-    cdef double v
-    for j in range(p):
-        for k in range(j + 1):
-            v = A[j * p + k]
-            for i in range(k):
-                v -= A[j * p + i] * A[k * p + i]
-            if j > k:
-                A[j * p + k] = v / A[k * p + k]
-            elif v > 0.0 and isfinite(v):
-                A[j * p + j] = sqrt(v)
-            else:
-                return False
-        for k in range(j + 1, p):
-            A[j * p + k] = 0.0
-    return True
-
-
-cdef void _invert_lower(const double* L, double* M, int p) noexcept nogil:
-    """Inverse of a lower triangle, zeros above."""
-    cdef int i, j, k
-    cdef double v
-    for j in range(p):
-        for i in range(p):
-            if i < j:
-                M[i * p + j] = 0.0
-                continue
-            v = 1.0 if i == j else 0.0
-            for k in range(j, i):
-                v -= L[i * p + k] * M[k * p + j]
-            M[i * p + j] = v / L[i * p + i]
 
 
 cdef inline void _product(
@@ -175,11 +146,11 @@ cdef bint _level(
     _product(factor, w.B, w.root, k, k, k, True)
     for i in range(k):
         w.root[i * k + i] += 1.0
-    if not _cholesky(w.root, k):
+    if not mm_lower_factor(w.root, k, 0.0):
         return False
     for i in range(k):
         out.logdet += 2.0 * log(w.root[i * k + i])
-    _invert_lower(w.root, w.inverse, k)
+    mm_lower_inverse(w.root, w.inverse, k)
     for i in range(k):
         for j in range(k):
             v = 0.0
@@ -398,16 +369,12 @@ cdef class Profile:
             for j in range(p):
                 L[i, j] = S0[i, j]
         if p:
-            if not _cholesky(&L[0, 0], p):
+            if not mm_lower_factor(&L[0, 0], p, 0.0):
                 return False
-            _invert_lower(&L[0, 0], &Li[0, 0], p)
+            mm_lower_inverse(&L[0, 0], &Li[0, 0], p)
+            mm_lower_square(&Li[0, 0], &Cm[0, 0], p)
         for i in range(p):
             log_X += 2.0 * log(L[i, i])
-            for j in range(i + 1):
-                total = 0.0
-                for l in range(i, p):
-                    total += Li[l, i] * Li[l, j]
-                Cm[i, j] = Cm[j, i] = total
         for i in range(p):
             total = 0.0
             for j in range(p):

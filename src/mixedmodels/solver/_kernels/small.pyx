@@ -4,8 +4,6 @@
 All functions go by Cholesky and return None where a pivot is lost in rounding: callers have a slower way then.
 """
 
-from libc.math cimport isfinite, sqrt
-
 import numpy as np
 
 cdef double LOST = 1e-10             # pivots, relative to the diagonal
@@ -13,38 +11,10 @@ cdef enum:
     LARGE = 64                       # from here on LAPACK is faster
 
 
-cdef bint _cholesky(double* A, int p, double lost) noexcept nogil:
-    """The lower triangle of A becomes its factor; False where a pivot is lost."""
-    cdef int i, j, k
-    cdef double v, least
-    for j in range(p):
-        least = lost * A[j * p + j]
-        for k in range(j + 1):
-            v = A[j * p + k]
-            for i in range(k):
-                v -= A[j * p + i] * A[k * p + i]
-            if j > k:
-                A[j * p + k] = v / A[k * p + k]
-            elif v > least and v > 0.0 and isfinite(v):
-                A[j * p + j] = sqrt(v)
-            else:
-                return False
-    return True
-
-
-cdef void _invert(const double* L, double* M, int p) noexcept nogil:
-    """The inverse M of a lower triangle, zeros above."""
-    cdef int i, j, k
-    cdef double v
-    for j in range(p):
-        for i in range(p):
-            if i < j:
-                M[i * p + j] = 0.0
-                continue
-            v = 1.0 if i == j else 0.0
-            for k in range(j, i):
-                v -= L[i * p + k] * M[k * p + j]
-            M[i * p + j] = v / L[i * p + i]
+cdef extern from "lower_triangles.h" nogil:
+    bint mm_lower_factor(double* A, int p, double lost)
+    void mm_lower_inverse(const double* L, double* M, int p)
+    void mm_lower_square(const double* M, double* H, int p)
 
 
 def newton_step(const double[:, :] H, const double[:] g):
@@ -65,7 +35,7 @@ def newton_step(const double[:, :] H, const double[:] g):
         for j in range(i + 1):
             A[i * p + j] = H[i, j]
         z[i] = -g[i]
-    if not _cholesky(A, p, LOST):
+    if not mm_lower_factor(A, p, LOST):
         return None
     for i in range(p):
         if A[i * p + i] * A[i * p + i] < LOST:
@@ -86,26 +56,20 @@ def newton_step(const double[:, :] H, const double[:] g):
 
 def inverse(const double[:, :] H):
     """Inverse of a positive definite matrix, or None."""
-    cdef int p = <int>H.shape[0], i, j, k
+    cdef int p = <int>H.shape[0], i, j
     if not 0 < p <= LARGE or H.shape[1] != p:
         return None
     cdef double A[LARGE * LARGE]
     cdef double M[LARGE * LARGE]
-    cdef double v
     for i in range(p):
         for j in range(i + 1):
             A[i * p + j] = H[i, j]
-    if not _cholesky(A, p, LOST):
+    if not mm_lower_factor(A, p, LOST):
         return None
-    _invert(A, M, p)
+    mm_lower_inverse(A, M, p)
     out = np.empty((p, p))
     cdef double[:, ::1] o = out
-    for i in range(p):
-        for j in range(i + 1):
-            v = 0.0
-            for k in range(i, p):
-                v += M[k * p + i] * M[k * p + j]
-            o[i, j] = o[j, i] = v
+    mm_lower_square(M, &o[0, 0], p)
     return out
 
 
@@ -134,9 +98,9 @@ def orthonormal(const double[:, :] X):
     for i in range(p):
         for j in range(i + 1):
             A[i * p + j] /= n
-    if not _cholesky(A, p, 1e-6):
+    if not mm_lower_factor(A, p, 1e-6):
         return None
-    _invert(A, M, p)
+    mm_lower_inverse(A, M, p)
     columns, upper, back = np.empty((n, p)), np.zeros((p, p)), np.zeros((p, p))
     cdef double[:, ::1] Q = columns, G = upper, B = back
     for i in range(p):

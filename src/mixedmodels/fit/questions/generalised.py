@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mixedmodels.fit.questions import Questions
+from mixedmodels.solver.threads import answers_on_one_thread
 
 if TYPE_CHECKING:
     from mixedmodels.inference.table import ResultTable
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["GLMMQuestions"]
 
 
+@answers_on_one_thread
 class GLMMQuestions(Questions):
     """The methods of a generalised fit whose arguments differ from those of a linear one."""
 

@@ -245,7 +245,10 @@ class StructuredObjective:
             theta, phi = self.split(psi)
             with np.errstate(all="ignore"):
                 point = self.residual.at(phi)
-                self._last = (key, self.engine.at(self._map.factors(theta), point, self.n_phi))
+                try:
+                    self._last = (key, self.engine.at(self._map.factors(theta), point, self.n_phi))
+                except IdentifiabilityError:  # of whitened columns: R is nearly singular there
+                    raise Breakdown("R is too nearly singular for the fixed effects") from None
         return self._last[1]
 
     @cached_property

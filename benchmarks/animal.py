@@ -88,11 +88,30 @@ def series() -> tuple[Callable[[], Any], bool]:
     return lambda: mm.lmm("y ~ x + (1 | a) + (1 | b)", frame, residual="ar1(t | s)"), False
 
 
+def dominance() -> tuple[Callable[[], Any], bool]:
+    """Additive and dominance effects, 2 * 10^4 children of 200 sires and 2000 dams."""
+    import mixedmodels as mm
+    from mixedmodels import genetics
+
+    ped = genetics.random_pedigree(
+        founders=4000, generations=1, size=20_000, sires=200, dams=2000, mating="monogamous", seed=1
+    )
+    data = genetics.simulate_trait(ped, heritability=0.3, dominance=0.2, seed=2)
+    formula = "y ~ 1 + (1 | individual) + known(1 | individual, D)"
+
+    def fit() -> Any:
+        known = {"individual": ped, "D": ped.dominance(form="precision")}
+        return mm.lmm(formula, data, known=known)
+
+    return fit, False
+
+
 CASES: dict[str, Callable[[], tuple[Callable[[], Any], bool]]] = {
     **{name: (lambda name=name: animal(name)) for name in PEDIGREES},
     "repeated": repeated,
     "binary_1e4": binary,
     "ar1_crossed": series,
+    "dominance_2e4": dominance,
 }
 
 

@@ -71,3 +71,47 @@ def test_nagq_0_of_a_curved_structure_is_the_minimum_of_its_criterion():
     for h in (-0.02, 0.02):
         assert loglik(sd + h, rho) < fit.loglik
         assert loglik(sd, rho + h) < fit.loglik
+
+
+@functools.cache
+def two():
+    """Two series with one autocorrelation."""
+    rng = np.random.default_rng(4)
+    k, m = TIMES.size, 15
+    root = np.linalg.cholesky(0.6 ** np.abs(np.subtract.outer(TIMES, TIMES)))
+    g, h = np.repeat(np.arange(m), k), rng.permutation(np.repeat(np.arange(m), k))
+    t = np.tile(TIMES, m)
+    at = np.searchsorted(TIMES, t)
+    b, d = root @ rng.normal(size=(k, m)), 0.7 * root @ rng.normal(size=(k, m))
+    c = rng.poisson(np.exp(1.0 + b[at, g] + d[at, h])).astype(float)
+    return {"c": c, "t": t, "g": [f"g{i}" for i in g], "h": [f"h{i}" for i in h]}
+
+
+def test_equal_by_natural_names():
+    formula = "c ~ 1 + ar1(t | g) + ar1(t | h)"
+    free = mm.glmm(formula, two(), family="poisson")
+    fit = mm.glmm(formula, two(), family="poisson", equal=[["cor|g", "cor|h"]])
+    entries = mm.glmm(formula, two(), family="poisson", equal=[[free.theta_names[1], free.theta_names[3]]])
+    found = fit.variance_parameters()
+    values = dict(zip(found["term"], found["estimate"], strict=True))
+    assert values["cor|g"] == pytest.approx(values["cor|h"], rel=1e-12)
+    assert fit.loglik == pytest.approx(entries.loglik, rel=1e-9)
+    assert fit.loglik < free.loglik
+    assert fit.df_model == free.df_model - 1
+    both = mm.glmm(formula, two(), family="poisson", equal=[["cor|g", "cor|h"], ["sd|g", "sd|h"]])
+    shared = mm.glmm(formula, two(), family="poisson", share=[["ar1(t | g)", "ar1(t | h)"]])
+    assert both.loglik == pytest.approx(shared.loglik, rel=1e-8)
+    assert both.df_model == shared.df_model
+    again = both.refit(both.response())
+    assert again.theta == pytest.approx(both.theta, rel=1e-5)
+
+
+def test_equal_that_cannot_be():
+    formula = "c ~ 1 + ar1(t | g) + exp(t | h)"
+    for names, match in (
+        (["cor|g", "range|h"], "different kinds"),
+        (["cor|g", "corr|h"], "no parameter 'corr|h'"),
+        (["cor|g"], "list of lists"),
+    ):
+        with pytest.raises(OptionError, match=match):
+            mm.glmm(formula, two(), family="poisson", equal=[names])

@@ -125,7 +125,33 @@ def test_wrong_restrictions(options, match):
         mm.lmm(FORMULA, sleepstudy(), **options)
 
 
-def test_profiles_are_refused():
-    fit = mm.lmm(FORMULA, sleepstudy(), fixed={"sd_Days|Subject": 6.0})
-    with pytest.raises(OptionError, match="fixed="):
-        fit.profile()
+def exchangeable(seed, k, rho, sd):
+    rng = np.random.default_rng(seed)
+    values, vectors = np.linalg.eigh(np.outer(sd, sd) * np.where(np.eye(k) > 0, 1.0, rho))
+    m = 8 if k == 3 else 12
+    b = (rng.standard_normal((m, k)) * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    g, v = np.repeat(np.arange(m), 2 * k), np.tile(np.repeat(np.arange(k), 2), m)
+    return {"y": 1.0 + b[g, v] + rng.standard_normal(len(g)), "g": g, "v": np.array(list("abcd"))[v]}
+
+
+@pytest.mark.parametrize(
+    ("seed", "k", "rho", "sd"),
+    [(4, 3, -0.2, (1.0, 0.5, 0.0)), (2, 4, 0.1, (1.3, 0.3, 0.9, 0.6)), (3, 3, -0.2, (1.0, 0.5, 0.0))],
+)
+def test_the_lowest_of_several_minima(seed, k, rho, sd):
+    """One search of these models ends in a local minimum, or not at all; correlations are at a bound."""
+    data = exchangeable(seed, k, rho, np.array(sd))
+    formula = "y ~ 1 + cs(0 + v | g)"
+    free = mm.lmm(formula, data)
+    for name in ("sd_va|g", "cor|g"):
+        fit = mm.lmm(formula, data, fixed={name: values(free)[name]})
+        assert fit.converged
+        assert fit.criterion == pytest.approx(free.criterion, abs=1e-6)
+        assert fit.df_model == free.df_model - 1
+
+
+def test_a_correlation_of_one_is_refused_where_it_is_no_entry_of_theta():
+    with pytest.raises(OptionError, match="boundary of its range"):
+        mm.lmm(FORMULA, sleepstudy(), fixed={"cor_Days.(Intercept)|Subject": 1.0})
+    with pytest.raises(OptionError, match="leave the column out"):
+        mm.lmm(FORMULA, sleepstudy(), fixed={"sd_Days|Subject": 0.0})

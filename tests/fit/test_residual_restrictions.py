@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.errors import NotImplementedYetError, OptionError
+from mixedmodels.errors import OptionError
 
 FORMULA = "y ~ x + (1 | g)"
 RESIDUAL = "ar1(t | g) * varident(s)"
@@ -22,7 +22,9 @@ def data():
     root = np.linalg.cholesky(0.5 ** np.abs(np.subtract.outer(np.arange(6), np.arange(6))))
     e = (root @ rng.normal(size=(6, 30))).T.ravel() * np.where(g % 2, 1.5, 1.0)
     y = 1.0 + 0.5 * x + e + 0.8 * rng.normal(size=30)[g]
-    return {"y": y, "x": x, "t": t, "s": s, "g": [f"g{i}" for i in g]}
+    w = np.array(["a", "b", "c"])[g % 3]
+    v = np.where(w == "a", "a", "bc")
+    return {"y": y, "x": x, "t": t, "s": s, "w": w, "v": v, "g": [f"g{i}" for i in g]}
 
 
 @functools.cache
@@ -68,12 +70,200 @@ def test_the_criterion_is_the_profile():
         assert fit.criterion == pytest.approx(point.criterion, rel=1e-9)
 
 
-def test_refusals():
-    with pytest.raises(OptionError, match="no parameter 'rhoo'; available: rho, sd_ratio"):
-        mm.lmm(FORMULA, data(), residual=RESIDUAL, fixed={"rhoo": 0.3})
-    with pytest.raises(OptionError, match=r"fixed\['rho'\] = 1\.5 is out of the range"):
-        mm.lmm(FORMULA, data(), residual=RESIDUAL, fixed={"rho": 1.5})
-    with pytest.raises(OptionError, match="must be a finite number"):
-        mm.lmm(FORMULA, data(), residual=RESIDUAL, fixed={"rho": "a"})
-    with pytest.raises(NotImplementedYetError, match="only parameters of the residuals can be held"):
-        mm.lmm(FORMULA, data(), residual=RESIDUAL, fixed={"sd_(Intercept)|g": 1.0})
+TIMES = "123456"
+COMPOUND = {"fixed": {f"sd_ratio[{t}]": 1.0 for t in TIMES[1:]}}
+COMPOUND["equal"] = [[f"cor[{s},{t}]" for t in TIMES for s in TIMES if s < t]]
+
+
+@pytest.mark.parametrize(
+    ("formula", "residual", "restrictions", "plain"),
+    [
+        # equal ratios of two strata: the strata are one
+        (FORMULA, "varident(w)", {"equal": [["sd_ratio[b]", "sd_ratio[c]"]]}, (FORMULA, "varident(v)")),
+        # antedependence with equal correlations: AR(1)
+        (
+            "y ~ x",
+            "ad(t | g)",
+            {"equal": [[f"cor[{t},{t + 1}]" for t in range(1, 6)]]},
+            ("y ~ x", "ar1(t | g)"),
+        ),
+        # any covariance matrix with equal variances and correlations: compound symmetry
+        ("y ~ x", "us(t | g)", COMPOUND, ("y ~ x", "cs(1 | g)")),
+        # correlation 0 of random effects
+        (
+            "y ~ x + (1 + x | g)",
+            "ar1(t | g)",
+            {"fixed": {"cor_x.(Intercept)|g": 0.0}},
+            ("y ~ x + (1 + x || g)", "ar1(t | g)"),
+        ),
+        # equal standard deviations
+        (
+            "y ~ x + (1 + x || g)",
+            "ar1(t | g)",
+            {"equal": [["sd_(Intercept)|g", "sd_x|g"]]},
+            ("y ~ x + homdiag(1 + x | g)", "ar1(t | g)"),
+        ),
+    ],
+)
+@pytest.mark.parametrize("reml", [True, False])
+def test_restrictions_that_are_another_structure(formula, residual, restrictions, plain, reml):
+    fit = mm.lmm(formula, data(), residual=residual, reml=reml, **restrictions)
+    own = mm.lmm(plain[0], data(), residual=plain[1], reml=reml)
+    assert fit.converged
+    assert fit.loglik == pytest.approx(own.loglik, abs=1e-7)
+    assert fit.df_model == own.df_model
+    assert fit.sigma == pytest.approx(own.sigma, rel=1e-4)
+    assert fit.beta == pytest.approx(own.beta, rel=1e-4)
+    mine, theirs = fit.coefficients(ddf="satterthwaite"), own.coefficients(ddf="satterthwaite")
+    for column in ("std_error", "df"):
+        assert np.array(mine[column]) == pytest.approx(np.array(theirs[column]), rel=2e-3)
+
+
+def test_equal_errors_are_those_of_the_merged_strata():
+    fit = mm.lmm(FORMULA, data(), residual="varident(w)", equal=[["sd_ratio[b]", "sd_ratio[c]"]])
+    own = mm.lmm(FORMULA, data(), residual="varident(v)")
+    assert fit.residual.std_error == pytest.approx(np.repeat(own.residual.std_error, 2), rel=1e-5)
+    errors = [
+        dict(zip(f.variance_parameters()["term"], f.variance_parameters()["std_error"], strict=True))
+        for f in (fit, own)
+    ]
+    for name in ("sd_(Intercept)|g", "sigma"):
+        assert errors[0][name] == pytest.approx(errors[1][name], rel=1e-5)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+def test_random_terms_held_at_the_estimates(reml):
+    base = mm.lmm(FORMULA, data(), residual=RESIDUAL, reml=reml)
+    found = base.variance_parameters()
+    values = dict(zip(found["term"], found["estimate"], strict=True))
+    del values["sigma"]
+    for names in (["sd_(Intercept)|g"], ["sd_(Intercept)|g", "rho"], list(values)):
+        fit = mm.lmm(
+            FORMULA, data(), residual=RESIDUAL, reml=reml, fixed={name: values[name] for name in names}
+        )
+        assert fit.loglik == pytest.approx(base.loglik, abs=1e-8)
+        assert fit.sigma == pytest.approx(base.sigma, rel=1e-6)
+        assert fit.df_model == base.df_model - len(names)
+        assert all(any(name in text for text in fit.messages) for name in names)
+
+
+def test_a_standard_deviation_held_is_the_profile():
+    from mixedmodels.inference.parameters import chosen_one, parameters_of
+    from mixedmodels.inference.profile.held import held_for
+
+    base = mm.lmm(FORMULA, data(), residual=RESIDUAL, reml=False)
+    name = "sd_(Intercept)|g"
+    held = held_for(base, chosen_one(parameters_of(base), name))
+    point = held.at(1.4, held.estimate())
+    fit = mm.lmm(FORMULA, data(), residual=RESIDUAL, reml=False, fixed={name: 1.4})
+    assert fit.criterion == pytest.approx(point.criterion, rel=1e-10)
+    assert fit.sigma == pytest.approx(point.sigma, rel=1e-5)
+    found = fit.variance_parameters()
+    assert found["estimate"][0] == pytest.approx(1.4, rel=1e-10)
+    assert np.isnan(found["std_error"][0])
+    assert fit.conditional_covariance(0).shape == (30, 1, 1)
+
+
+def test_gradient_and_hessian_against_the_dense_matrices():
+    """D(y) written down with V itself, differenced along the surface of the equations."""
+    from mixedmodels.objective.constrained import Constrained
+    from mixedmodels.objective.unprofiled import UnprofiledCriterion
+
+    fit = mm.lmm(
+        "y ~ x + (1 + x | g)",
+        data(),
+        residual=RESIDUAL,
+        reml=False,
+        fixed={"sd_(Intercept)|g": 0.8},
+        equal=[["cor_x.(Intercept)|g", "rho"]],
+    )
+    objective, design = fit.objective, fit.design
+    codes, n = design.terms[0].codes, design.n
+
+    def dense(y):
+        psi = y[:-1]
+        (L,) = objective.factors(psi)
+        Z = np.stack([np.ones(n), design.X[:, 1]], axis=1)
+        V = (Z @ L @ L.T @ Z.T) * (codes[:, None] == codes)
+        bound = design.residual
+        for level in range(bound.n_groups):
+            rows = np.flatnonzero(bound.codes == level)
+            V[np.ix_(rows, rows)] += bound.block(psi[3:], level)
+        V *= np.exp(2.0 * y[-1])
+        A = np.linalg.solve(V, np.column_stack([design.X, design.y]))
+        r = design.y - design.X @ np.linalg.solve(design.X.T @ A[:, :2], design.X.T @ A[:, 2])
+        return np.linalg.slogdet(V)[1] + n * np.log(2.0 * np.pi) + r @ np.linalg.solve(V, r)
+
+    y = np.append(fit.theta, np.log(fit.sigma))
+    rest = Constrained(UnprofiledCriterion(objective), objective.equations, y)
+    assert len(rest.start) == 4
+    z = rest.start + np.array([0.05, -0.03, 0.04, 0.02])
+    value, gradient, H = rest.exact(z)
+    assert value == pytest.approx(dense(rest.point(z)), rel=1e-11)
+    h, near = 1e-4, np.eye(4)
+    slopes = [(dense(rest.point(z + h * e)) - dense(rest.point(z - h * e))) / (2 * h) for e in near]
+    assert gradient == pytest.approx(np.array(slopes), rel=1e-5, abs=1e-5)
+    curves = [(rest.exact(z + h * e)[1] - rest.exact(z - h * e)[1]) / (2 * h) for e in near]
+    assert pytest.approx(np.array(curves), rel=1e-5, abs=1e-4) == H
+    assert fit.residual["rho"] == pytest.approx(float(fit.variance_parameters()["estimate"][2]), abs=1e-9)
+
+
+def test_tests_between_held_and_free_fits_count_parameters():
+    base = mm.lmm(FORMULA, data(), residual=RESIDUAL, reml=False)
+    fit = mm.lmm(FORMULA, data(), residual=RESIDUAL, reml=False, fixed={"sd_(Intercept)|g": 1.4, "rho": 0.2})
+    table = mm.compare(fit, base)
+    assert int(table["df"][1]) == 2
+    assert float(table["statistic"][1]) == pytest.approx(2.0 * (base.loglik - fit.loglik), rel=1e-9)
+
+
+def test_saved_and_refitted(tmp_path):
+    fit = mm.lmm(
+        FORMULA, data(), residual=RESIDUAL, fixed={"sd_(Intercept)|g": 1.4}, equal=[["rho", "rho|Residual"]]
+    )
+    assert fit.df_model == free().df_model - 1
+    fit.save(tmp_path / "fit.mm")
+    again = mm.load(tmp_path / "fit.mm")
+    assert again.sigma == pytest.approx(fit.sigma, rel=1e-12)
+    assert again.df_model == fit.df_model
+    assert again.residual.std_error == pytest.approx(fit.residual.std_error, rel=1e-8)
+    same = fit.refit(fit.response())
+    assert same.loglik == pytest.approx(fit.loglik, rel=1e-10)
+    drawn = fit.bootstrap(3, seed=1)
+    names = [parameter.name for parameter in drawn.parameters]
+    values = np.asarray(drawn.draws)[:, names.index("sd_(Intercept)|g")]
+    assert values == pytest.approx(np.full(3, 1.4), rel=1e-8)
+
+
+def test_raw_coordinates_and_several_names():
+    base = free()
+    names = base.theta_names
+    fit = mm.lmm(FORMULA, data(), residual=RESIDUAL, fixed={names[0]: float(base.theta[0]), "rho": 0.3})
+    assert fit.theta[0] == pytest.approx(base.theta[0], rel=1e-12)
+    assert fit.residual["rho"] == pytest.approx(0.3, rel=1e-10)
+    assert fit.df_model == base.df_model - 2
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"fixed": {"rhoo": 0.3}}, "no parameter 'rhoo'; available: rho, sd_ratio"),
+        ({"fixed": {"rho": 1.5}}, r"fixed\['rho'\] = 1\.5 is out of the range"),
+        ({"fixed": {"rho": "a"}}, "must be a finite number"),
+        ({"fixed": {"sd_(Intercept)|g": -1.0}}, "out of the range"),
+        ({"fixed": {"x": 1.0}}, "offset"),
+        ({"equal": [["rho", "sd_ratio[m]"]]}, "different kinds"),
+        ({"equal": [["rho"]]}, "two or more names"),
+        ({"fixed": {"rho": 0.2, "rho|Residual": 0.3}}, "at two values"),
+        ({"fixed": [1]}, "must map"),
+    ],
+)
+def test_refusals(options, match):
+    with pytest.raises(OptionError, match=match):
+        mm.lmm(FORMULA, data(), residual=RESIDUAL, **options)
+
+
+def test_values_that_no_matrix_has():
+    with pytest.raises(OptionError, match="no parameters of the model have these values together"):
+        mm.lmm("y ~ x", data(), residual="toep(t | g)", fixed={"rho1": 0.9, "rho2": -0.9})
+    with pytest.raises(OptionError, match="leave the column out"):
+        mm.lmm("y ~ x + (1 + x | g)", data(), residual="ar1(t | g)", fixed={"sd_x|g": 0.0})

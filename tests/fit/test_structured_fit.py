@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.errors import DataError, NotImplementedYetError, OptionError
+from mixedmodels.errors import DataError, OptionError
 
 GROWTH = "distance ~ age * Sex"
 
@@ -122,7 +122,7 @@ def test_solver_takes_responses_as_they_are(het):
 
 
 def test_refusals(growth, het):
-    with pytest.raises(NotImplementedYetError, match=r"equal= of a model with structured residuals"):
+    with pytest.raises(OptionError, match=r"equal: rho, sd_ratio\[Female\] are different kinds"):
         het.update(equal=[["rho", "sd_ratio[Female]"]])
     with pytest.raises(OptionError, match="start has 1 values"):
         het.update(start=[1.0])

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import mixedmodels as mm
-from mixedmodels.errors import DataError, FormulaError, IdentifiabilityError
+from mixedmodels.errors import DataError, FormulaError, IdentifiabilityError, NewLevelError
 from mixedmodels.frame import build
 
 
@@ -109,6 +109,52 @@ def test_a_correlation_without_variance_is_nan():
     fit = mm.lmm("y ~ 1 + ar1(0 + t | g)", frame, reml=False)
     assert np.all(np.array(fit.varcorr["g"].sds) == 0.0)
     assert np.isnan(fit.varcorr["g"].correlation[1, 0])
+
+
+@pytest.mark.parametrize(
+    "term", ["cs(0 + t | g)", "us(0+t|g)", "us(t + 0 | g)", "toep(t - 1 | g)", "ad(0 + t | g)"]
+)
+def test_a_structure_of_several_effects_over_one_number_is_noted(data, term):
+    tag = term.split("(")[0]
+    (note,) = [note for note in build(f"y ~ x + {term}", data).messages if "one numeric column" in note]
+    assert note.endswith(f"write {tag}(0 + factor(t) | g)")
+    build(f"y ~ x + {tag}(0 + factor(t) | g)", data)
+
+
+@pytest.mark.parametrize(
+    "term", ["(0 + t | g)", "us(1 | g)", "us(t | g)", "cs(0 + f | g)", "diag(0 + t | g)"]
+)
+def test_ordinary_slopes_are_not_noted(data, term):
+    assert not [note for note in build(f"y ~ x + {term}", data).messages if "one numeric column" in note]
+
+
+def test_new_levels_of_structured_terms_are_refused_with_a_remedy(data):
+    fit = mm.lmm("y ~ x + cs(0 + f | g)", data)
+    new = data.iloc[:1].assign(f="elsewhere")
+    with pytest.raises(
+        NewLevelError, match=r"It is an effect of cs\(0 \+ f \| g\).*or the term out \(re_form\)"
+    ):
+        fit.predict(new)
+    assert np.isfinite(fit.predict(new, re_form="population")).all()
+    fixed = mm.lmm("y ~ f + (1 | g)", data)
+    with pytest.raises(NewLevelError) as caught:
+        fixed.predict(new)
+    assert "re_form" not in str(caught.value)
+
+
+def test_gaps_between_the_visits_of_toeplitz_residuals_are_noted(data):
+    cells = data.drop_duplicates(["g", "t"])
+    levels = sorted(cells["t"].unique())
+    declared = cells.assign(v=pd.Categorical(cells["t"], categories=[-1, *levels, 99], ordered=True))
+    (note,) = build("y ~ x", declared, residual="toep(v | g) * varident(v)").messages
+    assert note.startswith(
+        "toep(v | g): no rows at -1, 99; the visits that have rows count as equally spaced"
+    )
+    (note,) = build("y ~ x", cells, residual="toep(t | g)").messages  # 0, 1, 2, 4
+    assert "t is not equally spaced" in note
+    even = cells.assign(v=np.searchsorted(levels, cells["t"]))
+    for structure in ("toep(v | g)", "us(t | g)", "ad(t | g)"):
+        assert build("y ~ x", even, residual=structure).messages == ()
 
 
 # ---------------------------------------------------------------------- the user's own structures

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from mixedmodels.errors import OptionError
-from mixedmodels.genetics import Pedigree, drop_founder_genes, nuclear_families
+import mixedmodels as mm
+from mixedmodels.errors import DataError, OptionError
+from mixedmodels.genetics import (
+    Pedigree,
+    drop_founder_genes,
+    nuclear_families,
+    random_pedigree,
+    simulate_trait,
+)
+from mixedmodels.genetics.parental_dominance import combinations
 
 
 def test_reference_matrices(reference):
@@ -89,3 +99,107 @@ def test_an_unknown_parent_has_no_dominance_relationship():
 def test_an_unknown_convention_is_an_error(textbook):
     with pytest.raises(OptionError, match="'fraternity', 'identity'"):
         textbook["fullsib"].dominance(convention="mrode")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"founders": 15, "generations": 3, "size": 25, "seed": 1},
+        {"founders": 6, "generations": 6, "size": 12, "seed": 2},
+        {"founders": 8, "generations": 4, "size": 14, "mating": "full_sib", "seed": 3},
+        {"founders": 12, "generations": 4, "size": 20, "overlap": 0.4, "seed": 4},
+    ],
+)
+def test_the_sparse_inverse_with_parents_is_that_of_the_matrix(options, monkeypatch):
+    """By combinations of ancestors and by couples, with inbreeding: covariance and log-determinant."""
+    from mixedmodels.genetics import parental_dominance as module
+
+    ped = random_pedigree(**options)
+    D, k = ped.dominance().toarray(), len(ped)
+    for limit in (0, 10**9):
+        monkeypatch.setattr(module, "_COUPLES", -1 if limit else 10**9)
+        monkeypatch.setattr(module, "combinations", partial(combinations, limit=limit))
+        found = ped.dominance(form="precision")
+        precision, logdet = found.as_precision()
+        dense = precision.toarray()
+        covariance = np.linalg.inv(dense)
+        np.testing.assert_allclose(covariance[:k, :k], D, atol=1e-13)
+        assert logdet == pytest.approx(-np.linalg.slogdet(dense)[1], abs=1e-9)
+        assert found.ids[:k].tolist() == [str(v) for v in ped.ids]
+        for place in (k, len(found) - 1):  # a combination is as its labels say
+            i, j = (int(ped.index(int(v))[0]) for v in found.ids[place].split(" x "))
+            A = ped.additive().toarray()
+            variance = (A[i, i] * A[j, j] + A[i, j] ** 2) / 4
+            assert covariance[place, place] == pytest.approx(variance, rel=1e-11)
+
+
+def test_combinations_that_tie_nothing_together_are_absorbed():
+    """Unrelated families of founders' children need one combination each, single children none."""
+    several, single = nuclear_families(30, 3), nuclear_families(30, 1)
+    assert len(several.dominance(form="precision")) == len(several) + 30
+    assert len(single.dominance(form="precision")) == len(single)
+    assert single.dominance(form="precision").as_precision()[0].nnz == len(single)
+
+
+def test_some_individuals_by_their_inverse(inbred):
+    ids = inbred.ids[[130, 7, 90, 131]]
+    precision, _ = inbred.dominance(ids, form="precision").as_precision()
+    whole = np.asarray(inbred.dominance().toarray())
+    at = [130, 7, 90, 131]
+    np.testing.assert_allclose(np.linalg.inv(precision.toarray())[:4, :4], whole[np.ix_(at, at)], atol=1e-13)
+
+
+def test_thousands_of_related_individuals_have_a_sparse_inverse():
+    ped = random_pedigree(founders=400, generations=2, size=5000, sires=100, dams=1000, seed=1)
+    found = ped.dominance(form="precision")
+    assert len(ped) == 10400 and found.precision.nnz < 8 * len(ped)
+    rows = np.random.default_rng(2).choice(len(ped), 40, replace=False)
+    part = found.subset([str(v) for v in ped.ids[rows]]).toarray()
+    np.testing.assert_allclose(part, ped.dominance(ped.ids[rows]).toarray(), atol=1e-12)
+
+
+def test_what_has_no_sparse_inverse_is_an_error(inbred, textbook, monkeypatch):
+    from mixedmodels.genetics import dominance as matrix
+    from mixedmodels.genetics import parental_dominance as module
+
+    with pytest.raises(OptionError, match="Jacquard's convention has no sparse inverse"):
+        inbred.dominance(convention="identity", form="precision")
+    with pytest.raises(OptionError, match="'matrix', 'precision'"):
+        inbred.dominance(form="inverse")
+    lines = {"id": range(1, 9), "sire": [0, 1, 2, 3, 4, 5, 6, 7], "dam": [0, 1, 2, 3, 4, 5, 6, 7]}
+    selfed = Pedigree.from_frame(lines, check_sexes=False)
+    with pytest.raises(DataError, match="so inbred that the fraternities are no covariance matrix"):
+        selfed.dominance(form="precision")
+    monkeypatch.setattr(module, "combinations", lambda *_: None)
+    monkeypatch.setattr(module, "_MOST", 3)
+    with pytest.raises(DataError, match=r"name the individuals with records \(ids=\)"):
+        inbred.dominance(form="precision")
+    monkeypatch.setattr(matrix, "_DENSE", 10)
+    monkeypatch.setattr(matrix, "_MOST", 10)
+    with pytest.raises(DataError, match='form="precision"'):
+        inbred.dominance()
+
+
+def test_a_model_with_the_inverse_is_the_model_with_the_matrix():
+    """Additive and dominance effects, likelihood and predictions."""
+    ped = random_pedigree(founders=20, generations=3, size=60, mating="monogamous", dams=12, seed=5)
+    data = simulate_trait(ped, heritability=0.3, dominance=0.3, seed=6)
+    data = {"y": data["y"], "animal": data["individual"]}
+    formula = "y ~ 1 + (1 | animal) + known(1 | animal, D)"
+    fits = [
+        mm.lmm(formula, data, known={"animal": ped, "D": ped.dominance(form=form)})
+        for form in ("matrix", "precision")
+    ]
+    assert fits[1].loglik == pytest.approx(fits[0].loglik, rel=1e-10)
+    values = [fit.breeding_values("animal:D")["estimate"] for fit in fits]
+    np.testing.assert_allclose(values[1][: len(ped)], values[0], atol=1e-6)
+
+
+def test_large_traits_are_drawn_from_the_inverse(monkeypatch):
+    """Full sibs share a quarter of the dominance variance."""
+    from mixedmodels.genetics import traits
+
+    monkeypatch.setattr(traits, "_DENSE", 10)
+    ped = nuclear_families(20_000, 2)
+    pairs = simulate_trait(ped, heritability=0.0, dominance=0.8, seed=1)["dominance"].reshape(-1, 4)[:, 2:]
+    np.testing.assert_allclose(np.cov(pairs.T), [[0.8, 0.2], [0.2, 0.8]], atol=0.03)

@@ -248,3 +248,22 @@ def test_parameters_that_are_held_have_no_rows(growth):
     assert list(fit.variance_parameters()["term"]) == ["sigma", "sd_ratio[Female]"]
     with pytest.raises(OptionError, match="there is no parameter 'rho'"):
         fit.confint("profile", parameters="rho")
+
+
+def test_bca_needs_levels_to_leave_out():
+    rng = np.random.default_rng(4)
+    data = {"y": rng.normal(size=40), "x": rng.normal(size=40), "s": ["a", "b"] * 20}
+    boot = mm.gls("y ~ x", data, residual="varident(s)").bootstrap(20, seed=1)
+    with pytest.raises(mm.OptionError, match="this model has none; take kind='percentile'"):
+        boot.confint("bca")
+    table = boot.confint("all")
+    assert "bca" not in set(table["kind"]) and any("no BCa intervals" in note for note in table.notes)
+
+
+def test_a_solver_named_beside_structured_residuals_is_spoken_of(growth):
+    model = GROWTH + " + (1 | Subject)"
+    named = mm.lmm(model, growth, residual="ar1(occ | Subject)", solver="dense")
+    plain = mm.lmm(model, growth, residual="ar1(occ | Subject)")
+    assert any("solver='dense'" in note and "dense" in note.split("it was:")[1] for note in named.messages)
+    assert not any("solver=" in note for note in plain.messages)
+    assert named.loglik == pytest.approx(plain.loglik, rel=1e-10)

@@ -109,6 +109,7 @@ def test_separation_is_cured():
         ({"nothing": "normal"}, "no parameter 'nothing'"),
         ({"period2": "flat"}, "must begin with one of normal"),
         ({"period2": ("normal", 0, -1)}, "sd = -1.0 is out of its range"),
+        ({"period2": ("normal", float("nan"), 1)}, "mean = nan is out of its range"),
         ({"period2": ("normal", 0, 1, 2)}, r"must be \('normal', mean, sd\)"),
         ({"period2": ("normal", "a")}, "must be"),
         ({"period2": "wishart"}, "cannot be 'wishart'; it takes one of normal"),

@@ -67,6 +67,8 @@ def test_usages_of_the_table_can_be_read(row):
         ("", mm.FormulaError, "empty"),
         ("ar1", mm.FormulaError, "write ar1"),
         ("ar1(t | g) + cs(1 | g)", mm.FormulaError, "'*' instead of '+'"),
+        ("varpower(t + 1)", mm.FormulaError, "write I(t + 1) for the arithmetic"),
+        ("corAR1(form = ~ t | g)", mm.FormulaError, "is written 'ar1(t | g)'"),
         ("ar1(t, g)", mm.FormulaError, "one argument without a name"),
         ("ar1(t || g)", mm.FormulaError, "one bar"),
         ("ar1(t | g", mm.FormulaError, "never closed"),

@@ -7,7 +7,7 @@ import pytest
 
 from mixedmodels.fit.solve import Options, make_frame
 from mixedmodels.objective.structured import StructuredObjective
-from mixedmodels.solver.profiled import FirstOrderLevels, ProfiledLevels
+from mixedmodels.solver.profiled import FirstOrderLevels, ProfiledLevels, TableLevels
 
 FIRST_ORDER = [
     "ar1(t | g)",
@@ -22,7 +22,8 @@ FIRST_ORDER = [
     "ar1(t | g) * varconstpower(x)",
     "ar1(t | g, rho=0.3) * varident(sex)",
 ]
-OTHERS = ["cs(1 | g)", "gau(s | g, nugget=True)", "arma(t | g, p=1, q=1)", "ar1(t | g, by=arm) * varexp(x)"]
+BY_TABLE = ["gau(s | g, nugget=True)", "arma(t | g, p=1, q=1)", "gau(s | g) * varpower(x) * varident(sex)"]
+OTHERS = ["cs(1 | g)", "ar1(t | g, by=arm) * varexp(x)"]
 
 
 def random_frame(seed):
@@ -85,6 +86,14 @@ def test_first_order(text, formula):
     assert_same(*objectives)
 
 
+@pytest.mark.parametrize("formula", ["y ~ x", "y ~ x + (x | m)", "y ~ 0 + (1 | m)"])
+@pytest.mark.parametrize("text", BY_TABLE)
+def test_tables(text, formula):
+    objectives = both(text, formula)
+    assert type(objectives[0].compiled) is TableLevels
+    assert_same(*objectives)
+
+
 @pytest.mark.parametrize("formula", ["y ~ x", "y ~ x + (x | m)"])
 @pytest.mark.parametrize("text", OTHERS)
 def test_whitened_columns(text, formula):
@@ -94,7 +103,7 @@ def test_whitened_columns(text, formula):
 
 
 @pytest.mark.parametrize("keywords", [{"reml": False}, {"sigma": 1.3}, {"weights": "w"}])
-@pytest.mark.parametrize("text", ["ar1(t | g) * varident(sex)", "cs(1 | g)"])
+@pytest.mark.parametrize("text", ["ar1(t | g) * varident(sex)", "cs(1 | g)", BY_TABLE[2]])
 def test_options(text, keywords):
     assert_same(*both(text, "y ~ x + (1 | m) + (0 + x | m)", **keywords))
 

@@ -11,7 +11,7 @@ import numpy as np
 from mixedmodels.fit import checks, values
 from mixedmodels.fit.questions import Questions
 from mixedmodels.fit.varcorr import TermVariance, VarCorr, term_variance, unique_keys
-from mixedmodels.solver.threads import SMALL, one_blas_thread
+from mixedmodels.solver.threads import is_small, one_blas_thread
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
@@ -106,7 +106,7 @@ class Fit(Questions):
         cache = self._cache
         if name in cache:
             return cache[name]
-        if self.design.n <= SMALL:
+        if is_small(self.design):
             return cache.setdefault(name, compute())
         with one_blas_thread():
             return cache.setdefault(name, compute())

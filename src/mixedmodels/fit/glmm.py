@@ -7,7 +7,7 @@ from typing import Any
 
 from mixedmodels.errors import ConvergenceWarning, warn
 from mixedmodels.fit.glmm_frame import OPTION_NAMES, GLMMOptions, make_glmm_frame
-from mixedmodels.fit.glmm_natural_restrictions import in_theta
+from mixedmodels.fit.glmm_natural_restrictions import equal_in_theta, in_theta
 from mixedmodels.fit.glmm_result import GLMMFit
 from mixedmodels.objective.glmm import GLMMObjective
 from mixedmodels.objective.glmm_coordinates import Coordinates
@@ -15,7 +15,7 @@ from mixedmodels.objective.glmm_priors import read_priors
 from mixedmodels.objective.glmm_restrictions import linear_names, parameter_restrictions
 from mixedmodels.objective.glmm_search import search, start_point
 from mixedmodels.objective.marginal.choose import choose_marginal
-from mixedmodels.solver.threads import one_blas_thread
+from mixedmodels.solver.threads import is_small, one_blas_thread
 
 __all__ = ["OPTION_NAMES", "GLMMOptions", "fit_glmm", "fit_glmm_frame", "glmm_objective", "make_glmm_frame"]
 
@@ -33,7 +33,8 @@ def glmm_objective(frame: Any, options: GLMMOptions) -> GLMMObjective:
         size = len(design.gamma_names) + coordinates.map.n_theta
         names = linear_names(design.gamma_names, design.terms, coordinates.map)
         fixed = in_theta(design.terms, design.theta_index, coordinates.map.names, options.fixed)
-        restrictions = parameter_restrictions(size, names, fixed, options.equal)
+        equal = equal_in_theta(design.terms, design.theta_index, coordinates.map.names, options.equal)
+        restrictions = parameter_restrictions(size, names, fixed, equal)
     if options.priors:
         p = len(design.predictors[0].columns)
         priors = read_priors(options.priors, design.gamma_names, p, design.terms, coordinates.map)
@@ -55,7 +56,7 @@ _SMALL = 500
 
 def fit_glmm_frame(frame: Any, options: GLMMOptions, data: Any = None) -> GLMMFit:
     """Fit a model frame."""
-    if frame.design.n > _SMALL:
+    if not is_small(frame.design, _SMALL):
         with one_blas_thread():
             return _fit_glmm_frame(frame, options, data)
     return _fit_glmm_frame(frame, options, data)

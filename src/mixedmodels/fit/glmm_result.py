@@ -1,6 +1,6 @@
 """A fitted generalised linear mixed model: likelihood, random effects, draws and other models.
 
-Estimates are in `glmm_estimates`, values by row in `glmm_rows`, questions in `glmm_questions`.
+Estimates are in `glmm_estimates`, values by row in `glmm_rows`, questions in `questions.generalised`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.fit import glmm_values
-from mixedmodels.fit.glmm_questions import GLMMQuestions
 from mixedmodels.fit.glmm_residuals import glmm_residuals
 from mixedmodels.fit.glmm_rows import GLMMRows
+from mixedmodels.fit.questions.generalised import GLMMQuestions
 
 if TYPE_CHECKING:
     from mixedmodels.fit.pql import PQL

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import OptionError
+from mixedmodels.fit.equations import limit_in_theta
 from mixedmodels.fit.natural import natural_terms
+from mixedmodels.objective.glmm_restrictions import groups_of_names
 
 __all__ = ["Restrictions", "read_restrictions"]
 
@@ -79,9 +81,16 @@ def read_restrictions(design: Any, theta_names: Sequence[str], fixed: Any, equal
         (raw if name in theta_names else terms).add(owners[name])
         return place
 
+    limits = _limits(design, theta_names, fixed)
     for name, value in (fixed or {}).items():
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             raise OptionError(f"fixed[{name!r}] must be a finite number, got {value!r}")
+        if name in limits:
+            place, theta = limits[name]
+            raw.add(owners[name])
+            held[place] = theta
+            texts.append(f"{name} is held at {float(value):g}")
+            continue
         place, value = place_of(name, "fixed"), float(value)
         kind = kinds[name]
         low = -1.0 if kind == "cor" else 0.0 if kind in ("sd", "range", "rate", "smoothness") else -math.inf
@@ -92,7 +101,7 @@ def read_restrictions(design: Any, theta_names: Sequence[str], fixed: Any, equal
             raise OptionError(f"fixed holds one parameter ({name!r}) at two values")
         texts.append(f"{name} is held at {value:g}")
     groups = []
-    for names in _groups(equal):
+    for names in groups_of_names(equal):
         members = tuple(dict.fromkeys(place_of(name, "equal") for name in names))
         if len({kinds[name] for name in names}) > 1:
             raise OptionError(f"equal: {', '.join(names)} are different kinds of parameters")
@@ -113,6 +122,19 @@ def read_restrictions(design: Any, theta_names: Sequence[str], fixed: Any, equal
     return Restrictions(tuple(sorted(terms)), held, tuple(groups), size - free, tuple(texts))
 
 
+def _limits(design: Any, theta_names: Sequence[str], fixed: Any) -> dict[str, tuple[int, float]]:
+    """Parameters held at an end of their range at which they do not move: entries of theta, and values."""
+    out = {}
+    for natural in natural_terms(design.terms, design.theta_index):
+        for i, label in enumerate(natural.names):
+            value = (fixed or {}).get(label.name)
+            if isinstance(value, Real) and label.kind not in ("sd", "loading"):
+                theta = limit_in_theta(natural, i, float(value))
+                if theta is not None:
+                    out[label.name] = (int(natural.index[i]), theta)
+    return out
+
+
 def _places(design: Any, theta_names: Sequence[str]) -> tuple[dict[str, int], dict[str, str], dict[str, int]]:
     """Place, kind and term of every name."""
     places: dict[str, int] = {}
@@ -130,9 +152,3 @@ def _places(design: Any, theta_names: Sequence[str]) -> tuple[dict[str, int], di
             if name not in places:
                 places[name], kinds[name], owners[name] = place, "theta", natural.position
     return places, kinds, owners
-
-
-def _groups(equal: Any) -> list[list[str]]:
-    from mixedmodels.objective.glmm_restrictions import _groups as read
-
-    return read(equal)

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from mixedmodels.errors import ConvergenceWarning, DataError, OptionError, warn
+from mixedmodels.errors import ConvergenceWarning, DataError, OptionError, SolverError, warn
 from mixedmodels.fit import checks, derived
 from mixedmodels.fit.given import given_optimum, with_sigma
 from mixedmodels.fit.result import LMMFit
 from mixedmodels.frame import build
 from mixedmodels.frame.known import read_known
-from mixedmodels.objective.curved_search import is_curved, search_curved
+from mixedmodels.objective.curved_search import is_curved, other_starts, search_curved
 from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.optimize import minimize
 from mixedmodels.optimize.minimize import METHODS
 from mixedmodels.solver.choose import choose_solver
-from mixedmodels.solver.threads import one_blas_thread
+from mixedmodels.solver.threads import is_small, one_blas_thread
 
 __all__ = [
     "Options",
@@ -97,6 +97,8 @@ class Options:
 
 # |M factor| (scale-free) above which a point is not stationary, whatever the optimiser says
 _STATIONARY = 1e-2
+# Difference of the criterion from which another minimum is lower.
+_LOWER = 1e-7
 # Up to so many rows BLAS keeps to one thread by itself.
 _SMALL = 2000
 # Work space of the solver, in bytes, that a fit may keep alive.
@@ -174,6 +176,7 @@ def make_objective(frame: Any, options: Options) -> Any:
 
 def _restricted(design: Any, options: Options) -> Any:
     """The objective with covariance parameters held or equal."""
+    from mixedmodels.fit.equations import equations_of
     from mixedmodels.fit.lmm_restrictions import read_restrictions
     from mixedmodels.objective.parameters import parameter_map
     from mixedmodels.objective.restricted import RestrictedObjective
@@ -184,7 +187,14 @@ def _restricted(design: Any, options: Options) -> Any:
     found = read_restrictions(design, names, options.fixed, options.equal)
     solver = choose_solver(design, options.solver)
     return RestrictedObjective(
-        design, solver, options.reml, options.sigma, found.terms, found.held, found.groups
+        design,
+        solver,
+        options.reml,
+        options.sigma,
+        found.terms,
+        found.held,
+        found.groups,
+        equations_of(design, names, options.fixed, options.equal),
     )
 
 
@@ -195,7 +205,7 @@ def is_function_frame(frame: Any) -> bool:
 
 def fit_model(formula: Any, data: Any, options: Options) -> LMMFit:
     """Fit a formula to data."""
-    if _is_small(data):
+    if options.known is None and _is_small(data):
         return fit_frame(make_frame(formula, data, options), options, data)
     with one_blas_thread():
         return fit_frame(make_frame(formula, data, options), options, data)
@@ -223,7 +233,7 @@ def fit_frame(frame: Any, options: Options, data: Any = None, objective: Any = N
     ConvergenceWarning
         The optimiser stopped before its criterion was met.
     """
-    if frame.design.n > _SMALL or getattr(frame.design, "residual", None) is not None:
+    if not is_small(frame.design, _SMALL):
         with one_blas_thread():
             return _fit_frame(frame, options, data, objective)
     return _fit_frame(frame, options, data, objective)
@@ -290,13 +300,30 @@ def _fit_restricted(frame: Any, options: Options, data: Any, objective: Any) -> 
     if options.control is not None:
         keywords["control"] = options.control
     method = "newton" if options.method == "auto" else options.method
-    search = objective.search(start_of(options.start, objective))
-    found = minimize(search, method, None, certify=False, **keywords)
-    theta, _ = search.point(found.theta)
+    start = start_of(options.start, objective)
+    found, theta = _restricted_minimum(objective, method, start, keywords)
+    limited = options.control is not None and (options.control.maxiter or options.control.max_seconds)
+    if start is None and method == "newton" and is_curved(objective) and not limited:
+        for other in other_starts(objective, theta):
+            try:
+                one, point = _restricted_minimum(objective, method, other, {**keywords, "progress": None})
+            except (SolverError, np.linalg.LinAlgError):
+                continue  # nothing near that start has the values that are held
+            if one.value < found.value - _LOWER or (one.converged and not found.converged):
+                found, theta = one, point
     optimum = replace(found, theta=theta, gradient=None, hessian=None, names=tuple(objective.names))
     if not optimum.converged:
         warn(f"the fit did not converge: {optimum.message}", ConvergenceWarning)
     return LMMFit(frame, objective, optimum, options, data)
+
+
+def _restricted_minimum(
+    objective: Any, method: Any, start: np.ndarray | None, keywords: dict[str, Any]
+) -> tuple[Any, np.ndarray]:
+    """A minimum in the free coordinates, and its theta."""
+    search = objective.search(start)
+    found = minimize(search, method, None, certify=False, **keywords)
+    return found, search.point(found.theta)[0]
 
 
 def _steep(optimum: Any) -> bool:

@@ -10,8 +10,10 @@ import numpy as np
 
 from mixedmodels.errors import ConvergenceWarning, OptionError, warn
 from mixedmodels.fit import checks, values
+from mixedmodels.fit.equations import equations_of
 from mixedmodels.fit.residual_restrictions import held_residuals
 from mixedmodels.fit.result import LMMFit
+from mixedmodels.objective.restricted_structured import RestrictedStructured, restricted_search
 from mixedmodels.objective.structured import StructuredObjective
 from mixedmodels.objective.structured_start import search
 from mixedmodels.optimize.minimize import METHODS
@@ -77,6 +79,14 @@ class ResidualEstimates:
         return "\n".join([self.description, *rows])
 
 
+def _solver_note(name: str, used: str) -> str:
+    """What became of a solver asked for by name."""
+    return (
+        f"solver={name!r}: with residual= the search has an engine of its own, and the name holds for the "
+        f"solver of the random effects only where residual groups lie within levels; it was: {used}"
+    )
+
+
 class StructuredFit(LMMFit):
     """A fitted linear mixed model with ``Var(e) = sigma^2 R(phi)``.
 
@@ -103,12 +113,20 @@ class StructuredFit(LMMFit):
     def df_model(self) -> int:
         """Number of free parameters: fixed effects, theta, and the residual SD unless it is fixed."""
         free = self.design.p + len(self.theta) + (self._options.sigma is None)
-        return free - len(self.objective.held)
+        return free - len(self.objective.held) - len(self._equations)
 
     @property
     def _restricted(self) -> bool:
         """False: what is held has closed bounds in the objective."""
         return False
+
+    @property
+    def _equations(self) -> Any:
+        """What binds covariance parameters: `Equations`, or () where at most entries of phi are held."""
+        return getattr(self.objective, "equations", ())
+
+    def _compute_sigma(self) -> float:
+        return self.objective.sigma(np.array(self.theta)) if self._equations else super()._compute_sigma()
 
     @property
     def rounds(self) -> int:
@@ -156,12 +174,13 @@ class StructuredFit(LMMFit):
         n_phi = self.residual_structure.n_phi
         if not n_phi:
             return np.zeros((0, 0))
-        information, free, confounded = self._once("psi_information", self._psi_information)
-        out = np.full(information.shape, np.nan)
-        own = information[np.ix_(free, free)]
-        if np.all(np.isfinite(own)):
-            scale = _unit_scale(own)
-            values, vectors = np.linalg.eigh(own / scale / scale[:, None])
+        if self._equations:
+            n = len(self.theta)
+            return self.objective.restricted_covariance(np.array(self.theta))[n - n_phi : n, n - n_phi : n]
+        free, confounded, eigen = self._once("psi_information", self._psi_information)
+        out = np.full((len(free),) * 2, np.nan)
+        if eigen is not None:
+            scale, values, vectors = eigen
             known = np.divide(2.0, values, out=np.zeros_like(values), where=values >= _FLAT)
             out[np.ix_(free, free)] = (vectors * known) @ vectors.T / scale / scale[:, None]
         out[confounded] = np.nan
@@ -170,8 +189,12 @@ class StructuredFit(LMMFit):
         out[:, ~free] = 0.0
         return out[-n_phi:, -n_phi:]
 
-    def _psi_information(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Information about psi, which parameters are free, and which the data cannot tell apart."""
+    def _psi_information(self) -> tuple[np.ndarray, np.ndarray, Any]:
+        """Which parameters are free, which the data cannot tell apart, and the eigenvalues of the rest.
+
+        The last are scale, values and vectors of the information about the free parameters with unit
+        diagonal; None where it is not finite.
+        """
         theta, objective = np.array(self.theta), self.objective
         exact = objective.trace_work <= _EXACT_WORK
         information = objective.information(theta, "observed" if exact else "average")
@@ -179,14 +202,16 @@ class StructuredFit(LMMFit):
         own = information[np.ix_(free, free)]
         diagonal, scale = np.diagonal(own), _unit_scale(own)
         loose = diagonal <= 1e-8 * max(float(np.abs(diagonal).max(initial=0.0)), 1e-300)
-        if own.size and np.all(np.isfinite(own)) and not loose.all():
+        eigen = None
+        if np.isfinite(own).all():
             values, vectors = np.linalg.eigh(own / scale / scale[:, None])
-            for value, vector in zip(values, vectors.T, strict=True):
+            eigen = scale, values, vectors
+            for value, vector in zip(values, vectors.T, strict=True) if not loose.all() else ():
                 if value < _FLAT:
                     loose = loose | (np.abs(vector) > 0.1)
         confounded = np.zeros(len(theta), dtype=bool)
         confounded[np.flatnonzero(free)[loose]] = True
-        return information, free, confounded
+        return free, confounded, eigen
 
     @property
     def solver(self) -> Any:
@@ -202,7 +227,7 @@ class StructuredFit(LMMFit):
         eta = self._linear_predictor("population" if kind == "marginal" else None)
         out = self.design.y - eta
         if kind in ("pearson", "scaled"):
-            out = out / np.sqrt(self._point.variances)
+            out = out / np.sqrt(self.residual_structure.row_variances(np.array(self.phi)))
         elif kind == "normalized":
             out = self._point.whiten(out[:, None])[:, 0]
         return out / self.sigma if kind in ("scaled", "normalized") else out
@@ -212,18 +237,23 @@ class StructuredFit(LMMFit):
             return self.criterion
         from mixedmodels.objective.base import gaussian_criterion
 
-        solution, sigma = self._solution, self._options.sigma
+        solution, sigma = self._solution, self.sigma if self._equations else self._options.sigma
         fixed = None if sigma is None else float(sigma)
         return gaussian_criterion(float(solution.logdet_L2), float(solution.pwrss), self.nobs, fixed)
 
     def _compute_messages(self) -> tuple[str, ...]:
         rounds = self.residual.rounds
         out = super()._compute_messages()
-        out += tuple(
-            [f"{name} is held at {float(value):g}" for name, value in (self._options.fixed or {}).items()]
-        )
         objective = self.objective
-        _, _, confounded = self._once("psi_information", self._psi_information)
+        if objective.solver_name != "auto":
+            out += (_solver_note(objective.solver_name, self.solver.describe()),)
+        if self._equations:
+            out += tuple([text for text in self._equations.texts if text])
+            confounded = np.zeros(len(self.theta), dtype=bool)
+        else:
+            fixed = (self._options.fixed or {}).items()
+            out += tuple([f"{name} is held at {float(value):g}" for name, value in fixed])
+            _, confounded, _ = self._once("psi_information", self._psi_information)
         if confounded.any():
             names = ", ".join([name for name, one in zip(self.theta_names, confounded, strict=True) if one])
             out += (
@@ -262,9 +292,20 @@ def _not_yet(what: str, remedy: str) -> Exception:
 def structured_objective(frame: Any, options: Options) -> StructuredObjective:
     """The objective of a model frame whose design has a residual structure."""
     objective = StructuredObjective(frame.design, options.reml, options.sigma, options.solver)
-    if options.fixed:
-        objective.hold(held_residuals(frame.design, options.fixed))
+    if not (options.fixed or options.equal):
+        return objective
+    equations = equations_of(frame.design, objective.names, options.fixed, options.equal)
+    held = None if options.equal else held_residuals(frame.design, options.fixed)
+    if held is None:
+        return RestrictedStructured(frame.design, options.reml, options.sigma, options.solver, equations)
+    objective.hold(held)
     return objective
+
+
+def _minimised(objective: Any, method: Any, start: Any, keywords: dict[str, Any]) -> Any:
+    """The optimum of an objective, whatever restricts it."""
+    find = restricted_search if isinstance(objective, RestrictedStructured) else search
+    return find(objective, method, start, **keywords)
 
 
 def fit_structured(frame: Any, options: Options, data: Any = None) -> StructuredFit:
@@ -279,7 +320,7 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
     Raises
     ------
     NotImplementedYetError
-        Priors, given variances, or parameters of random effects that are held or equal.
+        Priors or given variances.
 
     Warns
     -----
@@ -288,7 +329,7 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
     """
     from mixedmodels.fit.solve import start_of
 
-    for name in ("priors", "variances", "equal"):
+    for name in ("priors", "variances"):
         if getattr(options, name, None) is not None:
             raise _not_yet(f"{name}=", "leave one of them out")
     keywords: dict[str, Any] = {"progress": options.progress}
@@ -306,7 +347,9 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
     else:
         objective = structured_objective(frame, options)
         _check_fixed_part(objective)
-        optimum = search(objective, method, start_of(options.start, objective), **keywords)
+        if options.solver != "auto" and objective.n_random:
+            objective.at_phi(objective.start)  # refuses a solver that does not exist or cannot do it
+        optimum = _minimised(objective, method, start_of(options.start, objective), keywords)
     if objective.held:
         optimum = _without_held(objective, optimum)
     fit = StructuredFit(frame, objective, optimum, options, data)
@@ -352,7 +395,7 @@ def _alternate(
         objective = structured_objective(replace(frame, design=moved), options)
         _check_fixed_part(objective)
         given = start_of(options.start, objective) if start is None else start
-        optimum = search(objective, method, given, **keywords)
+        optimum = _minimised(objective, method, given, keywords)
         start = np.array(optimum.theta)
         new = _fitted(objective, start)
         change = float(np.abs(new - fitted).max()) / max(float(np.abs(new).max()), 1e-300)

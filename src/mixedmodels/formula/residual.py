@@ -65,6 +65,11 @@ def parse_residual(text: str) -> tuple[ResidualTerm, ...]:
         raise FormulaError(
             f"a residual structure is text such as 'ar1(time | subject)', not {type(text).__name__}"
         )
+    if "~" in text:
+        raise FormulaError(
+            f"{text!r}: a residual structure has no '~'; nlme's corAR1(form = ~ t | g) is written "
+            "'ar1(t | g)', varIdent(form = ~ 1 | f) is 'varident(f)' and varPower(form = ~ x) 'varpower(x)'"
+        )
     return tuple(_term(node) for node in _factors(parse_expression(text)))
 
 
@@ -114,7 +119,14 @@ def _term(node: Expression) -> ResidualTerm:
                 raise FormulaError(f"'{render(node)}': write one bar before the grouping factor")
             inner, right = inner.args
             group = render(right)
-        covariates = tuple(render(one) for one in _sum(inner) if not _is_one(one))
+        parts = _sum(inner)
+        numbers = [one for one in parts[1:] if isinstance(one, Number) and one.value != 0.0]
+        if numbers and node.function != "loglin":  # a constant, as in R's 1 + t, comes first
+            raise FormulaError(
+                f"'{render(node)}': '+' joins covariates, so a number there says nothing; write "
+                f"I({render(inner)}) for the arithmetic, or leave the number out"
+            )
+        covariates = tuple(render(one) for one in parts if not _is_one(one))
     return ResidualTerm(
         node.function, covariates, group, tuple((name, _value(value)) for name, value in node.kwargs)
     )

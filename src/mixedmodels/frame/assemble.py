@@ -239,6 +239,7 @@ def _random_terms(
                 messages.append(note)
         else:
             covariance = make_covariance(structure, k, **options)
+        messages.extend(_single_number(plan.formula, i, part, variables))
         parts.append(part)
         name = plan.groups[group].name
         codes = np.ascontiguousarray(factor.codes[:, part.owners]) if part.pieces else factor.codes
@@ -246,6 +247,25 @@ def _random_terms(
     return tuple(parts), tuple(terms)
 
 
+def _single_number(formula: Any, i: int, part: PartState, variables: tuple[VariableState, ...]) -> list[str]:
+    """A note where a structure of several effects was given one numeric column."""
+    if part.pieces or len(part.names) != 1 or part.names[0] == "(Intercept)" or len(part.terms[0]) != 1:
+        return []
+    variable, tag = variables[part.terms[0][0]], formula.bars[i].structure
+    name, text = variable.label, formula.text.replace(" ", "")
+    plain = name.replace(" ", "")
+    tagged = any(f"us({left}|" in text for left in (f"0+{plain}", f"{plain}+0", f"{plain}-1", f"-1+{plain}"))
+    if variable.kind == "factor" or not (tag in _SEVERAL or (tag == "us" and tagged)):
+        return []
+    group = ":".join([str(expression) for expression in formula.bars[i].group])
+    return [
+        f"{tag}(0 + {name} | {group}): {name} is one numeric column, a slope with one variance; for an "
+        f"effect of each of its values write {tag}(0 + factor({name}) | {group})"
+    ]
+
+
+# Tags whose structure is between several effects.
+_SEVERAL = ("cs", "homcs", "toep", "homtoep", "ad")
 # Tags that say how levels are related, with the structure of the columns.
 _BY_RELATION = {"known": "us", "id": "homdiag", "joint": "us"}
 _INTERCEPT_ONLY = PartState(True, (), (), (), ("(Intercept)",), ())

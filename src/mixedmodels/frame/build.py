@@ -251,12 +251,12 @@ def build(
             and any(isinstance(part, CorrelationStructure) for part in structure.parts()),
         )
     messages.extend(identify.confounded_groups(plan, [state.kind for state in found.encoding.variables]))
-    notes = tuple(messages)
     theta_index = None if share is None else shared_parameters(share, plan, terms)
     bound = residual_state = None
     if values is not None:
-        data_of, residual_state = values.settle(kept)
+        data_of, residual_state = values.settle(kept, messages)
         bound = values.structure.bind(data_of, rows.weights)
+    notes = tuple(messages)
     design = Design(y, X, found.x_names, terms, found.offset, rows.weights, theta_index, notes, bound)
     zero_design = None
     if zero_rows is not None:

@@ -132,12 +132,15 @@ def encode_new(
     unseen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     open_ = _open_variables(encoding, {*wanted, *only}, new_positions)
     for i in sorted(used):
-        value = _new_value(encoding.variables[i], columns, functions, i in open_)
-        if rows is not None:
-            value = take_rows(value, rows)
-        if i in open_:
-            value, unseen[i] = _new_positions(encoding.variables[i], value)
-        values[i] = _match(encoding.variables[i], value)
+        try:
+            value = _new_value(encoding.variables[i], columns, functions, i in open_)
+            if rows is not None:
+                value = take_rows(value, rows)
+            if i in open_:
+                value, unseen[i] = _new_positions(encoding.variables[i], value)
+            values[i] = _match(encoding.variables[i], value)
+        except NewLevelError as error:
+            raise NewLevelError(f"{error}{_random_remedy(encoding, i, wanted)}") from None
         check_finite(values[i], f"column {encoding.variables[i].label!r} of the new data")  # type: ignore[arg-type]
         valid &= ~missing_rows(values[i])  # type: ignore[arg-type]
     X = np.empty((n, len(encoding.fixed.names)))
@@ -181,6 +184,20 @@ def encode_new(
         valid,
         {b: unseen[i] for b in sorted({*wanted, *only}) for i in encoding.bars[b].used if i in unseen}
         or None,
+    )
+
+
+def _random_remedy(encoding: Encoding, variable: int, wanted: Sequence[int]) -> str:
+    """What to do about a new level of a factor that only random terms use."""
+    if any(variable in term for term in encoding.fixed.terms):
+        return ""
+    terms = [encoding.bar_labels[b] for b in wanted if variable in encoding.bars[b].used]
+    if not terms:
+        return ""
+    return (
+        f". It is an effect of {' and '.join(terms)}, whose structure does not say what other levels have in "
+        "common with those of the fit: leave these rows or the term out (re_form), refit with rows at that "
+        "level, or take numeric positions with ar1, ou or a spatial structure"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,12 @@ def columns_of(structure: Structure) -> list[str]:
 
 def _expressions(need: Need) -> tuple[Expression, ...]:
     """The factors of ``a:b``; one expression for numbers."""
-    return parse_factors(need.text) if need.kind == "factor" else (parse_expression(need.text),)
+    return _parsed(need.text, need.kind == "factor")
+
+
+@lru_cache(maxsize=128)
+def _parsed(text: str, is_factor: bool) -> tuple[Expression, ...]:
+    return parse_factors(text) if is_factor else (parse_expression(text),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,8 +124,10 @@ class ResidualValues:
                     masks[name] = masks[name] | mask if name in masks else mask
         return masks
 
-    def settle(self, kept: np.ndarray | None) -> tuple[ResidualData, ResidualState]:
-        """Columns of the kept rows (None: all) and what to remember of them."""
+    def settle(
+        self, kept: np.ndarray | None, messages: list[str] | None = None
+    ) -> tuple[ResidualData, ResidualState]:
+        """Columns of the kept rows (None: all) and what to remember of them; `messages` takes notes."""
         numbers: dict[str, np.ndarray] = {}
         factors: dict[str, Levels] = {}
         levels: list[tuple[Any, ...] | None] = []
@@ -133,6 +141,9 @@ class ResidualValues:
                 labels.append(None)
                 continue
             trimmed = [without_unused(value)[0] for value in cut]  # type: ignore[arg-type]
+            if messages is not None and len(cut) == 1:
+                found = _gaps(self.structure, need.text, cut[0], trimmed[0])
+                messages.extend([note for note in found if note not in messages])
             joint = interact(trimmed) if len(trimmed) > 1 else trimmed[0]
             named = level_labels(joint.levels)
             factors[need.text] = Levels(np.asarray(joint.codes, dtype=np.intp), named)
@@ -142,6 +153,34 @@ class ResidualValues:
         data = ResidualData(n, numbers, factors, kept)
         state = ResidualState(self.structure, self._needs, tuple(self._states), tuple(levels), tuple(labels))
         return data, state
+
+
+def _gaps(structure: Structure, text: str, given: Any, trimmed: FactorColumn) -> list[str]:
+    """Notes where visits of a structure that counts visits apart have gaps between them."""
+    out = []
+    for part in structure.parts():
+        if part.tag not in _COUNTING or getattr(part, "covariates", ("",))[0] != text:
+            continue
+        used = set(trimmed.levels)
+        absent = level_labels([level for level in given.levels if level not in used])
+        try:
+            steps = np.diff([float(label) for label in level_labels(trimmed.levels)])
+        except ValueError:
+            steps = np.zeros(0)
+        if absent:
+            gap = f"no rows at {', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}"
+        elif steps.size and np.ptp(steps) > 1e-8 * np.abs(steps).max():
+            gap = f"{text} is not equally spaced"
+        else:
+            continue
+        out.append(
+            f"{part}: {gap}; the visits that have rows count as equally spaced, one step from each to the "
+            "next (ar1 and car1 of numeric times take distances as they are)"
+        )
+    return out
+
+
+_COUNTING = ("toep",)
 
 
 def read_values(structure: Structure, columns: Columns, functions: Functions | None) -> ResidualValues:

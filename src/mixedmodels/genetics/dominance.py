@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import OptionError
+from mixedmodels.errors import DataError, OptionError
 
 if TYPE_CHECKING:
     from mixedmodels.genetics.pedigree import Pedigree
     from mixedmodels.genetics.relationship import Relationship
 
-__all__ = ["CONVENTIONS", "dominance", "dominance_block", "dominance_sparse"]
+__all__ = ["CONVENTIONS", "between_couples", "dominance", "dominance_block", "dominance_sparse"]
 
 CONVENTIONS = ("fraternity", "identity")
+FORMS = ("matrix", "precision")
 _SPARSE = 0.1  # share of entries up to which the matrix is kept sparse
 _DENSE = 2000  # individuals up to which it is computed at once
 _BLOCK = 256  # couples worked on at a time otherwise
+_MOST = 200_000_000  # entries beyond which the matrix is refused
 
 
 def _couples(pedigree: Pedigree, rows: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -53,16 +55,23 @@ def dominance_block(pedigree: Pedigree, rows: np.ndarray) -> np.ndarray:
     return out
 
 
-def dominance_sparse(pedigree: Pedigree, rows: np.ndarray) -> Any:
-    """`dominance_block` as a sparse array: some couples against all at a time, entries that are zero left
-    out.
+def between_couples(pedigree: Pedigree, parents: np.ndarray, s: np.ndarray, d: np.ndarray) -> Any:
+    """Covariances between couples, ``(a_ss' a_dd' + a_sd' a_ds') / 4``, as a sparse array: some couples
+    against all at a time, entries that are zero left out.
+
+    Parameters
+    ----------
+    pedigree : Pedigree
+    parents : ndarray of int
+        Rows of the pedigree.
+    s, d : ndarray of int, shape (c,)
+        Places of the couples' sires and dams in `parents`.
     """
-    from scipy.sparse import csc_array, eye_array
+    from scipy.sparse import csc_array
 
     from mixedmodels.genetics.additive import additive_block
 
-    full, couple, parents, s, d = _couples(pedigree, rows)
-    count, k = len(s), len(rows)
+    count = len(s)
     i, j, values = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
     for start in range(0, count, _BLOCK):
         at = np.arange(start, min(start + _BLOCK, count))
@@ -74,9 +83,29 @@ def dominance_sparse(pedigree: Pedigree, rows: np.ndarray) -> Any:
         i.append(row)
         j.append(at[column])
         values.append(same[row, column] / 4)
-    between = csc_array(
-        (np.concatenate(values), (np.concatenate(i), np.concatenate(j))), shape=(count, count)
-    )
+    return csc_array((np.concatenate(values), (np.concatenate(i), np.concatenate(j))), shape=(count, count))
+
+
+def dominance_sparse(pedigree: Pedigree, rows: np.ndarray) -> Any:
+    """`dominance_block` as a sparse array.
+
+    Raises
+    ------
+    DataError
+        The matrix would have too many entries.
+    """
+    from scipy.sparse import csc_array, eye_array
+
+    full, couple, parents, s, d = _couples(pedigree, rows)
+    count, k = len(s), len(rows)
+    between = between_couples(pedigree, parents, s, d)
+    size = np.bincount(couple, minlength=count).astype(float)
+    entries = float(size @ ((between != 0).astype(float) @ size))
+    if entries > _MOST:
+        raise DataError(
+            f"the dominance matrix of {k} individuals has {entries:.3g} entries; take "
+            'dominance(form="precision"), which is made from the couples of parents'
+        )
     member = csc_array((np.ones(len(full)), (full, couple)), shape=(k, count))
     D = csc_array(member @ between @ member.T)
     D.setdiag(0.0)
@@ -99,7 +128,9 @@ def _identity_block(pedigree: Pedigree, rows: np.ndarray) -> np.ndarray:
     return out
 
 
-def dominance(pedigree: Pedigree, ids: Any = None, convention: str = "fraternity") -> Relationship:
+def dominance(
+    pedigree: Pedigree, ids: Any = None, convention: str = "fraternity", form: str = "matrix"
+) -> Relationship:
     """Dominance relationships.
 
     Parameters
@@ -113,6 +144,10 @@ def dominance(pedigree: Pedigree, ids: Any = None, convention: str = "fraternity
         ``Delta_7``, the probability that two individuals share both genes while neither is inbred, and ``1 -
         F`` on the diagonal. Without inbreeding the two are equal. The second takes a recursion per pair: for
         thousands of related individuals it is slow.
+    form : {"matrix", "precision"}
+        ``"precision"`` keeps a sparse inverse, with combinations of parents (labelled ``"sire x dam"``) as
+        further levels whose predictions are those of parental combinations; for tens of thousands of
+        individuals. It takes fraternities, with or without inbreeding.
 
     Returns
     -------
@@ -130,7 +165,18 @@ def dominance(pedigree: Pedigree, ids: Any = None, convention: str = "fraternity
 
     if convention not in CONVENTIONS:
         raise OptionError(f"convention={convention!r}: choose one of {', '.join(map(repr, CONVENTIONS))}")
+    if form not in FORMS:
+        raise OptionError(f"form={form!r}: choose one of {', '.join(map(repr, FORMS))}")
     rows = np.arange(len(pedigree)) if ids is None else pedigree.index(ids)
+    if form == "precision":
+        from mixedmodels.genetics.parental_dominance import dominance_precision
+
+        if convention != "fraternity" and pedigree.inbreeding.any():
+            raise OptionError(
+                "with inbreeding Jacquard's convention has no sparse inverse: take "
+                'convention="fraternity", or form="matrix" for some thousand individuals'
+            )
+        return dominance_precision(pedigree, rows)
     if convention == "fraternity" and len(rows) > _DENSE:
         matrix = dominance_sparse(pedigree, rows)
         if matrix.nnz >= _SPARSE * len(rows) ** 2:

@@ -3,6 +3,7 @@ r"""Heritability and other ratios of variances, with delta-method and profile-li
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ __all__ = ["Components", "components_of", "heritability"]
 
 _MANY = 2000  # random effects up to which the traces of the observed information are cheap
 _METHODS = ("delta", "profile", "bootstrap")
+_SCALES = ("latent", "observation")
 _ZERO = 1e-10  # a variance below this share of the total is on the boundary
 
 
@@ -62,7 +64,7 @@ def components_of(fit: LMMFit) -> Components:
     ({'Batch': 0, 'Batch.(Intercept)': 0, 'Residual': 1}, [1764.0, 2451.3])
     """
     if not fit._is_linear:
-        raise NotImplementedYetError("ratios of variances are for linear mixed models so far")
+        raise NotImplementedYetError("components_of is for linear mixed models; take glmm_components")
     point = _point(fit)
     names: dict[str, int] = {}
     for i, name in enumerate(point.names):
@@ -110,6 +112,7 @@ def heritability(
     method: str = "delta",
     n: int = 1000,
     seed: Any = None,
+    scale: str | None = None,
 ) -> ResultTable:
     r"""A ratio of variance components with its uncertainty.
 
@@ -118,7 +121,7 @@ def heritability(
 
     Parameters
     ----------
-    fit : LMMFit
+    fit : LMMFit or GLMMFit
     ratio : str, optional
         An expression of the variances by grouping factor (``animal``, ``Residual``), of terms with several
         columns by column (```animal.(Intercept)```). By default the term with a known covariance over the sum
@@ -130,6 +133,9 @@ def heritability(
         ratio in refits to simulated responses.
     n, seed : int
         Of the bootstrap.
+    scale : {"latent", "observation"}, optional
+        Of generalised models: that of the linear predictor (the liability of threshold models; default), or
+        that of the response; see `mixedmodels.genetics.heritability_glmm`.
 
     Returns
     -------
@@ -153,6 +159,10 @@ def heritability(
         raise OptionError(
             f"method must be {', '.join(map(repr, _METHODS[:-1]))} or 'bootstrap', got {method!r}"
         )
+    if not fit._is_linear:
+        return _generalised(fit, ratio, level, method, (n, seed), scale)
+    if scale is not None:
+        raise OptionError("scale is for generalised models; a linear one has one scale, leave it out")
     found = components_of(fit)
     wanted = read_ratio(_default(fit, found.names) if ratio is None else ratio, found.names)
     value, gradient = wanted.value(found.values)
@@ -166,26 +176,74 @@ def heritability(
         z = normal_quantile(level)
         low, high = value - z * se, value + z * se
     elif method == "bootstrap":
-        boot = fit.bootstrap(n, seed, statistic=lambda refit: wanted.value(np.array(_point(refit).values))[0])
-        draws = np.asarray(boot.draws, dtype=float)[:, -1]
-        draws = draws[np.isfinite(draws)]
-        se = float(np.std(draws, ddof=1))
-        low, high = (float(q) for q in np.quantile(draws, (0.5 - 0.5 * level, 0.5 + 0.5 * level)))
-        notes[:1] = [f"standard deviation and percentiles of {draws.size} refits to simulated responses"]
+        (se, low, high), notes[0] = _bootstrap(
+            fit, lambda refit: wanted.value(np.array(_point(refit).values))[0], level, (n, seed)
+        )
     else:
         from mixedmodels.genetics.ratio_profile import profile_interval
 
         low, high, remarks = profile_interval(fit, wanted, found, level)
         notes += remarks
-    columns: dict[str, Any] = {
-        "ratio": [wanted.text],
-        "estimate": [value],
-        "std_error": [se],
-        "conf_low": [low],
-        "conf_high": [high],
-    }
+    return _table(fit, wanted.text, (value, se, low, high), level, method, notes)
+
+
+def _table(
+    fit: Any, text: str, numbers: tuple[float, ...], level: float, method: str, notes: list[str]
+) -> ResultTable:
+    names = ("estimate", "std_error", "conf_low", "conf_high")
+    columns: dict[str, Any] = {"ratio": [text]}
+    columns.update({name: [number] for name, number in zip(names, numbers, strict=True)})
     name = "delta-method" if method == "delta" else method
     return result_table(f"Ratio of variances, {percent(level)} {name} interval", columns, notes, fit._native)
+
+
+def _bootstrap(
+    fit: Any, statistic: Callable[[Any], float], level: float, draw: tuple[int, Any]
+) -> tuple[tuple[float, float, float], str]:
+    """Standard deviation and percentiles of a statistic in refits, and a note."""
+    boot = fit.bootstrap(*draw, statistic=statistic)
+    draws = np.asarray(boot.draws, dtype=float)[:, -1]
+    draws = draws[np.isfinite(draws)]
+    low, high = (float(q) for q in np.quantile(draws, (0.5 - 0.5 * level, 0.5 + 0.5 * level)))
+    note = f"standard deviation and percentiles of {draws.size} refits to simulated responses"
+    return (float(np.std(draws, ddof=1)), low, high), note
+
+
+def _generalised(
+    fit: Any, ratio: str | None, level: float, method: str, draw: tuple[int, Any], scale: str | None
+) -> ResultTable:
+    """A ratio of the variances of a generalised model."""
+    from mixedmodels.genetics.heritability_glmm import glmm_components
+
+    scale = "latent" if scale is None else scale
+    if scale not in _SCALES:
+        raise OptionError(f"scale must be {' or '.join(map(repr, _SCALES))}, got {scale!r}")
+    if method == "profile":
+        raise OptionError(
+            "a profile of a ratio is for linear mixed models; take method='delta' or 'bootstrap' here"
+        )
+    found = glmm_components(fit, scale)
+    wanted = read_ratio(_default(fit, found.names) if ratio is None else ratio, found.names)
+    value, gradient = wanted.value(found.values)
+    if not math.isfinite(found.values[-1]) and len(found.values) - 1 in wanted.places:
+        raise OptionError(
+            f"{found.notes[0]}; give a ratio of the random effects' variances, such as one over their sum"
+        )
+    gradient = _full(gradient, len(found.values))
+    used = np.flatnonzero(gradient)
+    spread = float(gradient[used] @ found.covariance[np.ix_(used, used)] @ gradient[used])
+    se = math.sqrt(max(spread, 0.0)) if math.isfinite(spread) else math.nan
+    notes = ["standard error by the delta method from the observed information", *found.notes]
+    small = [name for name, i in found.names.items() if abs(found.values[i]) <= _ZERO]
+    if small:
+        notes.append(f"estimated as zero and taken as known: {', '.join(small)}")
+    z = normal_quantile(level)
+    low, high = value - z * se, value + z * se
+    if method == "bootstrap":
+        (se, low, high), notes[0] = _bootstrap(
+            fit, lambda refit: wanted.value(glmm_components(refit, scale).values)[0], level, draw
+        )
+    return _table(fit, wanted.text, (value, se, low, high), level, method, notes)
 
 
 def _full(gradient: np.ndarray, size: int) -> np.ndarray:

@@ -242,11 +242,13 @@ class Pedigree:
 
         return additive(self, ids)
 
-    def dominance(self, ids: Any = None, convention: str = "fraternity") -> Relationship:
-        """Dominance relationships; see `mixedmodels.genetics.dominance.dominance` for the conventions."""
+    def dominance(
+        self, ids: Any = None, convention: str = "fraternity", form: str = "matrix"
+    ) -> Relationship:
+        """Dominance relationships; `mixedmodels.genetics.dominance.dominance` has conventions and forms."""
         from mixedmodels.genetics.dominance import dominance
 
-        return dominance(self, ids, convention)
+        return dominance(self, ids, convention, form)
 
     def x_linked(self, ids: Any = None, dosage: str = "equal") -> Relationship:
         """Relationships at X-linked genes; see `mixedmodels.genetics.sex_linked.x_linked`."""

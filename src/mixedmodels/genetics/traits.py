@@ -13,6 +13,8 @@ from mixedmodels.genetics.pedigree import Pedigree
 
 __all__ = ["simulate_breeding_values", "simulate_genotypic_trait", "simulate_trait"]
 
+_DENSE = 2000  # individuals up to which a dominance matrix is factored whole
+
 
 def simulate_breeding_values(pedigree: Pedigree, covariance: Any = 1.0, seed: Any = None) -> np.ndarray:
     """Breeding values with covariance ``A kron G``, from parents to offspring.
@@ -114,8 +116,7 @@ def simulate_trait(
     if heritability:
         parts["additive"] = simulate_breeding_values(pedigree, heritability * variance, rng)
     if dominance:
-        root = _root(np.asarray(pedigree.dominance().toarray()), "dominance relationship matrix")
-        parts["dominance"] = np.sqrt(dominance * variance) * (root @ rng.standard_normal(n))
+        parts["dominance"] = np.sqrt(dominance * variance) * _dominance_values(pedigree, rng)
     if family:
         couple = pedigree.sire.astype(np.int64) * n + pedigree.dam
         own = (pedigree.sire < 0) | (pedigree.dam < 0)
@@ -128,6 +129,19 @@ def simulate_trait(
     if prevalence is not None:
         out["affected"] = _affected(y, mean, variance, prevalence)
     return out
+
+
+def _dominance_values(pedigree: Pedigree, rng: np.random.Generator) -> np.ndarray:
+    """Dominance deviations with the fraternities as their covariance, (n,)."""
+    n = len(pedigree)
+    if n <= _DENSE:
+        root = _root(np.asarray(pedigree.dominance().toarray()), "dominance relationship matrix")
+        return root @ rng.standard_normal(n)
+    from mixedmodels.solver.sparse_cholesky import SparseCholesky
+
+    precision = pedigree.dominance(form="precision").precision
+    factor = SparseCholesky(precision)
+    return factor.half_solve(rng.standard_normal(factor.n), transposed=True)[:n]
 
 
 def _affected(y: np.ndarray, mean: float, variance: float, prevalence: float) -> np.ndarray:

@@ -26,6 +26,7 @@ from mixedmodels.inference.table import ResultTable, result_table
 __all__ = ["covariance_of_variances", "variance_errors", "variance_parameters", "wald_limits"]
 
 _AT_BOUND = 1e-8
+_NOISE = 1e-12
 _COVARIANCE = ("sd", "cor", "structure", "sigma", "residual")
 
 
@@ -43,7 +44,7 @@ def covariance_of_variances(fit: Any) -> np.ndarray:
         out[:r, :r] = V[first:, first:]
         return out
     objective = fit.objective
-    if fit._restricted:
+    if hasattr(objective, "restricted_covariance"):
         V = objective.restricted_covariance(fit.theta)
         scale = np.append(np.ones(r), 0.5)[: len(V)]
         out[: len(V), : len(V)] = V * scale * scale[:, None]
@@ -103,7 +104,8 @@ def _error(gradient: np.ndarray, V: np.ndarray, value: float, kind: str) -> floa
     if kind == "cor" and 1.0 - abs(value) < _AT_BOUND:
         return math.nan
     variance = float(gradient[used] @ V[np.ix_(used, used)] @ gradient[used])
-    return math.sqrt(variance) if variance > 0.0 else math.nan
+    largest = float(np.sum(gradient[used] ** 2 * np.diagonal(V)[used]))
+    return math.sqrt(variance) if variance > _NOISE * largest else math.nan  # held: rounding remains
 
 
 def wald_limits(value: float, error: float, kind: str, z: float) -> tuple[float, float]:

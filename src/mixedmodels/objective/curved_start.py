@@ -11,7 +11,7 @@ from mixedmodels.objective.start import ols_residual
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
-    from mixedmodels.objective.lmm import LMMObjective
+    from mixedmodels.objective.lmm_criterion import LMMCriterion
 
 __all__ = ["curved_start", "moment_covariance", "term_candidates"]
 
@@ -19,7 +19,7 @@ _INSIDE = 0.05  # starts keep this share of the distance between two finite boun
 _SMALL = 0.1  # smallest start of a standard deviation, in units of the residuals
 
 
-def curved_start(objective: LMMObjective) -> np.ndarray:
+def curved_start(objective: LMMCriterion) -> np.ndarray:
     """Starting theta, shape (n_theta,): the candidates of each term are tried in turn.
 
     Parameters
@@ -48,7 +48,7 @@ def curved_start(objective: LMMObjective) -> np.ndarray:
     return theta
 
 
-def _value(objective: LMMObjective, theta: np.ndarray) -> float:
+def _value(objective: LMMCriterion, theta: np.ndarray) -> float:
     try:
         value = objective.value(theta)
     except (SolverError, np.linalg.LinAlgError):

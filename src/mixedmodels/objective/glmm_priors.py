@@ -23,13 +23,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.objective.parameters import ParameterMap
+from mixedmodels.objective.prior_texts import general_first, kind_and_rest, numbers_of
 
 __all__ = ["Priors", "read_priors"]
 
@@ -164,12 +164,6 @@ def read_priors(
     """
     if priors is None:
         return None
-    if isinstance(priors, str):
-        priors = {"sd" if priors in _ON_SDS else "theta": priors}
-    if not isinstance(priors, Mapping):
-        raise OptionError(
-            f'priors must map parameters to priors, like {{"x": ("normal", 0, 2.5)}}, got {priors!r}'
-        )
     n = len(gamma_names)
     layout = [_layout(term, own, n) for term, own in zip(terms, theta_map.index, strict=True)]
     sds: dict[str, np.ndarray] = {}
@@ -179,9 +173,7 @@ def read_priors(
     coefficients: dict[int, tuple] = {}
     spreads: dict[str, tuple] = {}
     matrices: dict[int, tuple] = {}
-    # the more general first, so that the more particular replaces it
-    order = {"fixed": 0, "theta": 0, "sd": 0, "slopes": 1}
-    for what, which in sorted(priors.items(), key=lambda item: order.get(item[0], 2)):
+    for what, which in general_first(priors, _ON_SDS, '{"x": ("normal", 0, 2.5)}'):
         kind, numbers = _which(what, which)
         of_term = [b for b, term in enumerate(terms) if what in ("theta", term.group)]
         if what in ("fixed", "slopes") or what in gamma_names:
@@ -231,21 +223,9 @@ def _layout(term: Any, own: np.ndarray, first: int) -> tuple[list[np.ndarray], n
 
 
 def _which(what: str, which: Any) -> tuple[str, tuple[float, ...]]:
-    parts = (which,) if isinstance(which, str) else tuple(which) if isinstance(which, (tuple, list)) else ()
     known = {**_ON_COEFFICIENTS, **_ON_SDS, **_ON_MATRICES}
-    if not parts or parts[0] not in known:
-        raise OptionError(f"priors[{what!r}] must begin with one of {', '.join(known)}; got {which!r}")
-    kind, names = parts[0], known[parts[0]]
-    given = parts[1:]
-    if len(given) > len(names) or any(isinstance(x, bool) or not isinstance(x, Real) for x in given):
-        raise OptionError(f"priors[{what!r}] must be ({kind!r}, {', '.join(names)}), got {which!r}")
-    numbers = tuple(float(x) for x in given) + _DEFAULTS[kind][len(given) :]
-    for name, value in zip(names, numbers, strict=True):
-        infinite_ok = name == "scale" and kind == "wishart"
-        bad = value <= 0.0 if name in ("sd", "scale", "df", "shape") else name == "rate" and value < 0.0
-        if bad or (math.isinf(value) and not infinite_ok):
-            raise OptionError(f"priors[{what!r}]: {name} = {value!r} is out of its range")
-    return kind, numbers
+    kind, given = kind_and_rest(what, which, known, "must begin with")
+    return kind, numbers_of(what, which, kind, known[kind], given, _DEFAULTS[kind])
 
 
 def _allow(what: str, kind: str, table: Mapping[str, Any]) -> None:

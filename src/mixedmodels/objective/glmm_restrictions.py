@@ -119,7 +119,7 @@ def parameter_restrictions(
         if values.setdefault(place, float(value)) != float(value):
             raise OptionError(f"fixed holds one parameter ({name!r}) at two values")
     group = np.arange(size)
-    for set_ in _groups(equal):
+    for set_ in groups_of_names(equal):
         places = [_place(names, name, "equal") for name in set_]
         for place in places[1:]:
             group[group == group[place]] = group[places[0]]
@@ -133,7 +133,7 @@ def parameter_restrictions(
     return a, M
 
 
-def _groups(equal: Any) -> list[list[str]]:
+def groups_of_names(equal: Any) -> list[list[str]]:
     if equal is None:
         return []
     if isinstance(equal, (str, Mapping)) or not isinstance(equal, Sequence):

@@ -33,13 +33,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.objective.glmm_priors import _spread
+from mixedmodels.objective.prior_texts import general_first, kind_and_rest, numbers_of
 
 __all__ = ["LinearPriors", "MatrixPrior", "NormalPrior", "RowPrior", "read_linear_priors"]
 
@@ -311,18 +311,11 @@ def read_linear_priors(priors: Any, x_names: Sequence[str], terms: Sequence[Any]
     """
     if priors is None:
         return None
-    if isinstance(priors, str):
-        priors = {"sd" if priors in _ON_SDS else "theta": priors}
-    if not isinstance(priors, Mapping):
-        raise OptionError(
-            f'priors must map parameters to priors, like {{"theta": "wishart"}}, got {priors!r}'
-        )
     sds = {f"sd_{name}|{t.group}": (b, j) for b, t in enumerate(terms) for j, name in enumerate(t.names)}
     spreads: dict[Any, RowPrior] = {}
     matrices: dict[int, MatrixPrior] = {}
     normals: dict[int, NormalPrior] = {}
-    order = {"fixed": 0, "theta": 0, "sd": 0, "slopes": 1}
-    for what, which in sorted(priors.items(), key=lambda item: order.get(item[0], 2)):
+    for what, which in general_first(priors, _ON_SDS, '{"theta": "wishart"}'):
         of_term = [b for b, term in enumerate(terms) if what in ("theta", term.group)]
         if what in ("fixed", "slopes") or what in x_names:
             _, numbers, absolute = _which(what, which, _ON_COEFFICIENTS, 1)
@@ -364,21 +357,8 @@ def _which(
     what: str, which: Any, table: Mapping[str, tuple[str, ...]], k: int
 ) -> tuple[str, tuple[float, ...], bool]:
     """Name, numbers and whether it is absolute."""
-    parts = (which,) if isinstance(which, str) else tuple(which) if isinstance(which, (tuple, list)) else ()
-    if not parts or parts[0] not in table:
-        raise OptionError(f"priors[{what!r}] takes one of {', '.join(table)}; got {which!r}")
-    kind, names = str(parts[0]), table[parts[0]]
-    given = parts[1:]
+    kind, given = kind_and_rest(what, which, table)
     absolute = bool(given) and given[-1] == _ABSOLUTE
     if absolute:
         given = given[:-1]
-    if len(given) > len(names) or any(isinstance(x, bool) or not isinstance(x, Real) for x in given):
-        raise OptionError(f"priors[{what!r}] must be ({kind!r}, {', '.join(names)}), got {which!r}")
-    numbers = tuple(float(x) for x in given) + _defaults(kind, k)[len(given) :]
-    for name, value in zip(names, numbers, strict=True):
-        infinite_ok = name == "scale" and kind == "wishart"
-        low = value <= 0.0 if name in ("sd", "scale", "df", "shape", "weight") else False
-        low = low or (name == "rate" and value < 0.0)
-        if low or math.isnan(value) or (math.isinf(value) and not infinite_ok):
-            raise OptionError(f"priors[{what!r}]: {name} = {value!r} is out of its range")
-    return kind, numbers, absolute
+    return kind, numbers_of(what, which, kind, table[kind], given, _defaults(kind, k)), absolute

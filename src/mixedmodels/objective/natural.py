@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from mixedmodels.objective.lmm import LMMObjective, _forms
+from mixedmodels.objective.lmm import LMMObjective
+from mixedmodels.objective.lmm_criterion import forms as _forms
 from mixedmodels.objective.parameters import gradient_of
 from mixedmodels.objective.posterior import positive_definite
 from mixedmodels.solver.base import Breakdown
@@ -173,6 +174,21 @@ class NaturalObjective:
     def newton(self, phi: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """D, gradient and a positive definite model of the Hessian (average information)."""
         theta, tau = self.point(phi)
+        value, g, H = self._second(theta, tau, self.objective.observed_is_cheap)
+        moves = self._moves(theta, tau)
+        T = moves @ self.N
+        H = T.T @ H @ T
+        if self.terms and self.objective.observed_is_cheap:
+            H += self.N.T @ self._bending(theta, tau, moves, g) @ self.N
+        return value, T.T @ g, positive_definite(H)
+
+    def second(self, y: np.ndarray, exact: bool) -> tuple[float, np.ndarray, np.ndarray]:
+        """D, gradient and Hessian in (theta, tau), or average information."""
+        tau = float(y[-1]) if self._free_sigma else math.log(self.objective.sigma_fixed)  # type: ignore[arg-type]
+        value, g, H = self._second(np.array(y[: self.r]), tau, exact)
+        return value, g[: self.size], H[: self.size, : self.size]
+
+    def _second(self, theta: np.ndarray, tau: float, exact: bool) -> tuple[float, np.ndarray, np.ndarray]:
         objective = self.objective
         factors, directions = objective._map.factors(theta), objective._map.directions(theta)
         parts = objective.solver.components(factors, 2, directions, objective.reml)
@@ -181,18 +197,12 @@ class NaturalObjective:
         g = np.append(gradient_of(M, directions), 2.0 * objective.nu - 2.0 * scale * parts.pwrss)
         H = np.zeros((self.r + 1, self.r + 1))
         H[:-1, :-1] = scale * parts.wpw
-        exact = objective.observed_is_cheap
         if exact:
             products, _ = objective.trace_products(factors, directions)
             H[:-1, :-1] += H[:-1, :-1] - products + objective._map.curvature(M, theta)
         H[:-1, -1] = H[-1, :-1] = 2.0 * scale * _forms(parts, directions)
         H[-1, -1] = 4.0 * scale * parts.pwrss
-        moves = self._moves(theta, tau)
-        T = moves @ self.N
-        H = T.T @ H @ T
-        if exact and self.terms:
-            H += self.N.T @ self._bending(theta, tau, moves, g) @ self.N
-        return self._density(parts, tau), T.T @ g, positive_definite(H)
+        return self._density(parts, tau), g, H
 
     def _bending(self, theta: np.ndarray, tau: float, moves: np.ndarray, g: np.ndarray) -> np.ndarray:
         """``sum_i g_i d2 x_i / d xi d xi'``, for the steps only: by differences of the exact `_moves`."""

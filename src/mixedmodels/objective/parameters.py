@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixedmodels.errors import OptionError
-from mixedmodels.optimize.cone import plain_bounds
+from mixedmodels.optimize.cone_factors import plain_bounds
 
 if TYPE_CHECKING:
     from mixedmodels.covariance.base import Covariance
@@ -116,7 +116,7 @@ class ParameterMap:
 
     @cached_property
     def plain_bounds(self) -> bool:
-        """Whether the bounds are those of the cone (see `mixedmodels.optimize.cone.plain_bounds`)."""
+        """Whether the bounds are those of the cone (see `mixedmodels.optimize.cone_factors.plain_bounds`)."""
         return plain_bounds(self)
 
     def check(self, theta: np.ndarray) -> np.ndarray:

@@ -31,7 +31,8 @@ import numpy as np
 from mixedmodels.design import Design
 from mixedmodels.errors import OptionError
 from mixedmodels.objective.base import check_kind
-from mixedmodels.objective.lmm import LMMObjective, _forms
+from mixedmodels.objective.lmm import LMMObjective
+from mixedmodels.objective.lmm_criterion import forms
 from mixedmodels.objective.lmm_priors import LinearPriors, NormalPrior
 from mixedmodels.objective.parameters import gradient_of
 from mixedmodels.solver.base import Breakdown, Components
@@ -199,7 +200,7 @@ class PosteriorObjective(LMMObjective):
         inner = scale * parts.wpw
         positive = self._map.positive_parts(M, self._orthonormal)
         inner = inner + self._map.curvature(positive, theta, np.diagonal(inner))
-        joint = self._bordered_with(inner, scale * _forms(parts, directions), scale * parts.pwrss, curvature)
+        joint = self._bordered_with(inner, scale * forms(parts, directions), scale * parts.pwrss, curvature)
         H = positive_definite(self._profiled(joint))
         value = self._density(parts, tau) + self._normalisation + added
         return value, gradient_of(M, directions) + slope[:-1], H
@@ -250,7 +251,7 @@ class PosteriorObjective(LMMObjective):
         tau = self._log_sigma(theta, parts.pwrss)
         curvature = self._prior(theta, tau)[2]
         scale = math.exp(-2.0 * tau)
-        cross, corner, inner = scale * _forms(parts, directions), scale * parts.pwrss, scale * parts.wpw
+        cross, corner, inner = scale * forms(parts, directions), scale * parts.pwrss, scale * parts.wpw
         if kind != "average":
             products, traces = self.trace_products(factors, directions)
             if kind == "expected":

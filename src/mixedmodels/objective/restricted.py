@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixedmodels.objective.constrained import Equations
 from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.objective.natural import NaturalObjective
+from mixedmodels.objective.restricted_covariance import restricted_covariance
+from mixedmodels.objective.unprofiled import PlainCriterion
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design
@@ -29,6 +31,8 @@ class RestrictedObjective(LMMObjective):
     sigma : float or None
     terms, held, groups
         As for `NaturalObjective`.
+    equations : Equations
+        The same restrictions.
     """
 
     certificate = None  # type: ignore[assignment]  # first-order conditions are those of free parameters
@@ -42,8 +46,10 @@ class RestrictedObjective(LMMObjective):
         terms: Sequence[int],
         held: dict[int, float],
         groups: Sequence[Sequence[int]],
+        equations: Equations,
     ) -> None:
         super().__init__(design, solver, reml, sigma)
+        self.equations = equations
         self.restrictions = (tuple(terms), dict(held), tuple(groups))
 
     @property
@@ -85,10 +91,6 @@ class RestrictedObjective(LMMObjective):
     def restricted_covariance(self, theta: np.ndarray, kind: str = "observed") -> np.ndarray:
         """Covariance matrix of (theta, log sigma^2), zero along what is held."""
         theta = self._map.check(theta)
-        joint = super().joint_information(theta, "expected" if kind == "expected" else "average")
-        unit = np.ones(self.n_theta + 1)
-        unit[-1] = 2.0  # d log sigma^2 / d log sigma
-        search = self.search(theta)
-        T = unit[:, None] * (search._moves(theta, math.log(self.sigma(theta))) @ search.N)
-        T = T[: len(joint)]
-        return 2.0 * T @ np.linalg.solve(T.T @ joint @ T, T.T)
+        expected = super().joint_information(theta, "expected") if kind == "expected" else None
+        exact = kind == "observed" and self.observed_is_cheap
+        return restricted_covariance(PlainCriterion(self), self.equations, theta, exact, expected)

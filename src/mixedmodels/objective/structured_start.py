@@ -274,14 +274,15 @@ def coarse_starts(objective: StructuredObjective) -> list[np.ndarray]:
     elif (phi := _general_phi(objective)) is not None:
         starts = [np.concatenate([psi[: objective.n_random], phi])]
     elif 0 < objective.n_phi <= _FEW:
-        best = _value(objective, psi)
+        best = np.inf
         for j in range(objective.n_random, objective.n_theta):
-            origin = psi
-            for shift in _SHIFTS:
-                trial = _shifted(objective, origin, j, shift)
-                value = _value(objective, trial)
-                if value < best:
-                    psi, best = trial, value
+            trials = np.array([_shifted(objective, psi, j, shift) for shift in _SHIFTS])
+            if best == np.inf:
+                trials = np.concatenate([psi[None], trials])
+            values = objective.values(psi, trials[:, objective.n_random :])
+            least = int(values.argmin())
+            if values[least] < best:
+                psi, best = trials[least], float(values[least])
         starts = [psi]
     else:
         starts = [psi]
@@ -317,8 +318,8 @@ def _valleys(objective: StructuredObjective, psi: np.ndarray, j: int) -> list[np
     others = [i for i in range(objective.n_random, objective.n_theta) if i != j]
     moved[others] = np.clip(psi[others] + _OTHERS, objective.lower[others], objective.upper[others])
     for base in (psi, moved) if others else (psi,):
-        trials = [_shifted(objective, base, j, float(shift)) for shift in _RANGE_SHIFTS]
-        values = np.array([_value(objective, trial) for trial in trials])
+        trials = np.array([_shifted(objective, base, j, float(shift)) for shift in _RANGE_SHIFTS])
+        values = objective.values(base, trials[:, objective.n_random :])
         padded = np.concatenate([[np.inf], values, [np.inf]])
         low = np.flatnonzero((values <= padded[:-2]) & (values <= padded[2:]) & np.isfinite(values))
         found += [(float(values[i]), trials[i]) for i in low.tolist()]

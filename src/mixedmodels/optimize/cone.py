@@ -20,7 +20,9 @@ triangular factors of (nearly) singular matrices hard to optimise over. With x t
 :math:`-\min q`, the predicted decrease, is zero at a point exactly if the first-order conditions hold there
 (:math:`M_b \succeq 0, M_b \Sigma_b = 0`). It is the measure of convergence.
 
-``mixedmodels.solver._kernels.newton`` holds the compiled twin; both take the same steps.
+Factors and their derivatives are in `mixedmodels.optimize.cone_factors`, step 1 in
+`mixedmodels.optimize.cone_model`. ``mixedmodels.solver._kernels.newton`` holds the compiled twin; both take
+the same steps.
 """
 
 from __future__ import annotations
@@ -32,375 +34,36 @@ from typing import Any
 
 import numpy as np
 
+from mixedmodels.optimize.cone_factors import (
+    cholesky,
+    entries_of,
+    factor_derivatives,
+    lower_triangular,
+    matrices_of,
+    pivoted,
+    stepped,
+    tables_of_entries,
+)
+from mixedmodels.optimize.cone_model import RIDGE, ConeModel, minimise_model, truncated
 from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.optimum import Status
 from mixedmodels.optimize.run import Run
 
-__all__ = [
-    "ConeModel",
-    "cone_newton",
-    "has_cone",
-    "lower_triangular",
-    "minimise_model",
-    "plain_bounds",
-    "tables_of_entries",
-]
+__all__ = ["ConeSearch", "cone_newton"]
 
 NOISE = 1e-13  # rounding of the criterion, relative
 UNSEEN = 1e-4  # a last step is left out where it promises less than this share of tol
 ROUNDING = 1e-15  # a predicted decrease this small, relative to the criterion, cannot be seen in it any more
-DEPENDENT = 1e-13  # what is left of a row, relative to the row, when it depends on the rows before
-RIDGE = 1e-13  # of the largest diagonal, so that null directions of the model can be walked along
 NEAR = 0.5  # predicted decrease (deviance units): above it expected information, below it secant corrections
 SLOW = 0.1  # ... those as soon as a step shrinks the predicted decrease by less than this
 GUARD = 0.1  # smallest pivots with the correction, as a share of those without
-INNER = 60  # steps of the inner problem
 CREEP = 0.3  # progress is slow when a step shrinks the predicted decrease by less than this ...
 FAR = 10.0  # ... and the predicted decrease is below this; then the observed information is looked at
 WEAK = 0.25  # and used while its smallest curvature, relative to J, is below this
 FLOOR = 1e-4  # smallest relative curvature
 LONG = 64.0  # longest step of it
-SMALL = 1e-2  # columns at most this long, relative to the first, are tried at zero
 
 
-# ---------------------------------------------------------------- structure
-def tables_of_entries(entries: np.ndarray) -> tuple[np.ndarray, ...] | None:
-    """The free covariance matrices behind factors that are linear in theta.
-
-    Parameters
-    ----------
-    entries : ndarray of int, shape (e, 4)
-        Rows (factor, row, column, parameter).
-
-    Returns
-    -------
-    tuple of ndarray of intp, each of shape (n, n), or None
-        ``table[i, j]``, i >= j, is the parameter of entry (i, j), -1 above the diagonal. Blocks with the same
-        parameters are one matrix. None if the parameters do not fall apart into full lower triangles.
-
-    Examples
-    --------
-    >>> shared = [(0, 0, 0, 0), (0, 1, 0, 1), (0, 1, 1, 2), (1, 0, 0, 3), (1, 1, 1, 3)]
-    >>> [t.tolist() for t in tables_of_entries(np.array(shared))]
-    [[[0, -1], [1, 2]], [[3]]]
-    >>> tables_of_entries(np.array([(0, 0, 0, 0), (0, 1, 0, 1)])) is None
-    True
-    """
-    rows = np.asarray(entries, dtype=np.intp).reshape(-1, 4).tolist()
-    parent = {(f, i): (f, i) for f, i, j, _ in rows} | {(f, j): (f, j) for f, _, j, _ in rows}
-
-    def root(node: tuple[int, int]) -> tuple[int, int]:
-        while parent[node] != node:
-            node = parent[node]
-        return node
-
-    for f, i, j, _ in rows:
-        parent[root((f, j))] = root((f, i))
-    found: dict[tuple[int, ...], np.ndarray] = {}
-    for top in sorted({root(node) for node in parent}):
-        members = sorted(node for node in parent if root(node) == top)
-        place = {node: a for a, node in enumerate(members)}
-        table = np.full((len(members), len(members)), -1, dtype=np.intp)
-        for f, i, j, t in rows:
-            if (f, i) in place:
-                table[place[f, i], place[f, j]] = t
-        found.setdefault(tuple(table.ravel().tolist()), table)
-    used = np.concatenate([table[np.tril_indices(len(table))] for table in found.values()])
-    if used.min(initial=0) < 0 or len(set(used.tolist())) < len(used):
-        return None
-    return tuple(sorted(found.values(), key=lambda table: int(table[0, 0])))
-
-
-def plain_bounds(objective: Any) -> bool:
-    """Whether the bounds are those of the cone: 0 for diagonals of factors, none for the rest."""
-    rows = np.asarray(objective.entries)
-    lower = np.full(len(objective.lower), -np.inf)
-    lower[rows[rows[:, 1] == rows[:, 2], 3]] = 0.0
-    return np.array_equal(objective.lower, lower) and bool(np.all(np.isposinf(objective.upper)))
-
-
-def has_cone(objective: Any) -> bool:
-    """Whether an objective gives its model in Sigma and has no bounds beyond those of the cone."""
-    entries = getattr(objective, "entries", None)
-    if entries is None or not len(entries) or not hasattr(objective, "sigma_model"):
-        return False
-    return plain_bounds(objective) and tables_of_entries(entries) is not None
-
-
-# ---------------------------------------------------------------- factors
-def lower_triangular(A: np.ndarray) -> np.ndarray:
-    """Lower-triangular L, (n, n), with L L' = A A', for A (n, m) of any rank; exact zeros.
-
-    Householder reflections row by row. A row that depends on the rows above gets a zero column of L.
-    """
-    n, m = A.shape
-    A, L, c = A.copy(), np.zeros((n, n)), 0
-    for i in range(n):
-        if c >= m:
-            break
-        v = A[i, c:]
-        size = math.sqrt(float(v @ v))
-        if not size > DEPENDENT * math.sqrt(float(A[i] @ A[i])):
-            continue
-        _reflect(A, i, c, size, range(i, n))
-        L[i:, i] = A[i:, c]
-        c += 1
-    return L
-
-
-def _reflect(A: np.ndarray, row: int, c: int, size: float, rows: Sequence[int]) -> None:
-    """Turn the columns from c on so that ``A[row, c:] = (size, 0, ...)``; applied to `rows`."""
-    v = A[row, c:].copy()
-    v[0] += size if v[0] > 0.0 else -size
-    norm = float(v @ v)
-    sign = -1.0 if A[row, c] > 0.0 else 1.0  # what the reflection makes of the first entry
-    at = np.asarray(rows)
-    if norm > 0.0:
-        A[at[:, None], np.arange(c, A.shape[1])] -= np.outer(A[at, c:] @ v, v * (2.0 / norm))
-    if sign < 0.0:
-        A[at, c] = -A[at, c]
-    A[row, c + 1 :] = 0.0
-
-
-def pivoted(B: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """The columns of B turned so that its rows p[0], p[1], ... are lower triangular, longest rest first."""
-    n = len(B)
-    B, p = B.copy(), list(range(n))
-    for c in range(n):
-        rest = [float(B[i, c:] @ B[i, c:]) for i in p[c:]]
-        best = c + int(np.argmax(rest))
-        p[c], p[best] = p[best], p[c]
-        size = math.sqrt(rest[best - c])
-        if size == 0.0:
-            break
-        _reflect(B, p[c], c, size, p[c:])
-    return B, p
-
-
-# ---------------------------------------------------------------- the inner problem
-@dataclass(frozen=True, slots=True, eq=False)
-class ConeModel:
-    """``q = g'(x - x0) + (x - x0)'J (x - x0) / 2`` over matrices with the entries x.
-
-    Attributes
-    ----------
-    tables : tuple of ndarray
-    x0, g : ndarray, shape (r,)
-    J : ndarray, shape (r, r)
-    """
-
-    tables: tuple[np.ndarray, ...]
-    x0: np.ndarray
-    g: np.ndarray
-    J: np.ndarray
-
-    def at(self, factors: Sequence[np.ndarray]) -> tuple[float, np.ndarray, np.ndarray]:
-        """q, its gradient and x at B B'."""
-        x = entries_of(self.tables, factors)
-        d = x - self.x0
-        Jd = self.J @ d
-        return float(d @ (self.g + 0.5 * Jd)), self.g + Jd, x
-
-
-def entries_of(tables: Sequence[np.ndarray], factors: Sequence[np.ndarray]) -> np.ndarray:
-    """x of B B'."""
-    x = np.empty(sum(len(t) * (len(t) + 1) // 2 for t in tables))
-    for table, B in zip(tables, factors, strict=True):
-        i, j = np.tril_indices(len(table))
-        x[table[i, j]] = (B @ B.T)[i, j]
-    return x
-
-
-def matrices_of(tables: Sequence[np.ndarray], g: np.ndarray) -> list[np.ndarray]:
-    """Symmetric M with <M, D> = g'd for every change D of Sigma with entries d."""
-    out = []
-    for table in tables:
-        i, j = np.tril_indices(len(table))
-        M = np.zeros(table.shape)
-        M[i, j] = g[table[i, j]] * np.where(i == j, 1.0, 0.5)
-        M[j, i] = M[i, j]
-        out.append(M)
-    return out
-
-
-def factor_derivatives(
-    tables: Sequence[np.ndarray],
-    factors: Sequence[np.ndarray],
-    orders: Sequence[Sequence[int]],
-    g: np.ndarray,
-    J: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gradient and Newton matrix in the factors' entries on and below the (pivoted) diagonals.
-
-    Variable ``table[i, c]`` is entry (order[i], c) of the factor.
-
-    Returns
-    -------
-    gz : ndarray, shape (r,)
-    G : ndarray, shape (r, r)
-        dx / dz.
-    curvature : ndarray, shape (r, r)
-        ``2 M^+`` within each column; the Newton matrix is ``G'JG + curvature``.
-    """
-    r = len(g)
-    gz, G, curvature = np.zeros(r), np.zeros((r, r)), np.zeros((r, r))
-    for table, B, p, M in zip(tables, factors, orders, matrices_of(tables, g), strict=True):
-        n = len(table)
-        values, vectors = np.linalg.eigh(M)
-        plus = (vectors * np.maximum(values, 0.0)) @ vectors.T
-        MB = M @ B
-        for c in range(n):
-            for i in range(c, n):
-                z, a = table[i, c], p[i]
-                gz[z] = 2.0 * MB[a, c]
-                for b in range(n):
-                    G[table[max(a, b), min(a, b)], z] += (2.0 if a == b else 1.0) * B[b, c]
-                for h in range(c, n):
-                    curvature[z, table[h, c]] = 2.0 * plus[a, p[h]]
-    return gz, G, curvature
-
-
-def cholesky(A: np.ndarray, ridge: float) -> np.ndarray | None:
-    """Factor of A + ridge I, None if that is not positive definite."""
-    try:
-        return np.linalg.cholesky(A + ridge * np.eye(len(A)))
-    except np.linalg.LinAlgError:
-        return None
-
-
-def minimise_model(
-    model: ConeModel, start: Sequence[np.ndarray], cap: float
-) -> tuple[list[np.ndarray], float, int]:
-    """Minimise the model over the cone.
-
-    Parameters
-    ----------
-    model : ConeModel
-    start : sequence of ndarray
-        Factors of x0.
-    cap : float
-        Longest entry of a factor, as a multiple of the longest of the start.
-
-    Returns
-    -------
-    factors : list of ndarray
-    decrease : float
-        Minus the minimum.
-    escapes : int
-        How often a direction of zero variance was taken up.
-    """
-    tables, J = model.tables, model.J
-    factors = [B.copy() for B in start]
-    big = cap * max(0.1, max(float(np.abs(B).max()) for B in factors))
-    q, g, _ = model.at(factors)
-    mu, escapes, steps = 0.0, 0, 0
-    while True:
-        turned = [pivoted(B) for B in factors]
-        factors, orders = [B for B, _ in turned], [p for _, p in turned]
-        gz, G, curvature = factor_derivatives(tables, factors, orders, g, J)
-        H = G.T @ J @ G + curvature
-        top = float(np.diag(H).max())
-        pull = float(np.abs(gz).max()) / big
-        ridge = max(RIDGE * top, 1e-10 * pull) if top > 1e-10 * pull else max(pull, 1e-300)
-        moved = False
-        while steps < INNER:
-            steps += 1
-            L = cholesky(H, mu + ridge)
-            if L is None:
-                mu = max(10.0 * mu, 1e-3 * max(top, ridge))
-                continue
-            step = -np.linalg.solve(L.T, np.linalg.solve(L, gz))
-            size = float(np.abs(step).max())
-            if size > big:
-                step *= big / size
-            predicted = -float(gz @ step + 0.5 * step @ H @ step)
-            if not predicted > max(1e-13, -1e-6 * q):
-                break
-            trial = _stepped(tables, factors, orders, step)
-            value, slope, _ = model.at(trial)
-            if q - value >= 1e-3 * predicted:
-                mu = 0.0 if q - value > 0.5 * predicted or mu < 1e-6 * top else 0.1 * mu
-                factors, q, g, moved = trial, value, slope, True
-                break
-            mu = max(4.0 * mu, 1e-3 * max(top, ridge))
-        if moved:
-            factors, q, g = _truncated(model, factors, q, g)
-            if steps < INNER and max(float(np.abs(B).max()) for B in factors) <= big:
-                continue
-        elif steps < INNER and escapes < 20:
-            taken = _widened(model, factors, q, g, big)
-            if taken is not None:
-                factors = taken
-                q, g, _ = model.at(factors)
-                mu = 0.0
-                escapes += 1
-                continue
-        return factors, -q, escapes
-
-
-def _stepped(
-    tables: Sequence[np.ndarray],
-    factors: Sequence[np.ndarray],
-    orders: Sequence[Sequence[int]],
-    step: np.ndarray,
-) -> list[np.ndarray]:
-    out = []
-    for table, B, p in zip(tables, factors, orders, strict=True):
-        B = B.copy()
-        i, c = np.tril_indices(len(table))
-        B[np.asarray(p)[i], c] += step[table[i, c]]
-        out.append(B)
-    return out
-
-
-def _truncated(
-    model: ConeModel, factors: list[np.ndarray], q: float, g: np.ndarray
-) -> tuple[list[np.ndarray], float, np.ndarray]:
-    """Short columns set to zero where the model does not rise."""
-    for u in range(len(factors)):
-        B, p = pivoted(factors[u])
-        first = max(B[p[0], 0], 0.01)
-        for c in range(len(B)):
-            length = B[p[c], c]
-            if 0.0 < length <= SMALL * first:
-                trial = list(factors)
-                trial[u] = B.copy()
-                trial[u][:, c:] = 0.0
-                value, slope, _ = model.at(trial)
-                if value <= q + (1e-14 if length < 1e-5 * first else 0.0):
-                    factors, q, g = trial, value, slope
-                break
-    return factors, q, g
-
-
-def _widened(
-    model: ConeModel, factors: Sequence[np.ndarray], q: float, g: np.ndarray, big: float
-) -> list[np.ndarray] | None:
-    """``Sigma + tau v v'`` along the most promising eigenvector of M, None if there is nothing to gain."""
-    best, way = max(1e-13, -1e-6 * q), None
-    for u, M in enumerate(matrices_of(model.tables, g)):
-        values, vectors = np.linalg.eigh(M)
-        if not values[0] < 0.0:
-            continue
-        v, table = vectors[:, 0], model.tables[u]
-        i, j = np.tril_indices(len(table))
-        d = v[i] * v[j]
-        inner = table[i, j]
-        curvature = float(d @ model.J[np.ix_(inner, inner)] @ d)
-        slope = -float(values[0])
-        tau = min(slope / curvature, big * big) if curvature > 0.0 else big * big
-        gain = tau * (slope - 0.5 * curvature * tau)
-        if gain > best:
-            best, way = gain, (u, math.sqrt(tau) * v)
-    if way is None:
-        return None
-    u, v = way
-    out = list(factors)
-    out[u] = lower_triangular(np.column_stack([out[u], v]))
-    return out
-
-
-# ---------------------------------------------------------------- the search
 class _Point:
     """A point with its derivatives."""
 
@@ -556,23 +219,23 @@ class ConeSearch:
         """Newton step in the pivoted factors with the secant correction, and its predicted decrease."""
         turned = [pivoted(B) for B in point.factors]
         factors, orders = [B for B, _ in turned], [p for _, p in turned]
-        gz, G, curvature = factor_derivatives(self.tables, factors, orders, point.g, point.J)
+        gz, G, curvature = factor_derivatives(self.tables, factors, orders, point.g)
         H = G.T @ point.J @ G + curvature
         ridge = RIDGE * float(np.diag(H).max())
         without, L = cholesky(H, ridge), cholesky(H + self.C, ridge)
         if without is None or L is None or np.any(np.diag(L) ** 2 < GUARD * np.diag(without) ** 2):
             return None
         step = -np.linalg.solve(L.T, np.linalg.solve(L, gz))
-        target = _stepped(self.tables, factors, orders, step)
+        target = stepped(self.tables, factors, orders, step)
         model = ConeModel(self.tables, point.x, point.g, point.J)
         q, g, _ = model.at(target)
-        return _truncated(model, target, q, g)[0], -0.5 * float(gz @ step)
+        return truncated(model, target, q, g)[0], -0.5 * float(gz @ step)
 
     def observed_step(self, point: _Point) -> _FactorStep | None:
         """Newton step in the pivoted factors with the observed information; None where J is good enough."""
         turned = [pivoted(B) for B in point.factors]
         factors, orders = [B for B, _ in turned], [p for _, p in turned]
-        gz, G, curvature = factor_derivatives(self.tables, factors, orders, point.g, point.J)
+        gz, G, curvature = factor_derivatives(self.tables, factors, orders, point.g)
         H = G.T @ point.J @ G + curvature
         ridge = RIDGE * float(np.diag(H).max())
         L = cholesky(H, ridge)
@@ -601,10 +264,10 @@ class ConeSearch:
         self.C = None
         t = 1.0
         for _ in range(6):
-            factors = _stepped(self.tables, way.factors, way.orders, t * way.step)
+            factors = stepped(self.tables, way.factors, way.orders, t * way.step)
             if t == 1.0:
                 q, g, _x = model.at(factors)
-                factors = _truncated(model, factors, q, g)[0]
+                factors = truncated(model, factors, q, g)[0]
             trial = self.evaluate(factors)
             if trial is None:
                 t *= 0.2
@@ -613,7 +276,7 @@ class ConeSearch:
             if fall >= -1e-4 * t * way.slope - noise or (decrease < 1e-6 and abs(fall) < 100.0 * noise):
                 while 1.0 <= t < LONG and fall > max(-0.7 * t * way.slope, 1e-3):
                     t *= 2.0
-                    more = self.evaluate(_stepped(self.tables, way.factors, way.orders, t * way.step))
+                    more = self.evaluate(stepped(self.tables, way.factors, way.orders, t * way.step))
                     if more is None or more.f > trial.f:
                         break
                     trial, fall = more, point.f - more.f
@@ -638,12 +301,12 @@ class ConeSearch:
             L = np.empty_like(B)
             L[p] = lower_triangular(B[p])
             before.append(L)
-        gz, G, curvature = factor_derivatives(self.tables, factors, orders, new.g, new.J)
+        gz, G, curvature = factor_derivatives(self.tables, factors, orders, new.g)
         d = np.empty(len(gz))
         for table, A, B, p in zip(self.tables, factors, before, orders, strict=True):
             i, c = np.tril_indices(len(table))
             d[table[i, c]] = (A - B)[np.asarray(p)[i], c]
-        rest = gz - factor_derivatives(self.tables, before, orders, old.g, old.J)[0]
+        rest = gz - factor_derivatives(self.tables, before, orders, old.g)[0]
         rest -= G.T @ (new.J @ (G @ d)) + curvature @ d
         if self.C is not None:
             rest -= self.C @ d
@@ -729,7 +392,7 @@ def cone_newton(
     point, run.status = search.minimise(point, control.limit(200))
     run.theta, run.value = point.theta, point.f
     orders = [list(range(len(table))) for table in search.tables]
-    gz, G, curvature = factor_derivatives(search.tables, point.factors, orders, point.g, point.J)
+    gz, G, curvature = factor_derivatives(search.tables, point.factors, orders, point.g)
     run.gradient = gz * search.units
     run.hessian = (G.T @ point.J @ G + curvature) * np.outer(search.units, search.units)
     singular = any(not np.all(np.diag(L) > 0.0) for L in point.factors)

@@ -12,9 +12,11 @@ from mixedmodels.residual.autoregression import (
     coefficients_of_partial,
     filtered_covariance,
     partial_of_coefficients,
+    plain_autocorrelations,
 )
 from mixedmodels.residual.data import ResidualData
 from mixedmodels.residual.jets import Jet, constant, parameters
+from mixedmodels.residual.patterns import PatternOrder
 from mixedmodels.residual.series import SeriesOrder, SeriesPoint
 from mixedmodels.residual.structure import FARTHEST_Z, BoundCorrelation, CorrelationStructure
 from mixedmodels.residual.table import TableCorrelation
@@ -29,6 +31,7 @@ from mixedmodels.residual.times import (
 __all__ = ["ARMA"]
 
 
+_PLAIN = 1000  # lags up to which plain numbers are faster than arrays
 _LONG = 150  # rows of a series from which bands are faster than one dense factor per pattern
 
 
@@ -159,6 +162,20 @@ class _BoundARMA(TableCorrelation):
         if self._kept is None or self._kept[0] != key or self._kept[1].value.shape[0] <= largest:
             self._kept = (key, arma_autocorrelations(*self._coefficients(phi), largest))
         return self._kept[1]
+
+    @property
+    def patterns(self) -> PatternOrder | None:
+        """Patterns of the groups; None for long series without gaps."""
+        return self._order if self._series is None else None
+
+    def tables(self, phi: np.ndarray, keys: np.ndarray, derivatives: bool) -> tuple[np.ndarray, Any, Any]:
+        """Autocorrelations; without derivatives in plain numbers."""
+        lags = keys.astype(np.intp)
+        largest = int(lags.max(initial=0))
+        if derivatives or largest > _PLAIN:
+            return super().tables(phi, keys, derivatives)
+        t = np.tanh(phi).tolist()
+        return plain_autocorrelations(t[: self._p], t[self._p :], largest)[lags], None, None
 
     def at(self, phi: np.ndarray) -> Any:
         """Operations at phi: by bands for long series without gaps, otherwise by pattern."""

@@ -12,6 +12,7 @@ __all__ = [
     "coefficients_of_partial",
     "filtered_covariance",
     "partial_of_coefficients",
+    "plain_autocorrelations",
     "toeplitz_of_partial",
 ]
 
@@ -120,6 +121,46 @@ def arma_autocorrelations(a: Jet, b: Jet, largest: int) -> Jet:
             second[:, :, size:] += a.second[:, :, i - 1, None] * value[size - i : n - i]
         second = solve_band(band, second.reshape(k * k, n).T).T.reshape(k, k, n)
     return Jet(value, first, second)[: largest + 1]
+
+
+def plain_autocorrelations(partial: list[float], partial_ma: list[float], largest: int) -> np.ndarray:
+    """`arma_autocorrelations` without derivatives, of partial autocorrelations of the two parts.
+
+    Parameters
+    ----------
+    partial, partial_ma : list of float
+        Of the autoregression, and of the moving average (whose coefficients are the negative ones of -r).
+    largest : int
+
+    Returns
+    -------
+    ndarray, shape (largest + 1,)
+    """
+    a = _levinson(partial)
+    b = [1.0, *[-x for x in _levinson([-r for r in partial_ma])]]
+    p, q = len(a), len(b) - 1
+    psi = [1.0]
+    for j in range(1, q + 1):
+        psi.append(b[j] + sum([a[i - 1] * psi[j - i] for i in range(1, min(j, p) + 1)]))
+    size = max(p, q) + 1
+    right = [sum([b[j] * psi[j - lag] for j in range(lag, q + 1)]) for lag in range(size)]
+    M = np.eye(size)
+    for row in range(size):
+        for i in range(1, p + 1):
+            M[row, abs(row - i)] -= a[i - 1]
+    out = np.linalg.solve(M, right).tolist()
+    out = [one / out[0] for one in out]
+    for lag in range(size, largest + 1):
+        out.append(sum([a[i] * out[lag - 1 - i] for i in range(p)]))
+    return np.array(out[: largest + 1], dtype=np.float64)
+
+
+def _levinson(partial: list[float]) -> list[float]:
+    """`coefficients_of_partial` in plain numbers."""
+    a: list[float] = []
+    for r in partial:
+        a = [one - r * other for one, other in zip(a, a[::-1], strict=True)] + [r]
+    return a
 
 
 def filtered_covariance(a: Jet, b: Jet, n: int) -> np.ndarray:

@@ -266,6 +266,14 @@ class CombinedResidual:
                 out += part.log_sd(own)
         return out
 
+    def row_variances(self, phi: np.ndarray) -> np.ndarray:
+        """Diagonal of R, shape (n,), without factoring it."""
+        out = np.exp(2.0 * self.log_sd(phi))
+        if self.correlation is None:
+            return out
+        own = self._split(np.asarray(phi, dtype=np.float64))[0]
+        return out * self.correlation.row_variances(own, self.correlation.features)
+
     def natural(self, phi: np.ndarray) -> NaturalValues:
         """Correlations, ranges, ratios of standard deviations, powers, with their derivatives in phi.
 

@@ -1,9 +1,9 @@
-"""Correlations that fall with the distance between places (or times)."""
+"""Correlations that fall with the distance between positions (or times)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Spatial(CorrelationStructure):
     Parameters
     ----------
     *coordinates : str
-        Columns of the places.
+        Columns of the positions.
     group : str or None
         None puts all rows into one group.
     nugget : bool
@@ -89,10 +89,10 @@ class Spatial(CorrelationStructure):
         self, data: ResidualData, codes: np.ndarray, labels: tuple[str, ...] | None
     ) -> BoundCorrelation:
         """The correlation of the rows of `data`."""
-        places = np.column_stack([data.number(name, f"{self.tag}()") for name in self.covariates])
+        positions = np.column_stack([data.number(name, f"{self.tag}()") for name in self.covariates])
         if not self.nugget:
             check_distinct(
-                codes, places, labels, self, data,
+                codes, positions, labels, self, data,
                 remedy="allow a nugget (nugget=True), average these rows or name a finer grouping factor",
             )  # fmt: skip
         largest = int(np.bincount(codes).max(initial=0))
@@ -107,11 +107,11 @@ class Spatial(CorrelationStructure):
                 "structure "
                 "out or name a coarser grouping factor"
             )
-        return self.bound(codes, places)
+        return self.bound(codes, positions)
 
-    def bound(self, codes: np.ndarray, places: np.ndarray) -> BoundCorrelation:
-        """The bound form for rows at these places."""
-        return _BoundSpatial(self, codes, places)
+    def bound(self, codes: np.ndarray, positions: np.ndarray) -> BoundCorrelation:
+        """The bound form for rows at these positions."""
+        return _BoundSpatial(self, codes, positions)
 
     def described(self) -> str:
         """Words for a summary."""
@@ -138,11 +138,11 @@ class Exponential(Spatial):
         f = np.exp(-u)
         return f, -f, f
 
-    def bound(self, codes: np.ndarray, places: np.ndarray) -> BoundCorrelation:
+    def bound(self, codes: np.ndarray, positions: np.ndarray) -> BoundCorrelation:
         """The bound form; a Markov process in one dimension."""
-        if places.shape[1] == 1 and not self.nugget:
-            return BoundDecay(self, codes, places[:, 0], "range", self.described())
-        return _BoundSpatial(self, codes, places)
+        if positions.shape[1] == 1 and not self.nugget:
+            return BoundDecay(self, codes, positions[:, 0], "range", self.described())
+        return _BoundSpatial(self, codes, positions)
 
 
 class Gaussian(Spatial):
@@ -224,9 +224,9 @@ class Matern(Spatial):
     tag = "mat"
     words = "Matern correlation"
 
-    def bound(self, codes: np.ndarray, places: np.ndarray) -> BoundCorrelation:
+    def bound(self, codes: np.ndarray, positions: np.ndarray) -> BoundCorrelation:
         """The bound form."""
-        return _BoundMatern(self, codes, places)
+        return _BoundMatern(self, codes, positions)
 
 
 class _BoundSpatial(TableCorrelation):
@@ -234,9 +234,9 @@ class _BoundSpatial(TableCorrelation):
 
     shapes: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, structure: Spatial, codes: np.ndarray, places: np.ndarray) -> None:
+    def __init__(self, structure: Spatial, codes: np.ndarray, positions: np.ndarray) -> None:
         self._structure, self._nugget = structure, structure.nugget
-        super().__init__(codes, places, sort=False, relative=False)
+        super().__init__(codes, positions, sort=False, relative=False)
         nugget = ("nugget",) if self._nugget else ()
         self.names = (
             "log(range)",
@@ -308,6 +308,22 @@ class _BoundSpatial(TableCorrelation):
             return slope * first[min(i, j)]
         return bend * f
 
+    def tables(self, phi: np.ndarray, keys: np.ndarray, derivatives: bool) -> tuple[np.ndarray, Any, Any]:
+        """Correlations by distance and derivatives, from one evaluation of the curve."""
+        share, slope, bend = self._share(phi)
+        f, first, second = self._curve(phi, keys)
+        if not derivatives or not self._nugget:
+            return share * f, share * first, lambda i, j: share * second[i, j]
+        last = self.n_phi - 1
+
+        def seconds(i: int, j: int) -> np.ndarray:
+            i, j = min(i, j), max(i, j)
+            if j < last:
+                return share * second[i, j]
+            return slope * first[i] if i < last else bend * f
+
+        return share * f, np.concatenate([share * first, slope * f[None]]), seconds
+
     def natural(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Range, shape and nugget."""
         values = np.exp(phi)
@@ -341,8 +357,8 @@ class _BoundMatern(_BoundSpatial):
 
     shapes = ("smoothness",)
 
-    def __init__(self, structure: Spatial, codes: np.ndarray, places: np.ndarray) -> None:
-        super().__init__(structure, codes, places)
+    def __init__(self, structure: Spatial, codes: np.ndarray, positions: np.ndarray) -> None:
+        super().__init__(structure, codes, positions)
         self.start[1] = 0.0
         self._kept: tuple[bytes, MaternValues] | None = None
 

@@ -53,6 +53,18 @@ class TableCorrelation(BoundCorrelation):
         """A second derivative, shape (m,)."""
         raise NotImplementedError
 
+    @property
+    def patterns(self) -> PatternOrder | None:
+        """Patterns of the groups; None where `at` goes another way."""
+        return self._order
+
+    def tables(self, phi: np.ndarray, keys: np.ndarray, derivatives: bool) -> tuple[np.ndarray, Any, Any]:
+        """Correlations; with derivatives also the first, (n_phi, m), and (i, j) -> second, (m,)."""
+        value = self.table(phi, keys)
+        if not derivatives:
+            return value, None, None
+        return value, self.table_first(phi, keys), lambda i, j: self.table_second(phi, keys, i, j)
+
     def at(self, phi: np.ndarray) -> Any:
         """Operations at phi."""
         phi, keys = np.array(phi), self._order.keys

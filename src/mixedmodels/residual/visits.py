@@ -73,6 +73,7 @@ def visit_features(
         raise DataError(
             f"{structure}: row {data.place(wrong[0])} of the new data has a level of "
             f"{structure.covariates[0]} that the fit has not seen (known: {', '.join(labels)}), so its "
-            "correlations are unknown; remove the row"
+            "correlations are unknown; remove the row, or fit numeric times by ar1, car1 or a spatial "
+            "structure, which are known at any time"
         )
     return out[:, None].astype(np.float64)

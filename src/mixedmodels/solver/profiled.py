@@ -21,10 +21,11 @@ from mixedmodels.solver._kernels.profiled import from_products, from_rows, segme
 from mixedmodels.solver.base import Breakdown, Solution
 
 if TYPE_CHECKING:
+    from mixedmodels.residual.by_table import ByTable
     from mixedmodels.residual.first_order import FirstOrder
     from mixedmodels.solver.whitened import WhitenedLevels
 
-__all__ = ["FirstOrderLevels", "ProfiledLevels", "profiled_levels"]
+__all__ = ["FirstOrderLevels", "ProfiledLevels", "TableLevels", "profiled_levels"]
 
 # Columns of random effects, of fixed effects, and residual parameters for which the kernel is made.
 _COLUMNS, _FIXED, _PARAMETERS = 6, 128, 4
@@ -39,6 +40,7 @@ def profiled_levels(rows: WhitenedLevels) -> ProfiledLevels | None:
     ----------
     rows : WhitenedLevels
     """
+    from mixedmodels.residual.by_table import by_table
     from mixedmodels.residual.first_order import first_order
 
     residual = rows.design.residual
@@ -46,7 +48,10 @@ def profiled_levels(rows: WhitenedLevels) -> ProfiledLevels | None:
     if rows.k > _COLUMNS or rows.p > _FIXED or not 0 < residual.n_phi <= _PARAMETERS:
         return None
     found = first_order(residual, None if rows.levels is None else rows.levels.codes)
-    return ProfiledLevels(rows) if found is None else FirstOrderLevels(rows, found)
+    if found is not None:
+        return FirstOrderLevels(rows, found)
+    tables = by_table(residual)
+    return ProfiledLevels(rows) if tables is None else TableLevels(rows, tables)
 
 
 class ProfiledLevels:
@@ -87,7 +92,10 @@ class ProfiledLevels:
         FloatingPointError
             A correlation of 1, or a standard deviation of zero.
         """
-        L, dS = self._wide(factors, directions)
+        return self.at_factors(*self.wide(factors, directions), phi, order)
+
+    def at_factors(self, L: np.ndarray, dS: np.ndarray, phi: np.ndarray, order: int) -> Any:
+        """`at` for factors and directions as `wide` gives them."""
         found = self._found(L, dS, phi, order)
         if found is None:
             raise Breakdown(
@@ -96,9 +104,7 @@ class ProfiledLevels:
             )
         return found
 
-    def _wide(
-        self, factors: Sequence[np.ndarray], directions: Sequence[Any]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def wide(self, factors: Sequence[np.ndarray], directions: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
         """Factors and directions of all terms as matrices over the columns of a level."""
         rows = self._of
         k = rows.k
@@ -207,3 +213,60 @@ class FirstOrderLevels(ProfiledLevels):
             self._rows, self._sums, self._place, self._count, self._starts, self.residual.which,
             own.z, own.z1, own.z2, own.log_sd, own.e1, own.e2, L, dS, self._c, order,
         )  # fmt: skip
+
+
+class TableLevels(ProfiledLevels):
+    """Correlations from a table: one compiled pass over the patterns of rows.
+
+    Parameters
+    ----------
+    rows : WhitenedLevels
+    residual : ByTable
+    """
+
+    def __init__(self, rows: WhitenedLevels, residual: ByTable) -> None:
+        super().__init__(rows)
+        self.residual = residual
+        sizes, groups, _, own = residual.layout
+        firsts = np.concatenate([[0], np.cumsum(np.repeat(sizes, groups))[:-1]])
+        levels = rows.levels
+        self._m = 1 if levels is None else levels.m
+        codes = np.zeros(rows.n, dtype=np.int64) if levels is None else levels.codes.astype(np.int64)
+        self._level = np.ascontiguousarray(codes[own[firsts]])
+
+    def _found(self, L: np.ndarray, dS: np.ndarray, phi: np.ndarray, order: int) -> Any:
+        from mixedmodels.solver._kernels.tables import table_products
+
+        own, U = self.residual.at(phi, order > 0), self._columns
+        if own.log_sd is not None:
+            U = U * np.exp(-own.log_sd)[:, None]
+        sizes, groups, places, rows = self.residual.layout
+        sums = table_products(
+            sizes, groups, places, rows, self._level, own.values, own.first, own.second,
+            U, own.e, own.ee, self._m, order,
+        )  # fmt: skip
+        if sums is None:
+            raise FloatingPointError("the residual correlation is not positive definite")
+        G, first, second, logdet, logdet_1, logdet_2 = sums
+        found = from_products(G, first, second, L, dS, phi.shape[0] if order else 0, order)
+        if found is None:
+            return None
+        found.logdet += logdet if own.log_sd is None else logdet + 2.0 * float(own.log_sd.sum())
+        if order:
+            t, k, s = dS.shape[0], logdet_1.shape[0], own.e.shape[0]
+            found.first[0, t : t + k] += logdet_1
+            found.second[0, t : t + k, t : t + k] += _square(logdet_2, k)
+            found.first[0, t + k :] += 2.0 * own.e.sum(axis=1)
+            found.second[0, t + k :, t + k :] += 2.0 * _square(own.bends, s)
+        return found
+
+
+def _square(pairs: np.ndarray, r: int) -> np.ndarray:
+    """A symmetric matrix from its lower triangle by rows."""
+    out = np.empty((r, r))
+    at = 0
+    for i in range(r):
+        for j in range(i + 1):
+            out[i, j] = out[j, i] = pairs[at]
+            at += 1
+    return out

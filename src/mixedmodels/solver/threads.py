@@ -15,10 +15,9 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 
-__all__ = ["SMALL", "answers_on_one_thread", "one_blas_thread"]
+__all__ = ["answers_on_one_thread", "is_small", "one_blas_thread"]
 
 _Class = TypeVar("_Class", bound=type)
-SMALL = 500  # rows up to which BLAS keeps to one thread by itself
 
 _lock = threading.Lock()
 _holders = 0
@@ -67,6 +66,22 @@ def one_blas_thread() -> Iterator[None]:
                 _held.clear()
 
 
+def is_small(design: Any, rows: int = 500) -> bool:
+    """Whether BLAS keeps to one thread by itself: few rows, and no matrix of the size of all of them.
+
+    Parameters
+    ----------
+    design : Design or GeneralisedDesign
+    rows : int
+        What counts as few.
+    """
+    return (
+        design.n <= rows
+        and getattr(design, "residual", None) is None
+        and all(term.precision is None for term in design.terms)
+    )
+
+
 def answers_on_one_thread(cls: _Class) -> _Class:
     """Class decorator: the public methods of a fit with more than a few rows hold BLAS to one thread."""
     for name, method in list(vars(cls).items()):
@@ -78,7 +93,7 @@ def answers_on_one_thread(cls: _Class) -> _Class:
 def _on_one_thread(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def held(self: Any, *args: Any, **options: Any) -> Any:
-        if self.design.n <= SMALL:
+        if is_small(self.design):
             return method(self, *args, **options)
         with one_blas_thread():
             return method(self, *args, **options)

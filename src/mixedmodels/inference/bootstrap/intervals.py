@@ -109,6 +109,16 @@ def intervals(
     p = boot.se.shape[1]
     notes = list(boot.notes)
     acceleration: np.ndarray | None = None
+    if "bca" in kinds and not _has_groups(boot.fit):
+        if len(kinds) == 1:
+            raise OptionError(
+                "BCa intervals leave out the levels of a grouping factor in turn, and this model has none; "
+                "take kind='percentile', 'basic', 'normal' or 'studentized'"
+            )
+        kinds = tuple(name for name in kinds if name != "bca")
+        notes.append(
+            "no BCa intervals: the model has no grouping factor whose levels could be left out in turn"
+        )
     if "bca" in kinds:
         acceleration, how = jackknife_acceleration(boot, groups)
         notes.append(how)
@@ -217,6 +227,13 @@ def bca(draws: np.ndarray, estimate: float, acceleration: float, level: float) -
 
 
 # ---------------------------------------------------------------------- acceleration
+def _has_groups(fit: Any) -> bool:
+    """Whether random terms or the residual structure have levels that can be left out."""
+    from mixedmodels.inference.bootstrap.resampling import residual_term
+
+    return bool(fit._terms) or residual_term(fit._random) is not None
+
+
 def jackknife_acceleration(boot: Bootstrap, groups: Any = None) -> tuple[np.ndarray, str]:
     r"""Acceleration of each parameter from leaving out levels of a grouping factor, and how it was found.
 

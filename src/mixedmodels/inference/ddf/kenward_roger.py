@@ -67,6 +67,8 @@ class KenwardRoger:
     @property
     def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         parts: Any = _parts if self._fit.design.residual is None else _structured_parts
+        if parts is _parts and hasattr(self._fit.objective, "restricted_covariance"):
+            parts = _restricted_parts
         return self._fit._once("kenward_roger", lambda: parts(self._fit))
 
     @property
@@ -131,7 +133,10 @@ def _structured_parts(
         P = np.concatenate([P, fixed.XVX[None]])
         Q = _bordered(Q, P)
     free = np.append((psi > objective.lower) & (psi < objective.upper), True)[: len(P)]
-    W, _ = parameter_covariance(information[np.ix_(free, free)])
+    if hasattr(objective, "restricted_covariance"):
+        W = objective.restricted_covariance(psi, "expected")[np.ix_(free, free)]
+    else:
+        W, _ = parameter_covariance(information[np.ix_(free, free)])
     every, P, Q = P, P[free], Q[np.ix_(free, free)]
     C = np.linalg.inv(fixed.XVX)
     basis = fit.sigma * fixed.basis
@@ -141,6 +146,22 @@ def _structured_parts(
         whole[np.ix_(free, free)] = W
         corrected = corrected - 0.5 * C @ bending(whole, every) @ C
     adjusted = basis @ corrected @ basis.T
+    adjusted.setflags(write=False)
+    return adjusted, basis @ (C @ P @ C) @ basis.T, W
+
+
+def _restricted_parts(fit: LMMFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `_parts` in theta and log sigma^2, where some of them are held or equal."""
+    objective, theta = fit.objective, np.array(fit.theta)
+    fixed = fixed_products(fit, objective.directions(theta), second=True)
+    P, Q = fixed.HDH, fixed.HDKDH
+    if objective.sigma_fixed is None:
+        P = np.concatenate([P, fixed.XVX[None]])
+        Q = _bordered(Q, P)
+    W = objective.restricted_covariance(theta, "expected")
+    C = np.linalg.inv(fixed.XVX)
+    basis = fit.sigma * fixed.basis
+    adjusted = basis @ adjusted_covariance(C, P, Q, W) @ basis.T
     adjusted.setflags(write=False)
     return adjusted, basis @ (C @ P @ C) @ basis.T, W
 

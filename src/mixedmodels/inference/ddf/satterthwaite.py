@@ -9,7 +9,7 @@ import numpy as np
 
 from mixedmodels.inference.ddf.reference import ConstantDF, FTest, f_statistic, row_basis, rows_of
 from mixedmodels.inference.ddf.tails import f_tail
-from mixedmodels.inference.ddf.variances import check_structures, parameter_covariance
+from mixedmodels.inference.ddf.variances import check_structures, covariance_of
 from mixedmodels.inference.fixed.hypotheses import echelon_mixing
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _parts(fit: LMMFit, kind: str) -> tuple[np.ndarray, np.ndarray]:
     J = np.empty((len(information), *changes.shape[1:]))
     np.multiply(changes, fit.sigma**2, out=J[: len(changes)])
     J[len(changes) :] = fit.vcov
-    return J, parameter_covariance(information)[0]
+    return J, covariance_of(fit, information, kind)[0]
 
 
 def row_df(L: np.ndarray, vcov: np.ndarray, J: np.ndarray, A: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import OptionError
-from mixedmodels.inference.ddf.variances import check_structures, parameter_covariance
+from mixedmodels.inference.ddf.variances import check_structures, covariance_of
 from mixedmodels.inference.table import ResultTable, result_table
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def small_sample(fit: LMMFit) -> ResultTable:
     objective, sigma2 = fit.objective, fit.sigma**2
     factors = [np.array(factor) for factor in fit._factors]
     information = objective.joint_information(fit.theta, "observed")
-    A, dropped = parameter_covariance(information)
+    A, dropped = covariance_of(fit, information, "observed")
     A = A[: len(fit.theta), : len(fit.theta)]
     d_beta, d_b = _derivatives(fit, factors)
     vcov = np.asarray(fit.vcov) + d_beta.T @ A @ d_beta

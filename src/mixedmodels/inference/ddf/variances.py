@@ -12,7 +12,7 @@ from mixedmodels.solver._kernels.evaluator import regular_inverse
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
 
-__all__ = ["check_structures", "fixed_products", "parameter_covariance"]
+__all__ = ["check_structures", "covariance_of", "fixed_products", "parameter_covariance"]
 
 # Directions whose information is this small, relative to the largest after scaling, are not identified.
 _IDENTIFIED = 1e-9
@@ -56,6 +56,27 @@ def parameter_covariance(information: np.ndarray) -> tuple[np.ndarray, int]:
     kept = values > _IDENTIFIED * max(values[-1], 1.0) if len(values) else values > 0.0
     half = (vectors[:, kept] * np.sqrt(2.0 / values[kept])) * scale[:, None]
     return half @ half.T, int(len(values) - kept.sum())
+
+
+def covariance_of(fit: LMMFit, information: np.ndarray, kind: str) -> tuple[np.ndarray, int]:
+    """`parameter_covariance` of (theta, log sigma^2); that of a fit with equations is zero across them.
+
+    Parameters
+    ----------
+    fit : LMMFit
+    information : ndarray
+        `joint_information` of that kind.
+    kind : {"observed", "average", "expected"}
+
+    Returns
+    -------
+    covariance : ndarray, shape of `information`
+    dropped : int
+    """
+    restricted = getattr(fit.objective, "restricted_covariance", None)
+    if restricted is None:
+        return parameter_covariance(information)
+    return restricted(np.array(fit.theta), kind), 0
 
 
 def fixed_products(fit: LMMFit, directions: Any, second: bool) -> Any:

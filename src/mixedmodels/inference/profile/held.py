@@ -67,6 +67,10 @@ def held_for(fit: LMMFit, parameter: Parameter) -> Held:
 
         return held_glmm(fit, parameter)  # type: ignore[arg-type]
     objective, theta, where = fit.objective, fit.theta, parameter.where
+    if fit._options.fixed or fit._options.equal:
+        from mixedmodels.inference.profile.held_restricted import equations_of_fit, held_restricted
+
+        return held_restricted(fit, parameter, scale_of(parameter), equations_of_fit(fit), _Reduced(fit))
     if parameter.kind == "fixed":
         return HeldCoefficient(objective, theta, where[0], _Reduced(fit))
     if parameter.kind == "sigma":

@@ -1,4 +1,4 @@
-"""Covariance parameters of a fit with structured residuals, held for a profile."""
+"""Covariance parameters of a linear fit held for a profile, as functions of (psi, log sigma)."""
 
 from __future__ import annotations
 
@@ -7,29 +7,45 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixedmodels.fit.equations import natural_function, residual_function
 from mixedmodels.fit.natural import natural_terms
+from mixedmodels.objective.constrained import Equations, Function
 from mixedmodels.objective.held_function import HeldFunction
 
 if TYPE_CHECKING:
     from mixedmodels.inference.parameters import Parameter
 
-__all__ = ["held_structured"]
+__all__ = ["function_of", "held_structured"]
+
+NOTHING = Equations()
 
 
-def held_structured(fit: Any, parameter: Parameter, scale: Any) -> HeldFunction:
-    """The criterion of a fit with structured residuals with one covariance parameter held.
+def function_of(fit: Any, parameter: Parameter) -> Function:
+    """A covariance parameter as a function of (psi, log sigma)."""
+    n = len(fit.theta)
+    if parameter.kind == "residual":
+        return residual_function(parameter.natural, parameter.where[0], n)
+    return natural_function(*_place(fit, parameter), n)
+
+
+def held_structured(
+    fit: Any, parameter: Parameter, scale: Any, equations: Equations = NOTHING
+) -> HeldFunction:
+    """The criterion of a fit with one covariance parameter held, as a function of (psi, log sigma).
 
     Parameters
     ----------
-    fit : StructuredFit
+    fit : LMMFit
     parameter : Parameter
         A standard deviation, correlation or natural parameter of a random term or of the residuals.
     scale : Scale
+    equations : Equations
+        What else binds the parameters of the fit.
     """
-    objective, theta = fit.objective, np.array(fit.theta)
+    objective, theta, function = fit.objective, np.array(fit.theta), function_of(fit, parameter)
     if parameter.kind == "residual":
-        return HeldFunction(objective, theta, _of_residuals(parameter, len(theta)), scale)
-    term, place = _place(fit, parameter)
+        return HeldFunction(objective, theta, function, scale, equations=equations)
+    term, _ = _place(fit, parameter)
     lower, upper = -math.inf, math.inf
     zero: list[int] = []
     branches: list[list[int]] = []
@@ -41,38 +57,14 @@ def held_structured(fit: Any, parameter: Parameter, scale: Any) -> HeldFunction:
         branches = [_row(term, row) for row in parameter.where[1:]]
         if parameter.where[1] == 0:
             ends = [t for t in _row(term, parameter.where[2]) if t not in _row(term, parameter.where[2], 0)]
-    function = _of_term(term, place, len(theta))
     zero = zero if len(zero) > 1 else []
-    return HeldFunction(objective, theta, function, scale, lower, upper, zero, branches, ends)
+    return HeldFunction(objective, theta, function, scale, lower, upper, zero, branches, ends, equations)
 
 
 def _row(term: Any, row: int, column: int | None = None) -> list[int]:
     """Entries of theta in one row (and column) of a factor that is linear in theta."""
     entries = np.asarray(term.covariance.entries).tolist()
     return sorted({int(term.index[t]) for r, c, t in entries if r == row and column in (None, c)})
-
-
-def _of_residuals(parameter: Parameter, n: int) -> Any:
-    natural, place = parameter.natural, parameter.where[0]
-
-    def function(psi: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
-        found = natural.at(psi)
-        slopes = np.zeros(n + 1)
-        slopes[natural.index] = found.jacobian[place]
-        return float(found.values[place]), slopes
-
-    return function
-
-
-def _of_term(term: Any, place: int, n: int) -> Any:
-    def function(psi: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
-        found = term.at(psi, math.exp(tau))
-        slopes = np.zeros(n + 1)
-        np.add.at(slopes, term.index, found.jacobian[place])
-        slopes[n] = found.log_scale[place]
-        return float(found.values[place]), slopes
-
-    return function
 
 
 def _place(fit: Any, parameter: Parameter) -> tuple[Any, int]:

@@ -123,11 +123,6 @@ def _prepared(
     notes: list[str] = []
     if not fit._is_linear:
         return _prepared_generalised(fit, parameters, criterion)
-    if fit._options.fixed or fit._options.equal:
-        raise OptionError(
-            "profiles of linear models with fixed= or equal= are not defined here; "
-            'use confint(method="bootstrap"), or "wald"'
-        )
     if fit._options.priors is not None:
         raise OptionError(
             "profiles of linear models need fits by (restricted) maximum likelihood, and this one has "
@@ -147,13 +142,25 @@ def _prepared(
                     f"the restricted likelihood does not depend on fixed effects ({', '.join(fixed)}); "
                     'use criterion="ml" for them'
                 )
-        return base, chosen(available, parameters), notes
+        return _free(base, chosen(available, parameters), parameters, notes)
     chosen(available, parameters)
     base = fit
     if fit.is_reml:
         base = fit.refit_ml()
         notes.append("the fit by REML was refitted by maximum likelihood; estimates are those of that fit")
-    return base, chosen(parameters_of(base), parameters), notes
+    return _free(base, chosen(parameters_of(base), parameters), parameters, notes)
+
+
+def _free(
+    base: LMMFit, wanted: tuple[Parameter, ...], asked: Any, notes: list[str]
+) -> tuple[LMMFit, tuple[Parameter, ...], list[str]]:
+    """Without the parameters that `fixed` and `equal` hold."""
+    if not (base._options.fixed or base._options.equal):
+        return base, wanted, notes
+    from mixedmodels.inference.profile.held_restricted import without_held
+
+    wanted, more = without_held(base, wanted, asked is not None)
+    return base, wanted, notes + more
 
 
 def _prepared_generalised(

@@ -1,0 +1,379 @@
+r"""The criterion of a linear mixed model on the set of parameters that obey equations.
+
+With :math:`y = (\psi, \log\sigma)` and equations :math:`F(y) = x` (a standard deviation that is held, two
+correlations that are equal), as many coordinates e as there are equations are functions of the others,
+:math:`dy_e = -F_e^{-1}F_k\,dy_k`. With T the derivative of y in the others and
+:math:`\lambda = F_e^{-T}D_e`,
+
+.. math:: \text{gradient } T'D_y, \qquad \text{Hessian } T'(D_{yy} - \sum_k \lambda_k F_{k,yy})T, \qquad
+    \frac{\partial}{\partial x_k} \min D = \lambda_k .
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mixedmodels.objective.posterior import positive_definite
+from mixedmodels.objective.unprofiled import UnprofiledCriterion
+from mixedmodels.optimize import Control, minimize
+from mixedmodels.optimize.trust_region import trust_region
+from mixedmodels.solver.base import Breakdown
+
+__all__ = ["Constrained", "Equations", "Function", "bending", "entry", "feasible", "tangent_basis"]
+
+Function = Callable[[np.ndarray, float], "tuple[float, np.ndarray]"]
+
+_ROOT = 1e-13
+_STALLED = 1e-9
+_NEWTON = 60  # iterations for the coordinates that equations give
+_STEP = 1e-5
+_LIMIT = 60  # iterations in the trust region
+_ROUNDS = 3  # searches, each with coordinates of its own
+_DEPENDENT = 1e-9
+_FAR = 2.0  # longest step towards the equations
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Equations:
+    """Functions of (psi, log sigma) that have values.
+
+    Attributes
+    ----------
+    functions : tuple of callable
+        ``function(psi, tau)`` gives the value and its gradient in (psi, tau), shape (n_theta + 1,).
+    values : tuple of float
+    signed : tuple of int
+        Entries of psi that are in an equation themselves, so that their signs matter.
+    texts : tuple of str
+        What to say about each.
+    scaling : tuple of bool
+        Whether a function is proportional to sigma and its value is not zero: it gives sigma at psi.
+    """
+
+    functions: tuple[Function, ...] = ()
+    values: tuple[float, ...] = ()
+    signed: tuple[int, ...] = ()
+    texts: tuple[str, ...] = ()
+    scaling: tuple[bool, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.functions)
+
+    def at(self, psi: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarray]:
+        """Functions less their values, shape (m,), and the derivatives, shape (m, n_theta + 1)."""
+        n = len(psi) + 1
+        values, slopes = np.empty(len(self.functions)), np.empty((len(self.functions), n))
+        with np.errstate(all="ignore"):
+            for k, (function, value) in enumerate(zip(self.functions, self.values, strict=True)):
+                found, slopes[k] = function(psi, tau)
+                values[k] = found - value
+        return values, slopes
+
+    def log_sigma(self, psi: np.ndarray, guess: float) -> float | None:
+        """Log sigma where psi has the values asked for; None where they say nothing about it."""
+        for function, value, scaling in zip(self.functions, self.values, self.scaling, strict=True):
+            if not scaling:
+                continue
+            found, _ = function(psi, guess)
+            if found * value > 0.0:
+                return guess + math.log(value / found)
+        return None
+
+    def and_one(self, function: Function, value: float) -> Equations:
+        """One equation more, the last."""
+        return replace(
+            self,
+            functions=(*self.functions, function),
+            values=(*self.values, value),
+            texts=(*self.texts, ""),
+            scaling=(*self.scaling, False),
+        )
+
+    def entries_zero(self, psi: np.ndarray, tau: float, places: Sequence[int]) -> Equations:
+        """Those that mean something at a point where entries of psi are zero, and these zeros."""
+        point = np.array(psi)
+        point[list(places)] = 0.0
+        values, slopes = self.at(point, tau)
+        n = len(psi) + 1
+        kept = [
+            k
+            for k in range(len(self))
+            if np.isfinite(values[k])
+            and np.isfinite(slopes[k]).all()
+            and np.delete(slopes[k], list(places)).any()
+        ]
+        out = Equations(
+            tuple([self.functions[k] for k in kept]),
+            tuple([self.values[k] for k in kept]),
+            self.signed,
+            tuple([self.texts[k] for k in kept]),
+            tuple([self.scaling[k] for k in kept]),
+        )
+        for place in places:
+            out = out.and_one(entry(place, n), 0.0)
+        return out
+
+
+def entry(place: int, n: int) -> Function:
+    """One entry of (psi, tau), of length n, as a function."""
+
+    def function(psi: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
+        slopes = np.zeros(n)
+        slopes[place] = 1.0
+        return float(psi[place]) if place < len(psi) else tau, slopes
+
+    return function
+
+
+class Constrained:
+    """D as a function of all coordinates but those that the equations give, for `minimize`.
+
+    Parameters
+    ----------
+    whole : UnprofiledCriterion
+    equations : Equations
+    y : ndarray, shape (size,)
+        Where the search begins.
+    places : sequence of int, optional
+        Coordinates that the equations give; by default those in which they are steepest at y.
+
+    Raises
+    ------
+    Breakdown
+        The equations depend on each other there, or do not move with any coordinate.
+    """
+
+    def __init__(
+        self,
+        whole: UnprofiledCriterion,
+        equations: Equations,
+        y: np.ndarray,
+        places: Sequence[int] | None = None,
+    ) -> None:
+        self.whole, self.equations = whole, equations
+        y = np.clip(np.asarray(y, dtype=float), whole.lower, whole.upper)
+        self.places = np.array(self._chosen(y) if places is None else places, dtype=np.intp)
+        self.lower, self.upper = np.delete(whole.lower, self.places), np.delete(whole.upper, self.places)
+        self.start = np.delete(y, self.places)
+        # the best point so far: z, the coordinates that the equations give there, and their derivatives
+        self._base = (self.start, y[self.places], np.zeros((len(self.places), len(self.start))))
+        self._lowest = math.inf
+        self.names = tuple([f"y{i}" for i in range(whole.size) if i not in self.places])
+
+    def _f(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values, slopes = self.equations.at(self.whole.psi(y), self.whole.tau(y))
+        return values, slopes[:, : self.whole.size]
+
+    def _chosen(self, y: np.ndarray) -> list[int]:
+        """Coordinates in which the equations are steep and independent; the only one of psi, or sigma."""
+        m = len(self.equations)
+        if not m:
+            return []
+        _, slopes = self._f(y)
+        slopes = np.where(np.isfinite(slopes), slopes, 0.0)
+        scaled = slopes / self.whole.units
+        n = self.whole.objective.n_theta
+        for k in range(m):
+            scaled[k, n:] *= 1e3 if np.count_nonzero(slopes[k, :n]) > 1 else 1e-3
+        sizes = np.sqrt(np.sum(scaled**2, axis=1))
+        if not np.all(sizes > 0.0):
+            raise Breakdown("the parameter does not move with any coordinate there")
+        scaled /= sizes[:, None]
+        from scipy.linalg import qr
+
+        R, order = qr(scaled, mode="r", pivoting=True, check_finite=False)
+        if m > self.whole.size or abs(R[m - 1, m - 1]) < _DEPENDENT * abs(R[0, 0]):
+            raise Breakdown("what is held or equal says the same thing twice")
+        return sorted(order[:m].tolist())
+
+    def point(self, z: np.ndarray) -> np.ndarray:
+        """All coordinates: Newton's method for those that are functions of the others.
+
+        Raises
+        ------
+        Breakdown
+            There are no such values.
+        """
+        z = np.asarray(z, dtype=float)
+        near, given, slopes = self._base
+        if not len(self.places) or np.array_equal(z, near):
+            return self._solved(z, given)
+        try:
+            return self._solved(z, given + slopes @ (z - near))
+        except Breakdown:
+            return self._solved(z, given)
+
+    def _solved(self, z: np.ndarray, guess: np.ndarray) -> np.ndarray:
+        """Newton's method for the coordinates that the equations give, from a guess of them."""
+        y = np.empty(self.whole.size)
+        e = self.places
+        y[np.delete(np.arange(self.whole.size), e)] = z
+        if not len(e):
+            return y
+        low, high = self.whole.lower[e], self.whole.upper[e]
+        y[e] = np.clip(guess, low, high)
+        last = math.inf
+        for _ in range(_NEWTON):
+            values, slopes = self._f(y)
+            try:
+                with np.errstate(all="ignore"):
+                    step = -np.linalg.solve(slopes[:, e], values)
+            except np.linalg.LinAlgError:
+                break
+            if not np.isfinite(step).all():
+                break
+            bound = _FAR + np.abs(y[e])
+            new = np.clip(y[e] + np.clip(step, -bound, bound), low, high)
+            size = float(np.max(np.abs(step) / (1.0 + np.abs(new))))
+            if np.array_equal(new, y[e]) and size > 1e-8:
+                break
+            y[e] = new
+            if size <= _ROOT or (size <= _STALLED and size >= 0.5 * last):
+                return y
+            last = size
+        raise Breakdown("no parameters have this value there")
+
+    def value(self, z: np.ndarray) -> float:
+        """Criterion D at free coordinates, a float."""
+        return self.whole.value(self.point(z))
+
+    def value_and_gradient(self, z: np.ndarray) -> tuple[float, np.ndarray]:
+        """D and its gradient."""
+        value, gradient, _ = self.newton(z)
+        return value, gradient
+
+    def exact(self, z: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """D, gradient and Hessian, which may be indefinite."""
+        if np.any(z < self.lower) or np.any(z > self.upper):
+            raise Breakdown("outside of the bounds")
+        y = self.point(z)
+        value, g, H, T, _ = self.parts(y)
+        if value < self._lowest:
+            self._lowest, self._base = value, (np.array(z, dtype=float), y[self.places], T[self.places])
+        return value, T.T @ g, T.T @ H @ T
+
+    def newton(self, z: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """D, gradient and a positive definite model of the Hessian."""
+        value, g, H = self.exact(z)
+        return value, g, positive_definite(H)
+
+    def minimum(self, tol: float = 1e-10) -> tuple[np.ndarray, bool]:
+        """All coordinates at the minimum, and whether it was reached."""
+        found = self.search(Control(tol=tol))
+        return found.theta, bool(found.converged)
+
+    def search(self, control: Control | None = None, progress: Any = None, method: Any = "newton") -> Any:
+        """`Optimum` whose theta is all of y."""
+        control = Control() if control is None else control
+        rest, iterations, evaluations = self, 0, 0
+        for turn in range(_ROUNDS):
+            z = rest.start
+            found: Any = None
+            if len(z) and method == "newton":
+                limited = replace(control, maxiter=min(control.limit(_LIMIT), _LIMIT))
+                found = trust_region(
+                    rest.exact, z, limited, rest.names, progress=progress, exact=rest.whole.exact
+                )
+                z = found.theta
+            if found is None or not found.converged:
+                spent = (0, 0) if found is None else (found.iterations, found.evaluations)
+                iterations, evaluations = iterations + spent[0], evaluations + spent[1]
+                found = minimize(rest, method, z, control, certify=False, progress=progress)
+            y = rest.point(found.theta)
+            iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
+            if found.converged or turn == _ROUNDS - 1:
+                break
+            try:
+                rest = Constrained(rest.whole, rest.equations, y)
+            except FloatingPointError:
+                break
+        return replace(
+            found,
+            theta=y,
+            gradient=None,
+            hessian=None,
+            iterations=iterations,
+            evaluations=evaluations,
+            gradient_evaluations=evaluations,
+            trace=[],
+        )
+
+    def parts(self, y: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """D, its gradient, the Hessian of the Lagrangian, T and F_e."""
+        value, g, H = self.whole.second(y)
+        _, slopes = self._f(y)
+        e = self.places
+        T = np.delete(np.eye(self.whole.size), e, axis=1)
+        F_e = slopes[:, e]
+        if not len(e):
+            return value, g, H, T, F_e
+        try:
+            multipliers = np.linalg.solve(F_e.T, g[e])
+            T[e] = -np.linalg.solve(F_e, np.delete(slopes, e, axis=1))
+        except np.linalg.LinAlgError:
+            raise Breakdown("the parameter does not move with its coordinate there") from None
+        if not (np.isfinite(multipliers).all() and np.isfinite(T).all()):
+            raise Breakdown("the parameter does not move with its coordinate there")
+        return value, g, H - bending(self.whole, self.equations, y, slopes, multipliers), T, F_e
+
+
+def bending(
+    whole: UnprofiledCriterion,
+    equations: Equations,
+    y: np.ndarray,
+    slopes: np.ndarray,
+    multipliers: np.ndarray,
+) -> np.ndarray:
+    """Second derivatives of the functions times multipliers: by differences of their exact gradients."""
+    out = np.zeros((whole.size,) * 2)
+    for k in np.flatnonzero(slopes.any(axis=0)).tolist():
+        h = _STEP * max(abs(y[k]), 0.1)
+        up, down = y.copy(), y.copy()
+        up[k] += h
+        down[k] -= h
+        above, below = (equations.at(whole.psi(point), whole.tau(point))[1] for point in (up, down))
+        with np.errstate(all="ignore"):
+            out[k] = multipliers @ (above - below)[:, : whole.size] / (2.0 * h)
+    return np.where(np.isfinite(out), 0.5 * (out + out.T), 0.0)
+
+
+def feasible(whole: UnprofiledCriterion, equations: Equations, y: np.ndarray) -> np.ndarray:
+    """A point near y that obeys the equations: Gauss-Newton steps of least length in units of y.
+
+    Raises
+    ------
+    Breakdown
+        None is found.
+    """
+    y = np.clip(np.asarray(y, dtype=float), whole.lower, whole.upper)
+    units = whole.units
+    for _ in range(200):
+        values, slopes = equations.at(whole.psi(y), whole.tau(y))
+        slopes = slopes[:, : whole.size] / units
+        if not (np.isfinite(values).all() and np.isfinite(slopes).all()):
+            break
+        step = -np.linalg.lstsq(slopes, values, rcond=1e-12)[0]
+        longest = float(np.max(np.abs(step), initial=0.0))
+        if longest <= 1e-10:
+            if np.all(np.abs(values) <= 1e-8 * (1.0 + np.abs(np.array(equations.values)))):
+                return y
+            break
+        y = np.clip(y + step / units * min(1.0, 0.7 / longest), whole.lower, whole.upper)
+    raise Breakdown("no parameters of the model have these values")
+
+
+def tangent_basis(slopes: np.ndarray) -> np.ndarray:
+    """Orthonormal columns that span the null space of the rows of slopes."""
+    size = slopes.shape[1]
+    rows = slopes[np.any(slopes != 0.0, axis=1)]
+    if not len(rows):
+        return np.eye(size)
+    rows = rows / np.sqrt(np.sum(rows**2, axis=1))[:, None]
+    _, values, vectors = np.linalg.svd(rows)
+    rank = int(np.sum(values > _DEPENDENT * values[0]))
+    return vectors[rank:].T

@@ -1,0 +1,153 @@
+"""Structured residuals, and covariance parameters that equations bind: held at values or equal."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixedmodels.errors import OptionError
+from mixedmodels.objective.constrained import Constrained, Equations, feasible
+from mixedmodels.objective.restricted_covariance import restricted_covariance
+from mixedmodels.objective.structured import StructuredObjective
+from mixedmodels.objective.structured_start import coarse_starts
+from mixedmodels.objective.unprofiled import UnprofiledCriterion
+from mixedmodels.optimize.base import columns_of_entries
+
+if TYPE_CHECKING:
+    from mixedmodels.design import Design
+
+__all__ = ["RestrictedStructured", "restricted_search"]
+
+_SMALLEST = 0.1  # of relative standard deviations where a search begins
+_EXACT_WORK = 1e9
+
+
+class RestrictedStructured(StructuredObjective):
+    """`StructuredObjective` with equations between its parameters; `restricted_search` minimises it.
+
+    Its values and derivatives are those of the criterion without the equations, sigma profiled out. `sigma`
+    obeys the equations, and information is practically infinite along what they hold.
+
+    Parameters
+    ----------
+    design : Design
+    reml : bool
+    sigma : float or None
+    solver : str
+    equations : Equations
+    """
+
+    certificate = None  # type: ignore[assignment]  # first-order conditions are those of free parameters
+
+    def __init__(
+        self, design: Design, reml: bool, sigma: float | None, solver: str, equations: Equations
+    ) -> None:
+        super().__init__(design, reml, sigma, solver)
+        self.equations = equations
+
+    @property
+    def twin(self) -> None:
+        """None: equations are between parameters of the columns as they are."""
+        return None
+
+    def sigma(self, psi: np.ndarray) -> float:
+        """Residual standard deviation at psi: that which equations give, or the likeliest."""
+        likeliest = super().sigma(psi)
+        if self.sigma_fixed is not None:
+            return likeliest
+        found = self.equations.log_sigma(self.check(psi), math.log(likeliest))
+        return likeliest if found is None else math.exp(found)
+
+    def joint_information(self, psi: np.ndarray, kind: str = "observed") -> np.ndarray:
+        """Information about ``(psi, log sigma^2)``, practically infinite along what is held."""
+        V = 0.5 * self.restricted_covariance(psi, kind)
+        top = max(float(np.diagonal(V).max(initial=0.0)), 1e-300)
+        return np.linalg.inv(V + 1e-10 * top * np.eye(len(V)))
+
+    def restricted_covariance(self, psi: np.ndarray, kind: str = "observed") -> np.ndarray:
+        """Covariance matrix of ``(psi, log sigma^2)``, zero along what is held; see the function."""
+        expected = super().joint_information(psi, "expected") if kind == "expected" else None
+        exact = kind == "observed" and self.trace_work <= _EXACT_WORK
+        return restricted_covariance(UnprofiledCriterion(self), self.equations, psi, exact, expected)
+
+
+def restricted_search(
+    objective: RestrictedStructured,
+    method: Any,
+    start: np.ndarray | None,
+    control: Any = None,
+    **keywords: Any,
+) -> Any:
+    """The minimum of a criterion on the set that equations describe, from each of the coarse starts.
+
+    Parameters
+    ----------
+    objective : RestrictedStructured
+    method : str or callable
+    start : ndarray or None
+        The user's psi.
+    control, **keywords
+        As for `minimize`.
+
+    Returns
+    -------
+    Optimum
+        theta is psi.
+
+    Raises
+    ------
+    OptionError
+        No parameters have the values asked for.
+    """
+    whole = UnprofiledCriterion(objective, objective.equations.signed)
+    starts = coarse_starts(objective) if start is None else [np.asarray(start, dtype=float)]
+    best: Any = None
+    done: list[np.ndarray] = []
+    iterations = evaluations = 0
+    for psi in starts:
+        try:
+            y = feasible(whole, objective.equations, _begin(objective, psi, whole.size))
+            if any(np.allclose(y, other, atol=1e-6) for other in done):
+                continue
+            done.append(y)
+            found = Constrained(whole, objective.equations, y).search(control, method=method, **keywords)
+        except FloatingPointError:
+            continue
+        iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
+        if best is None or found.value < best.value:
+            best = found
+    if best is None:
+        texts = "; ".join([text for text in objective.equations.texts if text])
+        raise OptionError(
+            f"no parameters of the model have these values together: {texts}; change fixed= or equal=, or "
+            "give start="
+        )
+    return replace(
+        best,
+        theta=_reflected(objective, best.theta[: objective.n_theta]),
+        iterations=iterations,
+        evaluations=evaluations,
+        gradient_evaluations=evaluations,
+        names=tuple(objective.names),
+    )
+
+
+def _begin(objective: RestrictedStructured, psi: np.ndarray, size: int) -> np.ndarray:
+    """(psi, log sigma) away from standard deviations of zero."""
+    psi = np.array(psi, dtype=float)
+    r = objective.n_random
+    small = np.flatnonzero((objective.lower[:r] == 0.0) & (psi[:r] * objective.units[:r] < _SMALLEST))
+    psi[small] = _SMALLEST / objective.units[small]
+    return np.append(psi, math.log(objective.sigma(psi)))[:size]
+
+
+def _reflected(objective: RestrictedStructured, psi: np.ndarray) -> np.ndarray:
+    """The same factors with diagonals that are not negative."""
+    psi = np.array(psi)
+    for columns in columns_of_entries(objective._map.linear_entries):
+        if psi[columns[0]] < 0.0 and not set(columns) & set(objective.equations.signed):
+            psi[columns] = -psi[columns]
+    return psi

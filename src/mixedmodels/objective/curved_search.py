@@ -73,8 +73,8 @@ def search_curved(objective: LMMObjective, control: Control | None = None, progr
     """
     control = Control() if control is None else control
     limited = control.maxiter is not None or control.max_seconds is not None
-    first = control if limited else _brief(control)
-    best = minimize(objective, "newton", None, first, progress, certify=False)
+    initial = control if limited else _brief(control)
+    best = minimize(objective, "newton", None, initial, progress, certify=False)
     if not limited:
         best = _to_the_end(objective, best, control)
     if control.maxiter is not None or control.max_seconds is not None or best.status.value == "interrupted":

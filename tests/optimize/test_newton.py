@@ -10,7 +10,8 @@ from mixedmodels.optimize import Control, Status, minimize
 from mixedmodels.optimize.base import blocks_of_entries, columns_of_entries
 from mixedmodels.optimize.cone import cone_newton
 from mixedmodels.optimize.cone_factors import has_cone, lower_triangular, tables_of_entries
-from mixedmodels.optimize.newton import Search, descend, factorise, newton, sigma_step
+from mixedmodels.optimize.newton import Search, newton
+from mixedmodels.optimize.steps import descend, factorise, sigma_step
 
 STATUS = tuple(Status)
 

@@ -144,7 +144,7 @@ class _LinearRows:
         from mixedmodels.fit.predict import new_rows, predict_design
 
         fit = self.fit
-        rows = new_rows(fit, newdata, self.selection, "population", _offset(fit, newdata))
+        rows = new_rows(fit, newdata, self.selection, "population", _offset(fit))
         whole = predict_design(fit, rows, self.selection)
         return np.column_stack([rows.X, whole - rows.X @ fit.beta])
 
@@ -167,7 +167,7 @@ class _GeneralisedRows:
         from mixedmodels.fit.glmm_predict import new_parts
 
         fit = self.fit
-        parts = new_parts(fit, newdata, self.selection, "population", _offset(fit, newdata))
+        parts = new_parts(fit, newdata, self.selection, "population", _offset(fit))
         eta = parts.predictors(fit.gamma, fit._b, self.selection)
         columns: list[np.ndarray] = []
         for (X, _), predictor, whole in zip(parts.parts, fit.generalised.predictors, eta, strict=True):
@@ -205,7 +205,7 @@ def _variable_types(frame: Any) -> dict[str, str]:
     return out
 
 
-def _offset(fit: Fit, newdata: Any) -> Any:
+def _offset(fit: Fit) -> Any:
     if fit.frame.encoding.offset_column == "":
         raise OptionError(
             "the fit has an array as offset; name a column instead (offset='column'), which new rows can have"

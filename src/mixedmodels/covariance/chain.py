@@ -91,14 +91,14 @@ class AutoregressiveCorrelation(Correlation):
         """The times, shape (k, 1)."""
         return np.array(self.times, dtype=np.float64)[:, None]
 
-    def at_positions(self, points: np.ndarray) -> AutoregressiveCorrelation:
-        odd = points[:, 0][points[:, 0] != np.round(points[:, 0])]
+    def at_positions(self, positions: np.ndarray) -> AutoregressiveCorrelation:
+        odd = positions[:, 0][positions[:, 0] != np.round(positions[:, 0])]
         if odd.size:
             raise OptionError(
                 f"an autoregression (ar1) has effects at whole numbers only, not at time {odd[0]:g}; use "
                 "car1 or ou, or whole numbers"
             )
-        return AutoregressiveCorrelation(points[:, 0].astype(np.int64).tolist())
+        return AutoregressiveCorrelation(positions[:, 0].astype(np.int64).tolist())
 
     def matrix(self, psi: np.ndarray, order: int = 0) -> Jet:
         return _power(float(psi[0]), self._distance, order)
@@ -215,8 +215,8 @@ class ContinuousCorrelation(Correlation):
         """The times, shape (k, 1)."""
         return np.array(self.times)[:, None]
 
-    def at_positions(self, points: np.ndarray) -> ContinuousCorrelation:
-        return ContinuousCorrelation(points[:, 0].tolist(), self.by)
+    def at_positions(self, positions: np.ndarray) -> ContinuousCorrelation:
+        return ContinuousCorrelation(positions[:, 0].tolist(), self.by)
 
     def matrix(self, psi: np.ndarray, order: int = 0) -> Jet:
         return _decay(float(psi[0]), self._distance, order)

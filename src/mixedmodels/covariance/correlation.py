@@ -83,7 +83,7 @@ class Correlation:
         """Positions of the columns, shape (k, dimensions), where the correlation is a function of them."""
         return None
 
-    def at_positions(self, points: np.ndarray) -> Correlation:
+    def at_positions(self, positions: np.ndarray) -> Correlation:
         """The same correlation function at other positions, (r, dimensions), in one dimension increasing.
 
         Raises

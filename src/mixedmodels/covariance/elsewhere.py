@@ -51,7 +51,7 @@ def has_elsewhere(covariance: Any) -> bool:
     )
 
 
-def elsewhere(covariance: ScaledCorrelation, theta: np.ndarray, points: np.ndarray) -> Elsewhere:
+def elsewhere(covariance: ScaledCorrelation, theta: np.ndarray, positions: np.ndarray) -> Elsewhere:
     """Effects at new positions given those of the term.
 
     Parameters
@@ -59,7 +59,7 @@ def elsewhere(covariance: ScaledCorrelation, theta: np.ndarray, points: np.ndarr
     covariance : ScaledCorrelation
         For which `has_elsewhere` holds.
     theta : ndarray, shape (n_theta,)
-    points : ndarray, shape (r, dimensions)
+    positions : ndarray, shape (r, dimensions)
         Distinct, none of them a position of the term.
 
     Raises
@@ -82,7 +82,7 @@ def elsewhere(covariance: ScaledCorrelation, theta: np.ndarray, points: np.ndarr
     """
     theta = np.asarray(theta, dtype=np.float64)
     step = max(200, covariance.k)
-    parts = [_some(covariance, theta, points[at : at + step]) for at in range(0, len(points), step)]
+    parts = [_some(covariance, theta, positions[at : at + step]) for at in range(0, len(positions), step)]
     return Elsewhere(
         np.concatenate([part.weights for part in parts]),
         np.concatenate([part.leftover for part in parts]),
@@ -90,7 +90,7 @@ def elsewhere(covariance: ScaledCorrelation, theta: np.ndarray, points: np.ndarr
     )
 
 
-def joint_factor(covariance: ScaledCorrelation, theta: np.ndarray, points: np.ndarray) -> np.ndarray:
+def joint_factor(covariance: ScaledCorrelation, theta: np.ndarray, positions: np.ndarray) -> np.ndarray:
     r"""A factor of the covariance of the effects at the positions of the term and at new ones.
 
     .. math:: \begin{pmatrix} \Lambda & 0 \\ W \Lambda & C \end{pmatrix}, \qquad
@@ -101,7 +101,7 @@ def joint_factor(covariance: ScaledCorrelation, theta: np.ndarray, points: np.nd
     covariance : ScaledCorrelation
         For which `has_elsewhere` holds.
     theta : ndarray, shape (n_theta,)
-    points : ndarray, shape (r, dimensions)
+    positions : ndarray, shape (r, dimensions)
         Distinct, none of them a position of the term.
 
     Returns
@@ -122,13 +122,13 @@ def joint_factor(covariance: ScaledCorrelation, theta: np.ndarray, points: np.nd
     [[4.0, 1.0, 2.0], [1.0, 4.0, 2.0], [2.0, 2.0, 4.0]]
     """
     theta = np.asarray(theta, dtype=np.float64)
-    k, r = covariance.k, len(points)
+    k, r = covariance.k, len(positions)
     if r > _LARGEST:
         raise OptionError(f"joint draws take at most {_LARGEST} new positions, not {r}; round the positions")
     own = covariance.correlation
-    whole, old, new = _together(covariance, points)
+    whole, old, new = _together(covariance, positions)
     R = whole.matrix(whole.from_natural(own.natural(theta[1:]).values)).value
-    W = _some(covariance, theta, points).weights
+    W = _some(covariance, theta, positions).weights
     left = R[np.ix_(new, new)] - W @ R[np.ix_(old, new)]
     values, vectors = np.linalg.eigh(0.5 * (left + left.T))
     out = np.zeros((k + r, k + r))
@@ -139,20 +139,20 @@ def joint_factor(covariance: ScaledCorrelation, theta: np.ndarray, points: np.nd
 
 
 def _together(
-    covariance: ScaledCorrelation, points: np.ndarray
+    covariance: ScaledCorrelation, positions: np.ndarray
 ) -> tuple[Correlation, np.ndarray, np.ndarray]:
     """The correlation at old and new positions, and the places of the old and of the new ones."""
     own = covariance.correlation
     assert own.positions is not None
-    together = np.concatenate([own.positions, points])
+    together = np.concatenate([own.positions, positions])
     order = np.lexsort(together.T[::-1])
     place = np.argsort(order)
     return own.at_positions(together[order]), place[: own.k], place[own.k :]
 
 
-def _some(covariance: ScaledCorrelation, theta: np.ndarray, points: np.ndarray) -> Elsewhere:
+def _some(covariance: ScaledCorrelation, theta: np.ndarray, positions: np.ndarray) -> Elsewhere:
     own, psi = covariance.correlation, theta[1:]
-    whole, old, new = _together(covariance, points)
+    whole, old, new = _together(covariance, positions)
     at = own.natural(psi)
     psi_whole = whole.from_natural(at.values)
     jet = whole.matrix(psi_whole, 1)

@@ -66,17 +66,17 @@ class _Distances(Correlation):
     """Coordinates, their distances and the range as ``range = unit exp(psi_0)``."""
 
     def __init__(self, function: str, coordinates: Any) -> None:
-        points = np.array(coordinates, dtype=np.float64)
-        points = points[:, None] if points.ndim == 1 else points
-        if points.ndim != 2 or not np.all(np.isfinite(points)):
+        positions = np.array(coordinates, dtype=np.float64)
+        positions = positions[:, None] if positions.ndim == 1 else positions
+        if positions.ndim != 2 or not np.all(np.isfinite(positions)):
             raise OptionError("coordinates must be finite numbers, one row for each column of the term")
-        points.setflags(write=False)
-        self.function, self.coordinates, self.k = function, points, points.shape[0]
-        squares = np.sum(points * points, axis=1)
-        d2 = np.maximum(squares[:, None] + squares - 2.0 * points @ points.T, 0.0)
-        if points.shape[1] == 1 or self.k <= 2000:
+        positions.setflags(write=False)
+        self.function, self.coordinates, self.k = function, positions, positions.shape[0]
+        squares = np.sum(positions * positions, axis=1)
+        d2 = np.maximum(squares[:, None] + squares - 2.0 * positions @ positions.T, 0.0)
+        if positions.shape[1] == 1 or self.k <= 2000:
             d2 = np.zeros((self.k, self.k))
-            for axis in points.T:
+            for axis in positions.T:
                 d2 += (axis[:, None] - axis) ** 2
         self.distance = np.sqrt(d2)
         apart = self.distance[np.tril_indices(self.k, -1)]
@@ -176,8 +176,8 @@ class SpatialCorrelation(_Distances):
     def __reduce__(self) -> tuple:
         return type(self), (self.function, self.coordinates)
 
-    def at_positions(self, points: np.ndarray) -> SpatialCorrelation:
-        return SpatialCorrelation(self.function, points)
+    def at_positions(self, positions: np.ndarray) -> SpatialCorrelation:
+        return SpatialCorrelation(self.function, positions)
 
     def matrix(self, psi: np.ndarray, order: int = 0) -> Jet:
         f, f1, f2 = _FUNCTIONS[self.function](self.distance / self._range(psi))
@@ -237,8 +237,8 @@ class MaternCorrelation(_Distances):
     def __reduce__(self) -> tuple:
         return type(self), (self.coordinates, self.nu)
 
-    def at_positions(self, points: np.ndarray) -> MaternCorrelation:
-        return MaternCorrelation(points, self.nu)
+    def at_positions(self, positions: np.ndarray) -> MaternCorrelation:
+        return MaternCorrelation(positions, self.nu)
 
     def matrix(self, psi: np.ndarray, order: int = 0) -> Jet:
         nu = self.nu if self.nu is not None else float(np.exp(psi[1]))

@@ -435,7 +435,7 @@ def _split_bars(node: Expression) -> tuple[Expression | None, list[Expression]]:
 def expand_formula(response: Expression | None, right: Expression, text: str = "") -> Formula:
     """Build a `Formula` from the two sides of an expression tree."""
     if response is not None:
-        _check_response(response, right)
+        _check_response(response)
     if _is_bar(right):
         raise _bare_bar(right, response)
     expander = _Expander()
@@ -467,7 +467,7 @@ def refuse_response(response: Expression | None, fixed: TermList) -> None:
         )
 
 
-def _check_response(response: Expression, right: Expression) -> None:
+def _check_response(response: Expression) -> None:
     if _is_bar(response):
         raise FormulaError(
             f"the response '{render(response)}' holds a bar: give weights, trials or "

@@ -78,7 +78,7 @@ class Columns(Mapping[str, Value]):
         value = self._values.get(name)
         if value is None:
             raw = self.raw(name)
-            value = raw if type(raw) is FactorColumn else to_numbers(raw, name)
+            value = raw if type(raw) is FactorColumn else to_numbers(raw)
             self._values[name] = value
         return value
 
@@ -145,7 +145,7 @@ def numeric_column(argument: Any, columns: Columns, what: str) -> np.ndarray:
         if type(raw) is not FactorColumn:
             if raw.ndim != 1 or raw.shape[0] != columns.n_rows:
                 raise DataError(f"{what} has shape {raw.shape}, but the data have {columns.n_rows} rows")
-            value = to_numbers(raw, what)
+            value = to_numbers(raw)
         else:
             value = raw
     if isinstance(value, FactorColumn):

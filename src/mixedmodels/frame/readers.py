@@ -439,7 +439,7 @@ def _dates(values: np.ndarray, types: set[type]) -> np.ndarray | None:
     return None
 
 
-def to_numbers(raw: Any, name: str) -> Value:
+def to_numbers(raw: Any) -> Value:
     """Float values of a column; truth values become a factor."""
     kind = raw.dtype.kind
     if kind == "f":

@@ -219,7 +219,7 @@ class ConeSearch:
         """Newton step in the pivoted factors with the secant correction, and its predicted decrease."""
         turned = [pivoted(B) for B in point.factors]
         factors, orders = [B for B, _ in turned], [p for _, p in turned]
-        gz, G, curvature = factor_derivatives(self.tables, factors, orders, point.g, point.J)
+        gz, G, curvature = factor_derivatives(self.tables, factors, orders, point.g)
         H = G.T @ point.J @ G + curvature
         ridge = RIDGE * float(np.diag(H).max())
         without, L = cholesky(H, ridge), cholesky(H + self.C, ridge)
@@ -235,7 +235,7 @@ class ConeSearch:
         """Newton step in the pivoted factors with the observed information; None where J is good enough."""
         turned = [pivoted(B) for B in point.factors]
         factors, orders = [B for B, _ in turned], [p for _, p in turned]
-        gz, G, curvature = factor_derivatives(self.tables, factors, orders, point.g, point.J)
+        gz, G, curvature = factor_derivatives(self.tables, factors, orders, point.g)
         H = G.T @ point.J @ G + curvature
         ridge = RIDGE * float(np.diag(H).max())
         L = cholesky(H, ridge)
@@ -301,12 +301,12 @@ class ConeSearch:
             L = np.empty_like(B)
             L[p] = lower_triangular(B[p])
             before.append(L)
-        gz, G, curvature = factor_derivatives(self.tables, factors, orders, new.g, new.J)
+        gz, G, curvature = factor_derivatives(self.tables, factors, orders, new.g)
         d = np.empty(len(gz))
         for table, A, B, p in zip(self.tables, factors, before, orders, strict=True):
             i, c = np.tril_indices(len(table))
             d[table[i, c]] = (A - B)[np.asarray(p)[i], c]
-        rest = gz - factor_derivatives(self.tables, before, orders, old.g, old.J)[0]
+        rest = gz - factor_derivatives(self.tables, before, orders, old.g)[0]
         rest -= G.T @ (new.J @ (G @ d)) + curvature @ d
         if self.C is not None:
             rest -= self.C @ d
@@ -392,7 +392,7 @@ def cone_newton(
     point, run.status = search.minimise(point, control.limit(200))
     run.theta, run.value = point.theta, point.f
     orders = [list(range(len(table))) for table in search.tables]
-    gz, G, curvature = factor_derivatives(search.tables, point.factors, orders, point.g, point.J)
+    gz, G, curvature = factor_derivatives(search.tables, point.factors, orders, point.g)
     run.gradient = gz * search.units
     run.hessian = (G.T @ point.J @ G + curvature) * np.outer(search.units, search.units)
     singular = any(not np.all(np.diag(L) > 0.0) for L in point.factors)

@@ -165,7 +165,6 @@ def factor_derivatives(
     factors: Sequence[np.ndarray],
     orders: Sequence[Sequence[int]],
     g: np.ndarray,
-    J: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradient and Newton matrix in the factors' entries on and below the (pivoted) diagonals.
 

@@ -81,7 +81,7 @@ def minimise_model(
     while True:
         turned = [pivoted(B) for B in factors]
         factors, orders = [B for B, _ in turned], [p for _, p in turned]
-        gz, G, curvature = factor_derivatives(tables, factors, orders, g, J)
+        gz, G, curvature = factor_derivatives(tables, factors, orders, g)
         H = G.T @ J @ G + curvature
         top = float(np.diag(H).max())
         pull = float(np.abs(gz).max()) / big

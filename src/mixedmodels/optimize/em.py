@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from mixedmodels.errors import OptionError
-from mixedmodels.optimize.newton import NOISE, Search, descend, factorise
+from mixedmodels.optimize.newton import NOISE, Search
 from mixedmodels.optimize.optimum import Status
+from mixedmodels.optimize.steps import descend, factorise
 
 __all__ = ["ECME", "EM"]
 

@@ -13,9 +13,10 @@ import numpy as np
 from mixedmodels.errors import OptionError
 from mixedmodels.optimize.cone_factors import has_cone
 from mixedmodels.optimize.control import Control
-from mixedmodels.optimize.newton import Run, Search, descend, factorise, newton
+from mixedmodels.optimize.newton import Run, Search, newton
 from mixedmodels.optimize.optimum import KKT, Optimum, Status, Trace
 from mixedmodels.optimize.progress import Progress
+from mixedmodels.optimize.steps import descend, factorise
 
 __all__ = ["METHODS", "minimize", "with_conditions"]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixedmodels.optimize.newton import NOISE, Search, descend, factorise
+from mixedmodels.optimize.newton import NOISE, Search
 from mixedmodels.optimize.optimum import Status
+from mixedmodels.optimize.steps import descend, factorise
 
 __all__ = ["AverageInformation", "FisherScoring", "NewtonRaphson"]
 

@@ -1,4 +1,4 @@
-"""Correlations that fall with the distance between places (or times)."""
+"""Correlations that fall with the distance between positions (or times)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Spatial(CorrelationStructure):
     Parameters
     ----------
     *coordinates : str
-        Columns of the places.
+        Columns of the positions.
     group : str or None
         None puts all rows into one group.
     nugget : bool
@@ -89,10 +89,10 @@ class Spatial(CorrelationStructure):
         self, data: ResidualData, codes: np.ndarray, labels: tuple[str, ...] | None
     ) -> BoundCorrelation:
         """The correlation of the rows of `data`."""
-        places = np.column_stack([data.number(name, f"{self.tag}()") for name in self.covariates])
+        positions = np.column_stack([data.number(name, f"{self.tag}()") for name in self.covariates])
         if not self.nugget:
             check_distinct(
-                codes, places, labels, self, data,
+                codes, positions, labels, self, data,
                 remedy="allow a nugget (nugget=True), average these rows or name a finer grouping factor",
             )  # fmt: skip
         largest = int(np.bincount(codes).max(initial=0))
@@ -107,11 +107,11 @@ class Spatial(CorrelationStructure):
                 "structure "
                 "out or name a coarser grouping factor"
             )
-        return self.bound(codes, places)
+        return self.bound(codes, positions)
 
-    def bound(self, codes: np.ndarray, places: np.ndarray) -> BoundCorrelation:
-        """The bound form for rows at these places."""
-        return _BoundSpatial(self, codes, places)
+    def bound(self, codes: np.ndarray, positions: np.ndarray) -> BoundCorrelation:
+        """The bound form for rows at these positions."""
+        return _BoundSpatial(self, codes, positions)
 
     def described(self) -> str:
         """Words for a summary."""
@@ -138,11 +138,11 @@ class Exponential(Spatial):
         f = np.exp(-u)
         return f, -f, f
 
-    def bound(self, codes: np.ndarray, places: np.ndarray) -> BoundCorrelation:
+    def bound(self, codes: np.ndarray, positions: np.ndarray) -> BoundCorrelation:
         """The bound form; a Markov process in one dimension."""
-        if places.shape[1] == 1 and not self.nugget:
-            return BoundDecay(self, codes, places[:, 0], "range", self.described())
-        return _BoundSpatial(self, codes, places)
+        if positions.shape[1] == 1 and not self.nugget:
+            return BoundDecay(self, codes, positions[:, 0], "range", self.described())
+        return _BoundSpatial(self, codes, positions)
 
 
 class Gaussian(Spatial):
@@ -224,9 +224,9 @@ class Matern(Spatial):
     tag = "mat"
     words = "Matern correlation"
 
-    def bound(self, codes: np.ndarray, places: np.ndarray) -> BoundCorrelation:
+    def bound(self, codes: np.ndarray, positions: np.ndarray) -> BoundCorrelation:
         """The bound form."""
-        return _BoundMatern(self, codes, places)
+        return _BoundMatern(self, codes, positions)
 
 
 class _BoundSpatial(TableCorrelation):
@@ -234,9 +234,9 @@ class _BoundSpatial(TableCorrelation):
 
     shapes: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, structure: Spatial, codes: np.ndarray, places: np.ndarray) -> None:
+    def __init__(self, structure: Spatial, codes: np.ndarray, positions: np.ndarray) -> None:
         self._structure, self._nugget = structure, structure.nugget
-        super().__init__(codes, places, sort=False, relative=False)
+        super().__init__(codes, positions, sort=False, relative=False)
         nugget = ("nugget",) if self._nugget else ()
         self.names = (
             "log(range)",
@@ -357,8 +357,8 @@ class _BoundMatern(_BoundSpatial):
 
     shapes = ("smoothness",)
 
-    def __init__(self, structure: Spatial, codes: np.ndarray, places: np.ndarray) -> None:
-        super().__init__(structure, codes, places)
+    def __init__(self, structure: Spatial, codes: np.ndarray, positions: np.ndarray) -> None:
+        super().__init__(structure, codes, positions)
         self.start[1] = 0.0
         self._kept: tuple[bytes, MaternValues] | None = None
 

@@ -1,4 +1,4 @@
-"""Checks of times and places: whole numbers, no two rows of a group at one place."""
+"""Checks of times and positions: whole numbers, no two rows of a group at one position."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def check_pairs(codes: np.ndarray, structure: Structure) -> None:
 
 def check_distinct(
     codes: np.ndarray,
-    places: np.ndarray,
+    positions: np.ndarray,
     labels: tuple[str, ...] | None,
     structure: Structure,
     data: ResidualData,
@@ -85,13 +85,13 @@ def check_distinct(
     Parameters
     ----------
     codes : ndarray of intp, shape (n,)
-    places : ndarray, shape (n,) or (n, d)
+    positions : ndarray, shape (n,) or (n, d)
     labels : tuple of str or None
         Of the groups.
     structure : Structure
     data : ResidualData
     shown : tuple of str, optional
-        Labels of the places, which are then codes.
+        Labels of the positions, which are then codes.
     remedy : str
         What to do, instead of the usual words.
 
@@ -99,7 +99,7 @@ def check_distinct(
     ------
     DataError
     """
-    columns = places[:, None] if places.ndim == 1 else places
+    columns = positions[:, None] if positions.ndim == 1 else positions
     order = np.lexsort((*columns.T[::-1], codes))
     in_order = columns[order]
     same = (codes[order][1:] == codes[order][:-1]) & np.all(in_order[1:] == in_order[:-1], axis=1)

@@ -202,7 +202,7 @@ def emtrends(
     fit = component_view(fit, component)
     source = make_source(fit, ddf)
     notes: list[str] = []
-    grid = make_grid(fit, at, cov_reduce, cov_keep, 0.0, nesting, data, rows=slope_rows(fit, var, notes))
+    grid = make_grid(fit, at, cov_reduce, cov_keep, 0.0, nesting, data, rows=slope_rows(var, notes))
     if response_scale(type, source) and source.transform is not None:
         from mixedmodels.inference.means.link_transform import slope_grid
 
@@ -327,7 +327,7 @@ def average(
     place = [grid.names.index(name) for name in chosen]
     rest = [j for j in range(len(grid.names)) if j not in place]
     target, count = _number(grid, place)
-    w = _weights(grid, rest, target, weights)
+    w = _weights(grid, rest, weights)
     occurs = np.ones(len(w), dtype=bool)
     for child, above in grid.nesting.items():
         occurs &= _observed(grid, (child, *above))
@@ -394,7 +394,7 @@ def _observed(grid: Grid, names: Sequence[str]) -> np.ndarray:
     return np.bincount(number, weights=grid.counts, minlength=count)[number] > 0.0
 
 
-def _weights(grid: Grid, rest: Sequence[int], target: np.ndarray, weights: Any) -> np.ndarray:
+def _weights(grid: Grid, rest: Sequence[int], weights: Any) -> np.ndarray:
     """Weight of each row of the grid before scaling to a sum of one."""
     r = grid.codes.shape[0]
     number, count = _number(grid, rest)

@@ -143,7 +143,7 @@ def _variable(
     if rows is not None and columns is not None:
         value = take_rows(value, rows)
     if isinstance(value, FactorColumn):
-        return _factor(fit, name, value, at)
+        return _factor(name, value, at)
     assert isinstance(value, np.ndarray)
     if at is not None:
         try:
@@ -198,7 +198,7 @@ def _covariate(name: str, points: np.ndarray, data: np.ndarray | None) -> GridVa
     return GridVariable(name, codes is not None, labels, points, codes)
 
 
-def _factor(fit: LMMFit, name: str, value: FactorColumn, at: Any) -> GridVariable:
+def _factor(name: str, value: FactorColumn, at: Any) -> GridVariable:
     used = np.unique(value.codes[value.codes >= 0])
     chosen = used
     labels = level_labels([value.levels[code] for code in used.tolist()])

@@ -22,12 +22,11 @@ __all__ = ["slope_rows"]
 Rows = Callable[["LMMFit", Mapping[str, Any]], tuple[np.ndarray, np.ndarray | None]]
 
 
-def slope_rows(fit: LMMFit, var: str, notes: list[str]) -> Rows:
+def slope_rows(var: str, notes: list[str]) -> Rows:
     """The function that turns predictor values into derivatives of X with respect to `var`.
 
     Parameters
     ----------
-    fit : LMMFit
     var : str
         A numeric variable, or a function of one: ``dX/df(x) = (dX/dx) / f'(x)``.
     notes : list of str

@@ -204,6 +204,6 @@ def _at_replicates(
     return EffectDraws(psi[:, :p].T.copy(), psi[:, p:].T.copy(), b, levels, factors)
 
 
-def used_levels(parts: NewParts, selection: Selection, rows: list[Any]) -> dict[int, np.ndarray]:
+def used_levels(selection: Selection, rows: list[Any]) -> dict[int, np.ndarray]:
     """By term the known levels that rows have."""
     return {position: np.unique(rows[position][0][rows[position][0] >= 0]) for position, _ in selection}

@@ -347,7 +347,7 @@ def _simulated(
         )
     rows_whole = errors.known_rows(parts, request.whole)
     rows_kept = errors.known_rows(parts, request.kept)
-    made = joint_draws(fit, errors, n, rng, used_levels(parts, request.whole, rows_whole), parameters)
+    made = joint_draws(fit, errors, n, rng, used_levels(request.whole, rows_whole), parameters)
     eta = made.predictors(parts, rows_kept, request.numbered, rng)
     C, rows, n = eta.shape
     flat = eta.reshape(C, -1)

@@ -83,7 +83,7 @@ def _knot(
     return Knot(u, side * zeta, slope, point, rough)
 
 
-def _first_step(held: Held, start: HeldPoint) -> float:
+def _first_step(start: HeldPoint) -> float:
     """d zeta / du at the estimate, as far as the curvature tells."""
     if start.curvature > 0.0:
         return math.sqrt(0.5 * start.curvature)
@@ -140,7 +140,7 @@ def _limit(held: Held, start: HeldPoint, z: float, side: int, known: Sequence[Kn
             break
     if side * (bound - start.u) <= 0.0:
         return Limit(bound, "the bound itself, on which the estimate lies")
-    slope0 = _first_step(held, start)
+    slope0 = _first_step(start)
     if known and (outer is not None or inner.point is not start):
         u = _between(inner, outer, side * z, slope0)
     else:
@@ -234,7 +234,7 @@ def curve(
     """
     notes: list[str] = []
     sides: dict[int, list[Knot]] = {-1: [], 1: []}
-    slope0 = _first_step(held, start)
+    slope0 = _first_step(start)
     step = zmax / points
     for side in (-1, 1):
         knots, bound = sides[side], _bound(held, side)

@@ -242,25 +242,41 @@ class BlockedLaplace:
                 raise Breakdown("the conditional mode could not be found there")
             last = definite and decrement < _DECREMENT * (1.0 + 1e-5 * abs(F))
             change = self._effects([part @ L.T for part, L in zip(step, Lambda, strict=True)])
-            size = 1.0
-            while True:
-                trial = [part + size * d for part, d in zip(u, step, strict=True)]
-                at = eta.copy()
-                at[self._active] += size * change
-                value, f1, W = self._rows(at)
-                Fnew = -value + 0.5 * _dot(trial, self._penalty(trial))
-                if Fnew <= F + 1e-12 * (1.0 + abs(F)):
-                    break
-                size *= 0.5
-                if size < 1e-12:
-                    raise Breakdown("the conditional mode could not be found there")
+            found = self._shortened(u, eta, step, change, F, 1e-12)
+            if found is None:
+                raise Breakdown("the conditional mode could not be found there")
+            size, u, eta, F, f1, W = found
             last = last and size == 1.0
-            u, eta, F = trial, at, Fnew
-            self.steps += 1
         else:
             raise Breakdown("the conditional mode could not be found there")
         self._u = u
         return self._hold(gamma, factors, Lambda, eta, A, H, F, logdet)
+
+    def _shortened(
+        self,
+        u: list[np.ndarray],
+        eta: np.ndarray,
+        step: list[np.ndarray],
+        change: np.ndarray,
+        F: float,
+        shortest: float,
+    ) -> tuple[float, list[np.ndarray], np.ndarray, float, np.ndarray, np.ndarray] | None:
+        """The step, halved until F does not rise: its length, then u, eta, F and the rows' derivatives there.
+
+        `change` is what the step does to the linear predictors with random effects.
+        """
+        size = 1.0
+        while size >= shortest:
+            trial = [part + size * d for part, d in zip(u, step, strict=True)]
+            at = eta.copy()
+            at[self._active] += size * change
+            value, f1, W = self._rows(at)
+            reached = -value + 0.5 * _dot(trial, self._penalty(trial))
+            if reached <= F + 1e-12 * (1.0 + abs(F)):
+                self.steps += 1
+                return size, trial, at, reached, f1, W
+            size *= 0.5
+        return None
 
     def _hold(
         self,

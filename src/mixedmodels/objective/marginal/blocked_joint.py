@@ -85,20 +85,11 @@ def joint_mode(
             return None
         change = engine._effects([part @ L.T for part, L in zip(du, Lambda, strict=True)])
         change[own] += V @ dc
-        size = 1.0
-        while True:
-            trial = [part + size * d for part, d in zip(u, du, strict=True)]
-            at = eta.copy()
-            at[engine._active] += size * change
-            value, f1, W = engine._rows(at)
-            Fnew = -value + 0.5 * _inner(trial, engine._penalty(trial))
-            if Fnew <= F + 1e-12 * (1.0 + abs(F)):
-                break
-            size *= 0.5
-            if size < 1e-10:
-                return None
-        u, eta, F, c = trial, at, Fnew, c + size * dc
-        engine.steps += 1
+        found = engine._shortened(u, eta, du, change, F, 1e-10)
+        if found is None:
+            return None
+        size, u, eta, F, f1, W = found
+        c = c + size * dc
         if size == 1.0 and decrement < _DECREMENT * (1.0 + 1e-5 * abs(F)):
             engine._u, engine._guess = u, None
             try:

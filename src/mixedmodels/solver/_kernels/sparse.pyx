@@ -192,11 +192,6 @@ cdef class SparseFactor:
                 v[q] = self.S.z[places[q]]
         return out
 
-    def forget_inverse(self):
-        """Free the entries of the inverse; they are computed again when asked for."""
-        free(self.S.z)
-        self.S.z = NULL
-
 
 def normal_products(by_column, by_row, pattern):
     """``Z'Z`` on a given pattern.

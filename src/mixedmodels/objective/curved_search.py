@@ -23,6 +23,7 @@ from mixedmodels.objective.curved_start import term_candidates
 from mixedmodels.objective.start import ols_residual
 from mixedmodels.optimize import minimize
 from mixedmodels.optimize.control import Control
+from mixedmodels.optimize.minimize import PATIENCE
 from mixedmodels.optimize.optimum import Status
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ _PSI = np.array([-1.0, 0.5, 2.0])  # shifts of a correlation without finite boun
 _WIDEST = 8  # columns up to which each standard deviation is tried at zero
 _GAIN = 1e-7  # smallest difference of the criterion that counts
 _LARGE = 100.0  # standard deviations this many times the residual's may be on the way to infinity
+_LEAP = 5.0  # from here a search that has not converged tries the end of that way
+_LEVEL = 1e-2  # derivatives in the other parameters there
 _FAR = 1e3  # where such a search ends
 _FLAT = 1e-4  # what the criterion may still fall from there, and between there and the end of the search
 _HOPE = 2.0  # a search this far above the best is left
@@ -69,7 +72,11 @@ def search_curved(objective: LMMObjective, control: Control | None = None, progr
         The lowest; iterations and evaluations are those of all searches.
     """
     control = Control() if control is None else control
-    best = minimize(objective, "newton", None, control, progress, certify=False)
+    limited = control.maxiter is not None or control.max_seconds is not None
+    first = control if limited else _brief(control)
+    best = minimize(objective, "newton", None, first, progress, certify=False)
+    if not limited:
+        best = _to_the_end(objective, best, control)
     if control.maxiter is not None or control.max_seconds is not None or best.status.value == "interrupted":
         return best  # the caller has limited the work
     spent, evaluations, gradients = best.iterations, best.evaluations, best.gradient_evaluations
@@ -79,7 +86,8 @@ def search_curved(objective: LMMObjective, control: Control | None = None, progr
         spent, evaluations = spent + found.iterations, evaluations + found.evaluations
         gradients += found.gradient_evaluations
         if not found.converged and found.value < best.value + _HOPE:
-            found = minimize(objective, "newton", found.theta, control, certify=False)
+            first = minimize(objective, "newton", found.theta, _brief(control), certify=False)
+            found = _to_the_end(objective, first, control)
             spent, evaluations = spent + found.iterations, evaluations + found.evaluations
             gradients += found.gradient_evaluations
         lower = found.value < best.value - _GAIN * (1.0 if found.converged or not best.converged else 1e4)
@@ -87,6 +95,56 @@ def search_curved(objective: LMMObjective, control: Control | None = None, progr
             best = found
     best = replace(best, iterations=spent, evaluations=evaluations, gradient_evaluations=gradients)
     return at_limit(objective, best) if control.maxiter is None else best
+
+
+def _brief(control: Control) -> Control:
+    """So many iterations as an ordinary search takes at most."""
+    return replace(control, maxiter=PATIENCE)
+
+
+def _to_the_end(objective: LMMObjective, found: Any, control: Control) -> Any:
+    """A search that goes on after `PATIENCE` iterations: first whether it is on the way to `at_limit`."""
+    if found.converged or found.status is Status.INTERRUPTED:
+        return found
+    spent, evaluations, gradients = found.iterations, found.evaluations, found.gradient_evaluations
+    largest, scaled = _leading(objective, found.theta)
+    end = None
+    if largest > _LEAP:
+        point = np.where(scaled, found.theta * (_FAR / largest), found.theta)
+        try:
+            far = minimize(objective, "newton", point, _brief(control), certify=False)
+            end = at_limit(objective, far)
+        except (SolverError, np.linalg.LinAlgError):
+            far = None
+        if far is not None:
+            spent, evaluations = spent + far.iterations, evaluations + far.evaluations
+            gradients += far.gradient_evaluations
+    if end is None or end.value > found.value or not _is_limit(end, scaled):
+        end = minimize(objective, "newton", found.theta, control, certify=False)
+        spent, evaluations = spent + end.iterations, evaluations + end.evaluations
+        gradients += end.gradient_evaluations
+    return replace(end, iterations=spent, evaluations=evaluations, gradient_evaluations=gradients)
+
+
+def _is_limit(end: Any, scaled: np.ndarray) -> bool:
+    """Whether the criterion falls along the way and is level in the other parameters."""
+    if not end.converged or end.gradient is None:
+        return False
+    others = float(np.abs(end.gradient[~scaled]).max(initial=0.0))
+    return bool(end.gradient[scaled] @ end.theta[scaled] <= 0.0) and others < _LEVEL
+
+
+def _leading(objective: LMMObjective, theta: np.ndarray) -> tuple[float, np.ndarray]:
+    """Largest standard deviation of terms with an effect for each row, and which parameters these are."""
+    largest, scaled = 0.0, np.zeros(objective.n_theta, dtype=bool)
+    for term, own in zip(objective.design.terms, objective._map.index, strict=True):
+        structure: Any = term.covariance
+        if getattr(structure, "correlation", None) is None or term.m * term.k < objective.design.n:
+            continue
+        sd = own[: structure.n_theta - structure.correlation.n_psi]
+        scaled[sd] = True
+        largest = max(largest, float(theta[sd].max()))
+    return largest, scaled
 
 
 def at_limit(objective: LMMObjective, optimum: Any) -> Any:
@@ -107,14 +165,7 @@ def at_limit(objective: LMMObjective, optimum: Any) -> Any:
         Converged at that point, or the one given.
     """
     theta = optimum.theta
-    largest, scaled = 0.0, np.zeros(objective.n_theta, dtype=bool)
-    for term, own in zip(objective.design.terms, objective._map.index, strict=True):
-        structure: Any = term.covariance
-        if getattr(structure, "correlation", None) is None or term.m * term.k < objective.design.n:
-            continue
-        sd = own[: structure.n_theta - structure.correlation.n_psi]
-        scaled[sd] = True
-        largest = max(largest, float(theta[sd].max()))
+    largest, scaled = _leading(objective, theta)
     if largest < (_FAR if optimum.converged else _LARGE):
         return optimum
     point = np.where(scaled, theta * (_FAR / largest), theta)

@@ -139,6 +139,9 @@ def _search(objective: StructuredObjective, method: Any, start: np.ndarray | Non
         )
     if method != "newton" or not objective.observed_is_cheap:
         optimum = minimize(objective, method, best, certify=False, **keywords)
+        control = keywords.get("control")
+        if method == "newton" and start is None and (control is None or control.maxiter is None):
+            optimum = _other_modes(objective, optimum, control)
     else:
         optimum = _by_turns(objective, best, **keywords)
     return replace(
@@ -147,6 +150,21 @@ def _search(objective: StructuredObjective, method: Any, start: np.ndarray | Non
         evaluations=optimum.evaluations + evaluations,
         gradient_evaluations=optimum.gradient_evaluations + evaluations,
     )
+
+
+def _other_modes(objective: StructuredObjective, optimum: Any, control: Any) -> Any:
+    """The lowest of an end and of those from `mode_starts`, by the ordinary method."""
+    keywords = {} if control is None else {"control": control}
+    iterations, evaluations = optimum.iterations, optimum.evaluations
+    for one in mode_starts(objective, optimum.theta):
+        try:
+            found = minimize(objective, "newton", one, certify=False, **keywords)
+        except (FloatingPointError, np.linalg.LinAlgError):
+            continue
+        iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
+        if found.value < optimum.value - _LOWER:
+            optimum = found
+    return replace(optimum, iterations=iterations, evaluations=evaluations, gradient_evaluations=evaluations)
 
 
 def _by_turns(objective: StructuredObjective, start: np.ndarray, control: Any = None, **keywords: Any) -> Any:

@@ -108,9 +108,10 @@ def lmm(
     fixed : dict, optional
         Covariance parameters held at values, by name as in ``fit.variance_parameters()``:
         ``{"sd_x|g": 2.0}``, ``{"cor_x.(Intercept)|g": 0.5}``, ``{"cor|g": 0.5}`` or ``{"g.ar1.rho": 0.5}``.
-        With `residual` parameters of the residuals: ``{"rho": 0.5, "sd_ratio[m]": 1.0}``.
+        With `residual` parameters of the residuals too: ``{"rho": 0.5, "sd_ratio[m]": 1.0}``.
     equal : list of lists of str, optional
-        Covariance parameters that are the same: ``[["sd_(Intercept)|a", "sd_(Intercept)|b"]]``.
+        Covariance parameters that are the same, by the names of `fixed`:
+        ``[["sd_(Intercept)|a", "sd_(Intercept)|b"]]``, ``[["sd_ratio[b]", "sd_ratio[c]"]]``.
 
     Returns
     -------
@@ -388,7 +389,7 @@ def glmm(
     fixed : dict, optional
         Parameters held at values, by name: ``{"disp_(Intercept)": 0.0}``, ``{"cor|g": 0.5}``.
     equal : list of lists of str, optional
-        Parameters that are the same, by name: ``[["x", "z"]]``.
+        Parameters that are the same, by name: ``[["x", "z"]]``, ``[["cor|g", "cor|h"]]``.
     priors : dict, optional
         Priors by parameter: penalised (MAP) estimates, a remedy for separation and singular fits.
     information : {"observed", "expected"}

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from mixedmodels.covariance.base import Covariance
     from mixedmodels.residual.base import BoundResidual
 
-__all__ = ["Design", "GeneralisedDesign", "KnownCovariance", "Precision", "Predictor", "RandomTerm"]
+__all__ = [
+    "Design",
+    "GeneralisedDesign",
+    "KnownCovariance",
+    "LowRankCovariance",
+    "Precision",
+    "Predictor",
+    "RandomTerm",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,6 +123,54 @@ class KnownCovariance:
     def diagonal(self) -> np.ndarray:
         """Diagonal of the covariance matrix."""
         return np.diagonal(self.covariance)
+
+
+class LowRankCovariance(KnownCovariance):
+    """A known covariance ``W W'`` between levels, kept by its factor: marker effects seen through genotypes.
+
+    Parameters
+    ----------
+    factor : ndarray of float64, shape (m, r)
+        W, in the order of the term's levels.
+    name : str
+        What an error message calls it.
+
+    Attributes
+    ----------
+    factor : ndarray, shape (m, r)
+    """
+
+    factor: np.ndarray
+
+    def __init__(self, factor: np.ndarray, name: str = "the known covariance") -> None:
+        object.__setattr__(self, "factor", factor)
+        object.__setattr__(self, "name", name)
+
+    @cached_property
+    def covariance(self) -> np.ndarray:  # type: ignore[override]
+        """``W W'``, dense; made when asked for."""
+        return self.factor @ self.factor.T
+
+    @property
+    def invertible(self) -> bool:
+        """False with fewer columns than levels."""
+        return self.factor.shape[1] >= self.factor.shape[0] and super().invertible
+
+    @cached_property
+    def _inverse(self) -> tuple[np.ndarray, float]:
+        m, r = self.factor.shape
+        if r < m:
+            raise SolverError(
+                f"{self.name} has {m} levels and rank {r}: it has no inverse, which models with other random "
+                "terms, several columns or a generalised family need; give the covariance itself with "
+                "something on its diagonal, (W @ W.T + 0.01 * np.eye(m), ids)"
+            )
+        return KnownCovariance(self.covariance, self.name)._inverse
+
+    @cached_property
+    def diagonal(self) -> np.ndarray:  # type: ignore[override]
+        """Diagonal of ``W W'``."""
+        return np.einsum("ij,ij->i", self.factor, self.factor)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -88,8 +88,6 @@ def test_pedigree_models(snps):
     result = scan(null, {"g": data["g"]})
     assert result["statistic"][0] == pytest.approx(null.deviance - full.deviance, abs=1e-8)
     herds = mm.lmm("y ~ sex + (1 | animal) + (1 | herd)", data, known=known)
-    with pytest.raises(OptionError, match="one random term"):
-        scan(herds, {"g": data["g"]})
     variances = {
         term.group: s.sds[0] ** 2 for term, s in zip(herds.design.terms, herds.varcorr.terms, strict=True)
     }
@@ -102,6 +100,34 @@ def test_pedigree_models(snps):
     fast = scan(herds, {"g": data["g"]}, method="p3d")
     assert fast["beta"][0] == pytest.approx(given.fixef["g"], rel=1e-8)
     assert fast["std_error"][0] == pytest.approx(given.se["g"], rel=1e-8)
+
+
+def test_several_random_terms_are_fitted_once_a_marker():
+    """Likelihood ratios and t tests of the exact scan against models with the marker in them."""
+    data = dict(cases.table("dat_ped500"))
+    rng = np.random.default_rng(3)
+    markers = {f"g{j}": rng.binomial(2, 0.3, len(data["y"])).astype(float) for j in range(2)}
+    markers["flat"] = np.ones(len(data["y"]))
+    known = {"animal": cases.pedigree("ped500")}
+    formula = "y ~ sex + (1 | animal) + (1 | herd)"
+    null = mm.lmm(formula, data, known=known, reml=False)
+    seen = []
+    result = scan(null, markers, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (3, 3) and np.isnan(result["beta"][2])
+    assert "one fit per marker" in " ".join(result.table.notes)
+    wald = scan(null, markers, test="wald")
+    for j in range(2):
+        full = mm.lmm(formula.replace("sex", f"sex + g{j}"), data | markers, known=known, reml=False)
+        assert result["statistic"][j] == pytest.approx(null.deviance - full.deviance, abs=1e-6)
+        assert result["beta"][j] == pytest.approx(full.fixef[f"g{j}"], rel=1e-5)
+        assert result["std_error"][j] == pytest.approx(full.se[f"g{j}"], rel=1e-5)
+        assert result["p_value"][j] == pytest.approx(stats.chi2.sf(result["statistic"][j], 1), rel=1e-10)
+        full = full.update(reml=True)
+        t = full.fixef[f"g{j}"] / full.se[f"g{j}"]
+        assert wald["statistic"][j] == pytest.approx(t, rel=1e-5)
+        assert wald["p_value"][j] == pytest.approx(
+            2 * stats.t.sf(abs(t), full.design.n - full.design.p), rel=1e-5
+        )
 
 
 def test_zero_variance():

@@ -135,3 +135,56 @@ def test_studentized_intervals_differ_from_basic_ones_of_the_same_draws(tool):
     t10, z = 2.228139, 1.959964
     assert width["studentized"] / width["basic"] == pytest.approx(t10 / z, rel=0.06)
     assert abs(t10 / z - 1.0) > 0.12  # more than the tolerance above allows
+
+
+# ---------------------------------------------------------------------- structured residuals
+@pytest.fixture(scope="module")
+def structured():
+    spec = importlib.util.spec_from_file_location(
+        "coverage_structured_tool", PATH.with_name("coverage_structured.py")
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        del sys.modules[spec.name]
+
+
+def test_mmrm_of_complete_visits_is_the_t_test_at_the_last_visit(structured):
+    pd = pytest.importorskip("pandas")
+    d, m = structured.DESIGNS[0], 12
+    data = d.data(m)
+    y = structured.responses(d, data, m, 1, np.random.default_rng(5))[:, 0]
+    data["visit"] = pd.Categorical(data["visit"], categories=structured.VISITS)
+    fit = mm.gls(d.formula, {**data, "y": y}, residual=d.residual)
+    last = y[np.asarray(data["visit"]) == "v4"]
+    a, b = last[1::2], last[0::2]
+    pooled = (a.var(ddof=1) + b.var(ddof=1)) / 2.0
+    for ddf in ("satterthwaite", "kr"):
+        (row,) = [row for row in fit.coefficients(ddf).rows() if row["term"] == "arm"]
+        assert row["df"] == pytest.approx(m - 2, rel=1e-4)
+        assert row["estimate"] == pytest.approx(a.mean() - b.mean(), rel=1e-8)
+        assert row["std_error"] == pytest.approx(math.sqrt(pooled * 2.0 / 6.0), rel=1e-5)
+
+
+@pytest.mark.parametrize("which", [1, 2, 3])
+def test_a_few_replicates_of_the_structured_designs(structured, which):
+    d = structured.DESIGNS[which]
+    found = structured.coverage(d, 12, 15, 3)
+    terms = {term for term, _ in found}
+    assert terms == set(d.truth)
+    assert all(count == 15 for _, count in found.values())
+    for term in ("arm", "t"):
+        if term in terms:  # longer intervals hold the truth at least as often
+            assert found[term, "kr"][0] >= found[term, "wald"][0] >= 0.4
+
+
+def test_draws_have_the_covariance_of_the_design(structured):
+    for d in structured.DESIGNS:
+        data = d.data(6)
+        Y = structured.responses(d, data, 6, 40_000, np.random.default_rng(1))
+        first = np.flatnonzero(np.asarray(data["g"]) == 1)
+        place = data["row"][first] % d.covariance.shape[0]
+        assert np.cov(Y[first]) == pytest.approx(d.covariance[np.ix_(place, place)], abs=0.1)

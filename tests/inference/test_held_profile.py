@@ -164,3 +164,16 @@ def test_restricted_likelihood():
     mine = rows(fit.confint("profile", parameters="sd", criterion="reml"))
     theirs = rows(own.confint("profile", parameters="sd", criterion="reml"))
     assert mine["sd_(Intercept)|g"] == pytest.approx(theirs["sd_(Intercept)|g"], rel=1e-4)
+
+
+def test_names_of_compared_fits_say_what_is_held():
+    formula, columns, options, _ = MODELS["held residual"]
+    fit = mm.lmm(formula, data(columns), reml=False, **options)
+    free = mm.lmm(formula, data(columns), reml=False, residual=options["residual"])
+    table = mm.compare(fit, free)
+    assert next(iter(table["model"])).endswith("; rho = 0.3")
+    assert int(table["df"][1]) == 1
+    fit = both("equal terms")[0]
+    table = mm.compare(fit, mm.lmm(PENICILLIN, data("Penicillin"), reml=False))
+    assert next(iter(table["model"])).endswith("; sd_(Intercept)|plate = sd_(Intercept)|sample")
+    assert int(table["df"][1]) == 1

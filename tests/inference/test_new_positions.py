@@ -168,8 +168,9 @@ def test_what_cannot_be_predicted_is_refused_by_name():
         fit.predict({"x": [0.0], "t": [4.5], "g": ["g1"]})
     with pytest.raises(OptionError, match="single effects"):
         fit.predict(NEW, re_form="~ (0 + t3 | g)")
-    with pytest.raises(NotImplementedYetError, match="method='simulation' at positions"):
-        fit.predict(NEW, interval="confidence", method="simulation")
+    boot = fit.bootstrap(5, seed=1)
+    with pytest.raises(NotImplementedYetError, match="draws at new positions of 'g' with parameters="):
+        fit.predict(NEW, interval="confidence", method="simulation", parameters=boot)
     data["f"] = [f"v{t:g}" for t in data["t"]]
     for tag in ("homcs", "ar1"):
         fit = mm.lmm(f"y ~ x + {tag}(0 + f | g)", data)
@@ -326,3 +327,48 @@ def test_forecasts_at_new_positions_of_effects_and_residuals():
     found = fit.predict(new, forecast=True, interval="prediction", new_levels="population")
     assert np.array(found["predicted"]) == pytest.approx(mean, rel=1e-7)
     assert np.array(found["prediction_sd"]) == pytest.approx(np.sqrt(variance), rel=1e-7)
+
+
+def test_simulated_limits_are_the_analytic_ones_and_draws_share_effects():
+    fit = mm.lmm("y ~ x + ar1(t | g)", _data())
+    options = {"method": "simulation", "n": 20_000, "seed": 3, "new_levels": "population"}
+    for interval, column in (("confidence", "std_error"), ("prediction", "prediction_sd")):
+        exact = fit.predict(DRAWN, interval=interval, new_levels="population")
+        drawn = fit.predict(DRAWN, interval=interval, **options)
+        assert np.array(drawn[column]) == pytest.approx(np.array(exact[column]), rel=0.03)
+        for limit in ("conf_low", "conf_high"):
+            assert np.array(drawn[limit]) == pytest.approx(np.array(exact[limit]), abs=0.06)
+    out = fit.predict(
+        DRAWN, re_form="population", interval="prediction", method="simulation", n=20_000, seed=3
+    )
+    exact = fit.predict(DRAWN, re_form="population", interval="prediction")
+    assert np.array(out["prediction_sd"]) == pytest.approx(np.array(exact["prediction_sd"]), rel=0.03)
+    # rows on one level at one position have one effect: their means differ by the fixed part alone
+    draws = fit.predict(DRAWN, interval="confidence", draws=True, **options).extra["draws"]
+    assert np.std(draws[0] - draws[1]) == pytest.approx(0.5 * fit.se["x"], rel=0.03)
+    # the covariance between new positions of a level is that of the joint Gaussian (fixed part apart)
+    sd, rho, sigma = np.array(fit.variance_parameters()["estimate"], dtype=float)
+    at = np.concatenate([TIMES, [4.0, 7.0]])
+    K = sd**2 * rho ** np.abs(np.subtract.outer(at, at))
+    given = K[6:, 6:] - K[6:, :6] @ np.linalg.solve(K[:6, :6] + sigma**2 * np.eye(6), K[:6, 6:])
+    assert np.cov(draws[0], draws[2])[0, 1] == pytest.approx(given[0, 1], abs=0.02)
+
+
+@pytest.mark.parametrize("tag", ["ar1", "exp", "hetar1"])
+def test_one_row_for_each_effect_may_be_refitted_and_bootstrapped(tag):
+    fit = mm.lmm(f"y ~ x + {tag}(t | g)", _data())
+    again = fit.refit(np.asarray(fit.response()))
+    assert again.loglik == pytest.approx(fit.loglik, rel=1e-10)
+    boot = fit.bootstrap(3, seed=1, progress=False)
+    assert not boot.failures
+
+
+def test_a_field_of_places_on_one_level_may_be_refitted():
+    rng = np.random.default_rng(4)
+    u, v = np.repeat(np.arange(6.0), 6), np.tile(np.arange(6.0), 6)
+    K = np.exp(-np.hypot(u[:, None] - u, v[:, None] - v) / 3.0)
+    y = np.repeat(np.linalg.cholesky(K) @ rng.normal(size=36), 2) + 0.3 * rng.normal(size=72)
+    data = {"y": y, "u": np.repeat(u, 2), "v": np.repeat(v, 2), "field": ["one"] * 72}
+    fit = mm.lmm("y ~ 1 + exp(u + v | field)", data)
+    assert fit.refit(y).loglik == pytest.approx(fit.loglik, rel=1e-10)
+    assert not fit.bootstrap(3, seed=1, progress=False).failures

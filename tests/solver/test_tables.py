@@ -58,7 +58,7 @@ def test_against_whitened_columns(structure, random):
     rng = np.random.default_rng(2)
     psi = objective.start + 0.1 * rng.standard_normal(objective.n_theta)
     theta, phi = objective.split(psi)
-    wide = engine._wide(objective._map.factors(theta), objective._map.directions(theta))
+    wide = engine.wide(objective._map.factors(theta), objective._map.directions(theta))
     one, other = engine._found(*wide, phi, 2), ProfiledLevels._found(engine, *wide, phi, 2)
     for name in ("logdet", "logdet_XX", "pwrss", "first", "second", "S1", "T", "S", "gamma"):
         expected = np.asarray(getattr(other, name))

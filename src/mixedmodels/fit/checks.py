@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import DataError, IdentifiabilityError, OptionError
+from mixedmodels.frame.identify import FREE_DIAGONAL, holds_many_effects
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
@@ -116,12 +117,13 @@ def check_data(design: Design, *, sigma_fixed: bool = False) -> None:
         if term.precision is not None:
             continue
         where = f"({' + '.join(term.names)} | {term.group})"
-        if term.m < 2:
+        if term.m < 2 and not holds_many_effects(term.covariance):
             raise IdentifiabilityError(
                 f"grouping factor {term.group!r} has a single level: a variance between levels cannot be "
                 f"estimated; remove the term {where}"
             )
-        if constant_weights and n <= term.m * term.k:
+        alone = term.covariance.name in FREE_DIAGONAL or term.k == 1
+        if constant_weights and alone and n <= term.m * term.k:
             raise IdentifiabilityError(
                 f"the term {where} has {term.m * term.k} random effects for {n} observations: its variance "
                 "and the residual variance cannot be told apart; remove columns or the term, or fix sigma="

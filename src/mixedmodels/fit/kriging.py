@@ -16,7 +16,7 @@ import numpy as np
 from mixedmodels.covariance.elsewhere import elsewhere, has_elsewhere, joint_factor
 from mixedmodels.errors import DataError, OptionError
 
-__all__ = ["at_new_positions", "draw_at_positions", "fill_positions", "open_terms"]
+__all__ = ["at_new_positions", "draw_at_positions", "draws_left_over", "fill_positions", "open_terms"]
 
 Selection = Sequence[tuple[int, "Sequence[int] | None"]]
 
@@ -135,6 +135,60 @@ def draw_at_positions(
     wide[rows, :k] = np.where(missing, np.nan, 0.0)
     wide[rows, k + inverse] = 1.0
     return wide, factor, weights
+
+
+def draws_left_over(
+    fit: Any, b: int, codes: np.ndarray, seen: tuple[np.ndarray, np.ndarray], n: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws of what the effects at the positions of the fit leave of those at new ones, over sigma.
+
+    Parameters
+    ----------
+    fit : Fit
+    b : int
+        The term.
+    codes : ndarray, shape (N,)
+        Levels of the rows; rows with equal ones share the draws of a position, -1 shares with none.
+    seen : (rows, points)
+        As in `NewDesign.positions`.
+    n : int
+    rng : Generator
+
+    Returns
+    -------
+    which : ndarray of intp, shape (N,)
+        Row of `draws`; -1 for rows at positions of the fit.
+    draws : ndarray, shape (pairs, n)
+    """
+    from mixedmodels.objective.parameters import parameter_map
+
+    term, (rows, points) = fit._random.terms[b], seen
+    distinct, place = np.unique(points, axis=0, return_inverse=True)
+    place = place.reshape(-1)
+    theta = np.asarray(fit.theta)[parameter_map(fit._random).index[b]]
+    try:
+        root = joint_factor(term.covariance, theta, distinct)[term.k :, term.k :]
+    except OptionError as error:
+        raise _impossible(term, error) from None
+    levels = np.where(codes[rows] < 0, -1 - np.arange(rows.size), codes[rows])
+    levels = np.unique(levels, return_inverse=True)[1].reshape(-1)
+    pairs, inverse = np.unique(levels * len(distinct) + place, return_inverse=True)
+    if pairs.size * n > _LARGEST:
+        raise OptionError(
+            f"{n} draws for {pairs.size} pairs of level and new position are too many to hold at once; "
+            "predict fewer rows at a time, or take method='analytic'"
+        )
+    draws = np.empty((pairs.size, n))
+    level, column = pairs // len(distinct), pairs % len(distinct)
+    for first in np.flatnonzero(np.diff(level, prepend=-1)).tolist():
+        own = slice(first, first + int(np.count_nonzero(level == level[first])))
+        draws[own] = root[column[own]] @ rng.standard_normal((len(distinct), n))
+    which = np.full(codes.shape[0], -1, dtype=np.intp)
+    which[rows] = inverse.reshape(-1)
+    return which, draws
+
+
+_LARGEST = 100_000_000  # numbers in the draws of one term
 
 
 def _refuse_single_effects(term: Any, columns: Any) -> None:

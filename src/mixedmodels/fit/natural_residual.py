@@ -126,8 +126,9 @@ class ResidualNatural:
         if not (math.isfinite(value) and error > 0.0):
             return math.nan, math.nan
         try:
-            middle, half = self.place_of(place, value), z * error * self.rate(place, value)
-            ends = self.moved(place, middle - half), self.moved(place, middle + half)
+            with np.errstate(all="ignore"):
+                middle, half = self.place_of(place, value), z * error * self.rate(place, value)
+                ends = self.moved(place, middle - half), self.moved(place, middle + half)
         except (ValueError, OverflowError, FloatingPointError):
             return math.nan, math.nan
         return min(ends), max(ends)

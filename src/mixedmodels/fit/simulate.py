@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.design import KnownCovariance
+from mixedmodels.design import KnownCovariance, LowRankCovariance
 from mixedmodels.errors import DataError, OptionError, SolverError
 from mixedmodels.fit import values
 
@@ -114,8 +114,11 @@ def relationship_root(precision: Precision | KnownCovariance) -> Any:
     r"""A function that maps standard normal u, shape (m, c), to columns with covariance :math:`A = P^{-1}`.
 
     With a permuted :math:`P = L L'`, :math:`L^{-T} u` has covariance A. A dense A, singular ones included,
-    has the root :math:`U D^{1/2}` of its eigen-decomposition.
+    has the root :math:`U D^{1/2}` of its eigen-decomposition, one of low rank its factor.
     """
+    if isinstance(precision, LowRankCovariance) and precision.factor.shape[1] <= precision.factor.shape[0]:
+        W = precision.factor
+        return lambda u: W @ u[: W.shape[1]]
     if isinstance(precision, KnownCovariance):
         values, vectors = np.linalg.eigh(precision.covariance)
         half = vectors * np.sqrt(np.maximum(values, 0.0))

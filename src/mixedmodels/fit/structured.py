@@ -177,12 +177,10 @@ class StructuredFit(LMMFit):
         if self._equations:
             n = len(self.theta)
             return self.objective.restricted_covariance(np.array(self.theta))[n - n_phi : n, n - n_phi : n]
-        information, free, confounded = self._once("psi_information", self._psi_information)
-        out = np.full(information.shape, np.nan)
-        own = information[np.ix_(free, free)]
-        if np.all(np.isfinite(own)):
-            scale = _unit_scale(own)
-            values, vectors = np.linalg.eigh(own / scale / scale[:, None])
+        free, confounded, eigen = self._once("psi_information", self._psi_information)
+        out = np.full((len(free),) * 2, np.nan)
+        if eigen is not None:
+            scale, values, vectors = eigen
             known = np.divide(2.0, values, out=np.zeros_like(values), where=values >= _FLAT)
             out[np.ix_(free, free)] = (vectors * known) @ vectors.T / scale / scale[:, None]
         out[confounded] = np.nan
@@ -191,8 +189,12 @@ class StructuredFit(LMMFit):
         out[:, ~free] = 0.0
         return out[-n_phi:, -n_phi:]
 
-    def _psi_information(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Information about psi, which parameters are free, and which the data cannot tell apart."""
+    def _psi_information(self) -> tuple[np.ndarray, np.ndarray, Any]:
+        """Which parameters are free, which the data cannot tell apart, and the eigenvalues of the rest.
+
+        The last are scale, values and vectors of the information about the free parameters with unit
+        diagonal; None where it is not finite.
+        """
         theta, objective = np.array(self.theta), self.objective
         exact = objective.trace_work <= _EXACT_WORK
         information = objective.information(theta, "observed" if exact else "average")
@@ -200,14 +202,16 @@ class StructuredFit(LMMFit):
         own = information[np.ix_(free, free)]
         diagonal, scale = np.diagonal(own), _unit_scale(own)
         loose = diagonal <= 1e-8 * max(float(np.abs(diagonal).max(initial=0.0)), 1e-300)
-        if own.size and np.all(np.isfinite(own)) and not loose.all():
+        eigen = None
+        if np.isfinite(own).all():
             values, vectors = np.linalg.eigh(own / scale / scale[:, None])
-            for value, vector in zip(values, vectors.T, strict=True):
+            eigen = scale, values, vectors
+            for value, vector in zip(values, vectors.T, strict=True) if not loose.all() else ():
                 if value < _FLAT:
                     loose = loose | (np.abs(vector) > 0.1)
         confounded = np.zeros(len(theta), dtype=bool)
         confounded[np.flatnonzero(free)[loose]] = True
-        return information, free, confounded
+        return free, confounded, eigen
 
     @property
     def solver(self) -> Any:
@@ -223,7 +227,7 @@ class StructuredFit(LMMFit):
         eta = self._linear_predictor("population" if kind == "marginal" else None)
         out = self.design.y - eta
         if kind in ("pearson", "scaled"):
-            out = out / np.sqrt(self._point.variances)
+            out = out / np.sqrt(self.residual_structure.row_variances(np.array(self.phi)))
         elif kind == "normalized":
             out = self._point.whiten(out[:, None])[:, 0]
         return out / self.sigma if kind in ("scaled", "normalized") else out
@@ -249,7 +253,7 @@ class StructuredFit(LMMFit):
         else:
             fixed = (self._options.fixed or {}).items()
             out += tuple([f"{name} is held at {float(value):g}" for name, value in fixed])
-            _, _, confounded = self._once("psi_information", self._psi_information)
+            _, confounded, _ = self._once("psi_information", self._psi_information)
         if confounded.any():
             names = ", ".join([name for name, one in zip(self.theta_names, confounded, strict=True) if one])
             out += (
@@ -343,6 +347,8 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
     else:
         objective = structured_objective(frame, options)
         _check_fixed_part(objective)
+        if options.solver != "auto" and objective.n_random:
+            objective.at_phi(objective.start)  # refuses a solver that does not exist or cannot do it
         optimum = _minimised(objective, method, start_of(options.start, objective), keywords)
     if objective.held:
         optimum = _without_held(objective, optimum)

@@ -12,16 +12,18 @@ from mixedmodels.errors import DataError, IdentifiabilityError
 from mixedmodels.frame.values import FactorColumn
 
 __all__ = [
+    "FREE_DIAGONAL",
     "check",
     "check_rows_per_level",
     "confounded_groups",
+    "holds_many_effects",
     "is_constant",
     "looks_nested",
     "overlapping_terms",
     "refuse_constant",
 ]
 
-_FREE_DIAGONAL = (
+FREE_DIAGONAL = (
     "us",
     "diag",
     "homdiag",
@@ -113,7 +115,11 @@ def check(
         raise IdentifiabilityError(
             f"the fixed part has {p} columns for {n} observations{cause}: leave terms out or fix sigma"
         )
-    spread = {g for g in set(plan.bar_groups) if all(_replicated(terms[b]) for b in _bars_of(plan, g))}
+    spread = {
+        g
+        for g in set(plan.bar_groups)
+        if all(holds_many_effects(terms[b].covariance) for b in _bars_of(plan, g))
+    }
     for number, (group, factor) in enumerate(zip(plan.groups, groups, strict=True)):
         m = len(factor.levels)
         if m >= 5 or group.name in known or number in spread:
@@ -140,7 +146,7 @@ def check(
                     f"({n}), so its variance and the residual variance cannot be told apart; leave the "
                     "term out, fix sigma or give weights"
                 )
-            if term.covariance.name in _FREE_DIAGONAL:
+            if term.covariance.name in FREE_DIAGONAL:
                 raise IdentifiabilityError(
                     f"random term {label} has {effects} effects ({term.m} levels x {term.k} columns) for {n} "
                     "observations: its variances and the residual variance cannot be told apart; simplify "
@@ -158,9 +164,8 @@ def _bars_of(plan: Any, group: int) -> list[int]:
     return [b for b, own in enumerate(plan.bar_groups) if own == group]
 
 
-def _replicated(term: RandomTerm) -> bool:
+def holds_many_effects(covariance: Any) -> bool:
     """Whether one level holds many effects with few parameters, as a field of places does."""
-    covariance = term.covariance
     return covariance.clip == "curved" and covariance.k >= 10 * covariance.n_theta
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mixedmodels.design import KnownCovariance, Precision
+from mixedmodels.design import KnownCovariance, LowRankCovariance, Precision
 from mixedmodels.errors import DataError, OptionError, SolverError
 from mixedmodels.frame.columns import Columns
 from mixedmodels.frame.factors import coded_in, match_levels
@@ -111,7 +111,8 @@ def as_known(value: Any, name: str) -> Known:
     value : object
         A `Known`; a pedigree (`Relatives`) or relationship (`Related`); a tuple (covariance matrix, ids); a
         square data frame whose columns are named by the ids; or a dict with ``"ids"`` and ``"covariance"`` or
-        ``"precision"`` (and, if it is known, ``"logdet"``, the log-determinant of the covariance).
+        ``"precision"`` (and, if it is known, ``"logdet"``, the log-determinant of the covariance) or
+        ``"factor"``, W with fewer columns than rows of a covariance ``W W'`` that is not formed.
     name : str
         Its name in `known=`.
     """
@@ -130,8 +131,12 @@ def as_known(value: Any, name: str) -> Known:
     if isinstance(value, tuple) and len(value) == 2:
         return _from_covariance(value[0], value[1], where)
     if isinstance(value, Mapping):
-        if "ids" not in value or ("precision" in value) == ("covariance" in value):
-            raise OptionError(f"{where} must have 'ids' and one of 'precision' and 'covariance'")
+        if "ids" not in value or sum(name in value for name in ("precision", "covariance", "factor")) != 1:
+            raise OptionError(
+                f"{where} must have 'ids' and one of 'precision' and 'covariance' (or 'factor')"
+            )
+        if "factor" in value:
+            return _from_factor(value["factor"], value["ids"], where)
         if "covariance" in value:
             return _from_covariance(value["covariance"], value["ids"], where)
         return _from_precision(value["precision"], value["ids"], value.get("logdet"), where)
@@ -198,6 +203,28 @@ def _from_covariance(matrix: Any, ids: Any, where: str) -> Known:
             "leave such ids out"
         )
     return Known(labels, KnownCovariance(A, where))
+
+
+def _from_factor(factor: Any, ids: Any, where: str) -> Known:
+    """A covariance by its factor W, (m, r)."""
+    try:
+        W = np.array(factor, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: the factor holds values that are not numbers") from None
+    if W.ndim != 2 or not W.size:
+        raise DataError(
+            f"{where}: the factor has shape {W.shape}; it needs a row per id and a column per marker"
+        )
+    if not np.isfinite(W).all():
+        raise DataError(f"{where}: the factor holds values that are missing or infinite; complete it")
+    labels = _ids(ids, W.shape[0], where)
+    still = ~W.any(axis=1)
+    if still.any():
+        raise DataError(
+            f"{where}: the row of {labels[int(np.argmax(still))]} is zero, its variance is 0; leave such ids "
+            "out"
+        )
+    return Known(labels, LowRankCovariance(W, where))
 
 
 def _from_table(data: Any, where: str) -> Known:

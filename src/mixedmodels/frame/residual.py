@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,12 @@ def columns_of(structure: Structure) -> list[str]:
 
 def _expressions(need: Need) -> tuple[Expression, ...]:
     """The factors of ``a:b``; one expression for numbers."""
-    return parse_factors(need.text) if need.kind == "factor" else (parse_expression(need.text),)
+    return _parsed(need.text, need.kind == "factor")
+
+
+@lru_cache(maxsize=128)
+def _parsed(text: str, is_factor: bool) -> tuple[Expression, ...]:
+    return parse_factors(text) if is_factor else (parse_expression(text),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,6 +28,7 @@ _HOMES = {
     "nuclear_families": "simulation",
     "random_pedigree": "simulation",
     "linkage": "linkage",
+    "marker_factor": "genomic_matrices",
     "read_kinship": "pedigree_files",
     "read_ped": "pedigree_files",
     "read_phenotypes": "pedigree_files",

@@ -13,6 +13,7 @@ from mixedmodels.design import KnownCovariance
 from mixedmodels.errors import NotImplementedYetError, OptionError
 from mixedmodels.genetics.markers import Markers, read_markers
 from mixedmodels.genetics.scan_exact import Rotated, null_ratio, scan_batch
+from mixedmodels.genetics.scan_refit import refit_scan
 from mixedmodels.inference.bootstrap.parallel import Counter
 from mixedmodels.inference.table import Drawn, ResultTable, result_table
 from mixedmodels.solver.eigen import EigenSolver
@@ -121,9 +122,9 @@ def scan(
     snps : data frame, dict, array of shape (rows, s) or genotypes
         Counts or dosages, one column per marker, one row per row of the data; missing values take the mean.
     method : {"exact", "p3d"}
-        "exact" estimates the variances anew for each marker; the model needs one random term (a kinship, a
-        pedigree). "p3d" keeps those of `fit` (EMMAX, "population parameters previously determined"), for any
-        model.
+        "exact" estimates the variances anew for each marker: many markers at once with one random term (a
+        kinship, a pedigree), by one fit per marker with several. "p3d" keeps those of `fit` (EMMAX,
+        "population parameters previously determined"), for any model.
     test : {"lrt", "wald"}, optional
         Of the exact method: the likelihood ratio by maximum likelihood (default), or a t test by restricted
         maximum likelihood with n - p - 1 degrees of freedom. With "p3d" both are the same chi-square test.
@@ -139,7 +140,7 @@ def scan(
     Raises
     ------
     OptionError
-        An unknown method or test; the exact method for a model with several random terms.
+        An unknown method or test; more rows than the exact method decomposes.
     DataError
         Markers whose rows do not fit the model.
 
@@ -222,14 +223,24 @@ def _empty(count: int) -> dict[str, np.ndarray]:
     return {"n": np.zeros(count, dtype=np.int64), **out}
 
 
+def _estimated(test: str) -> str:
+    how = "maximum likelihood; likelihood-ratio tests" if test == "lrt" else "REML; t tests"
+    return f"variances estimated for each marker by {how}"
+
+
+def _needs_refits(fit: LMMFit) -> bool:
+    """Whether no rotation makes the covariance of the rows diagonal for all variances."""
+    design = fit.design
+    one = len(design.terms) == 1 and design.terms[0].k == 1 and not design.terms[0].several_levels
+    return not one or design.residual is not None or getattr(fit.frame, "covariance", None) is not None
+
+
 def _eigen_solver(fit: LMMFit) -> EigenSolver:
     """The solver of the fit, or one for the same model with its covariance written out."""
-    if isinstance(fit.solver, EigenSolver):
+    if type(fit.solver) is EigenSolver:  # not one of low rank, which has no full rotation
         return fit.solver
     design = fit.design
     remedy = "use method='p3d', which keeps the variances of the fit"
-    if len(design.terms) != 1 or design.terms[0].k != 1:
-        raise OptionError(f"the exact scan is for models with one random term of one column; {remedy}")
     term = design.terms[0]
     if design.n > _LARGEST or term.m > 2 * _LARGEST:
         raise OptionError(f"the exact scan decomposes up to {_LARGEST} rows, here {design.n}; {remedy}")
@@ -238,10 +249,9 @@ def _eigen_solver(fit: LMMFit) -> EigenSolver:
     elif term.precision is None:
         A = np.eye(term.m)
     else:
-        from scipy.sparse import csc_matrix
-        from scipy.sparse.linalg import splu
+        from mixedmodels.solver.sparse_cholesky import SparseCholesky
 
-        A = splu(csc_matrix(term.precision.matrix)).solve(np.eye(term.m))
+        A = SparseCholesky(term.precision.matrix).solve(np.eye(term.m))
         A = 0.5 * (A + A.T)
     return EigenSolver(replace(design, terms=(replace(term, precision=KnownCovariance(A)),)))
 
@@ -259,6 +269,13 @@ def _projected(model: Rotated, G: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
 def _exact(fit: LMMFit, markers: Markers, test: str, counter: Counter) -> tuple[dict, str, list[str]]:
     from scipy.special import chdtrc, stdtr
 
+    if _needs_refits(fit):
+        out = _empty(len(markers.names))
+        notes = refit_scan(fit, markers, test, counter, out, _has_constant(fit.design.X))
+        if test == "wald":
+            del out["lod"]
+        counter.close()
+        return out, "Association scan (exact)", [_estimated(test), *notes]
     solver = _eigen_solver(fit)
     design, fixed = fit.design, solver._fixed
     n, p = design.n, design.p
@@ -298,10 +315,7 @@ def _exact(fit: LMMFit, markers: Markers, test: str, counter: Counter) -> tuple[
             out["statistic"][where] = statistic
     if test == "wald":
         del out["lod"]
-    notes = [
-        "variances estimated for each marker by "
-        + ("maximum likelihood; likelihood-ratio tests" if test == "lrt" else "REML; t tests")
-    ]
+    notes = [_estimated(test)]
     if ended:
         notes.append(f"{ended} searches for variances ended at their limit of iterations")
     counter.close()

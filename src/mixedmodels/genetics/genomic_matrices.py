@@ -13,7 +13,7 @@ from mixedmodels.genetics.relationship import Relationship
 if TYPE_CHECKING:
     from mixedmodels.genetics.pedigree import Pedigree
 
-__all__ = ["genomic", "genomic_dominance", "single_step"]
+__all__ = ["genomic", "genomic_dominance", "marker_factor", "single_step"]
 
 
 def _usable(genotypes: Genotypes, frequencies: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -101,6 +101,45 @@ def genomic(
         G *= 1.0 - blend
         G[np.diag_indices(n)] += blend
     return Relationship(ids=genotypes.ids, matrix=G, name="genomic", notes=tuple(notes))
+
+
+def marker_factor(genotypes: Genotypes, method: int = 1, frequencies: Any = None) -> dict[str, Any]:
+    """The factor W of a genomic matrix ``G = W W'``, for ``known=`` with fewer markers than individuals.
+
+    Nothing of individuals by individuals is formed: the model is solved in the space of the markers
+    (SNP-BLUP), and gives values of the individuals. Effects of the columns are ``numpy.linalg.lstsq(W,
+    values)[0]``.
+
+    Parameters
+    ----------
+    genotypes, method, frequencies
+        As for `genomic`.
+
+    Returns
+    -------
+    dict
+        ``"ids"`` and ``"factor"``, (n, markers that vary).
+
+    Examples
+    --------
+    >>> g = Genotypes.from_array([[0, 1], [1, 2], [2, 0]])
+    >>> W = marker_factor(g)["factor"]
+    >>> bool(np.allclose(W @ W.T, genomic(g).toarray()))
+    True
+    """
+    if method not in (1, 2):
+        raise OptionError(f"method={method!r}: choose 1 or 2 (VanRaden's)")
+    p, varies, _ = _usable(genotypes, frequencies)
+    scale = 2.0 * p * (1.0 - p)
+    parts = []
+    for at, block in genotypes.blocks():
+        keep = varies[at]
+        Z = block[:, keep] - 2.0 * p[at][keep]
+        np.nan_to_num(Z, copy=False)
+        parts.append(Z if method == 1 else Z / np.sqrt(scale[at][keep]))
+    W = np.hstack(parts)
+    W /= np.sqrt(scale[varies].sum() if method == 1 else np.count_nonzero(varies))
+    return {"ids": genotypes.ids, "factor": W}
 
 
 def genomic_dominance(genotypes: Genotypes, frequencies: Any = None, blend: float = 0.0) -> Relationship:

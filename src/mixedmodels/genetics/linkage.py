@@ -212,11 +212,11 @@ def _locus(term: RandomTerm, rows: np.ndarray, known: Known, place: str) -> Rand
     if isinstance(known.between, KnownCovariance):
         Pi = known.between.covariance[np.ix_(at, at)]
     else:
-        from scipy.sparse.linalg import splu
+        from mixedmodels.solver.sparse_cholesky import SparseCholesky
 
         unit = np.zeros((len(known.ids), at.size))
         unit[at, np.arange(at.size)] = 1.0
-        Pi = splu(sparse.csc_matrix(known.between.matrix)).solve(unit)[at]
+        Pi = SparseCholesky(known.between.matrix).solve(unit)[at]
     count, blocks = sparse.csgraph.connected_components(sparse.csr_array(Pi != 0.0), directed=False)
     root = sparse.lil_array(Pi.shape)
     for block in range(count):

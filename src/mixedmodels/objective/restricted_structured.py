@@ -40,6 +40,8 @@ class RestrictedStructured(StructuredObjective):
     equations : Equations
     """
 
+    certificate = None  # type: ignore[assignment]  # first-order conditions are those of free parameters
+
     def __init__(
         self, design: Design, reml: bool, sigma: float | None, solver: str, equations: Equations
     ) -> None:

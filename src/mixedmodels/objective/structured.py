@@ -245,7 +245,10 @@ class StructuredObjective:
             theta, phi = self.split(psi)
             with np.errstate(all="ignore"):
                 point = self.residual.at(phi)
-                self._last = (key, self.engine.at(self._map.factors(theta), point, self.n_phi))
+                try:
+                    self._last = (key, self.engine.at(self._map.factors(theta), point, self.n_phi))
+                except IdentifiabilityError:  # of whitened columns: R is nearly singular there
+                    raise Breakdown("R is too nearly singular for the fixed effects") from None
         return self._last[1]
 
     @cached_property
@@ -292,6 +295,34 @@ class StructuredObjective:
         if self.compiled is None:
             return self._criterion(self.at(psi))
         return self._compiled_value(self._profile(psi, 0))
+
+    def values(self, psi: np.ndarray, phis: np.ndarray) -> np.ndarray:
+        """Criterion at the random effects of psi and several phi, infinite where it does not exist.
+
+        Parameters
+        ----------
+        psi : ndarray, shape (n_theta,)
+        phis : ndarray, shape (N, n_phi)
+
+        Returns
+        -------
+        ndarray, shape (N,)
+        """
+        theta, _ = self.split(psi)
+        engine, out = self.compiled, np.full(len(phis), np.inf)
+        wide = None if engine is None else engine.wide(self._map.factors(theta), ())
+        with np.errstate(all="ignore"):
+            for i, phi in enumerate(phis):
+                try:
+                    if engine is None or wide is None:
+                        value = self.value(np.concatenate([theta, phi]))
+                    else:
+                        value = self._compiled_value(engine.at_factors(*wide, phi, 0))
+                except (FloatingPointError, np.linalg.LinAlgError):
+                    continue
+                if math.isfinite(value):
+                    out[i] = value
+        return out
 
     def _compiled_value(self, found: Any) -> float:
         """The criterion from the sums of the compiled engine."""

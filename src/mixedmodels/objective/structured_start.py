@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixedmodels.objective.structured_modes import mode_starts
 from mixedmodels.optimize import minimize
 from mixedmodels.optimize.base import columns_of_entries
 from mixedmodels.optimize.trust_region import trust_region
@@ -39,10 +40,13 @@ _SEARCHES = 3
 _LIMIT = 60
 # Iterations of the ordinary method in all, and before the trust region is asked again.
 _ALL, _CREEP = 200, 30
+# Tolerance of a search without the exact Hessian, in units of the usual one.
+_INEXACT = 1e-4
 _AT_BOUND = 20
 # Ranges whose logarithms come so close to the bound are on the way to infinity.
 _EDGE = 1.0
 # Differences of the criterion: significant at 5 %, and hopeless for the start of a search.
+_LOWER = 1e-6
 _BETTER, _HOPELESS = 3.84, 30.0
 
 
@@ -92,7 +96,7 @@ def _search(objective: StructuredObjective, method: Any, start: np.ndarray | Non
     starts = coarse_starts(objective) if start is None else [np.asarray(start, dtype=float)]
     best, iterations, evaluations = starts[0], 0, 0
     end: Any = None
-    if method == "newton" and objective.observed_is_cheap and objective.n_phi:
+    if method == "newton" and objective.n_phi and (objective.observed_is_cheap or not objective.n_random):
         control = _limited(keywords.get("control"))
         far: list[tuple[float, np.ndarray]] = []
         for one in starts:
@@ -107,6 +111,16 @@ def _search(objective: StructuredObjective, method: Any, start: np.ndarray | Non
             iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
             if end is None or found.value < end.value:
                 end = found
+        for one in [] if end is None or start is not None else mode_starts(objective, end.theta):
+            try:
+                found = _in_trust_region(objective, one, control, None)
+            except _Runaway as runaway:
+                evaluations += runaway.evaluations
+                continue
+            if found is not None:
+                iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
+                if found.value < end.value - _LOWER:
+                    end = found
         limit, psi = min(far, key=lambda pair: pair[0]) if far else (np.inf, best)
         # a maximum at a finite range goes before the limit of an infinite one that is hardly better
         if far and (end is None or limit < end.value - _BETTER):
@@ -187,7 +201,8 @@ class _Runaway(Exception):
 
 def _in_trust_region(objective: StructuredObjective, start: np.ndarray, control: Any, progress: Any) -> Any:
     """A search in the trust region, its end reflected into the bounds; None if it cannot begin."""
-    units = objective.units
+    units, is_exact = objective.units, objective.observed_is_cheap
+    exact = objective.exact if is_exact else objective.newton
     far, count = list(objective.ranges), 0
 
     def newton(v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -198,12 +213,21 @@ def _in_trust_region(objective: StructuredObjective, start: np.ndarray, control:
             psi[beyond] = objective.upper[beyond]
             raise _Runaway(psi, count)
         count += 1
-        value, gradient, H = objective.exact(v / units)
+        value, gradient, H = exact(v / units)
         return value, gradient / units, H / units / units[:, None]
 
+    if not is_exact:  # the last step is not Newton's: what is left counts
+        limit = _ALL if control.maxiter == _LIMIT else control.maxiter
+        control = replace(control, maxiter=limit, tol=_INEXACT * control.tol)
     try:
         found = trust_region(
-            newton, start * units, control, progress=progress, shown=lambda v: v / units, solve=newton_step
+            newton,
+            start * units,
+            control,
+            progress=progress,
+            exact=is_exact,
+            shown=lambda v: v / units,
+            solve=newton_step if is_exact else None,
         )
     except (FloatingPointError, np.linalg.LinAlgError):
         return None
@@ -229,15 +253,18 @@ def coarse_starts(objective: StructuredObjective) -> list[np.ndarray]:
     psi = objective.start
     if objective.ranges:
         starts = _valleys(objective, psi, objective.ranges[0])
+    elif (phi := _general_phi(objective)) is not None:
+        starts = [np.concatenate([psi[: objective.n_random], phi])]
     elif 0 < objective.n_phi <= _FEW:
-        best = _value(objective, psi)
+        best = np.inf
         for j in range(objective.n_random, objective.n_theta):
-            origin = psi
-            for shift in _SHIFTS:
-                trial = _shifted(objective, origin, j, shift)
-                value = _value(objective, trial)
-                if value < best:
-                    psi, best = trial, value
+            trials = np.array([_shifted(objective, psi, j, shift) for shift in _SHIFTS])
+            if best == np.inf:
+                trials = np.concatenate([psi[None], trials])
+            values = objective.values(psi, trials[:, objective.n_random :])
+            least = int(values.argmin())
+            if values[least] < best:
+                psi, best = trials[least], float(values[least])
         starts = [psi]
     else:
         starts = [psi]
@@ -246,6 +273,21 @@ def coarse_starts(objective: StructuredObjective) -> list[np.ndarray]:
     ):
         return starts  # few variances: the joint search finds them as fast
     return [_theta_at_phi(objective, one) for one in starts]
+
+
+def _general_phi(objective: StructuredObjective) -> np.ndarray | None:
+    """Start of a general correlation between visits from steps of the EM algorithm; None for others."""
+    if getattr(objective.residual, "correlation", None) is None:
+        return None
+    from mixedmodels.residual.visit_moments import general_start
+
+    design = objective.design
+    y = design.y if design.offset is None else design.y - design.offset
+    phi = general_start(objective.residual, y, design.X, objective.reml)
+    if phi is None:
+        return None
+    psi = np.concatenate([objective.start[: objective.n_random], phi])
+    return phi if np.isfinite(_value(objective, psi)) else None
 
 
 def _valleys(objective: StructuredObjective, psi: np.ndarray, j: int) -> list[np.ndarray]:
@@ -258,8 +300,8 @@ def _valleys(objective: StructuredObjective, psi: np.ndarray, j: int) -> list[np
     others = [i for i in range(objective.n_random, objective.n_theta) if i != j]
     moved[others] = np.clip(psi[others] + _OTHERS, objective.lower[others], objective.upper[others])
     for base in (psi, moved) if others else (psi,):
-        trials = [_shifted(objective, base, j, float(shift)) for shift in _RANGE_SHIFTS]
-        values = np.array([_value(objective, trial) for trial in trials])
+        trials = np.array([_shifted(objective, base, j, float(shift)) for shift in _RANGE_SHIFTS])
+        values = objective.values(base, trials[:, objective.n_random :])
         padded = np.concatenate([[np.inf], values, [np.inf]])
         low = np.flatnonzero((values <= padded[:-2]) & (values <= padded[2:]) & np.isfinite(values))
         found += [(float(values[i]), trials[i]) for i in low.tolist()]

@@ -10,7 +10,7 @@ from mixedmodels.errors import DataError
 from mixedmodels.residual.data import Levels, ResidualData
 from mixedmodels.residual.jets import Jet, constant, parameters
 from mixedmodels.residual.markov import MarkovOrder, MarkovPoint
-from mixedmodels.residual.structure import BoundCorrelation
+from mixedmodels.residual.structure import FARTHEST_Z, BoundCorrelation
 from mixedmodels.residual.visits import VisitCorrelation, used_visits, visit_features
 
 __all__ = ["Antedependence"]
@@ -48,6 +48,8 @@ class Antedependence(VisitCorrelation):
 
 class _BoundAD(BoundCorrelation):
     """Antedependence with its data; phi are Fisher's z of the steps."""
+
+    farthest = FARTHEST_Z
 
     def __init__(self, structure: Antedependence, codes: np.ndarray, levels: Levels) -> None:
         self.n = codes.shape[0]

@@ -6,7 +6,7 @@ import numpy as np
 
 from mixedmodels.residual.data import ResidualData
 from mixedmodels.residual.markov import MarkovOrder, MarkovPoint
-from mixedmodels.residual.structure import BoundCorrelation, CorrelationStructure
+from mixedmodels.residual.structure import FARTHEST_Z, BoundCorrelation, CorrelationStructure
 from mixedmodels.residual.times import (
     check_distinct,
     check_pairs,
@@ -72,6 +72,8 @@ class AR1(CorrelationStructure):
 
 class _BoundAR1(BoundCorrelation):
     """AR(1) with its data; phi = atanh(rho)."""
+
+    farthest = FARTHEST_Z
 
     n_phi = 1
     names = ("atanh(rho)",)

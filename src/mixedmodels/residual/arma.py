@@ -18,7 +18,7 @@ from mixedmodels.residual.data import ResidualData
 from mixedmodels.residual.jets import Jet, constant, parameters
 from mixedmodels.residual.patterns import PatternOrder
 from mixedmodels.residual.series import SeriesOrder, SeriesPoint
-from mixedmodels.residual.structure import BoundCorrelation, CorrelationStructure
+from mixedmodels.residual.structure import FARTHEST_Z, BoundCorrelation, CorrelationStructure
 from mixedmodels.residual.table import TableCorrelation
 from mixedmodels.residual.times import (
     check_distinct,
@@ -124,6 +124,8 @@ class ARMA(CorrelationStructure):
 
 class _BoundARMA(TableCorrelation):
     """An ARMA process with its data."""
+
+    farthest = FARTHEST_Z
 
     def __init__(self, structure: ARMA, codes: np.ndarray, times: np.ndarray) -> None:
         self._structure = structure

@@ -151,6 +151,10 @@ class BoundResidual(Protocol):
         """Correlations, ranges, ratios of standard deviations, powers, with their derivatives in phi."""
         ...
 
+    def row_variances(self, phi: np.ndarray) -> np.ndarray:
+        """Diagonal of R, shape (n,), without factoring it."""
+        ...
+
     def phi_of(self, values: dict[str, float]) -> np.ndarray:
         """Coordinates of natural values given by name; the others stay at the start."""
         ...

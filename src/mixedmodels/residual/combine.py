@@ -203,9 +203,22 @@ class CombinedResidual:
         self.names = tuple(all_names[j] for j in self._free)
         self.n_phi = self._free.shape[0]
         self.start = self._template[self._free]
-        self.lower = np.full(self.n_phi, -np.inf)
-        self.upper = np.full(self.n_phi, np.inf)
+        farthest = np.full(total, np.inf)
+        if correlation is not None:
+            farthest[: correlation.n_phi] = correlation.farthest
+        farthest = farthest[self._free]
+        self.lower, self.upper = -farthest, farthest
         self.needs_fitted = any(one.needs_fitted for one in variances)
+
+    @property
+    def parts(self) -> tuple[BoundCorrelation | BoundVariance, ...]:
+        """The structures of the product with their data, the correlation first."""
+        return self._parts
+
+    @property
+    def free(self) -> np.ndarray:
+        """Places of phi among the coordinates of all parts."""
+        return self._free
 
     @property
     def factors(self) -> tuple[Structure, ...]:
@@ -252,6 +265,14 @@ class CombinedResidual:
             if isinstance(part, BoundVariance):
                 out += part.log_sd(own)
         return out
+
+    def row_variances(self, phi: np.ndarray) -> np.ndarray:
+        """Diagonal of R, shape (n,), without factoring it."""
+        out = np.exp(2.0 * self.log_sd(phi))
+        if self.correlation is None:
+            return out
+        own = self._split(np.asarray(phi, dtype=np.float64))[0]
+        return out * self.correlation.row_variances(own, self.correlation.features)
 
     def natural(self, phi: np.ndarray) -> NaturalValues:
         """Correlations, ranges, ratios of standard deviations, powers, with their derivatives in phi.

@@ -120,6 +120,8 @@ class FirstOrder:
                 if z.size and not float(np.abs(z).max()) <= 18.0:
                     raise FloatingPointError("a correlation of neighbouring rows is 1 in absolute value")
                 k = part.n_phi
+                if not derivatives:
+                    continue
                 total = bound._template.shape[0]
                 if total == k == r:
                     z1, z2 = first, second

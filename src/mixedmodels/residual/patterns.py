@@ -90,7 +90,7 @@ class PatternOrder:
             if relative:
                 values = values - values[:, :1]
             flat = values.reshape(len(groups), -1)
-            if size == 1 and not diagonal:
+            if len(groups) == 1 or (size == 1 and not diagonal):
                 pattern, counts = np.zeros(len(groups), np.intp), np.array([len(groups)])
                 distinct = values[:1]
             else:
@@ -103,12 +103,12 @@ class PatternOrder:
             keys = key(distinct[:, :, None, :], distinct[:, None, :, :])  # (P, T, T)
             found.append((rows[by_pattern].T.copy(), pattern[by_pattern], counts, keys))
         # Keys of pairs below the diagonal; the key of a pair does not depend on its order.
-        lower = [keys[:, *np.tril_indices(keys.shape[1], offset)].ravel() for *_, keys in found]
+        triangles = [np.tril_indices(keys.shape[1], offset) for *_, keys in found]
+        lower = [keys[:, a, b].ravel() for (*_, keys), (a, b) in zip(found, triangles, strict=True)]
         self.keys, inverse = np.unique(np.concatenate(lower), return_inverse=True)
         buckets, done = [], 0
-        for (rows, pattern, counts, keys), below in zip(found, lower, strict=True):
+        for (rows, pattern, counts, keys), below, (a, b) in zip(found, lower, triangles, strict=True):
             index = np.zeros(keys.shape, np.intp)
-            a, b = np.tril_indices(keys.shape[1], offset)
             places = inverse[done : done + below.shape[0]].reshape(keys.shape[0], -1) + 1
             index[:, a, b] = places
             index[:, b, a] = places

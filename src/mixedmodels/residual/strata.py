@@ -82,6 +82,7 @@ class StratifiedCorrelation(BoundCorrelation):
         self._parts = tuple(parts)
         self._stops = np.cumsum([part.n_phi for _, _, part in parts])
         self.n_phi = int(self._stops[-1])
+        self.farthest = parts[0][2].farthest
         self.names = _named([(label, part.names) for label, _, part in parts])
         self.natural_names = _named([(label, part.natural_names) for label, _, part in parts])
         self.kinds = tuple(kind for _, _, part in parts for kind in part.kinds)
@@ -92,6 +93,11 @@ class StratifiedCorrelation(BoundCorrelation):
             self.features[rows, :-1] = part.features
             self.features[rows, -1] = place
         self.meaning = f"{parts[0][2].meaning}, by {structure.by}"
+
+    @property
+    def strata(self) -> tuple[tuple[str, np.ndarray, BoundCorrelation], ...]:
+        """Label, rows and correlation of each stratum."""
+        return self._parts
 
     def _split(self, phi: np.ndarray) -> list[np.ndarray]:
         return np.split(phi, self._stops[:-1])

@@ -16,6 +16,7 @@ from mixedmodels.errors import OptionError
 from mixedmodels.residual.data import Need, ResidualData
 
 __all__ = [
+    "FARTHEST_Z",
     "BoundCorrelation",
     "BoundVariance",
     "CorrelationStructure",
@@ -228,6 +229,9 @@ class Product(Structure):
         return " * ".join(map(str, self._factors))
 
 
+FARTHEST_Z = 9.0  # of 1 - |correlation| = 3e-8
+
+
 class BoundCorrelation:
     """A correlation with its data; `at` gives operations with C in place of R.
 
@@ -246,9 +250,13 @@ class BoundCorrelation:
     markov : (MarkovOrder, ndarray of int) or None
         For correlations of first order: their rows in order, and the place of each later row in the table of
         Fisher's z that ``table(phi)`` returns with its derivatives.
+    farthest : float
+        Largest size of a coordinate: `FARTHEST_Z` where they are Fisher's z. A correlation of one is a limit,
+        and beyond that the criterion is rounding.
     """
 
     markov: tuple[Any, np.ndarray] | None = None
+    farthest: float = np.inf
 
     n: int
     n_phi: int

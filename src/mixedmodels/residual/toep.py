@@ -8,7 +8,7 @@ from mixedmodels.errors import DataError
 from mixedmodels.residual.autoregression import toeplitz_of_partial
 from mixedmodels.residual.data import Levels, ResidualData
 from mixedmodels.residual.jets import Jet, parameters
-from mixedmodels.residual.structure import BoundCorrelation
+from mixedmodels.residual.structure import FARTHEST_Z, BoundCorrelation
 from mixedmodels.residual.table import TableCorrelation
 from mixedmodels.residual.visits import VisitCorrelation, visit_features
 
@@ -44,6 +44,8 @@ class Toeplitz(VisitCorrelation):
 
 class _BoundToeplitz(TableCorrelation):
     """A Toeplitz correlation with its data."""
+
+    farthest = FARTHEST_Z
 
     def __init__(
         self, structure: Toeplitz, codes: np.ndarray, visits: np.ndarray, labels: tuple[str, ...]

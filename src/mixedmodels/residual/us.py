@@ -6,12 +6,12 @@ import numpy as np
 
 from mixedmodels.errors import DataError
 from mixedmodels.residual.data import Levels, ResidualData
-from mixedmodels.residual.structure import BoundCorrelation, Structure
+from mixedmodels.residual.structure import FARTHEST_Z, BoundCorrelation, Structure
 from mixedmodels.residual.table import TableCorrelation
 from mixedmodels.residual.varident import VarIdent
 from mixedmodels.residual.visits import VisitCorrelation, used_visits, visit_features
 
-__all__ = ["GeneralCorrelation", "Unstructured"]
+__all__ = ["BoundGeneral", "GeneralCorrelation", "Unstructured"]
 
 
 class GeneralCorrelation(VisitCorrelation):
@@ -43,7 +43,7 @@ class GeneralCorrelation(VisitCorrelation):
     def bind_visits(self, codes: np.ndarray, visits: Levels) -> BoundCorrelation:
         """The correlation of rows in groups `codes` at `visits`."""
         own, names = used_visits(visits)
-        return _BoundCorr(self, codes, own, names)
+        return BoundGeneral(self, codes, own, names)
 
 
 class Unstructured(GeneralCorrelation):
@@ -73,14 +73,16 @@ class Unstructured(GeneralCorrelation):
         return tuple(dict.fromkeys((*super().needs(), *self.companions()[0].needs())))
 
 
-class _BoundCorr(TableCorrelation):
+class BoundGeneral(TableCorrelation):
     """A general correlation with its data."""
+
+    farthest = FARTHEST_Z
 
     def __init__(
         self, structure: GeneralCorrelation, codes: np.ndarray, visits: np.ndarray, labels: tuple[str, ...]
     ) -> None:
         self._structure, self._labels = structure, labels
-        V = self._V = len(labels)
+        V = self._V = self.n_visits = len(labels)
         self._rows, self._columns = np.tril_indices(V, -1)
         self.n_phi = self._rows.shape[0]
         pairs = [(labels[j], labels[i]) for i, j in zip(self._rows, self._columns, strict=True)]

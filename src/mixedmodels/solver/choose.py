@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mixedmodels.errors import OptionError
-from mixedmodels.solver.eigen import suits
+from mixedmodels.solver.eigen import is_low_rank, suits
 from mixedmodels.solver.grouped import GroupedSolver
 
 if TYPE_CHECKING:
@@ -107,8 +107,9 @@ def choose_solver(design: Design, name: str = "auto") -> Solver:
         solver = DenseSolver(design)
     elif chosen == "eigen":
         from mixedmodels.solver.eigen import EigenSolver
+        from mixedmodels.solver.low_rank import LowRankSolver
 
-        solver = EigenSolver(design)
+        solver = LowRankSolver(design) if is_low_rank(design) else EigenSolver(design)
     elif chosen == "sparse":
         from mixedmodels.solver.sparse import SparseSolver
 

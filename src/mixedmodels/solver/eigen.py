@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mixedmodels.design import KnownCovariance
+from mixedmodels.design import KnownCovariance, LowRankCovariance
 from mixedmodels.errors import DataError, SolverError
 from mixedmodels.solver.base import (
     Breakdown,
@@ -32,7 +32,7 @@ from mixedmodels.solver.threads import one_blas_thread
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
 
-__all__ = ["EigenSolver", "suits"]
+__all__ = ["EigenSolver", "is_low_rank", "suits"]
 
 _LARGEST = 6000  # rows up to which "auto" decomposes
 _NEGATIVE = 1e-8  # eigenvalues down to minus this, relative to the largest, are rounding
@@ -43,9 +43,17 @@ def suits(design: Design) -> bool:
     if len(design.terms) != 1:
         return False
     term = design.terms[0]
+    if term.k == 1 and isinstance(term.precision, LowRankCovariance) and not term.several_levels:
+        return min(term.precision.factor.shape[1], design.n) <= _LARGEST
     if term.k != 1 or not isinstance(term.precision, KnownCovariance) or design.n > _LARGEST:
         return False
     return 2 * design.n <= 3 * term.m or not term.precision.invertible
+
+
+def is_low_rank(design: Design) -> bool:
+    """Whether the one term has a covariance with a factor of fewer columns than the design has rows."""
+    between = design.terms[0].precision if len(design.terms) == 1 else None
+    return isinstance(between, LowRankCovariance) and between.factor.shape[1] < design.n
 
 
 class _State(NamedTuple):
@@ -234,7 +242,7 @@ class EigenSolver:
         f, state, fixed = self._factor(factors), self._state(factors), self._fixed
         inverse = np.linalg.inv(fixed.R)
         image = np.bincount(self._term.codes, self._a * (self.U @ state.e), self._term.m)
-        b = self._A @ image
+        b = self._related(image)
         return Solution(
             beta=fixed.beta0 + inverse @ state.gamma,
             vcov_unscaled=inverse @ state.inverse @ inverse.T,
@@ -245,11 +253,20 @@ class EigenSolver:
             pwrss=state.pwrss,
         )
 
+    def _related(self, image: np.ndarray) -> np.ndarray:
+        """A times a vector over the levels."""
+        return self._A @ image
+
+    @property
+    def _diagonal(self) -> np.ndarray:
+        """Diagonal of A."""
+        return np.diagonal(self._A)
+
     def _pieces(self, factors: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Var(b | y) / sigma^2, shape (m,), ``F = s A Z'V^{-1}X``, shape (m, p), and ``(X'V^{-1}X)^{-1}``."""
         state, R = self._state(factors), self._fixed.R
         explained = np.einsum("mn,mn->m", self._C * state.h, self._C)
-        own = state.s * np.diagonal(self._A) - state.s**2 * explained
+        own = state.s * self._diagonal - state.s**2 * explained
         inverse = np.linalg.inv(R)
         return np.maximum(own, 0.0), state.s * (self._C @ (state.hQ @ R)), inverse @ state.inverse @ inverse.T
 

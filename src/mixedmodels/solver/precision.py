@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixedmodels.design import KnownCovariance
+from mixedmodels.design import KnownCovariance, LowRankCovariance
 
 if TYPE_CHECKING:
     from mixedmodels.design import Precision
@@ -23,6 +23,9 @@ def covariance_times(between: Precision | KnownCovariance) -> Callable[[np.ndarr
     >>> covariance_times(KnownCovariance(np.array([[2.0, 1.0], [1.0, 2.0]])))(np.array([1.0, 0.0]))
     array([2., 1.])
     """
+    if isinstance(between, LowRankCovariance):
+        W = between.factor
+        return lambda v: W @ (W.T @ v)
     if isinstance(between, KnownCovariance):
         A = between.covariance
         return lambda v: A @ v
@@ -48,6 +51,8 @@ def same_covariance(
         return True
     if one is None or other is None or type(one) is not type(other):
         return False
+    if isinstance(one, LowRankCovariance):
+        return np.array_equal(one.factor, other.factor)  # type: ignore[union-attr]
     if isinstance(one, KnownCovariance):
         return np.array_equal(one.covariance, other.covariance)  # type: ignore[union-attr]
     a, b = one.matrix.tocsc(), other.matrix.tocsc()

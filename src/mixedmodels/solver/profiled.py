@@ -92,7 +92,10 @@ class ProfiledLevels:
         FloatingPointError
             A correlation of 1, or a standard deviation of zero.
         """
-        L, dS = self._wide(factors, directions)
+        return self.at_factors(*self.wide(factors, directions), phi, order)
+
+    def at_factors(self, L: np.ndarray, dS: np.ndarray, phi: np.ndarray, order: int) -> Any:
+        """`at` for factors and directions as `wide` gives them."""
         found = self._found(L, dS, phi, order)
         if found is None:
             raise Breakdown(
@@ -101,9 +104,7 @@ class ProfiledLevels:
             )
         return found
 
-    def _wide(
-        self, factors: Sequence[np.ndarray], directions: Sequence[Any]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def wide(self, factors: Sequence[np.ndarray], directions: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
         """Factors and directions of all terms as matrices over the columns of a level."""
         rows = self._of
         k = rows.k

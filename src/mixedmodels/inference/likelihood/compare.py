@@ -21,6 +21,7 @@ from mixedmodels.inference.likelihood.lrt import (
 from mixedmodels.inference.likelihood.lrt_bootstrap import check_draws
 from mixedmodels.inference.likelihood.nesting import Span, nested_random, nested_residual, span_of
 from mixedmodels.inference.table import ResultTable, result_table
+from mixedmodels.objective.glmm_restrictions import groups_of_names
 from mixedmodels.solver.threads import one_blas_thread
 
 if TYPE_CHECKING:
@@ -165,6 +166,8 @@ def _names(fits: tuple[Any, ...]) -> list[str]:
     names = [fit.formula_text or f"model {i + 1}" for i, fit in enumerate(fits)]
     if len({str(getattr(fit.design, "residual", None)) for fit in fits}) > 1:
         names = [_with_residual(name, fit) for name, fit in zip(names, fits, strict=True)]
+    if all(fit._is_linear for fit in fits):
+        names = [name + _restrictions(fit) for name, fit in zip(names, fits, strict=True)]
     if len(set(names)) == len(names) or any(fit._is_linear for fit in fits):
         return names
     told = differences(fits)
@@ -176,6 +179,13 @@ def _names(fits: tuple[Any, ...]) -> list[str]:
 def _with_residual(name: str, fit: Any) -> str:
     text = getattr(fit.design.residual, "text", "")
     return f"{name}; residual {text}" if text else name
+
+
+def _restrictions(fit: Any) -> str:
+    """What `fixed` and `equal` hold, as in ``"; rho = 0.3, sd_x|g = sd_z|g"``."""
+    held = [f"{name} = {value:g}" for name, value in (fit._options.fixed or {}).items()]
+    held += [" = ".join(names) for names in groups_of_names(fit._options.equal)]
+    return f"; {', '.join(held)}" if held else ""
 
 
 def _spans(fits: tuple[Any, ...]) -> list[Span]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import DataError, OptionError
+from mixedmodels.errors import DataError, NotImplementedYetError, OptionError
 from mixedmodels.fit import values
+from mixedmodels.fit.kriging import draws_left_over
 from mixedmodels.fit.predict import predict_design
 from mixedmodels.fit.simulate import generator, relationship_root
 from mixedmodels.inference.prediction.analytic import left_out_variance
@@ -99,12 +100,16 @@ class Simulated:
             codes = rows.terms[position][0][ok]  # type: ignore[index]
             levels[position] = np.unique(codes[codes >= 0])
         beta, b, own = joint_draws(self.fit, self.factors, self.sigmas, levels, self.rng, self.psis)
+        fresh = self._left_over(rows, numbered or {})
         step = max(1, ok.size if self.keep else _CHUNK // self.n)
         for first in range(0, ok.size, step):
             at = ok[first : first + step]
             part = subset(rows, at)
             number = {position: codes[at] for position, codes in (numbered or {}).items()}
             draws, rest = self._means(part, levels, beta, b, own, number)
+            for which, more, in_mean in fresh:
+                hit = np.flatnonzero(which[at] >= 0)
+                (draws if in_mean else rest)[hit] += self.sigmas * more[which[at][hit]]  # type: ignore[index]
             columns["std_error"][at] = _sd(draws)
             if self.parts.whole:
                 draws += rest
@@ -123,6 +128,25 @@ class Simulated:
             low, high = row_quantiles(draws, (0.5 - 0.5 * self.level, 0.5 + 0.5 * self.level))
             columns["conf_low"][at], columns["conf_high"][at] = low, high
         return columns
+
+    def _left_over(
+        self, rows: NewDesign, numbered: dict[int, np.ndarray]
+    ) -> list[tuple[np.ndarray, np.ndarray, bool]]:
+        """Of terms at new positions: see `draws_left_over`, and whether the term is in the mean."""
+        out = []
+        for position, seen in (rows.positions or {}).items():
+            if not seen[0].size or position not in self.parts.with_levels:
+                continue
+            term = self.fit.design.terms[position]
+            if self.psis is not None or len(self.factors[position]) > 1 or term.precision is not None:
+                raise NotImplementedYetError(
+                    f"draws at new positions of {term.group!r} with parameters=, or with a known "
+                    "relationship between its levels, are not in this version; use method='analytic'"
+                )
+            codes: Any = numbered.get(position, rows.terms[position][0])  # type: ignore[index]
+            which, draws = draws_left_over(self.fit, position, codes, seen, self.n, self.rng)
+            out.append((which, draws, position in dict(self.parts.kept)))
+        return out
 
     def _means(
         self,

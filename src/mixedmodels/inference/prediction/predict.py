@@ -143,14 +143,7 @@ def _of_new_rows(
         fit, newdata, with_levels, new_levels, offset, [p for p, _ in parts.apart], tell_apart=True
     )
     if rows.positions:
-        from mixedmodels.inference.prediction.analytic import Analytic
-
         answer.note += "; effects at new positions given those of the data, with the variance left"
-        if not isinstance(answer, Analytic):
-            raise NotImplementedYetError(
-                "method='simulation' at positions that the data do not have is not in this version; use "
-                "method='analytic'"
-            )
     numbered, terms = {}, list(rows.terms)
     new: dict[str, int] = {}  # by grouping factor
     for position in parts.with_levels:

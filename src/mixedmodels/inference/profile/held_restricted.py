@@ -77,12 +77,12 @@ def without_held(
     fit : LMMFit
     wanted : sequence of Parameter
     named : bool
-        Whether the caller named them: then one that is held is an error.
+        Whether the caller named them: then it is an error that all are held.
 
     Raises
     ------
     OptionError
-        A parameter that was named is held.
+        All parameters that were named are held.
     """
     equations = equations_of_fit(fit)
     if not len(equations):
@@ -104,7 +104,7 @@ def without_held(
         rest = slope - basis.T @ (basis @ slope)
         if np.linalg.norm(rest) <= _KNOWN * np.linalg.norm(slope):
             held.append(parameter.name)
-    if held and named:
+    if held and named and len(held) == len(wanted):
         raise OptionError(f"fixed= and equal= hold {', '.join(held)}: there is nothing to profile")
-    notes = [f"{', '.join(held)}: held at a value by fixed=, not profiled"] if held else []
+    notes = [f"{', '.join(held)}: held by fixed= and equal=, not profiled"] if held else []
     return tuple([parameter for parameter in wanted if parameter.name not in held]), notes

@@ -14,7 +14,7 @@ left to the caller (they need sum F_ZZ and the like only). Sums over the levels 
 log|X'V^{-1}X| with all derivatives.
 """
 
-from libc.math cimport cosh, exp, fabs, isfinite, log, log1p, sinh, tanh
+from libc.math cimport exp, fabs, isfinite, log, log1p, sinh
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -346,12 +346,15 @@ cdef class Profile:
         self.T, self.FZ, self.U = np.zeros((k, k)), np.empty((levels, k, q)), np.empty((levels, k, q))
         cdef Sums* o = &self.sums
         o.logdet = 0.0
-        o.S = <double*> <size_t> self.S0.ctypes.data
-        o.S1 = <double*> <size_t> self.S1.ctypes.data
-        o.S2 = <double*> <size_t> self.S2.ctypes.data
-        o.logdet1 = <double*> <size_t> self.logdet1.ctypes.data
-        o.logdet2 = <double*> <size_t> self.logdet2.ctypes.data
-        o.T = <double*> <size_t> self.T.ctypes.data
+        cdef double[:, ::1] S0 = self.S0, logdet2 = self.logdet2, T = self.T
+        cdef double[:, :, ::1] S1 = self.S1, S2 = self.S2
+        cdef double[::1] logdet1 = self.logdet1
+        o.S = &S0[0, 0]
+        o.S1 = &S1[0, 0, 0] if r > 0 else NULL
+        o.S2 = &S2[0, 0, 0] if pairs > 0 else NULL
+        o.logdet1 = &logdet1[0] if r > 0 else NULL
+        o.logdet2 = &logdet2[0, 0] if r > 0 else NULL
+        o.T = &T[0, 0] if k > 0 else NULL
 
     cdef bint finish(self):
         """Profile beta out; False where X'V^{-1}X is not positive definite."""
@@ -585,8 +588,11 @@ def from_rows(
                 t = place[g]
                 m = count[g]
                 first = which[t] < 0
-                C = 1.0 if first else cosh(z[which[t]])
-                S = 0.0 if first else sinh(z[which[t]])
+                C, S = 1.0, 0.0
+                if not first:
+                    zi = exp(z[which[t]])
+                    C = 0.5 * (zi + 1.0 / zi)
+                    S = sinh(z[which[t]]) if fabs(z[which[t]]) < 0.3 else 0.5 * (zi - 1.0 / zi)
                 a = C
                 b = -S
                 if scaled:
@@ -597,6 +603,13 @@ def from_rows(
                 if not first:
                     zi = fabs(z[which[t]])  # log cosh z
                     out.sums.logdet -= 2.0 * m * (zi + log1p(exp(-2.0 * zi)) - 0.6931471805599453)
+                if order == 0 and sums.shape[0] == 0:  # the whitened row times itself
+                    for i in range(c):
+                        own[i] = a * rows[t, i] + (0.0 if first else b * rows[t - 1, i])
+                    for i in range(c):
+                        for j in range(i + 1):
+                            w.G[i * c + j] += own[i] * own[j]
+                    continue
                 if sums.shape[0] > 0:
                     P = &sums[g, 0]
                 else:

@@ -155,3 +155,25 @@ def test_a_correlation_of_one_is_refused_where_it_is_no_entry_of_theta():
         mm.lmm(FORMULA, sleepstudy(), fixed={"cor_Days.(Intercept)|Subject": 1.0})
     with pytest.raises(OptionError, match="leave the column out"):
         mm.lmm(FORMULA, sleepstudy(), fixed={"sd_Days|Subject": 0.0})
+
+
+def test_other_methods():
+    fixed = {"sd_Days|Subject": 6.0}
+    fit = mm.lmm(FORMULA, sleepstudy(), fixed=fixed)
+    other = mm.lmm(FORMULA, sleepstudy(), method="lbfgsb", fixed=fixed)
+    assert other.criterion == pytest.approx(fit.criterion, abs=1e-6)
+    with pytest.raises(OptionError, match="knows no parameters that are held or equal"):
+        mm.lmm(FORMULA, sleepstudy(), method="em", fixed=fixed)
+
+
+def test_a_correlation_of_one_beside_what_is_held():
+    """Natural parameters are no coordinates there; entries of factors are."""
+    rng = np.random.default_rng(6)
+    g, x = np.repeat(np.arange(20), 6), rng.normal(size=120)
+    b = rng.normal(size=20)
+    data = {"y": 1.0 + 0.9 * b[g] + 0.3 * b[g] * x + rng.normal(size=120), "x": x, "g": g}
+    free = mm.lmm("y ~ x + (1 + x | g)", data)
+    assert free.theta[2] == 0.0  # a correlation of one
+    fit = mm.lmm("y ~ x + (1 + x | g)", data, fixed={"sd_x|g": values(free)["sd_x|g"]})
+    assert fit.converged
+    assert fit.criterion == pytest.approx(free.criterion, abs=1e-6)

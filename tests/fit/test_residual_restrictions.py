@@ -267,3 +267,14 @@ def test_values_that_no_matrix_has():
         mm.lmm("y ~ x", data(), residual="toep(t | g)", fixed={"rho1": 0.9, "rho2": -0.9})
     with pytest.raises(OptionError, match="leave the column out"):
         mm.lmm("y ~ x + (1 + x | g)", data(), residual="ar1(t | g)", fixed={"sd_x|g": 0.0})
+
+
+def test_other_methods():
+    options = {"residual": RESIDUAL, "fixed": {"sd_(Intercept)|g": 1.2}}
+    fit = mm.lmm(FORMULA, data(), **options)
+    assert fit.optimum.message == "converged"
+    other = mm.lmm(FORMULA, data(), method="lbfgsb", **options)
+    assert other.criterion == pytest.approx(fit.criterion, abs=1e-6)
+    for method in ("em", "fisher"):
+        with pytest.raises(OptionError, match="knows no parameters that are held or equal"):
+            mm.lmm(FORMULA, data(), method=method, **options)

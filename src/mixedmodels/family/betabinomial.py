@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.family.base import Family, Observations
-from mixedmodels.family.binomial import _log_choose
+from mixedmodels.family.binomial import log_choose
 from mixedmodels.family.responses import require_trials
 from mixedmodels.family.special import log_rising
 
@@ -38,7 +38,7 @@ class BetaBinomial(Family):
         complement = self.link.log_complement
         assert complement is not None
         y, m = data.y, _trials(data)
-        constant = data.constant("choose", lambda: _log_choose(m, y))
+        constant = data.constant("choose", lambda: log_choose(m, y))
         a, b = self.link.log_mean(eta[0]), complement(eta[0])
         rest = m - y
         return (

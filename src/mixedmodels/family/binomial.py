@@ -37,7 +37,7 @@ class Binomial(Family):
     def kernel_constant(self, data: Observations) -> np.ndarray | None:
         if data.trials is None:
             return None
-        return data.constant("choose", lambda: _log_choose(data.trials, data.y))
+        return data.constant("choose", lambda: log_choose(data.trials, data.y))
 
     def variance(self, data: Observations, eta: Sequence[np.ndarray]) -> np.ndarray:
         mu = self.mean(eta)
@@ -119,7 +119,7 @@ class Binomial(Family):
         return (self.link.forward((data.y + 0.5) / (m + 1.0)),)
 
 
-def _log_choose(trials: Any, y: np.ndarray) -> np.ndarray:
+def log_choose(trials: Any, y: np.ndarray) -> np.ndarray:
     from scipy.special import gammaln
 
     return gammaln(trials + 1.0) - gammaln(y + 1.0) - gammaln(trials - y + 1.0)

@@ -16,10 +16,11 @@ from mixedmodels.fit.natural_residual import ResidualNatural
 from mixedmodels.objective.constrained import Equations, Function, entry
 from mixedmodels.objective.glmm_restrictions import groups_of_names
 
-__all__ = ["equations_of", "limit_in_theta", "natural_function", "residual_function"]
+__all__ = ["check_method", "equations_of", "limit_in_theta", "natural_function", "residual_function"]
 
 _POSITIVE = ("sd", "range", "rate", "smoothness", "sd_ratio", "const", "prop")
 _CORRELATIONS = ("cor", "correlation")
+_METHODS = ("newton", "lbfgsb", "cobyqa", "nelder-mead")
 _STILL = 1e6  # d theta / d parameter at the end of a range
 
 
@@ -109,6 +110,20 @@ def equations_of(design: Any, names: tuple[str, ...], fixed: Any, equal: Any) ->
     if len(values) < len(held):
         raise OptionError("fixed holds parameters that equal= sets equal; hold one of them")
     return out
+
+
+def check_method(method: Any) -> None:
+    """Refuse algorithms that work with information about all parameters, or with random effects.
+
+    Parameters
+    ----------
+    method : str or callable
+    """
+    if isinstance(method, str) and method not in _METHODS:
+        raise OptionError(
+            f"method {method!r} knows no parameters that are held or equal; use {', '.join(_METHODS)}, or "
+            "leave fixed= and equal= out"
+        )
 
 
 def _with(equations: Equations, function: Function, value: float, text: str, scaling: bool) -> Equations:

@@ -190,7 +190,7 @@ def simulate_glmm(
                     "(re_form)"
                 )
         base = new.predictors(coefficients, fit._b, kept)
-        data = _new_observations(fit, newdata, base.shape[1], trials)
+        data = unseen_observations(fit, newdata, base.shape[1], trials)
         if data.trials is not None:
             base[0, np.isnan(data.trials)] = np.nan
     terms = []
@@ -243,7 +243,7 @@ def _theta_at(fit: GLMMFit, theta: Any) -> np.ndarray:
     return array
 
 
-def _new_observations(fit: GLMMFit, newdata: Any, n: int, trials: Any) -> Observations:
+def unseen_observations(fit: GLMMFit, newdata: Any, n: int, trials: Any) -> Observations:
     own = fit.generalised.data
     if own.trials is None:
         if trials is not None:

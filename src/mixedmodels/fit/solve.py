@@ -10,12 +10,16 @@ import numpy as np
 
 from mixedmodels.errors import ConvergenceWarning, DataError, OptionError, SolverError, warn
 from mixedmodels.fit import checks, derived
+from mixedmodels.fit.equations import check_method, equations_of
 from mixedmodels.fit.given import given_optimum, with_sigma
 from mixedmodels.fit.result import LMMFit
 from mixedmodels.frame import build
 from mixedmodels.frame.known import read_known
+from mixedmodels.objective.constrained import Constrained, feasible
 from mixedmodels.objective.curved_search import is_curved, other_starts, search_curved
 from mixedmodels.objective.lmm import LMMObjective
+from mixedmodels.objective.restricted_structured import reflected
+from mixedmodels.objective.unprofiled import PlainCriterion
 from mixedmodels.optimize import minimize
 from mixedmodels.optimize.minimize import METHODS
 from mixedmodels.solver.choose import choose_solver
@@ -176,7 +180,6 @@ def make_objective(frame: Any, options: Options) -> Any:
 
 def _restricted(design: Any, options: Options) -> Any:
     """The objective with covariance parameters held or equal."""
-    from mixedmodels.fit.equations import equations_of
     from mixedmodels.fit.lmm_restrictions import read_restrictions
     from mixedmodels.objective.parameters import parameter_map
     from mixedmodels.objective.restricted import RestrictedObjective
@@ -300,6 +303,7 @@ def _fit_restricted(frame: Any, options: Options, data: Any, objective: Any) -> 
     if options.control is not None:
         keywords["control"] = options.control
     method = "newton" if options.method == "auto" else options.method
+    check_method(method)
     start = start_of(options.start, objective)
     found, theta = _restricted_minimum(objective, method, start, keywords)
     limited = options.control is not None and (options.control.maxiter or options.control.max_seconds)
@@ -323,7 +327,19 @@ def _restricted_minimum(
     """A minimum in the free coordinates, and its theta."""
     search = objective.search(start)
     found = minimize(search, method, None, certify=False, **keywords)
-    return found, search.point(found.theta)[0]
+    theta, tau = search.point(found.theta)
+    if found.converged or method != "newton":
+        return found, theta
+    # near correlations of 1 natural parameters are no coordinates: entries of factors are
+    whole = PlainCriterion(objective, objective.equations.signed)
+    try:
+        y = feasible(whole, objective.equations, np.append(theta, tau)[: whole.size])
+        other = Constrained(whole, objective.equations, y).search(**keywords)
+    except FloatingPointError:
+        return found, theta
+    if other.value > found.value and not other.converged:
+        return found, theta
+    return other, np.clip(reflected(objective, other.theta[: len(theta)]), objective.lower, objective.upper)
 
 
 def _steep(optimum: Any) -> bool:

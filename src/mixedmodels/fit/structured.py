@@ -10,7 +10,7 @@ import numpy as np
 
 from mixedmodels.errors import ConvergenceWarning, OptionError, warn
 from mixedmodels.fit import checks, values
-from mixedmodels.fit.equations import equations_of
+from mixedmodels.fit.equations import check_method, equations_of
 from mixedmodels.fit.residual_restrictions import held_residuals
 from mixedmodels.fit.result import LMMFit
 from mixedmodels.objective.restricted_structured import RestrictedStructured, restricted_search
@@ -304,8 +304,10 @@ def structured_objective(frame: Any, options: Options) -> StructuredObjective:
 
 def _minimised(objective: Any, method: Any, start: Any, keywords: dict[str, Any]) -> Any:
     """The optimum of an objective, whatever restricts it."""
-    find = restricted_search if isinstance(objective, RestrictedStructured) else search
-    return find(objective, method, start, **keywords)
+    if not isinstance(objective, RestrictedStructured):
+        return search(objective, method, start, **keywords)
+    check_method(method)
+    return restricted_search(objective, method, start, **keywords)
 
 
 def fit_structured(frame: Any, options: Options, data: Any = None) -> StructuredFit:

@@ -73,7 +73,7 @@ def read_ped(
     further: dict[str, np.ndarray] = {}
     start = 5
     if affected is not None and width > 5:
-        further[affected] = np.array([_affection(v) for v in columns[5].tolist()])
+        further[affected] = np.array([affection_code(v) for v in columns[5].tolist()])
         start = 6
     titles = [*names, *[f"column{j + 1}" for j in range(start + len(names), width)]]
     for title, column in zip(titles, columns[start:], strict=False):
@@ -91,7 +91,7 @@ def read_ped(
     )
 
 
-def _affection(text: str) -> float:
+def affection_code(text: str) -> float:
     return 0.0 if text in _UNAFFECTED else 1.0 if text in _AFFECTED else np.nan
 
 
@@ -191,7 +191,7 @@ def write_pedigree(
     affected : str
         Column of `Pedigree.columns` with 0 and 1, if there is one.
     """
-    names = _names_in_families(pedigree)
+    names = names_in_families(pedigree)
     families = ["1"] * len(pedigree) if pedigree.family is None else list(map(str, pedigree.family))
     status = np.asarray(pedigree.columns.get(affected, np.full(len(pedigree), np.nan)), dtype=float)
 
@@ -213,7 +213,7 @@ def write_pedigree(
     write_lines(path, rows())
 
 
-def _names_in_families(pedigree: Pedigree) -> list[str]:
+def names_in_families(pedigree: Pedigree) -> list[str]:
     """Ids without their family in front."""
     ids = [str(label) for label in pedigree.ids.tolist()]
     if pedigree.family is None or not _joined(pedigree):

@@ -10,7 +10,7 @@ import numpy as np
 
 from mixedmodels.errors import DataError, OptionError
 from mixedmodels.genetics.genotypes import Genotypes
-from mixedmodels.genetics.pedigree_files import _affection, _names_in_families
+from mixedmodels.genetics.pedigree_files import affection_code, names_in_families
 from mixedmodels.genetics.text_files import read_fields, write_lines
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _pedigree(rows: list[list[str]], missing_parents: str) -> tuple[Pedigree, np
     from mixedmodels.genetics.build import build_pedigree
 
     columns = [np.array(column, dtype=object) for column in zip(*[row[:6] for row in rows], strict=True)]
-    status = np.array([_affection(v) for v in columns[5].tolist()])
+    status = np.array([affection_code(v) for v in columns[5].tolist()])
     numbers = np.array([_number(v) for v in columns[5].tolist()])
     pedigree = build_pedigree(
         (columns[1], columns[2], columns[3]),
@@ -265,7 +265,7 @@ def _people(genotypes: Genotypes, pedigree: Pedigree | None) -> list[str]:
     """Lines ``family id father mother sex status``."""
     if pedigree is None:
         return [f"{label}\t{label}\t0\t0\t0\t-9" for label in genotypes.ids.tolist()]
-    names = _names_in_families(pedigree)
+    names = names_in_families(pedigree)
     out = []
     status = np.asarray(pedigree.columns.get("affected", np.full(len(pedigree), np.nan)), dtype=float)
     for i in pedigree.index(genotypes.ids).tolist():

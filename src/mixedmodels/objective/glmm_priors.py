@@ -79,7 +79,7 @@ class Priors:
         for places, kind, numbers in self.rows:
             r = psi[places]
             s = math.sqrt(float(r @ r))
-            value, slope, second = _spread(kind, numbers, s)  # slope is h'(s) / s
+            value, slope, second = basic_spread(kind, numbers, s)  # slope is h'(s) / s
             total += value
             np.add.at(g, places, slope * r)
             block = slope * np.eye(len(r))
@@ -118,7 +118,7 @@ def _location(kind: str, numbers: Sequence[float], x: float) -> tuple[float, flo
     return value, first, 2.0 * (df + 1.0) * (df - z * z) / base**2 / scale**2
 
 
-def _spread(kind: str, numbers: Sequence[float], s: float) -> tuple[float, float, float]:
+def basic_spread(kind: str, numbers: Sequence[float], s: float) -> tuple[float, float, float]:
     """h(s) = -2 log density of a standard deviation, h'(s) / s and h''(s)."""
     if kind == "gamma":
         shape, rate = numbers

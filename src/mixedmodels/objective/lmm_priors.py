@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import OptionError
-from mixedmodels.objective.glmm_priors import _spread
+from mixedmodels.objective.glmm_priors import basic_spread
 from mixedmodels.objective.prior_texts import general_first, kind_and_rest, numbers_of
 
 __all__ = ["LinearPriors", "MatrixPrior", "NormalPrior", "RowPrior", "read_linear_priors"]
@@ -202,7 +202,7 @@ def _inverse(F: np.ndarray) -> np.ndarray:
 def spread(kind: str, numbers: Sequence[float], s: float) -> tuple[float, float, float]:
     """h(s) = -2 log density of a standard deviation s, h'(s) / s and h''(s)."""
     if kind in ("gamma", "half-normal", "half-t"):
-        return _spread(kind, numbers, s)
+        return basic_spread(kind, numbers, s)
     if not s > 0.0:
         raise FloatingPointError("a standard deviation of zero has prior density zero or no derivative")
     shape, number = numbers

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.objective.lmm import LMMObjective
-from mixedmodels.objective.lmm_criterion import forms as _forms
+from mixedmodels.objective.lmm_criterion import forms
 from mixedmodels.objective.parameters import gradient_of
 from mixedmodels.objective.posterior import positive_definite
 from mixedmodels.solver.base import Breakdown
@@ -200,7 +200,7 @@ class NaturalObjective:
         if exact:
             products, _ = objective.trace_products(factors, directions)
             H[:-1, :-1] += H[:-1, :-1] - products + objective._map.curvature(M, theta)
-        H[:-1, -1] = H[-1, :-1] = 2.0 * scale * _forms(parts, directions)
+        H[:-1, -1] = H[-1, :-1] = 2.0 * scale * forms(parts, directions)
         H[-1, -1] = 4.0 * scale * parts.pwrss
         return self._density(parts, tau), g, H
 

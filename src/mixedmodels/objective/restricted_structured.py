@@ -19,7 +19,7 @@ from mixedmodels.optimize.base import columns_of_entries
 if TYPE_CHECKING:
     from mixedmodels.design import Design
 
-__all__ = ["RestrictedStructured", "restricted_search"]
+__all__ = ["RestrictedStructured", "reflected", "restricted_search"]
 
 _SMALLEST = 0.1  # of relative standard deviations where a search begins
 _EXACT_WORK = 1e9
@@ -127,7 +127,7 @@ def restricted_search(
         )
     return replace(
         best,
-        theta=_reflected(objective, best.theta[: objective.n_theta]),
+        theta=reflected(objective, best.theta[: objective.n_theta]),
         iterations=iterations,
         evaluations=evaluations,
         gradient_evaluations=evaluations,
@@ -144,8 +144,14 @@ def _begin(objective: RestrictedStructured, psi: np.ndarray, size: int) -> np.nd
     return np.append(psi, math.log(objective.sigma(psi)))[:size]
 
 
-def _reflected(objective: RestrictedStructured, psi: np.ndarray) -> np.ndarray:
-    """The same factors with diagonals that are not negative."""
+def reflected(objective: Any, psi: np.ndarray) -> np.ndarray:
+    """The same factors with diagonals that are not negative.
+
+    Parameters
+    ----------
+    objective : RestrictedStructured or RestrictedObjective
+    psi : ndarray, shape (n_theta,)
+    """
     psi = np.array(psi)
     for columns in columns_of_entries(objective._map.linear_entries):
         if psi[columns[0]] < 0.0 and not set(columns) & set(objective.equations.signed):

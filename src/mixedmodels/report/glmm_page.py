@@ -13,8 +13,7 @@ from mixedmodels.fit.wald import percent
 from mixedmodels.inference.table import ResultTable, result_table
 from mixedmodels.report import glmm_words, words
 from mixedmodels.report.effect_words import effect_words, interval_words
-from mixedmodels.report.glmm_summary import _formula_text as formula_words
-from mixedmodels.report.glmm_summary import dispersion_words, family_words
+from mixedmodels.report.glmm_summary import dispersion_words, family_words, formula_words
 from mixedmodels.report.page import (
     _can_draw,
     _figure,

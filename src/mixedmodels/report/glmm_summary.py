@@ -121,9 +121,9 @@ def _facts(fit: GLMMFit) -> list[tuple[str, str]]:
         facts.append(("Thresholds", str(getattr(fit.family, "thresholds", ""))))
     options = fit._options
     if "zero_inflation" in fit.components and options.zero_inflation is not None:
-        facts.append(("Zero inflation", _formula_text(options.zero_inflation)))
+        facts.append(("Zero inflation", formula_words(options.zero_inflation)))
     if "dispersion" in fit.components:
-        shown = _formula_text(options.dispersion)
+        shown = formula_words(options.dispersion)
         if shown != "~1":
             facts.append(("Dispersion", shown))
     dropped = fit.n_rows - fit.design.n
@@ -132,7 +132,7 @@ def _facts(fit: GLMMFit) -> list[tuple[str, str]]:
     return facts
 
 
-def _formula_text(formula: Any) -> str:
+def formula_words(formula: Any) -> str:
     text = " ".join(str(formula).split())
     return "~1" if text.replace(" ", "") in ("~1", "1", "True") else text
 

@@ -24,11 +24,11 @@ def structure_arrays(pack: CrossProducts) -> dict[str, Any]:
         "ZX": [factor.ZXy for factor in pack.factors],
         "XX": pack.G,
         "pairs": [(f, g, b.indptr, b.indices, b.data) for (f, g), b in pack.pairs.items()],
-        "precision": [_symmetric_columns(factor.precision, factor.m) for factor in pack.factors],
+        "precision": [symmetric_columns(factor.precision, factor.m) for factor in pack.factors],
     }
 
 
-def _symmetric_columns(
+def symmetric_columns(
     precision: Precision | KnownCovariance | None, m: int
 ) -> tuple[Any, Any, Any, float] | None:
     """``(indptr, indices, data, log|A|)`` of a known precision, both triangles, no duplicates."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixedmodels.fit.classical.scoring import _step
+from mixedmodels.fit.classical.scoring import scoring_step
 from mixedmodels.fit.classical.search import Search
 from mixedmodels.optimize.optimum import Status
 
@@ -33,7 +33,7 @@ def expectation_maximisation(search: Search, method: str, limit: int = 5000) -> 
     kind = "average" if by_decrement else None
     while True:
         if by_decrement:
-            step, _ = _step(search, "average")
+            step, _ = scoring_step(search, "average")
             if step is not None and search.measure(search.point.score, step):
                 search.status = Status.CONVERGED
                 return

@@ -38,7 +38,7 @@ def scoring(search: Search, method: str, limit: int = 200) -> None:
     own = KINDS[method]
     while True:
         kind = "expected" if search.iterations < search.rules.scoring else own
-        step, kind = _step(search, kind)
+        step, kind = scoring_step(search, kind)
         if step is None:
             search.status = Status.NOT_POSITIVE_DEFINITE
             search.note = "the information matrix is not positive definite"
@@ -65,7 +65,7 @@ def scoring(search: Search, method: str, limit: int = 200) -> None:
             return
 
 
-def _step(search: Search, kind: str) -> tuple[np.ndarray | None, str]:
+def scoring_step(search: Search, kind: str) -> tuple[np.ndarray | None, str]:
     """The full step and the information it was made with."""
     space, point = search.space, search.point
     score = point.score

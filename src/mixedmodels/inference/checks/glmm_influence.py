@@ -12,7 +12,7 @@ from mixedmodels.errors import MixedModelsError, MixedModelsWarning
 from mixedmodels.fit.glmm_simulate import observations_of
 from mixedmodels.inference.checks.deletion import compare_fits
 from mixedmodels.inference.checks.grouping import Grouping
-from mixedmodels.inference.checks.influence import _check_rank, _Count, _measures, _reduced
+from mixedmodels.inference.checks.influence import RefitCount, check_rank, deletion_measures, reduced_rows
 
 if TYPE_CHECKING:
     from mixedmodels.design import GeneralisedDesign, Predictor, RandomTerm
@@ -41,11 +41,11 @@ def refits(
     beta, vcov = np.full((count, p), np.nan), np.full((count, p, p), np.nan)
     psi = np.full((count, len(fit.psi)), np.nan)
     options = replace(fit._options, start=np.array(fit.psi), progress=False)
-    told, failed = _Count(progress, count), []
+    told, failed = RefitCount(progress, count), []
     for j in range(count):
         try:
             frame = reduced_frame(fit._frame, grouping.codes != j)
-            _check_rank(frame.design, fit.vcov)
+            check_rank(frame.design, fit.vcov)
             with warnings.catch_warnings():
                 warnings.simplefilter("error", MixedModelsWarning)
                 new = fit_glmm_frame(frame, options)
@@ -59,7 +59,7 @@ def refits(
         notes.append(f"{len(failed)} of {count} fits failed, the first {failed[0]}")
     sizes = np.bincount(grouping.codes, minlength=count)
     deletions = compare_fits((fit.beta, fit.vcov), beta, vcov, np.full(count, np.nan), sizes)
-    measures = _measures(fit, deletions, np.ones(count), psi[:, q:])
+    measures = deletion_measures(fit, deletions, np.ones(count), psi[:, q:])
     for at in range(p, q):
         measures[f"gamma[{fit.gamma_names[at]}]"] = psi[:, at]
     return measures, notes
@@ -69,7 +69,7 @@ def reduced_frame(frame: Any, keep: np.ndarray) -> Any:
     """The model frame with the rows `keep` only."""
     return replace(
         frame,
-        design=_reduced(frame.design, keep),
+        design=reduced_rows(frame.design, keep),
         generalised=reduced_design(frame.generalised, keep),
     )
 

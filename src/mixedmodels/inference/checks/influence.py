@@ -184,7 +184,7 @@ def _by_row(fit: Any, refit: Any, progress: Any) -> ResultTable:
         deletions = delete_rows(
             diagonal, B, e, fit.beta, np.asarray(solution.vcov_unscaled), float(solution.pwrss)
         )
-        measures = _measures(fit, deletions)
+        measures = deletion_measures(fit, deletions)
         notes.append(getattr(fit, "note", _FIXED))
     own = {
         "leverage": np.array(leverages(fit)),
@@ -242,7 +242,8 @@ def _by_group(fit: Any, grouping: Grouping, refit: Any, progress: Any) -> tuple[
     if refit is not None:
         measures, notes = refit(fit, grouping, progress)
     else:
-        measures, notes = _measures(fit, _group_deletions(fit, grouping)), [getattr(fit, "note", _FIXED)]
+        measures = deletion_measures(fit, _group_deletions(fit, grouping))
+        notes = [getattr(fit, "note", _FIXED)]
     lost = np.flatnonzero(np.isnan(measures["cooks_distance"]))
     if lost.size:
         notes.append(_lost(lost.size, f"levels of {grouping.name}", [grouping.levels[j] for j in lost[:3]]))
@@ -281,7 +282,7 @@ def _row_numbers(fit: LMMFit) -> np.ndarray:
     return np.sort(np.concatenate([frame.kept, frame.zero_weight_rows]))
 
 
-def _measures(
+def deletion_measures(
     fit: Any, deletions: Deletions, sigma: np.ndarray | None = None, theta: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     """Columns from the estimates without each set of rows; `sigma` (J,) where it was estimated anew."""
@@ -365,8 +366,8 @@ def _solve_without(fit: LMMFit, without: np.ndarray) -> tuple[Any, Any, float]:
     from mixedmodels.solver.choose import choose_solver
 
     try:
-        design = _reduced(fit.design, ~without)
-        _check_rank(design, fit.vcov)
+        design = reduced_rows(fit.design, ~without)
+        check_rank(design, fit.vcov)
         solution = choose_solver(design).solution([np.array(factor) for factor in fit._factors], fit.is_reml)
     except MixedModelsError:
         p = fit.design.p
@@ -374,7 +375,7 @@ def _solve_without(fit: LMMFit, without: np.ndarray) -> tuple[Any, Any, float]:
     return solution.beta, solution.vcov_unscaled, float(solution.pwrss)
 
 
-def _reduced(design: Design, keep: np.ndarray) -> Design:
+def reduced_rows(design: Design, keep: np.ndarray) -> Design:
     """The rows `keep` of a design; levels without rows go, unless a precision ties them to others."""
     design.need_one_level("influence")
     shared: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -410,12 +411,12 @@ def _refits(fit: Any, grouping: Grouping, progress: Any) -> tuple[dict[str, np.n
     beta, vcov = np.full((count, p), np.nan), np.full((count, p, p), np.nan)
     sigma, theta = np.full(count, np.nan), np.full((count, len(fit.theta)), np.nan)
     options = replace(fit._options, start=fit.theta if fit.theta.size else None, progress=False)
-    told = _Count(progress, count)
+    told = RefitCount(progress, count)
     failed: list[str] = []
     for j in range(count):
         try:
-            design = _reduced(fit.design, grouping.codes != j)
-            _check_rank(design, fit.vcov)
+            design = reduced_rows(fit.design, grouping.codes != j)
+            check_rank(design, fit.vcov)
             with warnings.catch_warnings():
                 warnings.simplefilter("error", MixedModelsWarning)
                 new = fit_frame(replace(fit._frame, design=design), options)
@@ -430,10 +431,10 @@ def _refits(fit: Any, grouping: Grouping, progress: Any) -> tuple[dict[str, np.n
         notes.append(f"{len(failed)} of {count} fits failed, the first {failed[0]}")
     full = (fit.beta, np.asarray(fit._solution.vcov_unscaled))
     deletions = compare_fits(full, beta, vcov, np.full(count, np.nan), sizes)
-    return _measures(fit, deletions, sigma, theta), notes
+    return deletion_measures(fit, deletions, sigma, theta), notes
 
 
-def _check_rank(design: Design, vcov: np.ndarray) -> None:
+def check_rank(design: Design, vcov: np.ndarray) -> None:
     """Refuse rows that leave the fixed effects undetermined."""
     root = root_of(vcov)
     singular = np.linalg.svd(design.X @ root, compute_uv=False)
@@ -441,7 +442,7 @@ def _check_rank(design: Design, vcov: np.ndarray) -> None:
         raise OptionError("the fixed effects cannot all be estimated")
 
 
-class _Count:
+class RefitCount:
     """Tells how many refits are done: to a callable, or on one line of a terminal after two seconds."""
 
     def __init__(self, mode: Any, count: int) -> None:

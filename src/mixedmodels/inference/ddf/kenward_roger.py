@@ -66,7 +66,7 @@ class KenwardRoger:
 
     @property
     def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        parts: Any = _parts if self._fit.design.residual is None else _structured_parts
+        parts: Any = _parts if self._fit.design.residual is None else structured_parts
         if parts is _parts and hasattr(self._fit.objective, "restricted_covariance"):
             parts = _restricted_parts
         return self._fit._once("kenward_roger", lambda: parts(self._fit))
@@ -116,7 +116,7 @@ def _parts(fit: LMMFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return adjusted, basis @ (C @ P @ C) @ basis.T, W
 
 
-def _structured_parts(
+def structured_parts(
     fit: LMMFit, bending: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `_parts` for structured residuals, the parameters being psi and log sigma^2.

@@ -9,7 +9,7 @@ import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.fit.natural_residual import residual_natural
-from mixedmodels.inference.ddf.kenward_roger import KenwardRoger, _structured_parts
+from mixedmodels.inference.ddf.kenward_roger import KenwardRoger, structured_parts
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -65,7 +65,7 @@ class KenwardRogerFull(KenwardRoger):
         def bending(W: np.ndarray, P: np.ndarray) -> np.ndarray:
             return bent(W[first:, first:], P[first : len(fit.theta)], own, seconds, *coordinates)
 
-        return fit._once("kenward_roger_full", lambda: _structured_parts(fit, bending))
+        return fit._once("kenward_roger_full", lambda: structured_parts(fit, bending))
 
 
 def bent(

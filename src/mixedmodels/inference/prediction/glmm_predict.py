@@ -130,7 +130,7 @@ def predict(
 def _request(
     fit: GLMMFit, newdata: Any, re_form: Any, new_levels: str, offset: Any, trials: Any, whole: bool
 ) -> _Request:
-    from mixedmodels.fit.glmm_simulate import _new_observations
+    from mixedmodels.fit.glmm_simulate import unseen_observations
 
     terms = fit.generalised.terms
     kept = select_terms(fit, re_form)
@@ -160,7 +160,7 @@ def _request(
     parts = replace(parts, terms=tuple(known))
     found = None
     if whole and own.trials is not None:
-        found = _new_observations(fit, newdata, parts.rows.shape[0], trials).trials
+        found = unseen_observations(fit, newdata, parts.rows.shape[0], trials).trials
         assert found is not None
         parts = replace(parts, rows=parts.rows & ~np.isnan(found) & (found > 0.0))
     elif trials is not None:

@@ -169,7 +169,7 @@ class BlockedLaplace:
         value = float(table[0].sum())
         if not math.isfinite(value) or not np.isfinite(table).all():
             return -math.inf, table, table
-        return value, table[1 : 1 + A], -_symmetric(table, A, 2)
+        return value, table[1 : 1 + A], -symmetrised(table, A, 2)
 
     def _start(
         self, fixed: np.ndarray, Lambda: list[np.ndarray], point: np.ndarray
@@ -393,7 +393,7 @@ class BlockedLaplace:
         if not np.isfinite(table).all():
             raise Breakdown("the derivatives of the likelihood cannot be computed there")
         score = self._sums(table[1 : 1 + C][self._active])
-        second = Directions(self, state, _symmetric(table, C, 2), score)
+        second = Directions(self, state, symmetrised(table, C, 2), score)
         self._keep(gamma, state, second)
         return 2.0 * second.penalised()
 
@@ -420,7 +420,7 @@ class BlockedLaplace:
         table = self.family.derivatives(self.design.data, list(state.eta), 2 + order, range(C))
         if not np.isfinite(table).all():
             raise Breakdown("the derivatives of the likelihood cannot be computed there")
-        f1, f2, f3 = table[1 : 1 + C], _symmetric(table, C, 2), _symmetric(table, C, 3)
+        f1, f2, f3 = table[1 : 1 + C], symmetrised(table, C, 2), symmetrised(table, C, 3)
         Q = self._inverse_blocks()
         turned = [L.T for L in Lambda]
         V = layout.transform(Q, turned, turned)
@@ -443,7 +443,7 @@ class BlockedLaplace:
         gradient[self.n_gamma :] = [slope[f][i, j] for f, i, j in layout.entries]
         if order == 1:
             return Evaluation(value, 2.0 * gradient)
-        f4 = _symmetric(table, C, 4)
+        f4 = symmetrised(table, C, 4)
         if C == 1:
             M = along * f3[0] - h[0] * f4[0, 0]
         else:
@@ -457,7 +457,7 @@ class BlockedLaplace:
         return Evaluation(value, 2.0 * gradient, 2.0 * hessian, 2.0 * penalised)
 
 
-def _symmetric(table: np.ndarray, C: int, order: int) -> np.ndarray:
+def symmetrised(table: np.ndarray, C: int, order: int) -> np.ndarray:
     """Derivatives of one order as a symmetric array, shape (C,) * order + (n,)."""
     n = table.shape[1]
     where = place(C, order)

@@ -16,7 +16,7 @@ import mixedmodels.solver._kernels.crossproducts as crossproducts
 from mixedmodels.design import GeneralisedDesign
 from mixedmodels.solver._kernels.blocked import BlockedEvaluator, BlockedStructure
 from mixedmodels.solver._kernels.weighted import WeightedRows, slots_of
-from mixedmodels.solver.blocked import _symmetric_columns
+from mixedmodels.solver.blocked import symmetric_columns
 from mixedmodels.solver.crossproducts import amalgamate
 
 __all__ = ["Blocks", "Layout", "PairPattern"]
@@ -260,7 +260,7 @@ class Layout:
                 (p.f, p.g, p.indptr, p.columns, np.arange(lo, hi, dtype=float))
                 for p, lo, hi in zip(self.pairs, self.sizes[:-1], self.sizes[1:], strict=True)
             ],
-            "precision": [_symmetric_columns(P, m) for P, m in zip(self.precision, self.m, strict=True)],
+            "precision": [symmetric_columns(P, m) for P, m in zip(self.precision, self.m, strict=True)],
         }
         structure = BlockedStructure(self.k, 0, arrays)
         entries = np.array([(f, 0, 0, 0) for f in range(len(self.k))], dtype=np.intc)

@@ -23,7 +23,7 @@ import numpy as np
 
 from mixedmodels.design import GeneralisedDesign
 from mixedmodels.family.base import Family
-from mixedmodels.objective.marginal.blocked import BlockedLaplace, _symmetric
+from mixedmodels.objective.marginal.blocked import BlockedLaplace, symmetrised
 from mixedmodels.objective.marginal.blocks import Blocks
 
 __all__ = ["ModeErrors"]
@@ -85,7 +85,7 @@ class ModeErrors:
         C = state.eta.shape[0]
         P = p + len(layout.entries)
         table = self.family.derivatives(self.design.data, list(state.eta), 2, range(C))
-        f1, f2 = table[1 : 1 + C], _symmetric(table, C, 2)
+        f1, f2 = table[1 : 1 + C], symmetrised(table, C, 2)
         score = engine._sums(f1[act])
         Fu = engine._zeros(P)
 

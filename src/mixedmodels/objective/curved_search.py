@@ -86,8 +86,8 @@ def search_curved(objective: LMMObjective, control: Control | None = None, progr
         spent, evaluations = spent + found.iterations, evaluations + found.evaluations
         gradients += found.gradient_evaluations
         if not found.converged and found.value < best.value + _HOPE:
-            first = minimize(objective, "newton", found.theta, _brief(control), certify=False)
-            found = _to_the_end(objective, first, control)
+            again = minimize(objective, "newton", found.theta, _brief(control), certify=False)
+            found = _to_the_end(objective, again, control)
             spent, evaluations = spent + found.iterations, evaluations + found.evaluations
             gradients += found.gradient_evaluations
         lower = found.value < best.value - _GAIN * (1.0 if found.converged or not best.converged else 1e4)

@@ -140,7 +140,7 @@ def pivoted(B: np.ndarray) -> tuple[np.ndarray, list[int]]:
 
 
 def entries_of(tables: Sequence[np.ndarray], factors: Sequence[np.ndarray]) -> np.ndarray:
-    """x of B B'."""
+    """The entries x of the matrices B B', in the order of the tables."""
     x = np.empty(sum(len(t) * (len(t) + 1) // 2 for t in tables))
     for table, B in zip(tables, factors, strict=True):
         i, j = np.tril_indices(len(table))

@@ -205,7 +205,8 @@ class StructuredObjective:
         elif self.n_random:
             from mixedmodels.objective.start import moment_start
 
-            theta = self._map.theta_of(moment_start(self.design, self.sigma_fixed))
+            rest = None if self.design.weights is not None else self.fixed.r
+            theta = self._map.theta_of(moment_start(self.design, self.sigma_fixed, rest))
         psi = np.concatenate([theta, np.asarray(self.residual.start, dtype=float)])
         return np.minimum(np.maximum(psi, self.lower), self.upper)
 
@@ -363,13 +364,13 @@ class StructuredObjective:
         psi = self.check(psi)
         if self.compiled is not None:
             found = self._profile(psi, 2)
-            value, gradient = self._compiled_value(found), self._compiled_gradient(psi)
+            value, gradient = self._compiled_value(found), self._compiled_gradient(found)
         else:
             value, gradient = self.value_and_gradient(psi)
         if self.compiled is None or self.held or self.sigma_fixed is not None:
             H = self.information(psi, "observed")
         else:
-            H, border = self._compiled_parts(psi)
+            H, border = self._compiled_parts(found, psi)
             H -= np.outer(border, border) / self.nu
         if not math.isfinite(value + float(gradient.sum()) + float(H.sum())):
             raise Breakdown("the criterion or a derivative is not finite; check the values of theta")
@@ -456,6 +457,14 @@ class StructuredObjective:
         """
         check_kind(kind)
         psi = self.check(psi)
+        twin = self.twin if kind == "observed" else None
+        if twin is not None and twin.objective.compiled is not None:
+            # the evaluation that Satterthwaite's method needs as well
+            inner = twin.objective.joint_information(twin.inward @ psi)
+            inward, out, r = twin.inward, inner.copy(), self.n_theta
+            out[:r] = inward.T @ inner[:r]
+            out[:, :r] = out[:, :r] @ inward
+            return out
         if kind == "observed" and self.compiled is not None:
             return self._as_held(self._compiled_information(psi))
         if self._information is None or self._information[0] != (psi.tobytes(), kind):
@@ -538,8 +547,12 @@ class StructuredObjective:
     def solution(self, psi: np.ndarray) -> Solution:
         """Estimates and predictions at psi; ``logdet_L2`` is ``log|V|``, R included."""
         psi = self.check(psi)
+        twin = self.twin
+        if twin is not None and twin.objective.compiled is not None:
+            return twin.solution(psi)
         if self.compiled is not None:
-            return self.compiled.solution(self._profile(psi, 0), self.factors(psi))
+            # every summary asks for second derivatives at the estimates: one evaluation for both
+            return self.compiled.solution(self._profile(psi, 2), self.factors(psi))
         return self.at(psi).solution()
 
     def sigma(self, psi: np.ndarray) -> float:
@@ -580,18 +593,17 @@ class StructuredObjective:
         scale = self._scale(state)
         return [T - scale * S for T, S in zip(*state.term_parts(self.reml), strict=True)]
 
-    def _compiled_gradient(self, psi: np.ndarray) -> np.ndarray:
-        found = self._profile(psi, 2)
+    def _compiled_gradient(self, found: Any) -> np.ndarray:
         first = found.first[0] + self._scale(found) * found.first[2]
         return first + found.first[1] if self.reml else first
 
     def _compiled_information(self, psi: np.ndarray) -> np.ndarray:
         """Exact second derivatives in ``(psi, log sigma^2)``."""
-        return self._bordered(*self._compiled_parts(psi))
+        return self._bordered(*self._compiled_parts(self._profile(psi, 2), psi))
 
-    def _compiled_parts(self, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _compiled_parts(self, found: Any, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Exact second derivatives in psi, sigma held, and those in a parameter and log sigma^2."""
-        found, r = self._profile(psi, 2), self.n_random
+        r = self.n_random
         scale = self._scale(found)
         second = found.second[0] + scale * found.second[2]
         if self.reml:
@@ -601,7 +613,7 @@ class StructuredObjective:
             if self.reml:
                 M = M - found.T_X
             parts = [M[at, at] for at in self.engine.slices]
-            second[:r, :r] += self._map.curvature(parts, self.split(psi)[0])
+            second[:r, :r] += self._map.curvature(parts, psi[:r])
         return second, -scale * found.first[2]
 
     def _gradient(self, psi: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy as np
 from mixedmodels.objective.structured_modes import mode_starts
 from mixedmodels.optimize import minimize
 from mixedmodels.optimize.base import columns_of_entries
+from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.trust_region import trust_region
 from mixedmodels.solver._kernels.small import newton_step
 from mixedmodels.solver.base import Breakdown
@@ -38,6 +39,7 @@ _NEIGHBOUR = 0.3
 # At most so many searches, and iterations in the trust region and with a range at its bound.
 _SEARCHES = 3
 _LIMIT = 60
+_USUAL = Control(maxiter=_LIMIT)
 # Iterations of the ordinary method in all, and before the trust region is asked again.
 _ALL, _CREEP = 200, 30
 # Tolerance of a search without the exact Hessian, in units of the usual one.
@@ -124,7 +126,7 @@ def _search(objective: StructuredObjective, method: Any, start: np.ndarray | Non
         limit, psi = min(far, key=lambda pair: pair[0]) if far else (np.inf, best)
         # a maximum at a finite range goes before the limit of an infinite one that is hardly better
         if far and (end is None or limit < end.value - _BETTER):
-            limited = replace(control, maxiter=min(control.maxiter, _AT_BOUND))
+            limited = replace(control, maxiter=min(control.limit(_LIMIT), _AT_BOUND))
             end = minimize(objective, "newton", psi, control=limited, certify=False)
             iterations, evaluations = iterations + end.iterations, evaluations + end.evaluations
         if end is not None:
@@ -139,9 +141,9 @@ def _search(objective: StructuredObjective, method: Any, start: np.ndarray | Non
         )
     if method != "newton" or not objective.observed_is_cheap:
         optimum = minimize(objective, method, best, certify=False, **keywords)
-        control = keywords.get("control")
-        if method == "newton" and start is None and (control is None or control.maxiter is None):
-            optimum = _other_modes(objective, optimum, control)
+        given = keywords.get("control")
+        if method == "newton" and start is None and (given is None or given.maxiter is None):
+            optimum = _other_modes(objective, optimum, given)
     else:
         optimum = _by_turns(objective, best, **keywords)
     return replace(
@@ -169,8 +171,6 @@ def _other_modes(objective: StructuredObjective, optimum: Any, control: Any) -> 
 
 def _by_turns(objective: StructuredObjective, start: np.ndarray, control: Any = None, **keywords: Any) -> Any:
     """The ordinary method; where it leaves a saddle and creeps, the trust region from there, and again."""
-    from mixedmodels.optimize.control import Control
-
     control = Control() if control is None else control
     limit = control.limit(_ALL)
     first = replace(control, maxiter=min(limit, _CREEP))
@@ -201,12 +201,9 @@ def _is_inside(objective: StructuredObjective, psi: np.ndarray) -> bool:
     return bool(np.all(psi - objective.lower > near) and np.all(objective.upper - psi > near))
 
 
-def _limited(control: Any) -> Any:
+def _limited(control: Control | None) -> Control:
     """The user's control with the limit of the trust region."""
-    from mixedmodels.optimize.control import Control
-
-    control = Control() if control is None else control
-    return replace(control, maxiter=min(control.limit(_LIMIT), _LIMIT))
+    return _USUAL if control is None else replace(control, maxiter=min(control.limit(_LIMIT), _LIMIT))
 
 
 class _Runaway(Exception):
@@ -286,10 +283,10 @@ def coarse_starts(objective: StructuredObjective) -> list[np.ndarray]:
         starts = [psi]
     else:
         starts = [psi]
-    if not objective.n_random or (
-        objective.compiled is not None and all([term.k == 1 for term in objective.design.terms])
-    ):
-        return starts  # few variances: the joint search finds them as fast
+    entries = objective.linear_entries
+    variances = not objective._map.any_curved and bool(np.all(entries[:, 1] == entries[:, 2]))
+    if not objective.n_random or (objective.compiled is not None and variances):
+        return starts  # without covariances the joint search finds them as fast
     return [_theta_at_phi(objective, one) for one in starts]
 
 

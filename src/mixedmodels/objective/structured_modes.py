@@ -36,7 +36,7 @@ _NOTHING = 1e-3  # root mean square of a random term, in units of sigma
 _SMALL, _MEDIUM, _LARGE = 0.05, 0.2, 1.0  # starts of random effects
 _FEW_ROWS = 15  # for each parameter
 _ASIDE = 2.0  # steps of residual parameters, all of which are logarithms, logits, Fisher's z or powers
-_WIDEST = 6  # residual parameters up to which either side is looked at
+_WIDEST = 4  # residual parameters up to which either side is looked at
 
 
 def mode_starts(objective: StructuredObjective, psi: np.ndarray) -> list[np.ndarray]:
@@ -90,11 +90,12 @@ def _either_side(objective: StructuredObjective) -> list[np.ndarray]:
     """The start with one residual parameter moved up or down; what is held stays."""
     out = []
     for j in range(objective.n_random, objective.n_theta):
+        if j in objective.held:
+            continue
         for step in (-_ASIDE, _ASIDE):
             trial = objective.start.copy()
-            trial[j] = np.clip(trial[j] + step, objective.lower[j], objective.upper[j])
-            if trial[j] != objective.start[j]:
-                out.append(trial)
+            trial[j] += step
+            out.append(np.clip(trial, objective.lower, objective.upper))
     return out
 
 

@@ -50,6 +50,8 @@ _LOWER = 1e-6
 # Iterations of a search for another mode, and when it has come to a known one.
 _LOOK = 25
 _SAME, _CLOSE = 1e-2, 0.1
+# Ends so far apart are different estimates.
+_APART = 0.5
 _BETTER, _HOPELESS = 3.84, 30.0
 
 
@@ -122,7 +124,7 @@ def _search(objective: StructuredObjective, method: Any, start: np.ndarray | Non
             iterations, evaluations = iterations + end.iterations, evaluations + end.evaluations
         if end is not None:
             best = end.theta
-    is_free = start is None and method == "newton"
+    is_free = start is None and method == "newton" and not _is_limited(keywords.get("control"))
     if end is not None and end.converged and _is_inside(objective, end.theta):
         if is_free:
             end, more = _other_valleys(objective, end, control)
@@ -136,9 +138,8 @@ def _search(objective: StructuredObjective, method: Any, start: np.ndarray | Non
         )
     if method != "newton" or not objective.observed_is_cheap:
         optimum = minimize(objective, method, best, certify=False, **keywords)
-        control = keywords.get("control")
-        if method == "newton" and start is None and (control is None or control.maxiter is None):
-            optimum = _other_modes(objective, optimum, control)
+        if is_free:
+            optimum = _other_modes(objective, optimum, keywords.get("control"))
     else:
         optimum = _by_turns(objective, best, **keywords)
         if is_free and objective.n_phi:
@@ -153,6 +154,11 @@ def _search(objective: StructuredObjective, method: Any, start: np.ndarray | Non
         evaluations=optimum.evaluations + evaluations,
         gradient_evaluations=optimum.gradient_evaluations + evaluations,
     )
+
+
+def _is_limited(control: Any) -> bool:
+    """Whether the caller limits the work."""
+    return control is not None and (control.maxiter is not None or control.max_seconds is not None)
 
 
 def _other_valleys(objective: StructuredObjective, optimum: Any, control: Any) -> tuple[Any, tuple[int, int]]:
@@ -185,10 +191,22 @@ def _other_valleys(objective: StructuredObjective, optimum: Any, control: Any) -
             iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
         if found.value < best.value - (_LOWER if found.converged or not own.converged else _BETTER):
             best = found
+    objective.rival = _rival(objective, best, known)
     if best is not own:  # the work of all searches is added to that of the first
         best = replace(best, iterations=own.iterations, evaluations=own.evaluations)
         best = replace(best, gradient_evaluations=own.gradient_evaluations)
     return best, (iterations, evaluations)
+
+
+def _rival(objective: StructuredObjective, best: Any, known: list[tuple[float, np.ndarray]]) -> float | None:
+    """How much higher the lowest end elsewhere is; None if that is much or there is none."""
+    units, r = objective.units, objective.n_random
+    here = _unsigned(best.theta * units, r)
+    gaps = [
+        value - best.value for value, end in known if np.abs(_unsigned(end * units, r) - here).max() > _APART
+    ]
+    least = min(gaps, default=np.inf)
+    return max(least, 0.0) if least < _BETTER else None
 
 
 def _is_known(value: float, v: np.ndarray, known: list[tuple[float, np.ndarray]]) -> bool:

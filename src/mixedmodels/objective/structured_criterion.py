@@ -66,6 +66,7 @@ class StructuredCriterion:
         for j in self.ranges:
             self.upper[j] = min(self.upper[j], float(self.residual.start[j - self.n_random]) + _FARTHEST)
         self.held: tuple[int, ...] = ()
+        self.rival: float | None = None  # how much higher another minimum is that the search has seen
         self._last: tuple[bytes, Any] | None = None
         self._inner: tuple[bytes, LMMObjective] | None = None
         self._profiled: tuple[bytes, int, Any] | None = None

@@ -72,6 +72,7 @@ class UnprofiledCriterion:
         held = copy.copy(self.objective)
         held.sigma_fixed = math.exp(self.tau(y))
         held._information, held.held = None, ()
+        vars(held)["twin"] = None  # the other would be that of the objective's own sigma
         return held, self.psi(y)
 
     @property

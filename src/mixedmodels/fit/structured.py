@@ -29,6 +29,8 @@ __all__ = ["ResidualEstimates", "StructuredFit", "fit_structured", "structured_o
 _EXACT_WORK = 1e9
 # Smallest eigenvalue of the information with unit diagonal of a model that the data identify.
 _FLAT = 1e-6
+# A ratio of standard deviations that is practically zero.
+_NO_SD = 1e-3
 # Rounds of updating a variance covariate that is the fitted values, and their relative tolerance.
 _ROUNDS = 100
 _SETTLED = 1e-8
@@ -265,6 +267,18 @@ class StructuredFit(LMMFit):
                 f"the data cannot tell these parameters apart or say nothing about them: {names}; their "
                 "errors are NaN; leave a random term or a part of the residual structure out",
             )
+        rival = objective.rival if objective.twin is None else objective.twin.objective.rival
+        if rival is not None:
+            out += (
+                f"the likelihood has another maximum at quite different parameters, whose criterion is only "
+                f"{rival:.2g} higher: the data hardly tell them apart; a simpler structure is safer",
+            )
+        if vanishing := _vanishing(self.residual):
+            out += (
+                f"residual standard deviations that are practically zero beside the others: {vanishing}; "
+                "these rows are fitted almost exactly, and the likelihood hardly changes on the way to zero: "
+                "let levels share a variance, or leave a random term out",
+            )
         for j in objective.ranges:
             if self.theta[j] >= objective.upper[j]:
                 out += (
@@ -277,6 +291,18 @@ class StructuredFit(LMMFit):
                 "search: not the full likelihood in the mean",
             )
         return out
+
+
+def _vanishing(residual: ResidualEstimates) -> str:
+    """Names of ratios of standard deviations that are practically zero, the reference's (1) included."""
+    ratios = [
+        (name, float(value))
+        for name, kind, value in zip(residual.names, residual.kinds, residual.values, strict=True)
+        if kind == "sd_ratio"
+    ]
+    largest = max([1.0] + [value for _, value in ratios])
+    names = [name for name, value in ratios if value < _NO_SD * largest]
+    return ", ".join((["that of the reference level"] if ratios and largest * _NO_SD > 1.0 else []) + names)
 
 
 def _unit_scale(information: np.ndarray) -> np.ndarray:

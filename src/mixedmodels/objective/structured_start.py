@@ -49,6 +49,11 @@ _AT_BOUND = 20
 _EDGE = 1.0
 # Differences of the criterion: significant at 5 %, and hopeless for the start of a search.
 _LOWER = 1e-6
+# Iterations of a search for another mode, and when it has come to a known one.
+_LOOK = 25
+_SAME, _CLOSE = 1e-2, 0.1
+# Ends so far apart are different estimates.
+_APART = 0.5
 _BETTER, _HOPELESS = 3.84, 30.0
 
 
@@ -113,16 +118,6 @@ def _search(objective: StructuredObjective, method: Any, start: np.ndarray | Non
             iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
             if end is None or found.value < end.value:
                 end = found
-        for one in [] if end is None or start is not None else mode_starts(objective, end.theta):
-            try:
-                found = _in_trust_region(objective, one, control, None)
-            except _Runaway as runaway:
-                evaluations += runaway.evaluations
-                continue
-            if found is not None:
-                iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
-                if found.value < end.value - _LOWER:
-                    end = found
         limit, psi = min(far, key=lambda pair: pair[0]) if far else (np.inf, best)
         # a maximum at a finite range goes before the limit of an infinite one that is hardly better
         if far and (end is None or limit < end.value - _BETTER):
@@ -131,7 +126,11 @@ def _search(objective: StructuredObjective, method: Any, start: np.ndarray | Non
             iterations, evaluations = iterations + end.iterations, evaluations + end.evaluations
         if end is not None:
             best = end.theta
+    is_free = start is None and method == "newton" and not _is_limited(keywords.get("control"))
     if end is not None and end.converged and _is_inside(objective, end.theta):
+        if is_free:
+            end, more = _other_valleys(objective, end, control)
+            iterations, evaluations = iterations + more[0], evaluations + more[1]
         return replace(
             end,
             iterations=iterations,
@@ -141,17 +140,80 @@ def _search(objective: StructuredObjective, method: Any, start: np.ndarray | Non
         )
     if method != "newton" or not objective.observed_is_cheap:
         optimum = minimize(objective, method, best, certify=False, **keywords)
-        given = keywords.get("control")
-        if method == "newton" and start is None and (given is None or given.maxiter is None):
-            optimum = _other_modes(objective, optimum, given)
+        if is_free:
+            optimum = _other_modes(objective, optimum, keywords.get("control"))
     else:
         optimum = _by_turns(objective, best, **keywords)
+        if is_free and objective.n_phi:
+            first = optimum
+            optimum, more = _other_valleys(objective, optimum, _limited(keywords.get("control")))
+            if optimum is not first:
+                optimum = replace(optimum, names=objective.names)
+            iterations, evaluations = iterations + more[0], evaluations + more[1]
     return replace(
         optimum,
         iterations=optimum.iterations + iterations,
         evaluations=optimum.evaluations + evaluations,
         gradient_evaluations=optimum.gradient_evaluations + evaluations,
     )
+
+
+def _is_limited(control: Any) -> bool:
+    """Whether the caller limits the work."""
+    return control is not None and (control.maxiter is not None or control.max_seconds is not None)
+
+
+def _other_valleys(objective: StructuredObjective, optimum: Any, control: Any) -> tuple[Any, tuple[int, int]]:
+    """The lowest of an end and of those from `mode_starts`, and the iterations and evaluations it took.
+
+    A maximum of the likelihood goes before a limit at infinity that is hardly better.
+    """
+    starts = mode_starts(objective, optimum.theta)
+    if not starts:
+        return optimum, (0, 0)
+    best, known, own = optimum, [(optimum.value, optimum.theta)], optimum
+    iterations, evaluations, crept = 0, 0, False
+    quick = replace(control, maxiter=min(control.limit(_LIMIT), _LOOK))
+    for one in starts:
+        try:
+            found = _in_trust_region(objective, one, quick, None, known)
+        except _Runaway as runaway:
+            evaluations += runaway.evaluations
+            continue
+        if found is None:
+            continue
+        iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
+        if found.converged:
+            known.append((found.value, found.theta))
+        if not found.value < best.value - (_LOWER if found.converged or not crept else _BETTER):
+            continue
+        if not found.converged or not _is_inside(objective, found.theta):
+            found = _by_turns(objective, found.theta, control)
+            crept = crept or not found.converged
+            iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
+        if found.value < best.value - (_LOWER if found.converged or not own.converged else _BETTER):
+            best = found
+    objective.rival = _rival(objective, best, known)
+    if best is not own:  # the work of all searches is added to that of the first
+        best = replace(best, iterations=own.iterations, evaluations=own.evaluations)
+        best = replace(best, gradient_evaluations=own.gradient_evaluations)
+    return best, (iterations, evaluations)
+
+
+def _rival(objective: StructuredObjective, best: Any, known: list[tuple[float, np.ndarray]]) -> float | None:
+    """How much higher the lowest end elsewhere is; None if that is much or there is none."""
+    units, r = objective.units, objective.n_random
+    here = _unsigned(best.theta * units, r)
+    gaps = [
+        value - best.value for value, end in known if np.abs(_unsigned(end * units, r) - here).max() > _APART
+    ]
+    least = min(gaps, default=np.inf)
+    return max(least, 0.0) if least < _BETTER else None
+
+
+def _is_known(value: float, v: np.ndarray, known: list[tuple[float, np.ndarray]]) -> bool:
+    """Whether a search is about to arrive where another has been; v without signs, in its own units."""
+    return any([0.0 <= value - old < _SAME and np.abs(v - end).max() < _CLOSE for old, end in known])
 
 
 def _other_modes(objective: StructuredObjective, optimum: Any, control: Any) -> Any:
@@ -214,11 +276,22 @@ class _Runaway(Exception):
         self.point, self.evaluations = point, evaluations
 
 
-def _in_trust_region(objective: StructuredObjective, start: np.ndarray, control: Any, progress: Any) -> Any:
-    """A search in the trust region, its end reflected into the bounds; None if it cannot begin."""
+def _in_trust_region(
+    objective: StructuredObjective,
+    start: np.ndarray,
+    control: Any,
+    progress: Any,
+    known: list[tuple[float, np.ndarray]] | None = None,
+) -> Any:
+    """A search in the trust region, its end reflected into the bounds; None if it cannot begin.
+
+    It stops (`_Runaway`) on the way to an infinite range and close to one of the ends that are known.
+    """
     units, is_exact = objective.units, objective.observed_is_cheap
     exact = objective.exact if is_exact else objective.newton
     far, count = list(objective.ranges), 0
+    r = objective.n_random
+    ends = [(value, _unsigned(end * units, r)) for value, end in known or ()]
 
     def newton(v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         nonlocal count
@@ -229,6 +302,8 @@ def _in_trust_region(objective: StructuredObjective, start: np.ndarray, control:
             raise _Runaway(psi, count)
         count += 1
         value, gradient, H = exact(v / units)
+        if ends and _is_known(value, _unsigned(v, r), ends):
+            raise _Runaway(v / units, count)
         return value, gradient / units, H / units / units[:, None]
 
     if not is_exact:  # the last step is not Newton's: what is left counts
@@ -251,6 +326,11 @@ def _in_trust_region(objective: StructuredObjective, start: np.ndarray, control:
         if psi[columns[0]] < 0.0:
             psi[columns] = -psi[columns]
     return replace(found, theta=np.clip(psi, objective.lower, objective.upper))
+
+
+def _unsigned(v: np.ndarray, r: int) -> np.ndarray:
+    """Parameters of random effects without their signs, the others as they are."""
+    return np.concatenate([np.abs(v[:r]), v[r:]])
 
 
 def coarse_starts(objective: StructuredObjective) -> list[np.ndarray]:

@@ -184,8 +184,11 @@ def a_psi(objective: Any, seed: int = 0, singular: bool = False) -> np.ndarray:
     return psi
 
 
-def oracle_of(objective: Any, psi: np.ndarray) -> CovarianceOracle:
-    """Criterion and derivatives from dense matrices, for curved structures and rows of several levels too."""
+def oracle_of(objective: Any, psi: np.ndarray, order: int = 2) -> CovarianceOracle:
+    """Criterion and derivatives from dense matrices, for curved structures and rows of several levels too.
+
+    `order` says up to which derivatives of V it can be asked.
+    """
     design = objective.design
     n, terms = design.n, design.terms
     r = getattr(objective, "n_random", objective.n_theta)
@@ -208,21 +211,22 @@ def oracle_of(objective: Any, psi: np.ndarray) -> CovarianceOracle:
     at = 0
     for b, term in enumerate(terms):
         own = theta[at : at + term.covariance.n_theta]
-        F, D = term.covariance.factor(own), term.covariance.factor_derivatives(own)
-        DD = term.covariance.factor_second_derivatives(own)
+        F = term.covariance.factor(own)
         V = V + image(b, F @ F.T)
-        for i in range(own.size):
+        D = term.covariance.factor_derivatives(own) if order > 0 else []
+        DD = term.covariance.factor_second_derivatives(own) if order > 1 else None
+        for i in range(len(D)):
             first.append(image(b, D[i] @ F.T + F @ D[i].T))
-            for j in range(own.size):
+            for j in range(own.size if order > 1 else 0):
                 S = DD[i, j] @ F.T + D[i] @ D[j].T
                 second[at + i][at + j] = image(b, S + S.T)
         at += own.size
-    if design.residual is not None:
+    if design.residual is not None and order > 0:
         point = design.residual.at(phi)
         half = point.unwhiten(np.eye(n))
         for i in range(phi.size):
             first.append(half @ point.change(i, np.eye(n)) @ half.T)
-            for j in range(phi.size):
+            for j in range(phi.size if order > 1 else 0):
                 second[r + i][r + j] = half @ point.second_change(i, j, np.eye(n)) @ half.T
     y = design.y if design.offset is None else design.y - design.offset
     return CovarianceOracle(y, design.X, V, first, second, objective.reml, objective.sigma_fixed)

@@ -219,14 +219,21 @@ def gls(
     reml: bool = True,
     weights: Any = None,
     offset: Any = None,
+    known: Any = None,
     contrasts: Mapping[str, Any] | None = None,
     na_action: str = "omit",
     start: Any = None,
     method: str = "auto",
+    solver: str = "auto",
     sigma: float | None = None,
     control: Any = None,
     progress: Any = "auto",
     functions: Mapping[str, Callable] | None = None,
+    share: Any = None,
+    structures: Mapping[str, Any] | None = None,
+    priors: Any = None,
+    fixed: Mapping[str, float] | None = None,
+    equal: Any = None,
 ) -> LMMFit:
     r"""Fit a linear model with correlated or heteroscedastic errors by generalised least squares.
 
@@ -248,9 +255,17 @@ def gls(
     weights, offset, contrasts, na_action, sigma, control, progress, functions
         As for `lmm`.
     start : array, optional
-        Start of the parameters of the residual structure.
+        Start of the parameters of the residual structure (after those of random effects).
     method : str
         Optimiser: "auto" is Newton with exact derivatives.
+    fixed : dict, optional
+        Parameters held at values, by name as in ``fit.residual``: ``{"rho": 0.5, "sd_ratio[m]": 1.0}``.
+    equal : list of lists of str, optional
+        Parameters that are the same, by name: ``[["sd_ratio[b]", "sd_ratio[c]"]]``.
+    known, solver, share, structures
+        As for `lmm`; of use with random effects only.
+    priors : dict, optional
+        Not for structured residuals: an error that says so.
 
     Returns
     -------
@@ -286,14 +301,21 @@ def gls(
         reml=reml,
         weights=weights,
         offset=offset,
+        known=known,
         contrasts=contrasts,
         na_action=na_action,
         start=start,
         method=method,
+        solver=solver,
         sigma=sigma,
         control=control,
         progress=progress,
         functions=functions,
+        share=share,
+        structures=structures,
+        priors=priors,
+        fixed=fixed,
+        equal=equal,
     )
     return fit_model(formula, data, options)
 
@@ -332,6 +354,7 @@ def glmm(
     functions: Mapping[str, Callable] | None = None,
     share: Any = None,
     known: Any = None,
+    residual: Any = None,
 ) -> GLMMFit:
     r"""Fit a generalised linear mixed model.
 
@@ -406,6 +429,9 @@ def glmm(
         Random terms of the conditional predictor with the same covariance parameters.
     known : dict, optional
         Known covariances between levels, as for `lmm`; in the terms of all formulas.
+    residual : None
+        Generalised models have no residual structure, and a value is an error: give the linear predictor a
+        structured random term such as ``ar1(0 + t | g)``, or an effect per observation.
 
     Returns
     -------
@@ -443,7 +469,9 @@ def glmm(
     -92.0263
     """
     from mixedmodels.fit.glmm import GLMMOptions, fit_glmm
+    from mixedmodels.fit.glmm_checks import refuse_residual
 
+    refuse_residual(residual)
     options = GLMMOptions(
         family=family,
         link=link,

@@ -114,6 +114,22 @@ def test_cross_validation_by_group():
     assert found.cv_error[found.best("cv")] < found.cv_error[0]
 
 
+@pytest.mark.parametrize("share", [0.5, 0.01, 1e-5])
+def test_more_columns_than_rows_down_to_a_perfect_fit(share):
+    """At the smallest penalty as many columns are active as there are rows, and the next ones exchange."""
+    rng = np.random.default_rng(0)
+    C = rng.normal(size=(30, 100))
+    y = C[:, :5].sum(axis=1) + rng.normal(size=30)
+    G, c = C.T @ C, C.T @ y
+    l1 = share * float(np.abs(c).max())
+    for start in (np.zeros(100), rng.normal(size=100) * (rng.random(100) < 0.2)):
+        b = descend(G, c, l1, 0.0, start)
+        slope = c - G @ b
+        assert np.count_nonzero(b) <= 30
+        assert np.abs(slope).max() <= l1 * (1.0 + 1e-6)
+        np.testing.assert_allclose(slope[b != 0.0], l1 * np.sign(b[b != 0.0]), atol=1e-8 * np.abs(c).max())
+
+
 def test_descents_reach_the_conditions():
     rng = np.random.default_rng(4)
     A = rng.normal(size=(30, 12))

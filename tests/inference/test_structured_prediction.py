@@ -215,3 +215,43 @@ def test_refusals(growth, het):
         het.predict({key: NEW[key] for key in ("age", "Sex", "Subject")}, interval="prediction")
     with pytest.raises(OptionError, match="theta needs 3"):
         het.simulate(theta=[1.0])
+
+
+@pytest.mark.parametrize(
+    ("residual", "column", "missing"),
+    [
+        ("ar1(occ | Subject)", "occ", np.nan),
+        ("ar1(occ | Subject) * varident(Sex)", "occ", np.nan),
+        ("exp(occ | Subject, nugget=True)", "occ", np.nan),
+        ("us(occ | Subject)", "occ", np.nan),
+        ("ar1(occ | Subject) * varident(arm)", "arm", None),
+    ],
+)
+def test_rows_that_miss_a_value_of_the_structure_are_nan(growth, residual, column, missing):
+    """In forecasts, limits and simulation; the other rows are as without them."""
+    data = growth.assign(arm=np.where(growth["Subject"].str.endswith("1"), "u", "v"))
+    fit = mm.lmm("distance ~ age + (1 | Subject)", data, residual=residual)
+    new = {"age": [15.0, 16.0, 9.1, 15.0], "occ": [3.0, 4.0, 2.0, 4.0], "arm": ["u", "u", "v", "v"]}
+    new |= {"Sex": NEW["Sex"], "Subject": NEW["Subject"]}
+    if residual.startswith("us"):
+        new["occ"] = [3, 3, 2, 3]
+        new["Subject"] = ["M01", "M02", "F02", "M03"]
+    gone, left = [1, 3], [0, 2]
+    holes = new | {column: [missing if i in gone else v for i, v in enumerate(new[column])]}
+    some = {name: [values[i] for i in left] for name, values in new.items()}
+    found = fit.predict(holes, forecast=True)
+    assert np.isnan(found[gone]).all()
+    np.testing.assert_array_equal(found[left], fit.predict(some, forecast=True))
+    wide, narrow = (fit.predict(d, forecast=True, interval="prediction") for d in (holes, some))
+    for name in ("predicted", "std_error", "prediction_sd", "conf_low", "conf_high"):
+        assert np.isnan(wide[name][gone]).all()
+        np.testing.assert_allclose(wide[name][left], narrow[name], rtol=1e-12)
+    limits = fit.predict(holes, interval="prediction")
+    assert np.isnan(limits["conf_low"][gone]).all() and np.isfinite(limits["predicted"]).all()
+    np.testing.assert_allclose(
+        limits["conf_low"][left], fit.predict(some, interval="prediction")["conf_low"], rtol=1e-12
+    )
+    drawn = fit.simulate(50, seed=1, newdata=holes)
+    assert np.isnan(drawn[gone]).all() and np.isfinite(drawn[left]).all()
+    every = fit.predict(new | {column: [missing] * 4}, forecast=True)
+    assert np.isnan(every).all()

@@ -94,7 +94,7 @@ def test_new_rows_continue_the_matrix_of_the_fit(data, residual):
     phi = bound.start + rng.uniform(-0.3, 0.3, bound.n_phi)
     assert bound.names == whole.names
     R = dense_residual(whole, phi)
-    rows = bound.new_rows(read_new(frame.residual, new, group=bound.group))
+    rows = bound.new_rows(read_new(frame.residual, new, group=bound.group)[0])
     np.testing.assert_allclose(rows.variances(phi), np.diagonal(R)[held], rtol=1e-12)
     np.testing.assert_allclose(rows.covariance(phi).toarray(), R[np.ix_(held, held)], atol=1e-12)
     np.testing.assert_allclose(rows.cross(phi).toarray(), R[np.ix_(held, ~held)], atol=1e-12)
@@ -103,7 +103,7 @@ def test_new_rows_continue_the_matrix_of_the_fit(data, residual):
 def test_new_groups_are_independent_of_the_fit_but_not_within(data):
     frame = build("y ~ x", data, residual="ar1(t | g)")
     new = pd.DataFrame({"g": [99, 99, 100], "t": [0, 2, 2]})
-    rows = frame.design.residual.new_rows(read_new(frame.residual, new, group="g"))
+    rows = frame.design.residual.new_rows(read_new(frame.residual, new, group="g")[0])
     phi = np.array([np.arctanh(0.5)])
     assert rows.cross(phi).nnz == 0
     np.testing.assert_allclose(rows.covariance(phi).toarray(), [[1, 0.25, 0], [0.25, 1, 0], [0, 0, 1]])
@@ -112,7 +112,7 @@ def test_new_groups_are_independent_of_the_fit_but_not_within(data):
 def test_new_levels_that_have_no_variance(data):
     frame = build("y ~ x", data, residual="varident(sex)")
     with pytest.raises(mm.DataError, match=r"row 1 .* level of sex"):
-        frame.design.residual.new_rows(read_new(frame.residual, pd.DataFrame({"sex": ["M", "X"]})))
+        frame.design.residual.new_rows(read_new(frame.residual, pd.DataFrame({"sex": ["M", "X"]}))[0])
 
 
 def refused(data, residual, **options):

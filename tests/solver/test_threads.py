@@ -30,15 +30,12 @@ def libraries(monkeypatch):
     """Two libraries; the second is loaded when ``append`` is called."""
     first, second = _Library("one.so", 4), _Library("two.so", 3)
     found = [first]
-
-    def find():
-        threads._seen = len(found)
-        return found
-
-    monkeypatch.setattr(threads, "_find", find)
+    monkeypatch.setattr(threads, "_loaded", lambda: len(found))
+    monkeypatch.setattr(threads, "_find", lambda: list(found))
     monkeypatch.setattr(threads, "_held", [])
     monkeypatch.setattr(threads, "_holders", 0)
-    monkeypatch.setattr(threads, "_seen", threads._seen)
+    monkeypatch.setattr(threads, "_seen", -1)
+    monkeypatch.setattr(threads, "_libraries", [])
     return first, second, lambda: found.append(second)
 
 

@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -62,21 +61,6 @@ def run(text: str, name: str, names: dict) -> None:
             assert same(out.getvalue(), block.output), f"{name}:{block.line} prints\n{out.getvalue()}"
 
 
-def given() -> dict[str, dict]:
-    """What a page takes for granted."""
-    rng = np.random.default_rng(1)
-    Z = np.kron(np.eye(6), np.ones((5, 1)))
-    return {
-        "README.md": {
-            "np": np,
-            "kinship": 0.5 * np.eye(6) + 0.5,
-            "X": np.ones((30, 1)),
-            "Z": Z,
-            "y": Z @ rng.normal(size=6) + rng.normal(size=30),
-        }
-    }
-
-
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_pages_run(path, tmp_path, monkeypatch):
@@ -88,7 +72,7 @@ def test_pages_run(path, tmp_path, monkeypatch):
         matplotlib.use("Agg")
     monkeypatch.chdir(tmp_path)
     try:
-        run(text, path.name, dict(given().get(path.name, {})))
+        run(text, path.name, {})
     finally:
         if "plot" in text:
             from matplotlib import pyplot

@@ -189,7 +189,7 @@ def _named(known: dict[str, _Named], design: Any, name: Any, option: str) -> _Na
             f"formula, with {remedy} in its place"
         )
     shown = dict.fromkeys([next(n for n, m in known.items() if m is one) for one in known.values()])
-    raise OptionError(f"{option}: there is no parameter {name!r}; available: {', '.join(shown)}")
+    raise OptionError(f"{option}: there is no parameter {name!r}; available: {', '.join(shown) or 'none'}")
 
 
 def _check_range(named: _Named, name: str, value: float) -> None:

@@ -13,7 +13,7 @@ from mixedmodels.errors import FormulaError, OptionError
 from mixedmodels.family import FAMILIES, Family, Link, get_family
 from mixedmodels.family.registry import ALIASES
 
-__all__ = ["check_options", "family_of", "part_formula", "with_parts"]
+__all__ = ["check_options", "family_of", "part_formula", "refuse_residual", "with_parts"]
 
 _MOST_NODES = 100
 _QUASI = {
@@ -29,6 +29,23 @@ _SPELLINGS = {
     "beta_binomial": "betabinomial",
     "student_t": "student",
 }
+
+
+def refuse_residual(residual: Any) -> None:
+    """Refuse a residual structure: generalised models have no residuals of their own.
+
+    Raises
+    ------
+    OptionError
+        `residual` is not None.
+    """
+    if residual is None:
+        return
+    raise OptionError(
+        f"residual={residual!r}: a generalised model has no residual covariance; correlate the linear "
+        "predictor instead with a structured random term such as ar1(0 + t | g), or add a random effect per "
+        "observation, (1 | row); residual= is for mm.lmm and mm.gls"
+    )
 
 
 def check_options(options: Any) -> dict[str, Any]:

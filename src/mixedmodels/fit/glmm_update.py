@@ -10,6 +10,7 @@ import numpy as np
 from mixedmodels.errors import DataError
 from mixedmodels.fit import derived
 from mixedmodels.fit.glmm import fit_glmm, fit_glmm_frame
+from mixedmodels.fit.glmm_checks import refuse_residual
 from mixedmodels.fit.glmm_frame import FRAME_OPTIONS, OPTION_NAMES
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def update_glmm(fit: GLMMFit, formula: Any, data: Any, changes: dict[str, Any]) 
     changes : dict
         Keywords of `glmm`.
     """
+    refuse_residual(changes.pop("residual", None))
     derived.check_changes(changes, OPTION_NAMES)
     options = replace(fit._options, **{"start": None, **changes})
     if formula is None and data is None and not (FRAME_OPTIONS & changes.keys()):

@@ -76,7 +76,9 @@ def read_restrictions(design: Any, theta_names: Sequence[str], fixed: Any, equal
                 f"formula, with {remedy} in its place"
             )
         if name not in places:
-            raise OptionError(f"{option}: there is no parameter {name!r}; available: {', '.join(places)}")
+            raise OptionError(
+                f"{option}: there is no parameter {name!r}; available: {', '.join(places) or 'none'}"
+            )
         place = places[name]
         (raw if name in theta_names else terms).add(owners[name])
         return place

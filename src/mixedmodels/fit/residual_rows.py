@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Noise",
+    "PlacedRows",
     "block_root",
     "forecast",
     "new_columns",
@@ -53,7 +54,52 @@ def own_noise(bound: Any, phi: np.ndarray) -> Noise:
 def noise_of_rows(rows: Any, phi: np.ndarray) -> Noise:
     """Residuals over sigma of rows of new data (`NewRows` at given fitted values)."""
     root = block_root(rows.covariance(phi))
-    return lambda normal, means: (root @ normal.T).T
+
+    def draw(normal: np.ndarray, means: np.ndarray) -> np.ndarray:
+        out = np.ascontiguousarray((root @ normal.T).T)
+        out[:, rows.missing] = np.nan
+        return out
+
+    return draw
+
+
+class PlacedRows:
+    """Rows of new data of which some miss a value of the residual structure: theirs is NaN, or covariance 0.
+
+    Parameters
+    ----------
+    inner : NewRows
+        The rows without missing values.
+    kept : ndarray of intp
+        Their places among the N rows.
+    n : int
+        N.
+    """
+
+    def __init__(self, inner: Any, kept: np.ndarray, n: int) -> None:
+        self._inner, self._kept, self.n = inner, kept, n
+        self.missing = np.delete(np.arange(n), kept)
+
+    def variances(self, phi: np.ndarray) -> np.ndarray:
+        """Variances over sigma^2, shape (N,)."""
+        out = np.full(self.n, np.nan)
+        out[self._kept] = self._inner.variances(phi)
+        return out
+
+    def covariance(self, phi: np.ndarray) -> Any:
+        """Covariance among the rows, sparse (N, N)."""
+        place = self._place()
+        return place @ self._inner.covariance(phi) @ place.T
+
+    def cross(self, phi: np.ndarray) -> Any:
+        """Covariance with the rows of the fit, sparse (N, n)."""
+        return self._place() @ self._inner.cross(phi)
+
+    def _place(self) -> Any:
+        from scipy.sparse import csr_array
+
+        size = self._kept.size
+        return csr_array((np.ones(size), (self._kept, np.arange(size))), shape=(self.n, size))
 
 
 def block_root(covariance: Any) -> Any:
@@ -105,15 +151,22 @@ def block_root(covariance: Any) -> Any:
     return csr_array((data, (row, column)), shape=(N, N))
 
 
-def new_columns(fit: StructuredFit, newdata: Any) -> Any:
-    """Columns of the residual structure of a fit in new data (`ResidualData`).
+def new_columns(fit: StructuredFit, newdata: Any) -> tuple[Any, int]:
+    """Columns of the residual structure of a fit in new data: those of the rows in which none is missing.
+
+    Returns
+    -------
+    columns : ResidualData
+        Its `rows` are their places, None for all.
+    N : int
+        Rows of the new data.
 
     Raises
     ------
     OptionError
         A model made from matrices.
     DataError
-        A column of the structure is missing or has missing values.
+        There is no such column, or a level whose variance is unknown.
     """
     from mixedmodels.frame.residual import read_new
 
@@ -125,14 +178,17 @@ def new_columns(fit: StructuredFit, newdata: Any) -> Any:
 
 
 def new_residual_rows(
-    fit: StructuredFit, columns: Any, mean: np.ndarray | None = None, weights: np.ndarray | None = None
+    fit: StructuredFit,
+    columns: tuple[Any, int],
+    mean: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> Any:
     """Rows of new data under the residual structure of a fit: an object with variances and covariances.
 
     Parameters
     ----------
     fit : StructuredFit
-    columns : ResidualData
+    columns : (ResidualData, int)
         Of `new_columns`.
     mean : ndarray, shape (N,), optional
         Predicted values of the rows, for a variance that depends on fitted values.
@@ -144,12 +200,18 @@ def new_residual_rows(
         mean = np.where(np.isfinite(mean), mean, 1.0)
     if weights is not None:
         weights = np.where(np.isfinite(weights), weights, 1.0)
-    return bound.new_rows(columns, mean, weights)
+    data, n = columns
+    if data.rows is None:
+        return bound.new_rows(data, mean, weights)
+    own = [None if values is None else values[data.rows] for values in (mean, weights)]
+    return PlacedRows(bound.new_rows(data, *own), data.rows, n)
 
 
 def forecast(fit: StructuredFit, rows: Any) -> np.ndarray:
-    """``E(e_n | y)`` of new rows, shape (N,)."""
+    """``E(e_n | y)`` of new rows, shape (N,); NaN where a value of the structure is missing."""
     point = fit._point
     e = (fit.design.y - fit._linear_predictor())[:, None]
     solved = point.whiten_adjoint(point.whiten(e))[:, 0]
-    return rows.cross(np.array(fit.phi)) @ solved
+    out = rows.cross(np.array(fit.phi)) @ solved
+    out[rows.missing] = np.nan
+    return out

@@ -17,6 +17,7 @@ from mixedmodels.objective.restricted_structured import RestrictedStructured, re
 from mixedmodels.objective.structured import StructuredObjective
 from mixedmodels.objective.structured_start import search
 from mixedmodels.optimize.minimize import METHODS
+from mixedmodels.solver.choose import SOLVER_NAMES
 
 if TYPE_CHECKING:
     from mixedmodels.fit.solve import Options
@@ -61,7 +62,11 @@ class ResidualEstimates:
     rounds: int = 0
 
     def __getitem__(self, name: str) -> float:
-        """The estimate of one parameter by name."""
+        """The estimate of one parameter by name; OptionError if there is none of that name."""
+        if name not in self.names:
+            raise OptionError(
+                f"the residual structure has no parameter {name!r}; it has {', '.join(self.names) or 'none'}"
+            )
         return float(self.values[self.names.index(name)])
 
     def columns(self) -> dict[str, Any]:
@@ -317,6 +322,8 @@ def _not_yet(what: str, remedy: str) -> Exception:
 
 def structured_objective(frame: Any, options: Options) -> StructuredObjective:
     """The objective of a model frame whose design has a residual structure."""
+    if options.solver not in SOLVER_NAMES:
+        raise OptionError(f"unknown solver {options.solver!r}; choose one of {', '.join(SOLVER_NAMES)}")
     objective = StructuredObjective(frame.design, options.reml, options.sigma, options.solver)
     if not (options.fixed or options.equal):
         return objective
@@ -366,7 +373,7 @@ def fit_structured(frame: Any, options: Options, data: Any = None) -> Structured
     method = "newton" if options.method == "auto" else options.method
     if isinstance(method, str) and method not in METHODS:
         raise OptionError(
-            f"method {options.method!r} is for independent residuals; with residual= use "
+            f"method {options.method!r} is for independent residuals and random effects; here use "
             f'method="auto" or one of {", ".join(METHODS)}'
         )
     rounds = 0

@@ -31,7 +31,8 @@ def check_names(structures: Mapping[str, Any], names: Sequence[str]) -> None:
     unknown = [str(name) for name in structures if name not in names]
     if unknown:
         raise OptionError(
-            f"structures names {unknown[0]!r}, which no random term uses; available: {', '.join(names)}"
+            f"structures names {unknown[0]!r}, which no random term uses; available: "
+            f"{', '.join(names) or 'none'}"
         )
 
 

@@ -227,10 +227,9 @@ def read_new(
     data: Any,
     *,
     functions: Functions | None = None,
-    rows: np.ndarray | None = None,
     group: str | None = None,
-) -> ResidualData:
-    """Columns of a structure for new data, with the codes of the fit.
+) -> tuple[ResidualData, int]:
+    """Columns of a structure for new data, with the codes of the fit; rows that miss a value are left out.
 
     Parameters
     ----------
@@ -238,52 +237,51 @@ def read_new(
     data : data frame or mapping
     functions : mapping, optional
         The user's own transforms.
-    rows : ndarray of intp, optional
-        Use only these rows.
     group : str, optional
-        The grouping factor: its new levels get codes of their own after those of the fit. New levels of other
-        factors are coded -1, and so are missing ones.
+        The grouping factor: its new levels get codes of their own after those of the fit, and a missing one
+        is a group of its own, coded -1. New levels of other factors are coded -1.
 
     Returns
     -------
-    ResidualData
+    data : ResidualData
+        Its `rows` are the places of the rows, None if none is left out.
+    N : int
+        Rows of the new data.
 
     Raises
     ------
     DataError
-        A column is missing or has missing values where numbers are needed.
+        There is no such column, or it has infinite values.
     """
     columns = data if type(data) is Columns else Columns(data, columns_of(state.structure))
-    n = columns.n_rows if rows is None else rows.shape[0]
-    numbers: dict[str, np.ndarray] = {}
-    factors: dict[str, Levels] = {}
-    for need, states, levels, labels in zip(
-        state.needs, state.states, state.levels, state.labels, strict=True
-    ):
+    n = columns.n_rows
+    every: list[list[Value]] = []
+    missing = np.zeros(n, dtype=bool)
+    for need, states in zip(state.needs, state.states, strict=True):
         found: list[Value] = []
         for expression, memory in zip(_expressions(need), states, strict=True):
             if memory is None and isinstance(expression, Variable):
                 value = columns.factor(expression.name) if need.kind == "factor" else columns[expression.name]
             else:
-                value = as_value(
-                    apply(expression, columns, memory, functions=functions), need.text, columns.n_rows
-                )
+                value = as_value(apply(expression, columns, memory, functions=functions), need.text, n)
             value = _as_kind(value, need)
-            found.append(value if rows is None else take_rows(value, rows))
+            if need.kind == "number":
+                check_finite(value, f"{need.what}: column {need.text!r} of the new data")
+            if need.text != group:
+                missing |= missing_rows(value)
+            found.append(value)
+        every.append(found)
+    kept = np.flatnonzero(~missing) if missing.any() else None
+    numbers: dict[str, np.ndarray] = {}
+    factors: dict[str, Levels] = {}
+    for need, found, levels, labels in zip(state.needs, every, state.levels, state.labels, strict=True):
+        cut = found if kept is None else [take_rows(value, kept) for value in found]
         if need.kind == "number":
-            values = np.array(found[0], dtype=np.float64)
-            check_finite(values, f"{need.what}: column {need.text!r} of the new data")
-            missing = np.flatnonzero(np.isnan(values))
-            if missing.size:
-                raise DataError(
-                    f"{need.what}: {need.text!r} is missing in row {int(missing[0])} of the new data; "
-                    "remove such rows"
-                )
-            numbers[need.text] = values
+            numbers[need.text] = np.array(cut[0], dtype=np.float64)
             continue
         assert levels is not None and labels is not None
-        factors[need.text] = _match(found, levels, labels, need.text == group)  # type: ignore[arg-type]
-    return ResidualData(n, numbers, factors, rows)
+        factors[need.text] = _match(cut, levels, labels, need.text == group)  # type: ignore[arg-type]
+    return ResidualData(n if kept is None else kept.shape[0], numbers, factors, kept), n
 
 
 def _match(

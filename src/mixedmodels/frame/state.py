@@ -336,6 +336,6 @@ def find_bars(
             if len(hits) > 1 and not several:
                 raise OptionError(f"{name!r} has several random terms: name one of {', '.join(labels)}")
         if not hits:
-            raise OptionError(f"the model has no random term {name!r}; it has {', '.join(labels)}")
+            raise OptionError(f"the model has no random term {name!r}; it has {', '.join(labels) or 'none'}")
         found.extend(hits)
     return tuple(dict.fromkeys(found))

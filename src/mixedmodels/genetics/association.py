@@ -175,6 +175,10 @@ def scan(
     chosen = ("lrt" if method == "exact" else "wald") if test is None else test
     if chosen not in ("lrt", "wald"):
         raise OptionError(f"test must be 'lrt' or 'wald', got {test!r}")
+    if not hasattr(fit, "_is_linear"):
+        raise OptionError(
+            f"scan needs a fitted model of mm.lmm as its first argument, got {type(fit).__name__}"
+        )
     if not fit._is_linear:
         raise NotImplementedYetError("scans are for linear mixed models so far")
     markers = read_markers(fit, snps, ids)

@@ -31,6 +31,7 @@ Function = Callable[[np.ndarray, float], "tuple[float, np.ndarray]"]
 _ROOT = 1e-13
 _STALLED = 1e-9
 _NEWTON = 60  # iterations for the coordinates that equations give
+_IDLE = 8  # of these without coming nearer
 _STEP = 1e-5
 _LIMIT = 60  # iterations in the trust region
 _ROUNDS = 3  # searches, each with coordinates of its own
@@ -209,7 +210,11 @@ class Constrained:
             return self._solved(z, given)
 
     def _solved(self, z: np.ndarray, guess: np.ndarray) -> np.ndarray:
-        """Newton's method for the coordinates that the equations give, from a guess of them."""
+        """Newton's method for the coordinates that the equations give, from a guess of them.
+
+        One equation alone: once the root lies between two points, steps stay there, halving where Newton's do
+        not (a correlation near one is flat in the entries of its factor).
+        """
         y = np.empty(self.whole.size)
         e = self.places
         y[np.delete(np.arange(self.whole.size), e)] = z
@@ -217,9 +222,14 @@ class Constrained:
             return y
         low, high = self.whole.lower[e], self.whole.upper[e]
         y[e] = np.clip(guess, low, high)
-        last = math.inf
+        last, nearest, idle = math.inf, math.inf, 0
+        below, above = math.nan, math.nan  # where one equation alone is less than its value, and more
         for _ in range(_NEWTON):
             values, slopes = self._f(y)
+            if len(e) == 1 and values[0] < 0.0:
+                below = float(y[e[0]])
+            elif len(e) == 1 and values[0] > 0.0:
+                above = float(y[e[0]])
             try:
                 with np.errstate(all="ignore"):
                     step = -np.linalg.solve(slopes[:, e], values)
@@ -230,7 +240,13 @@ class Constrained:
             bound = _FAR + np.abs(y[e])
             new = np.clip(y[e] + np.clip(step, -bound, bound), low, high)
             size = float(np.max(np.abs(step) / (1.0 + np.abs(new))))
-            if np.array_equal(new, y[e]) and size > 1e-8:
+            between = not math.isnan(below + above)
+            if between and size > _STALLED and not min(below, above) < new[0] < max(below, above):
+                new = np.array([0.5 * (below + above)])
+            distance = float(np.max(np.abs(values)))
+            idle = 0 if between or distance < 0.99 * nearest else idle + 1
+            nearest = min(nearest, distance)
+            if size > 1e-8 and (idle == _IDLE or np.array_equal(new, y[e])):
                 break
             y[e] = new
             if size <= _ROOT or (size <= _STALLED and size >= 0.5 * last):

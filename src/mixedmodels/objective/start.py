@@ -67,7 +67,9 @@ def _cell_share(
     return float(np.sum(weight**2 / weight_a[cells // m_b]))
 
 
-def moment_start(design: Design, sigma: float | None = None) -> list[np.ndarray]:
+def moment_start(
+    design: Design, sigma: float | None = None, residual: np.ndarray | None = None
+) -> list[np.ndarray]:
     """Starting relative factors, one (k, k) lower-triangular matrix per term, inside each structure.
 
     Parameters
@@ -75,6 +77,8 @@ def moment_start(design: Design, sigma: float | None = None) -> list[np.ndarray]
     design : Design
     sigma : float or None
         Residual standard deviation held fixed, if any.
+    residual : ndarray, shape (n,), optional
+        Residuals of weighted least squares, where they are known.
 
     Returns
     -------
@@ -82,7 +86,7 @@ def moment_start(design: Design, sigma: float | None = None) -> list[np.ndarray]
     """
     n, p = design.n, design.p
     w = np.ones(n) if design.weights is None else design.weights
-    r = ols_residual(design.y, design.X, design.offset, w)
+    r = ols_residual(design.y, design.X, design.offset, w) if residual is None else residual
     terms = design.terms
     rss = float(w @ r**2)
     scalar = all(term.Z is None and term.precision is None and not term.several_levels for term in terms)

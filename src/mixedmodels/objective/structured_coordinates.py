@@ -14,6 +14,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from mixedmodels.objective.structured import StructuredObjective
+    from mixedmodels.solver.base import Solution
 
 __all__ = ["OrthonormalTwin", "orthonormal_twin"]
 
@@ -27,11 +28,19 @@ class OrthonormalTwin:
     objective : StructuredObjective
     outward, inward : ndarray, shape (n_theta, n_theta)
         ``psi = outward psi~`` and ``psi~ = inward psi``.
+    columns : tuple of ndarray, one (k, k) per term
+        T_b.
     """
 
     objective: StructuredObjective
     outward: np.ndarray
     inward: np.ndarray
+    columns: tuple[np.ndarray, ...]
+
+    def solution(self, psi: np.ndarray) -> Solution:
+        """Estimates and predictions of the model at its own psi: those of the twin with ``b = T b~``."""
+        found = self.objective.solution(self.inward @ psi)
+        return replace(found, b=tuple([b @ T.T for b, T in zip(found.b, self.columns, strict=True)]))
 
 
 def orthonormal_twin(objective: StructuredObjective) -> OrthonormalTwin | None:
@@ -63,5 +72,5 @@ def orthonormal_twin(objective: StructuredObjective) -> OrthonormalTwin | None:
     twin = type(objective)(
         replace(design, terms=tuple(terms)), objective.reml, objective.sigma_fixed, objective.solver_name
     )
-    twin.fixed = objective.fixed
-    return OrthonormalTwin(twin, outward, np.linalg.inv(outward))
+    twin.fixed, twin.twin = objective.fixed, None
+    return OrthonormalTwin(twin, outward, np.linalg.inv(outward), tuple(changes))

@@ -19,6 +19,7 @@ import numpy as np
 from mixedmodels.objective.structured_modes import mode_starts
 from mixedmodels.optimize import minimize
 from mixedmodels.optimize.base import columns_of_entries
+from mixedmodels.optimize.control import Control
 from mixedmodels.optimize.trust_region import trust_region
 from mixedmodels.solver._kernels.small import newton_step
 from mixedmodels.solver.base import Breakdown
@@ -38,6 +39,7 @@ _NEIGHBOUR = 0.3
 # At most so many searches, and iterations in the trust region and with a range at its bound.
 _SEARCHES = 3
 _LIMIT = 60
+_USUAL = Control(maxiter=_LIMIT)
 # Iterations of the ordinary method in all, and before the trust region is asked again.
 _ALL, _CREEP = 200, 30
 # Tolerance of a search without the exact Hessian, in units of the usual one.
@@ -119,7 +121,7 @@ def _search(objective: StructuredObjective, method: Any, start: np.ndarray | Non
         limit, psi = min(far, key=lambda pair: pair[0]) if far else (np.inf, best)
         # a maximum at a finite range goes before the limit of an infinite one that is hardly better
         if far and (end is None or limit < end.value - _BETTER):
-            limited = replace(control, maxiter=min(control.maxiter, _AT_BOUND))
+            limited = replace(control, maxiter=min(control.limit(_LIMIT), _AT_BOUND))
             end = minimize(objective, "newton", psi, control=limited, certify=False)
             iterations, evaluations = iterations + end.iterations, evaluations + end.evaluations
         if end is not None:
@@ -171,7 +173,7 @@ def _other_valleys(objective: StructuredObjective, optimum: Any, control: Any) -
         return optimum, (0, 0)
     best, known, own = optimum, [(optimum.value, optimum.theta)], optimum
     iterations, evaluations, crept = 0, 0, False
-    quick = replace(control, maxiter=min(control.maxiter, _LOOK))
+    quick = replace(control, maxiter=min(control.limit(_LIMIT), _LOOK))
     for one in starts:
         try:
             found = _in_trust_region(objective, one, quick, None, known)
@@ -186,7 +188,10 @@ def _other_valleys(objective: StructuredObjective, optimum: Any, control: Any) -
         if not found.value < best.value - (_LOWER if found.converged or not crept else _BETTER):
             continue
         if not found.converged or not _is_inside(objective, found.theta):
-            found = _by_turns(objective, found.theta, control)
+            try:
+                found = _by_turns(objective, found.theta, control)
+            except (Breakdown, FloatingPointError, np.linalg.LinAlgError):
+                continue
             crept = crept or not found.converged
             iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
         if found.value < best.value - (_LOWER if found.converged or not own.converged else _BETTER):
@@ -231,8 +236,6 @@ def _other_modes(objective: StructuredObjective, optimum: Any, control: Any) -> 
 
 def _by_turns(objective: StructuredObjective, start: np.ndarray, control: Any = None, **keywords: Any) -> Any:
     """The ordinary method; where it leaves a saddle and creeps, the trust region from there, and again."""
-    from mixedmodels.optimize.control import Control
-
     control = Control() if control is None else control
     limit = control.limit(_ALL)
     first = replace(control, maxiter=min(limit, _CREEP))
@@ -263,12 +266,9 @@ def _is_inside(objective: StructuredObjective, psi: np.ndarray) -> bool:
     return bool(np.all(psi - objective.lower > near) and np.all(objective.upper - psi > near))
 
 
-def _limited(control: Any) -> Any:
+def _limited(control: Control | None) -> Control:
     """The user's control with the limit of the trust region."""
-    from mixedmodels.optimize.control import Control
-
-    control = Control() if control is None else control
-    return replace(control, maxiter=min(control.limit(_LIMIT), _LIMIT))
+    return _USUAL if control is None else replace(control, maxiter=min(control.limit(_LIMIT), _LIMIT))
 
 
 class _Runaway(Exception):
@@ -366,10 +366,10 @@ def coarse_starts(objective: StructuredObjective) -> list[np.ndarray]:
         starts = [psi]
     else:
         starts = [psi]
-    if not objective.n_random or (
-        objective.compiled is not None and all([term.k == 1 for term in objective.design.terms])
-    ):
-        return starts  # few variances: the joint search finds them as fast
+    entries = objective.linear_entries
+    variances = not objective._map.any_curved and bool(np.all(entries[:, 1] == entries[:, 2]))
+    if not objective.n_random or (objective.compiled is not None and variances):
+        return starts  # without covariances the joint search finds them as fast
     return [_theta_at_phi(objective, one) for one in starts]
 
 

@@ -27,6 +27,9 @@ class NewRows:
     weights : ndarray of float64, shape (N,), or None
     """
 
+    missing: np.ndarray = np.zeros(0, dtype=np.intp)
+    """Rows that miss a value of the structure: none."""
+
     def __init__(
         self,
         bound: CombinedResidual,

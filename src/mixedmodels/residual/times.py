@@ -114,11 +114,12 @@ def check_distinct(
         where = f"{covariates[0]} {shown[columns[a, 0].astype(int)]!r}"
     else:
         where = ", ".join(f"{c} = {v:g}" for c, v in zip(covariates, columns[a], strict=False))
+    finer = "a grouping factor after |" if name is None else "a finer grouping factor"
     more = f" ({found.size} such pairs)" if found.size > 1 else ""
     raise DataError(
         f"{structure}: rows {data.place(a)} and {data.place(b)}{group} have the same {where}{more}, so their "
         "residuals would be equal; "
-        f"{remedy or 'correct the times, average these rows or name a finer grouping factor'}"
+        f"{remedy or f'correct the times, average these rows or name {finer}'}"
     )
 
 

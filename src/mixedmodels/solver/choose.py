@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mixedmodels.errors import OptionError
 from mixedmodels.solver.eigen import is_low_rank, suits
 from mixedmodels.solver.grouped import GroupedSolver
+from mixedmodels.solver.low_rank import LowRankSolver, has_low_rank, is_low_rank_term
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design
@@ -49,6 +50,14 @@ def solver_choice(design: Design, name: str = "auto") -> tuple[str, str]:
     factors = {id(term.codes) for term in design.terms}
     known = [term.group for term in design.terms if term.precision is not None]
     several = [term.group for term in design.terms if term.several_levels]
+    low = [term.group for term in design.terms if is_low_rank_term(term)]
+    if low and name in ("auto", "sparse") and not (name == "auto" and suits(design)):
+        return "sparse", f"a covariance of lower rank between the levels of {', '.join(dict.fromkeys(low))}"
+    if low and name in ("blocked", "grouped", "subsets", "dense"):
+        raise OptionError(
+            f'solver="{name}" needs the inverse of the covariance between the levels of {low[0]!r}, which '
+            'has fewer columns in its factor than levels: use solver="sparse"'
+        )
     if several and name in ("auto", "sparse"):
         return "sparse", f"rows touch several levels of {', '.join(dict.fromkeys(several))}"
     if several and name != "dense":
@@ -107,13 +116,17 @@ def choose_solver(design: Design, name: str = "auto") -> Solver:
         solver = DenseSolver(design)
     elif chosen == "eigen":
         from mixedmodels.solver.eigen import EigenSolver
-        from mixedmodels.solver.low_rank import LowRankSolver
 
         solver = LowRankSolver(design) if is_low_rank(design) else EigenSolver(design)
     elif chosen == "sparse":
-        from mixedmodels.solver.sparse import SparseSolver
+        if has_low_rank(design):
+            from mixedmodels.solver.low_rank_sparse import LowRankSparseSolver
 
-        solver = SparseSolver(design)
+            solver = LowRankSparseSolver(design)
+        else:
+            from mixedmodels.solver.sparse import SparseSolver
+
+            solver = SparseSolver(design)
     elif chosen == "grouped":
         solver = GroupedSolver(design)
     elif chosen == "subsets":

@@ -323,8 +323,8 @@ def _decompose(G: np.ndarray, term: RandomTerm) -> tuple[np.ndarray, np.ndarray]
         d, U = eigh(G, driver="evd", overwrite_a=True, check_finite=False)
     if d[0] < -_NEGATIVE * max(d[-1], 1.0):
         raise DataError(
-            f"the known covariance of {term.group!r} has the negative eigenvalue {d[0]:.3g}: it is not a "
-            "covariance matrix; correct it, or add to its diagonal"
+            f"the known covariance of {term.group!r} has a negative eigenvalue between the levels of "
+            "the rows: it is not a covariance matrix; correct it, or add to its diagonal"
         )
     return np.maximum(d, 0.0), U
 

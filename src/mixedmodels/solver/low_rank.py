@@ -26,12 +26,23 @@ from mixedmodels.solver.eigen import EigenSolver, _State
 from mixedmodels.solver.threads import one_blas_thread
 
 if TYPE_CHECKING:
-    from mixedmodels.design import Design
+    from mixedmodels.design import Design, RandomTerm
 
-__all__ = ["LowRankSolver"]
+__all__ = ["LowRankSolver", "has_low_rank", "is_low_rank_term"]
 
 _PLAIN = 1e-5  # smallest eigenvalue, relative to the largest, that the cross-products give to full accuracy
 _RANK = 1e-13  # below which it is zero
+
+
+def is_low_rank_term(term: RandomTerm) -> bool:
+    """Whether the levels of a term have a covariance ``W W'`` with fewer columns than levels."""
+    between = term.precision
+    return isinstance(between, LowRankCovariance) and between.factor.shape[1] < between.factor.shape[0]
+
+
+def has_low_rank(design: Design) -> bool:
+    """Whether a term of a design has a covariance between levels of lower rank."""
+    return any(is_low_rank_term(term) for term in design.terms)
 
 
 class LowRankSolver(EigenSolver):

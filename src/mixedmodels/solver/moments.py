@@ -7,6 +7,7 @@ calculations for variance components in large unbalanced crossed random effects 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -97,6 +98,10 @@ def column_sd(
     sd, default : ndarray, shape (k,)
     """
     m, k = c.shape
+    if k == 1:
+        return _scalar_sd(
+            A[:, 0, 0], c[:, 0], sigma**2 if sigma is not None else _within_variance(A, c, rss, df)
+        )
     a = np.einsum("ljj->j", A)
     default = 1.5 / np.sqrt(np.where(a > 0.0, a, m) / m)
     error = sigma**2 if sigma is not None else _within_variance(A, c, rss, df)
@@ -107,6 +112,17 @@ def column_sd(
     variances = np.linalg.solve(B, np.einsum("lj,lj->j", c, c) - error * a)
     sd = np.sqrt(np.maximum(variances, 0.0) / error)
     return np.clip(sd, SMALLEST * default, LARGEST * default), default
+
+
+def _scalar_sd(a: np.ndarray, c: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray]:
+    """`column_sd` of a single column, without matrices."""
+    total, squares = float(a.sum()), max(float(a @ a), 1e-300)
+    default = 1.5 / math.sqrt(total / len(a)) if total > 0.0 else 1.5
+    if not error > 0.0:
+        return np.array([default]), np.array([default])
+    ratio = max(float(c @ c) - error * total, 0.0) / squares / error
+    sd = min(max(math.sqrt(ratio), SMALLEST * default), LARGEST * default)
+    return np.array([sd]), np.array([default])
 
 
 def conditional_components(

@@ -10,8 +10,8 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ContextDecorator
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -26,44 +26,60 @@ _held: list[tuple[Any, int]] = []  # libraries and their number of threads befor
 _seen = -1
 
 
+def _loaded() -> int:
+    """Which of the modules with a BLAS library are loaded: NumPy, and SciPy's linear algebra."""
+    return ("numpy" in sys.modules) + 2 * ("scipy.linalg" in sys.modules)
+
+
 def _find() -> list[Any]:
-    """Controllers of the BLAS libraries loaded so far (NumPy's, and SciPy's once it is imported)."""
+    """Controllers of the BLAS libraries loaded so far."""
+    from threadpoolctl import ThreadpoolController
+
+    return [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
+
+
+def _hold() -> None:
+    """Set to one thread the libraries that are not yet."""
     global _libraries, _seen
-    loaded = ("numpy" in sys.modules) + 2 * ("scipy.linalg" in sys.modules)
+    loaded = _loaded()
     if loaded != _seen:
-        from threadpoolctl import ThreadpoolController
+        _libraries, _seen = _find(), loaded
+    here = {lib.filepath for lib, _ in _held}
+    for lib in _libraries:
+        if lib.filepath not in here and (count := lib.get_num_threads()) != 1:
+            _held.append((lib, count))
+            lib.set_num_threads(1)
 
-        _libraries = [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
-        _seen = loaded
-    return _libraries
 
+class _OneThread(ContextDecorator):
+    """Holders, counted: entering a second time costs next to nothing."""
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Hold every loaded BLAS library to one thread; the last of nested or concurrent holders restores it.
+    def __enter__(self) -> None:
+        global _holders
+        with _lock:
+            if _holders == 0 or _seen != _loaded():
+                _hold()
+            _holders += 1
 
-    A library loaded meanwhile is held from the next holder on.
-    """
-    global _holders
-    with _lock:
-        before = _seen
-        libraries = _find()
-        if _holders == 0 or _seen != before:
-            here = {lib.filepath for lib, _ in _held}
-            for lib in libraries:
-                if lib.filepath not in here and (count := lib.get_num_threads()) != 1:
-                    _held.append((lib, count))
-                    lib.set_num_threads(1)
-        _holders += 1
-    try:
-        yield
-    finally:
+    def __exit__(self, *_: object) -> None:
+        global _holders
         with _lock:
             _holders -= 1
             if _holders == 0:
                 for lib, count in _held:
                     lib.set_num_threads(count)
                 _held.clear()
+
+
+_ONE = _OneThread()
+
+
+def one_blas_thread() -> _OneThread:
+    """Hold every loaded BLAS library to one thread; the last of nested or concurrent holders restores it.
+
+    Also a decorator. A library loaded meanwhile is held from the next holder on.
+    """
+    return _ONE
 
 
 def is_small(design: Any, rows: int = 500) -> bool:

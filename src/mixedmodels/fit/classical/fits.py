@@ -95,6 +95,11 @@ def start_by_name(objective: Any, start: str) -> np.ndarray:
             f"start must be one number for each entry of theta, or one of {', '.join(map(repr, STARTS))}; "
             f"got {start!r}"
         )
-    check_objective(objective, "a start of variance components")
+    if type(objective) is not LMMObjective:
+        raise OptionError(
+            f"start={start!r} is a start of free variance components; it does not go with residual "
+            "structures, priors=, fixed=, equal= or a covariance given as a function: give numbers, "
+            "or leave start= out"
+        )
     space = ComponentSpace(objective)
     return space.theta(starting_values(space, start))

@@ -64,7 +64,7 @@ def forecasts(
     predicted = mean + forecast(fit, residuals)
     if interval is None and not se:
         return predicted
-    ok = np.flatnonzero(~np.isnan(mean))
+    ok = np.flatnonzero(~np.isnan(predicted))
     error, fresh = _errors(fit, rows, residuals, ok)
     columns = {"predicted": predicted}
     for name, variance in (("std_error", error), ("prediction_sd", error + fresh)):

@@ -165,6 +165,27 @@ def test_bootstrap_of_a_generalised_ratio(sample):
     assert row["conf_low"] < row["conf_high"] and row["std_error"] > 0.0
 
 
+@pytest.mark.parametrize("link", ["probit", "logit"])
+def test_profile_limits_are_where_the_likelihood_ratio_is_its_quantile(link):
+    ped = mm.genetics.random_pedigree(founders=30, generations=2, size=120, seed=4)
+    trait = mm.genetics.simulate_trait(ped, heritability=0.7, seed=3)
+    data = {"id": trait["individual"], "y": (np.asarray(trait["y"]) > 0).astype(int)}
+    fit = mm.glmm("y ~ 1 + (1 | id)", data, family="binomial", link=link, known={"id": ped})
+    row = fit.heritability(method="profile", level=0.6).rows()[0]
+    residual = {"probit": 1.0, "logit": np.pi**2 / 3.0}[link]
+    assert 0.0 < row["conf_low"] < row["estimate"] < row["conf_high"] < 1.0
+    for limit in (row["conf_low"], row["conf_high"]):
+        sd = float(np.sqrt(residual * limit / (1.0 - limit)))
+        held = fit.update(fixed={"sd_(Intercept)|id": sd})
+        assert 2.0 * (fit.loglik - held.loglik) == pytest.approx(norm.ppf(0.8) ** 2, rel=1e-3)
+    share = fit.heritability("Residual / (id + Residual)", method="profile", level=0.6).rows()[0]
+    assert share["conf_low"] == pytest.approx(1.0 - row["conf_high"], rel=1e-9)
+    with pytest.raises(OptionError, match="method='delta' or 'bootstrap'"):
+        fit.heritability(method="profile", scale="observation")
+    with pytest.raises(OptionError, match="rises and falls"):
+        fit.heritability(f"id / (id + {fit.theta[0] ** 2:.9f})^2", method="profile", level=0.6)
+
+
 def test_refusals(sample):
     fit = model(sample, "count", family="poisson")
     with pytest.raises(OptionError, match="method='delta' or 'bootstrap'"):

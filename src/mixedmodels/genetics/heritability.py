@@ -145,7 +145,8 @@ def heritability(
     Raises
     ------
     OptionError
-        A ratio that cannot be read, or that changes with the unit of the response ("profile").
+        A ratio that cannot be read, or that changes with the unit of the response ("profile"); a profile of
+        a generalised model's ratio that changes with more than one variance that is estimated.
 
     Examples
     --------
@@ -213,15 +214,11 @@ def _generalised(
     fit: Any, ratio: str | None, level: float, method: str, draw: tuple[int, Any], scale: str | None
 ) -> ResultTable:
     """A ratio of the variances of a generalised model."""
-    from mixedmodels.genetics.heritability_glmm import glmm_components
+    from mixedmodels.genetics.heritability_glmm import glmm_components, profile_of_one
 
     scale = "latent" if scale is None else scale
     if scale not in _SCALES:
         raise OptionError(f"scale must be {' or '.join(map(repr, _SCALES))}, got {scale!r}")
-    if method == "profile":
-        raise OptionError(
-            "a profile of a ratio is for linear mixed models; take method='delta' or 'bootstrap' here"
-        )
     found = glmm_components(fit, scale)
     wanted = read_ratio(_default(fit, found.names) if ratio is None else ratio, found.names)
     value, gradient = wanted.value(found.values)
@@ -243,6 +240,9 @@ def _generalised(
         (se, low, high), notes[0] = _bootstrap(
             fit, lambda refit: wanted.value(glmm_components(refit, scale).values)[0], level, draw
         )
+    elif method == "profile":
+        low, high, remark = profile_of_one(fit, wanted, found, level)
+        notes += [remark]
     return _table(fit, wanted.text, (value, se, low, high), level, method, notes)
 
 

@@ -22,7 +22,7 @@ Villemereuil, Schielzeth, Nakagawa & Morrissey (2016), Genetics 204:1281-1294.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -32,10 +32,12 @@ from mixedmodels.fit.glmm_values import base_family
 if TYPE_CHECKING:
     from mixedmodels.family import Family
     from mixedmodels.fit.glmm_result import GLMMFit
+    from mixedmodels.genetics.ratio import Ratio
 
-__all__ = ["GLMMComponents", "ResponseMoments", "glmm_components", "response_moments"]
+__all__ = ["GLMMComponents", "ResponseMoments", "glmm_components", "profile_of_one", "response_moments"]
 
 _LATENT = {"logit": math.pi**2 / 3.0, "probit": 1.0, "cloglog": math.pi**2 / 6.0, "loglog": math.pi**2 / 6.0}
+_FAR = 1e50  # stands for a standard deviation without limit
 _NODES = 161  # the complementary log-log link needs as many
 
 
@@ -212,6 +214,63 @@ def glmm_components(fit: GLMMFit, scale: str = "latent") -> GLMMComponents:
     if family is not fit.family:
         notes = [*notes, "of the conditional model: without the model of the zeros"]
     return GLMMComponents(names, x, covariance, tuple(notes))
+
+
+def profile_of_one(
+    fit: GLMMFit, ratio: Ratio, found: GLMMComponents, level: float
+) -> tuple[float, float, str]:
+    """Profile limits of a ratio that changes with one estimated variance: those of its standard deviation.
+
+    Where the ratio is monotone in the variance the two have one profile.
+
+    Parameters
+    ----------
+    fit : GLMMFit
+    ratio : Ratio
+    found : GLMMComponents
+    level : float
+
+    Returns
+    -------
+    low, high : float
+    note : str
+
+    Raises
+    ------
+    OptionError
+        It changes with several variances, or with a Residual that is estimated, or is not monotone.
+    """
+    last = len(found.values) - 1
+    design = fit.generalised
+    single = {found.names[f"{t.group}.{t.names[0]}"]: t for t in _conditional(design) if t.k == 1}
+    free = [i for i in ratio.places if i != last]
+    fixed = last not in ratio.places or float(found.covariance[last, last]) == 0.0
+    if len(free) != 1 or free[0] not in single or not fixed:
+        raise OptionError(
+            "a profile of a generalised model's ratio is for one random intercept over it and a Residual "
+            "that is known (successes, categories; latent scale); take method='delta' or 'bootstrap' here"
+        )
+    place, term = free[0], single[free[0]]
+    row = fit.confint("profile", level, f"sd_{term.names[0]}|{term.group}").rows()[0]
+    low, high = (min(row[name], _FAR) for name in ("conf_low", "conf_high"))
+    along = np.repeat(found.values[None], 201, axis=0)
+    along[:, place] = np.linspace(low, high, 201) ** 2
+    slopes = [ratio.value(values)[1][place] for values in along]
+    if min(slopes) < 0.0 < max(slopes):
+        raise OptionError(
+            f"the ratio {ratio.text!r} rises and falls with the variance of {term.group!r}, which a profile "
+            "cannot follow; take method='delta' or 'bootstrap' here"
+        )
+    ends = [ratio.value(values)[0] for values in along[[0, -1]]]
+    note = f"limits from the profile of the standard deviation of {term.group}" + (
+        f" ({row['note']})" if row.get("note") else ""
+    )
+    return min(ends), max(ends), note
+
+
+def _conditional(design: Any) -> list[Any]:
+    """Random terms of the conditional predictor."""
+    return [term for term, c in zip(design.terms, design.term_predictor, strict=True) if c == 0]
 
 
 def _predictor(fit: GLMMFit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

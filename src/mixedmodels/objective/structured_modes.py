@@ -7,6 +7,7 @@ range. Only ends that look like one of these are asked for the other, so that or
 * a range below six tenths of that of the start, or a nugget of nothing: starts with a shorter
   range, in other valleys of the range, and from scans with large nuggets and without random effects,
 * random effects beside a correlation near one: a start without them,
+* large random slopes beside a small or negative autoregression: a start with a large one and small effects,
 * random terms of variance zero: starts with a small and with a large one,
 * few rows for each parameter: starts on either side of every residual parameter's own start. In such samples
   a level or a few rows can be fitted almost exactly, which is a mode of its own.
@@ -32,6 +33,7 @@ _RANGES = np.arange(-0.5, 4.01, 0.5)
 _ASIDES, _APART = np.arange(-3.0, 3.01, 0.25), 0.3  # steps of a range, and of another valley
 _SHORTER = 1.0
 _NEAR_ONE = 2.0  # Fisher's z
+_WEAK, _STRONG = 0.5, 1.5  # the same of an autoregression
 _NOTHING = 1e-3  # root mean square of a random term, in units of sigma
 _SMALL, _MEDIUM, _LARGE = 0.05, 0.2, 1.0  # starts of random effects
 _FEW_ROWS = 15  # for each parameter
@@ -58,9 +60,14 @@ def mode_starts(objective: StructuredObjective, psi: np.ndarray) -> list[np.ndar
     if not r and not objective.ranges:
         return out
     if r and not objective._map.any_curved:
-        near_one = np.any(np.abs(psi[_correlations(objective)]) > _NEAR_ONE)
+        places = _correlations(objective)
+        near_one = np.any(np.abs(psi[places]) > _NEAR_ONE)
         if not short and size.max() > _NOTHING and near_one:
             out.append(_with_effects(objective, objective.start, _SMALL))
+        elif len(places) == 1 and psi[places[0]] < _WEAK and size.max() > _LARGE and _has_slopes(objective):
+            start = _with_effects(objective, psi, _SMALL)
+            start[places] = _STRONG
+            out.append(np.clip(start, objective.lower, objective.upper))
         elif size.max() <= _NOTHING:
             out += [_with_effects(objective, psi, sd) for sd in (_MEDIUM, _LARGE)]
     if objective.design.n < _FEW_ROWS * objective.n_theta and objective.n_phi <= _WIDEST:
@@ -97,6 +104,11 @@ def _either_side(objective: StructuredObjective) -> list[np.ndarray]:
             trial[j] += step
             out.append(np.clip(trial, objective.lower, objective.upper))
     return out
+
+
+def _has_slopes(objective: StructuredObjective) -> bool:
+    """Whether a term has several columns."""
+    return any([term.k > 1 for term in objective.design.terms])
 
 
 def _correlations(objective: StructuredObjective) -> list[int]:

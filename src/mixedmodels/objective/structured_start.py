@@ -188,7 +188,10 @@ def _other_valleys(objective: StructuredObjective, optimum: Any, control: Any) -
         if not found.value < best.value - (_LOWER if found.converged or not crept else _BETTER):
             continue
         if not found.converged or not _is_inside(objective, found.theta):
-            found = _by_turns(objective, found.theta, control)
+            try:
+                found = _by_turns(objective, found.theta, control)
+            except (Breakdown, FloatingPointError, np.linalg.LinAlgError):
+                continue
             crept = crept or not found.converged
             iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
         if found.value < best.value - (_LOWER if found.converged or not own.converged else _BETTER):

@@ -31,6 +31,11 @@ __all__ = ["LowRankSparseSolver"]
 _BATCH = 256
 
 
+def _is_plain(term: RandomTerm) -> bool:
+    """Whether a term is a random intercept."""
+    return term.Z is None and not term.several_levels
+
+
 def _by_columns(term: RandomTerm, n: int) -> tuple[RandomTerm, Any]:
     """The term with effects of the columns of W, and ``W kron I_k``; None if it is not of low rank."""
     from scipy import sparse
@@ -40,7 +45,7 @@ def _by_columns(term: RandomTerm, n: int) -> tuple[RandomTerm, Any]:
     assert isinstance(term.precision, LowRankCovariance)
     W = term.precision.factor
     J = sparse.csr_array(sparse.kron(sparse.csr_array(W), sparse.eye_array(term.k), format="csr"))
-    rows = sparse.csr_array(term.matrix(n) @ J)
+    rows = sparse.csr_array(J[term.codes] if _is_plain(term) else term.matrix(n) @ J)
     codes = np.zeros((n, 0), dtype=np.int32)
     columns = replace(term, codes=codes, Z=None, levels=range(W.shape[1]), precision=None, rows=rows)
     return columns, J

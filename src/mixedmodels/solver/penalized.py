@@ -20,6 +20,8 @@ __all__ = ["PenalizedMatrix", "PrecisionBlocks"]
 
 _KRON_LIMIT = 36  # blocks of up to this many entries are multiplied by one Kronecker product
 
+_FULL = 0.25  # share of entries of Z from which its products are those of dense matrices
+
 
 class PrecisionBlocks:
     """Where the blocks of ``A^{-1} kron I`` of one term lie in the factor of M.
@@ -94,7 +96,12 @@ class PenalizedMatrix:
         self.q = int(edges[-1])
         self.slices = [slice(int(a), int(b)) for a, b in pairwise(edges)]
         ones = sparse.csr_array((np.ones_like(Z.data), Z.indices, Z.indptr), shape=Z.shape)
-        pattern = sparse.csr_array(ones.T @ ones)
+        self._full = Z.nnz >= _FULL * Z.shape[0] * Z.shape[1]
+        if self._full:
+            whole = ones.toarray()
+            pattern = sparse.csr_array(whole.T @ whole)
+        else:
+            pattern = sparse.csr_array(ones.T @ ones)
         pattern.sort_indices()
         self.pattern = (pattern.indptr, pattern.indices)
         self._z_pattern = (Z.indptr.copy(), Z.indices.copy())
@@ -201,8 +208,14 @@ class PenalizedMatrix:
                 "the new Z has another pattern than the one analysed; keep its explicit zeros, or make a new "
                 "solver"
             )
-        indptr, indices, source = self._by_column
-        data = normal_products((indptr, indices, Z.data[source]), (Z.indptr, Z.indices, Z.data), self.pattern)
+        if self._full:
+            whole = Z.toarray()
+            rows = np.repeat(np.arange(self.q), np.diff(self.pattern[0]))
+            data = (whole.T @ whole)[rows, self.pattern[1]]
+        else:
+            indptr, indices, source = self._by_column
+            own = (indptr, indices, Z.data[source])
+            data = normal_products(own, (Z.indptr, Z.indices, Z.data), self.pattern)
         self.ZtZ = sparse.csr_array((data, self.pattern[1], self.pattern[0]), shape=(self.q, self.q))
         self._flat = np.zeros(self._size)
         self._flat[self._slot] = data[self._keep]

@@ -17,6 +17,7 @@ from mixedmodels.objective.restricted_structured import RestrictedStructured, re
 from mixedmodels.objective.structured import StructuredObjective
 from mixedmodels.objective.structured_start import search
 from mixedmodels.optimize.minimize import METHODS
+from mixedmodels.solver._kernels.evaluator import regular_inverse
 from mixedmodels.solver.choose import SOLVER_NAMES
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ __all__ = ["ResidualEstimates", "StructuredFit", "fit_structured", "structured_o
 _EXACT_WORK = 1e9
 # Smallest eigenvalue of the information with unit diagonal of a model that the data identify.
 _FLAT = 1e-6
+# Information about a parameter beside the largest that is practically none; smallest pivot far from singular.
+_LITTLE, _REGULAR = 1e-8, 1e-2
 # A ratio of standard deviations that is practically zero.
 _NO_SD = 1e-3
 # Rounds of updating a variance covariate that is the fitted values, and their relative tolerance.
@@ -184,41 +187,37 @@ class StructuredFit(LMMFit):
         if self._equations:
             n = len(self.theta)
             return self.objective.restricted_covariance(np.array(self.theta))[n - n_phi : n, n - n_phi : n]
-        free, confounded, eigen = self._once("psi_information", self._psi_information)
-        out = np.full((len(free),) * 2, np.nan)
-        if eigen is not None:
-            scale, values, vectors = eigen
-            known = np.divide(2.0, values, out=np.zeros_like(values), where=values >= _FLAT)
-            out[np.ix_(free, free)] = (vectors * known) @ vectors.T / scale / scale[:, None]
-        out[confounded] = np.nan
-        out[:, confounded] = np.nan
-        out[~free] = 0.0
-        out[:, ~free] = 0.0
-        return out[-n_phi:, -n_phi:]
+        return self._once("psi_covariance", self._psi_covariance)[0][-n_phi:, -n_phi:]
 
-    def _psi_information(self) -> tuple[np.ndarray, np.ndarray, Any]:
-        """Which parameters are free, which the data cannot tell apart, and the eigenvalues of the rest.
-
-        The last are scale, values and vectors of the information about the free parameters with unit
-        diagonal; None where it is not finite.
-        """
+    def _psi_covariance(self) -> tuple[np.ndarray, np.ndarray]:
+        """Covariance of psi, zero for what is on a bound, and which parameters the data cannot tell apart."""
         theta, objective = np.array(self.theta), self.objective
         exact = objective.trace_work <= _EXACT_WORK
         information = objective.information(theta, "observed" if exact else "average")
         free = (theta > objective.lower) & (theta < objective.upper)
+        confounded = np.zeros(len(theta), dtype=bool)
+        diagonal = np.diagonal(information)
+        if len(theta) and free.all() and diagonal.min() > _LITTLE * diagonal.max():
+            inverse = regular_inverse(information, _REGULAR)
+            if inverse is not None:
+                return 2.0 * inverse, confounded
+        out = np.full(information.shape, np.nan)
         own = information[np.ix_(free, free)]
         diagonal, scale = np.diagonal(own), _unit_scale(own)
-        loose = diagonal <= 1e-8 * max(float(np.abs(diagonal).max(initial=0.0)), 1e-300)
-        eigen = None
+        loose = diagonal <= _LITTLE * max(float(np.abs(diagonal).max(initial=0.0)), 1e-300)
         if np.isfinite(own).all():
             values, vectors = np.linalg.eigh(own / scale / scale[:, None])
-            eigen = scale, values, vectors
             for value, vector in zip(values, vectors.T, strict=True) if not loose.all() else ():
                 if value < _FLAT:
                     loose = loose | (np.abs(vector) > 0.1)
-        confounded = np.zeros(len(theta), dtype=bool)
+            known = np.divide(2.0, values, out=np.zeros_like(values), where=values >= _FLAT)
+            out[np.ix_(free, free)] = (vectors * known) @ vectors.T / scale / scale[:, None]
         confounded[np.flatnonzero(free)[loose]] = True
-        return free, confounded, eigen
+        out[confounded] = np.nan
+        out[:, confounded] = np.nan
+        out[~free] = 0.0
+        out[:, ~free] = 0.0
+        return out, confounded
 
     @property
     def solver(self) -> Any:
@@ -260,7 +259,7 @@ class StructuredFit(LMMFit):
         else:
             fixed = (self._options.fixed or {}).items()
             out += tuple([f"{name} is held at {float(value):g}" for name, value in fixed])
-            _, confounded, _ = self._once("psi_information", self._psi_information)
+            _, confounded = self._once("psi_covariance", self._psi_covariance)
         if confounded.any():
             names = ", ".join([name for name, one in zip(self.theta_names, confounded, strict=True) if one])
             out += (
@@ -309,7 +308,7 @@ def _unit_scale(information: np.ndarray) -> np.ndarray:
     """Square roots of the diagonal; the largest of them where it is nothing beside the others."""
     diagonal = np.diagonal(information)
     largest = float(np.abs(diagonal).max(initial=0.0)) or 1.0
-    return np.sqrt(np.where(diagonal > 1e-8 * largest, diagonal, largest))
+    return np.sqrt(np.where(diagonal > _LITTLE * largest, diagonal, largest))
 
 
 def _not_yet(what: str, remedy: str) -> Exception:

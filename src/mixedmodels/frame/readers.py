@@ -24,7 +24,7 @@ from mixedmodels.frame.values import FactorColumn, Value
 __all__ = ["Raw", "collect", "plain_column", "reader_of", "to_numbers"]
 
 Raw = Any
-_FEW = 500  # rows up to which a Python loop beats the start of a polars query
+_FEW = 500  # rows up to which a Python loop beats the start of a query
 
 
 def reader_of(data: Any) -> Callable[[Any], tuple[str, Any, int, Callable[[str], Raw]]] | None:
@@ -135,6 +135,10 @@ def _from_extension(array: Any, name: str) -> Raw:
         full = array.to_numpy(dtype=np.bool_ if kind == "b" else np.dtype(f"{kind}8"), na_value=zero)
         return _masked(full, missing)
     if isinstance(dtype, pandas.StringDtype):
+        if len(array) <= _FEW:
+            texts = array.to_numpy(dtype=object).tolist()
+            if all([type(text) is str for text in texts]):  # none is missing
+                return FactorColumn(*sort_levels(*code_texts(texts)))
         codes, levels = array.factorize()
         return FactorColumn(*sort_levels(codes.astype(np.int32), levels.tolist()))
     return _from_pandas_object(np.asarray(array, dtype=object), name)

@@ -283,8 +283,12 @@ class StructuredObjective(StructuredCriterion):
             M = found.T - scale * found.S
             if self.reml:
                 M = M - found.T_X
-            parts = [M[at, at] for at in self.engine.slices]
-            second[:r, :r] += self._map.curvature(parts, psi[:r])
+            E = self._placement
+            if E is None:
+                parts = [M[at, at] for at in self.engine.slices]
+                second[:r, :r] += self._map.curvature(parts, psi[:r])
+            else:  # tr(M (E_i E_j' + E_j E_i'))
+                second[:r, :r] += 2.0 * (M @ E).reshape(r, -1) @ E.reshape(r, -1).T
         return second, -scale * found.first[2]
 
     def _bordered(self, inner: np.ndarray, border: np.ndarray) -> np.ndarray:

@@ -202,6 +202,22 @@ class StructuredCriterion:
         engine = self.engine
         return profiled_levels(engine) if isinstance(engine, WhitenedLevels) else None
 
+    @cached_property
+    def _placement(self) -> np.ndarray | None:
+        """Derivatives of the factor of a level in theta, (n_random, k, k); None where it is not linear."""
+        if (
+            not self.n_random
+            or self._map.any_curved
+            or any([not term.covariance.n_theta for term in self.design.terms])
+        ):
+            return None
+        k = self.engine.k
+        out = np.zeros((self.n_random, k, k))
+        for b, i, j, t in self._map.linear_entries.tolist():
+            first = self.engine.slices[b].start
+            out[t, first + i, first + j] = 1.0
+        return out
+
     def _profile(self, psi: np.ndarray, order: int) -> Any:
         """Sums and derivatives of the compiled engine at psi; the last ones are kept."""
         key = psi.tobytes()
@@ -209,11 +225,16 @@ class StructuredCriterion:
         if known is not None and known[0] == key and known[1] >= order:
             return known[2]
         assert self.compiled is not None
-        theta, phi = self.split(psi)
-        factors = self._map.factors(theta)
-        directions = self._map.directions(theta) if order else []
+        r, E = self.n_random, self._placement
+        theta, phi = psi[:r], psi[r:]
         with np.errstate(all="ignore"):
-            found = self.compiled.at(factors, directions, phi, order)
+            if E is None:
+                factors, directions = self._map.factors(theta), self._map.directions(theta) if order else []
+                found = self.compiled.at(factors, directions, phi, order)
+            else:
+                L = (theta @ E.reshape(r, -1)).reshape(E.shape[1:])
+                half = E @ L.T if order else E[:0]
+                found = self.compiled.at_factors(L, half + half.transpose(0, 2, 1), phi, order)
         self._profiled = (key, order, found)
         return found
 

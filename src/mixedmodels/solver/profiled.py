@@ -190,7 +190,9 @@ class FirstOrderLevels(ProfiledLevels):
         codes = np.zeros(n, dtype=np.int64) if levels is None else levels.codes[order].astype(np.int64)
         m = 1 if levels is None else levels.m
         self._rows, self._sums = sorted_rows, np.zeros((0, 0))
-        classes = residual.classes()
+        # a class in every level at least
+        few = m * 1.5 * (c + 1) <= _SUMS * n
+        classes = residual.classes() if few else None
         segment = None
         if classes is not None:
             wide = codes * (int(classes.max(initial=0)) + 1) + classes

@@ -471,15 +471,23 @@ cdef class Profile:
 
 
 cdef inline void _outer(const double* x, const double* y, double* P, int c) noexcept nogil:
-    """xx', xy' + yx' and yy' as three lower triangles; y may be NULL."""
+    """Add xx', xy' + yx' and yy' as three lower triangles; y may be NULL."""
     cdef int i, j, at = 0, size = c * (c + 1) // 2
+    cdef double a, b
+    if y == NULL:
+        for i in range(c):
+            a = x[i]
+            for j in range(i + 1):
+                P[at + j] += a * x[j]
+            at += i + 1
+        return
     for i in range(c):
+        a, b = x[i], y[i]
         for j in range(i + 1):
-            P[at] += x[i] * x[j]
-            if y != NULL:
-                P[size + at] += x[i] * y[j] + y[i] * x[j]
-                P[2 * size + at] += y[i] * y[j]
-            at += 1
+            P[at + j] += a * x[j]
+            P[size + at + j] += a * y[j] + b * x[j]
+            P[2 * size + at + j] += b * y[j]
+        at += i + 1
 
 
 def segments(const double[:, ::1] rows, const int32_t[::1] which, const int64_t[::1] segment, Py_ssize_t n_segments):
@@ -508,26 +516,24 @@ def segments(const double[:, ::1] rows, const int32_t[::1] which, const int64_t[
     return out
 
 
-cdef inline void _add(double* G, const double* P, double s1, double s2, double s3, int c) noexcept nogil:
-    """Add a combination of the three lower triangles to the lower triangle of G."""
-    cdef int i, j, at = 0, size = c * (c + 1) // 2
+cdef inline void _add(double* A, const double* P, double s1, double s2, double s3, int size) noexcept nogil:
+    """Add a combination of three lower triangles to a lower triangle."""
+    cdef int at
     if s2 == 0.0 and s3 == 0.0:
-        for i in range(c):
-            for j in range(i + 1):
-                G[i * c + j] += s1 * P[at]
-                at += 1
+        for at in range(size):
+            A[at] += s1 * P[at]
         return
+    for at in range(size):
+        A[at] += s1 * P[at] + s2 * P[size + at] + s3 * P[2 * size + at]
+
+
+cdef inline void _fill(const double* A, double* G, int c) noexcept nogil:
+    """A symmetric matrix from its lower triangle."""
+    cdef int i, j, at = 0
     for i in range(c):
         for j in range(i + 1):
-            G[i * c + j] += s1 * P[at] + s2 * P[size + at] + s3 * P[2 * size + at]
+            G[i * c + j] = G[j * c + i] = A[at]
             at += 1
-
-
-cdef inline void _mirror(double* G, int c) noexcept nogil:
-    cdef int i, j
-    for i in range(c):
-        for j in range(i):
-            G[j * c + i] = G[i * c + j]
 
 
 def from_rows(
@@ -563,17 +569,19 @@ def from_rows(
     cdef Profile out = Profile()
     out.prepare(<int>levels, k, c - k, r_theta, r_phi, order)
     cdef Sizes* s = &out.s
-    cdef double* memory = <double*>calloc(_needed(s) + 3 * (c * (c + 1) // 2) + c * c, sizeof(double))
+    cdef int triangle = c * (c + 1) // 2, used = 1 if order == 0 else 1 + r_phi + s.pairs_phi
+    cdef double* memory = <double*>calloc(_needed(s) + (3 + used) * triangle + c, sizeof(double))
     if memory == NULL:
         raise MemoryError
     cdef Work w = _allot(s, memory)
     cdef double* own = memory + _needed(s)
+    cdef double* sums_of = own + 3 * triangle + c  # lower triangles of G and its derivatives
     cdef double[:, :, ::1] FZ = out.FZ, U = out.U
     cdef int cc = c * c, i, j, at, r = s.r, rt = r_theta
-    cdef int triangle = c * (c + 1) // 2, used = 1 if order == 0 else 1 + r_phi + s.pairs_phi
     cdef bint scaled = log_sd.shape[0] > 0, fine = True, first
-    cdef bint moving = e1.shape[1] > 0, bending = e2.shape[2] > 0
-    cdef double C, S, a, b, ai, bi, aj, bj, aij, bij, zi, zj, zij, ei, ej, fi, fj, eij, fij, m
+    cdef bint moving = e1.shape[1] > 0, bending = e2.shape[2] > 0, alike
+    cdef int known = -2  # the place in the table that C and S are of
+    cdef double C = 1.0, S = 0.0, log_C = 0.0, v, a, b, ai, bi, aj, bj, aij, bij, zi, zj, zij, ei, ej, fi, fj, eij, fij, m
     cdef double ea[8]
     cdef double fa[8]
     cdef double al[8]
@@ -583,16 +591,21 @@ def from_rows(
     cdef double* factor0 = <double*> (&factor[0, 0] if k > 0 else NULL)
     with nogil:
         for l in range(levels):
-            memset(w.G, 0, used * cc * sizeof(double))
-            for g in range(starts[l], starts[l + 1]):
+            memset(sums_of, 0, used * triangle * sizeof(double))
+            g = starts[l]
+            while g < starts[l + 1]:
                 t = place[g]
                 m = count[g]
                 first = which[t] < 0
-                C, S = 1.0, 0.0
-                if not first:
-                    zi = exp(z[which[t]])
-                    C = 0.5 * (zi + 1.0 / zi)
-                    S = sinh(z[which[t]]) if fabs(z[which[t]]) < 0.3 else 0.5 * (zi - 1.0 / zi)
+                if which[t] != known:
+                    known = which[t]
+                    C, S, log_C = 1.0, 0.0, 0.0
+                    if not first:
+                        v = z[known]
+                        zi = exp(v)
+                        C = 0.5 * (zi + 1.0 / zi)
+                        S = sinh(v) if fabs(v) < 0.3 else 0.5 * (zi - 1.0 / zi)
+                        log_C = fabs(v) + log1p(exp(-2.0 * fabs(v))) - 0.6931471805599453
                 a = C
                 b = -S
                 if scaled:
@@ -600,23 +613,32 @@ def from_rows(
                     out.sums.logdet += 2.0 * m * log_sd[t]
                     if not first:
                         b *= exp(-log_sd[t - 1])
-                if not first:
-                    zi = fabs(z[which[t]])  # log cosh z
-                    out.sums.logdet -= 2.0 * m * (zi + log1p(exp(-2.0 * zi)) - 0.6931471805599453)
                 if order == 0 and sums.shape[0] == 0:  # the whitened row times itself
+                    out.sums.logdet -= 2.0 * m * log_C
                     for i in range(c):
                         own[i] = a * rows[t, i] + (0.0 if first else b * rows[t - 1, i])
+                    at = 0
                     for i in range(c):
+                        v = own[i]
                         for j in range(i + 1):
-                            w.G[i * c + j] += own[i] * own[j]
+                            sums_of[at + j] += v * own[j]
+                        at += i + 1
+                    g += 1
                     continue
                 if sums.shape[0] > 0:
                     P = &sums[g, 0]
                 else:
                     memset(own, 0, 3 * triangle * sizeof(double))
                     _outer(&rows[t, 0], NULL if first else &rows[t - 1, 0], own, c)
+                    alike = not scaled and not moving
+                    while alike and g + 1 < starts[l + 1] and which[place[g + 1]] == known:
+                        g += 1  # rows with the same coefficients together
+                        m += count[g]
+                        _outer(&rows[place[g], 0], NULL if first else &rows[place[g] - 1, 0], own, c)
                     P = own
-                _add(w.G, P, a * a, a * b, b * b, c)
+                g += 1
+                out.sums.logdet -= 2.0 * m * log_C
+                _add(sums_of, P, a * a, a * b, b * b, triangle)
                 if order == 0:
                     continue
                 # x_t has the factor a = C exp(-log s_t), x_{t-1} has b = -S exp(-log s_{t-1})
@@ -628,7 +650,8 @@ def from_rows(
                     al[j] = (S * zj - C * ea[j]) * (a / C)
                     be[j] = 0.0 if first else (S * fa[j] - C * zj) * (_ratio(scaled, log_sd, t))
                     out.sums.logdet1[rt + j] += m * 2.0 * (ea[j] - (0.0 if first else (S / C) * zj))
-                    _add(w.dG + j * cc, P, 2.0 * a * al[j], a * be[j] + b * al[j], 2.0 * b * be[j], c)
+                    v = a * be[j] + b * al[j]
+                    _add(sums_of + (1 + j) * triangle, P, 2.0 * a * al[j], v, 2.0 * b * be[j], triangle)
                 for i in range(r_phi):
                     for j in range(i + 1):
                         at = _pair(i, j)
@@ -645,17 +668,17 @@ def from_rows(
                             bij = S * zi * zj + C * zij - C * (zi * fj + zj * fi) + S * (fi * fj - fij)
                             bij *= -_ratio(scaled, log_sd, t)
                         _add(
-                            w.ddG + at * cc,
+                            sums_of + (1 + r_phi + at) * triangle,
                             P,
                             2.0 * (a * aij + al[i] * al[j]),
                             a * bij + b * aij + al[i] * be[j] + be[i] * al[j],
                             2.0 * (b * bij + be[i] * be[j]),
-                            c,
+                            triangle,
                         )
                         zij = 0.0 if first else zij * (S / C) + zi * zj / (C * C)
                         out.sums.logdet2[(rt + i) * r + rt + j] += m * 2.0 * (eij - zij)
             for i in range(used):
-                _mirror(w.G + i * cc, c)
+                _fill(sums_of + i * triangle, w.G + i * cc, c)
             if not _level(
                 s, &w, &out.sums, factor0, dS0,
                 &FZ[l, 0, 0] if k > 0 else NULL, &U[l, 0, 0] if k > 0 else NULL,

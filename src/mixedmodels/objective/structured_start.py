@@ -415,7 +415,7 @@ def _valleys(objective: StructuredObjective, psi: np.ndarray, j: int) -> list[np
 
 def _shifted(objective: StructuredObjective, psi: np.ndarray, j: int, shift: float) -> np.ndarray:
     out = psi.copy()
-    out[j] = np.clip(out[j] + shift, objective.lower[j], objective.upper[j])
+    out[j] = min(max(out[j] + shift, objective.lower[j]), objective.upper[j])
     return out
 
 

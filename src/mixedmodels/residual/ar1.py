@@ -66,8 +66,10 @@ class AR1(CorrelationStructure):
                 data.number(self.covariates[0], "ar1()"), self.covariates[0], "ar1", data,
                 f"car1({self.covariates[0]} | {self.group or 1}) is the same process in continuous time",
             )  # fmt: skip
+        bound = _BoundAR1(self, codes, times)
+        if bound.repeats and times is not None:
             check_distinct(codes, times, labels, self, data)
-        return _BoundAR1(self, codes, times)
+        return bound
 
 
 class _BoundAR1(BoundCorrelation):
@@ -89,7 +91,11 @@ class _BoundAR1(BoundCorrelation):
         in_order = self._order.take(times)
         later = self._order.later
         gaps = in_order[later] - in_order[later - 1]
-        self._gaps, self._which = np.unique(gaps, return_inverse=True)
+        if gaps.size and gaps.min() == gaps.max():  # equidistant
+            self._gaps, self._which = gaps[:1], np.zeros(gaps.shape[0], dtype=np.intp)
+        else:
+            self._gaps, self._which = np.unique(gaps, return_inverse=True)
+        self.repeats = bool(gaps.size and self._gaps[0] == 0.0)  # two rows of a group at one time
         self.markov = (self._order, self._which)
         self.features = times[:, None]
         self.start = np.zeros(1)

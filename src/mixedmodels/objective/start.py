@@ -119,6 +119,9 @@ def _columnwise(
         c = np.column_stack([part.T @ (w * r) for part in parts])
         squares = [[(a * b).T @ w for b in parts] for a in parts]
         return np.eye(k), column_sd(np.moveaxis(np.array(squares), 2, 0), c, rss, df, sigma)[0]
+    if term.Z is None and term.precision is None:  # a plain intercept
+        sums, weights = np.bincount(codes, w * r, m), np.bincount(codes, w, m)
+        return np.eye(1), column_sd(weights[:, None, None], sums[:, None], rss, df, sigma)[0]
     if term.Z is None:
         T, columns = np.eye(1), [np.ones(n)]
     else:

@@ -131,6 +131,8 @@ def _search(objective: StructuredObjective, method: Any, start: np.ndarray | Non
         if is_free:
             end, more = _other_valleys(objective, end, control)
             iterations, evaluations = iterations + more[0], evaluations + more[1]
+        if (iterations, evaluations) == (end.iterations, end.evaluations):
+            return end
         return replace(
             end,
             iterations=iterations,
@@ -317,6 +319,7 @@ def _in_trust_region(
             newton,
             start * units,
             control,
+            names=objective.names,
             progress=progress,
             exact=is_exact,
             shown=lambda v: v / units,
@@ -325,9 +328,10 @@ def _in_trust_region(
     except (FloatingPointError, np.linalg.LinAlgError):
         return None
     psi = found.theta / units
-    for columns in columns_of_entries(objective._map.linear_entries):
-        if psi[columns[0]] < 0.0:
-            psi[columns] = -psi[columns]
+    if objective.n_random and psi[: objective.n_random].min() < 0.0:
+        for columns in columns_of_entries(objective._map.linear_entries):
+            if psi[columns[0]] < 0.0:
+                psi[columns] = -psi[columns]
     return replace(found, theta=np.clip(psi, objective.lower, objective.upper))
 
 

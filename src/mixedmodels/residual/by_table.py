@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mixedmodels.residual.structure import BoundVariance
-
 if TYPE_CHECKING:
     from mixedmodels.residual.combine import CombinedResidual
     from mixedmodels.residual.patterns import PatternOrder
@@ -112,18 +110,15 @@ class ByTable:
                     second[i * (i + 1) // 2 + j, 1:] = bend(mine[j], mine[i])
         if not np.isfinite(values.sum()):
             raise FloatingPointError("a correlation is not finite")
-        log_sd, firsts = bound._log_scale, []
+        log_sd, firsts = bound.log_sd_of(pieces), []
         for one, own in zip(bound.variances, pieces[1:], strict=True):
-            log_sd = one.log_sd(own) if log_sd is None else log_sd + one.log_sd(own)
             if derivatives and one.n_phi:
                 firsts.append(one.first(own))
-        if log_sd is not None and not float(np.abs(log_sd).max()) < 300.0:
-            raise FloatingPointError("a standard deviation of the residuals is zero or infinite")
         pairs = s * (s + 1) // 2
         e, ee, bends = np.zeros((s, bound.n)), np.zeros((pairs, bound.n)), np.zeros(pairs)
         if firsts:
             e = np.ascontiguousarray(np.concatenate(firsts)[others])
-            curved = self._curved(pieces[1:])
+            curved = bound.log_sd_seconds(pieces)
             for i in range(s):
                 for j in range(i + 1):
                     at = i * (i + 1) // 2 + j
@@ -133,19 +128,6 @@ class ByTable:
                         ee[at] -= eij
                         bends[at] = eij.sum()
         return Tables(values, first, second, log_sd, e, ee, bends)
-
-    def _curved(self, pieces: list[np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
-        """Second derivatives of the logarithms that are not zero, by pairs i <= j of all parameters."""
-        out, start = {}, 0
-        for part, own in zip(self._bound.variances, pieces, strict=True):
-            assert isinstance(part, BoundVariance)
-            for j in range(part.n_phi):
-                for i in range(j + 1):
-                    one = part.second(own, i, j)
-                    if one is not None:
-                        out[start + i, start + j] = one
-            start += part.n_phi
-        return out
 
 
 def by_table(bound: object) -> ByTable | None:

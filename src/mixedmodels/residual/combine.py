@@ -236,19 +236,43 @@ class CombinedResidual:
 
     def _at(self, phi: np.ndarray) -> CombinedPoint:
         pieces = self._split(phi)
-        log_sd = None if self._log_scale is None else self._log_scale.copy()
         point: Any = IndependentPoint(self.n)
         k = 0
-        for part, own in zip(self._parts, pieces, strict=True):
-            if isinstance(part, BoundVariance):
-                log_sd = part.log_sd(own) if log_sd is None else log_sd + part.log_sd(own)
-            else:
-                point = part.at(own)
-                k = part.n_phi
-        if log_sd is not None and self.n and not float(np.max(np.abs(log_sd))) < 300.0:
-            raise FloatingPointError("a standard deviation of the residuals is zero or infinite")
+        if self.correlation is not None:
+            point, k = self.correlation.at(pieces[0]), self.correlation.n_phi
+        log_sd = self.log_sd_of(pieces)
         owners = [(part, own) for part, own in zip(self._parts, pieces, strict=True) if part.n_phi]
         return CombinedPoint(point, k, self.n, log_sd, owners, self._free)
+
+    def log_sd_of(self, pieces: list[np.ndarray]) -> np.ndarray | None:
+        """Logarithms of the standard deviations at coordinates of the parts; None where all are zero.
+
+        Raises
+        ------
+        FloatingPointError
+            A standard deviation is zero or infinite.
+        """
+        out = self._log_scale
+        for part, own in zip(self._parts, pieces, strict=True):
+            if isinstance(part, BoundVariance):
+                out = part.log_sd(own) if out is None else out + part.log_sd(own)
+        if out is not None and self.n and not float(np.abs(out).max()) < 300.0:
+            raise FloatingPointError("a standard deviation of the residuals is zero or infinite")
+        return out
+
+    def log_sd_seconds(self, pieces: list[np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
+        """Second derivatives of `log_sd_of` that are not zero, by coordinates i <= j of the variances."""
+        out, start = {}, 0
+        for part, own in zip(self._parts, pieces, strict=True):
+            if not isinstance(part, BoundVariance):
+                continue
+            for j in range(part.n_phi):
+                for i in range(j + 1):
+                    one = part.second(own, i, j)
+                    if one is not None:
+                        out[start + i, start + j] = one
+            start += part.n_phi
+        return out
 
     def log_sd(self, phi: np.ndarray) -> np.ndarray:
         """Logarithms of the standard deviations relative to sigma, shape (n,)."""

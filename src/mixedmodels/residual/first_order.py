@@ -111,9 +111,8 @@ class FirstOrder:
         bound, free = self._bound, self._bound._free
         r = free.shape[0]
         z, z1, z2 = np.zeros(0), np.zeros((r, 0)), np.zeros((r, r, 0))
-        log_sd = np.zeros(0) if bound._log_scale is None else bound._log_scale
         k, pieces = 0, bound._split(phi)
-        firsts, seconds = [], False
+        firsts: list[np.ndarray] = []
         for part, own in zip(bound._parts, pieces, strict=True):
             if not isinstance(part, BoundVariance):
                 z, first, second = part.table(own)  # type: ignore[attr-defined]
@@ -130,40 +129,29 @@ class FirstOrder:
                     z1[:k], z2[:k, :k] = first, second
                     z1, z2 = z1[free], z2[np.ix_(free, free)]
                 continue
-            log_sd = part.log_sd(own) if not log_sd.size else log_sd + part.log_sd(own)
             if derivatives and part.n_phi:
                 firsts.append(part.first(own))
-        if log_sd.size and not float(np.abs(log_sd).max()) < 300.0:
-            raise FloatingPointError("a standard deviation of the residuals is zero or infinite")
+        found = bound.log_sd_of(pieces)
+        log_sd = np.zeros(0) if found is None else found
         e1, e2 = np.zeros((r, 0)), np.zeros((r, r, 0))
         if firsts:
             every = np.concatenate([np.zeros((k, bound.n)), *firsts])[free]
             e1 = self._take(every)
-            e2, seconds = self._seconds(pieces, k)
-            if not seconds:
-                e2 = np.zeros((r, r, 0))
+            e2 = self._seconds(bound.log_sd_seconds(pieces), k)
         return Coefficients(z, np.ascontiguousarray(z1), np.ascontiguousarray(z2), self._take(log_sd), e1, e2)
 
-    def _seconds(self, pieces: list[np.ndarray], k: int) -> tuple[np.ndarray, bool]:
-        """Second derivatives of the logarithms, and whether any is not zero."""
-        bound, free, found, start = self._bound, self._bound._free, {}, k
-        for part, own in zip(bound._parts, pieces, strict=True):
-            if not isinstance(part, BoundVariance):
-                continue
-            for i in range(part.n_phi):
-                for j in range(i + 1):
-                    one = part.second(own, i, j)
-                    if one is not None:
-                        found[start + i, start + j] = found[start + j, start + i] = one
-            start += part.n_phi
-        if not found:
-            return np.zeros((0, 0, 0)), False
-        out = np.zeros((free.shape[0], free.shape[0], bound.n))
-        for a, i in enumerate(free.tolist()):
-            for b, j in enumerate(free.tolist()):
-                if (i, j) in found:
-                    out[a, b] = found[i, j]
-        return self._take(out), True
+    def _seconds(self, curved: dict[tuple[int, int], np.ndarray], k: int) -> np.ndarray:
+        """Second derivatives of the logarithms, (n_phi, n_phi, n); of length 0 where all are zero."""
+        free = self._bound._free.tolist()
+        if not curved:
+            return np.zeros((len(free), len(free), 0))
+        out = np.zeros((len(free), len(free), self._bound.n))
+        for a, i in enumerate(free):
+            for b, j in enumerate(free):
+                one = curved.get((min(i, j) - k, max(i, j) - k))
+                if one is not None:
+                    out[a, b] = one
+        return self._take(out)
 
     def _take(self, values: np.ndarray) -> np.ndarray:
         """Values of rows (last axis) in sorted order."""

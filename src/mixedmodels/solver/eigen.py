@@ -299,6 +299,10 @@ class EigenSolver:
             rest = rest - z[:, None] * F[codes]
         return variance + np.sum((rest @ Phi) * rest, axis=1)
 
+    def _fixed_forms(self, state: _State, rotated: np.ndarray, scaled: np.ndarray) -> np.ndarray:
+        """``Q'V^{-1}`` times responses, given rotated and as rows scaled by the weights, shape (p, N)."""
+        return state.hQ.T @ rotated
+
     def responses_at(
         self, factors: Sequence[np.ndarray]
     ) -> Callable[[np.ndarray], tuple[np.ndarray, tuple[np.ndarray, ...]]]:
@@ -307,8 +311,9 @@ class EigenSolver:
         inverse = np.linalg.inv(fixed.R)
 
         def estimates(R: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-            rotated = self.U.T @ (R if fixed.sqrt_w is None else R * fixed.sqrt_w[:, None])
-            gamma = state.inverse @ (state.hQ.T @ rotated)
+            scaled = R if fixed.sqrt_w is None else R * fixed.sqrt_w[:, None]
+            rotated = self.U.T @ scaled
+            gamma = state.inverse @ self._fixed_forms(state, rotated, scaled)
             e = state.h[:, None] * (rotated - self.Q @ gamma)
             return inverse @ gamma, ((state.s * (self._C @ e))[:, None, :],)
 

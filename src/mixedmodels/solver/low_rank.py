@@ -11,7 +11,7 @@ Source: Lippert et al. (2011), Nature Methods 8:833-835, supplement 1.2 (low ran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -134,21 +134,8 @@ class LowRankSolver(EigenSolver):
     def _related(self, image: np.ndarray) -> np.ndarray:
         return self._W @ (self._W.T @ image)
 
-    def responses_at(
-        self, factors: Sequence[np.ndarray]
-    ) -> Callable[[np.ndarray], tuple[np.ndarray, tuple[np.ndarray, ...]]]:
-        """A function of responses, shape (n, N), without offset: their estimates at these factors."""
-        state, fixed = self._state(factors), self._fixed
-        inverse = np.linalg.inv(fixed.R)
-
-        def estimates(R: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-            scaled = R if fixed.sqrt_w is None else R * fixed.sqrt_w[:, None]
-            rotated = self.U.T @ scaled
-            gamma = state.inverse @ (state.hQ.T @ rotated + self._rest_Q.T @ scaled)
-            e = state.h[:, None] * (rotated - self.Q @ gamma)
-            return inverse @ gamma, ((state.s * (self._C @ e))[:, None, :],)
-
-        return estimates
+    def _fixed_forms(self, state: _State, rotated: np.ndarray, scaled: np.ndarray) -> np.ndarray:
+        return super()._fixed_forms(state, rotated, scaled) + self._rest_Q.T @ scaled
 
 
 def _thin(B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -118,6 +118,13 @@ def _from_extension(array: Any, name: str) -> Raw:
     """A pandas extension array: categories, strings, nullable numbers, dates with a zone, arrow-backed."""
     pandas = sys.modules["pandas"]
     dtype = array.dtype
+    if isinstance(dtype, pandas.StringDtype):
+        if len(array) <= _FEW:
+            found = code_strings(_objects(array).tolist())
+            if found is not None:  # none is missing
+                return FactorColumn(*found)
+        codes, levels = array.factorize()
+        return FactorColumn(*sort_levels(codes.astype(np.int32), levels.tolist()))
     if isinstance(dtype, pandas.CategoricalDtype):
         levels = _category_levels(dtype.categories)
         codes = array.codes.astype(np.int32)
@@ -141,13 +148,6 @@ def _from_extension(array: Any, name: str) -> Raw:
         zero = False if kind == "b" else 0
         full = array.to_numpy(dtype=np.bool_ if kind == "b" else np.dtype(f"{kind}8"), na_value=zero)
         return _masked(full, missing)
-    if isinstance(dtype, pandas.StringDtype):
-        if len(array) <= _FEW:
-            found = code_strings(_objects(array).tolist())
-            if found is not None:  # none is missing
-                return FactorColumn(*found)
-        codes, levels = array.factorize()
-        return FactorColumn(*sort_levels(codes.astype(np.int32), levels.tolist()))
     return _from_pandas_object(np.asarray(array, dtype=object), name)
 
 

@@ -376,9 +376,18 @@ class StructuredCriterion:
         scale = self._scale(state)
         return [T - scale * S for T, S in zip(*state.term_parts(self.reml), strict=True)]
 
-    def _compiled_gradient(self, found: Any) -> np.ndarray:
-        first = found.first[0] + self._scale(found) * found.first[2]
-        return first + found.first[1] if self.reml else first
+    def _compiled_derivatives(
+        self, found: Any, psi: np.ndarray, nu: float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gradient and Hessian, sigma held (nu = 0) or profiled out, and derivatives in log sigma^2 as well."""
+        E, r, scale = self._placement, self.n_random, self._scale(found)
+        gradient, H, border = found.derivatives(scale, self.reml, E, nu)
+        if E is None and r:
+            M = found.T - scale * found.S
+            if self.reml:
+                M = M - found.T_X
+            H[:r, :r] += self._map.curvature([M[at, at] for at in self.engine.slices], psi[:r])
+        return gradient, H, border
 
     def _gradient(self, psi: np.ndarray) -> np.ndarray:
         theta, _ = self.split(psi)

@@ -29,15 +29,15 @@ class Coefficients(NamedTuple):
     ----------
     z, z1, z2 : ndarray, shapes (m,), (n_phi, m), (n_phi, n_phi, m)
     log_sd, e1, e2 : ndarray, shapes (n,), (n_phi, n), (n_phi, n_phi, n)
-        Rows sorted; of length 0 where they are zero.
+        Rows sorted; None where they are zero.
     """
 
     z: np.ndarray
     z1: np.ndarray
     z2: np.ndarray
-    log_sd: np.ndarray
-    e1: np.ndarray
-    e2: np.ndarray
+    log_sd: np.ndarray | None
+    e1: np.ndarray | None
+    e2: np.ndarray | None
 
 
 class FirstOrder:
@@ -132,19 +132,18 @@ class FirstOrder:
             if derivatives and part.n_phi:
                 firsts.append(part.first(own))
         found = bound.log_sd_of(pieces)
-        log_sd = np.zeros(0) if found is None else found
-        e1, e2 = np.zeros((r, 0)), np.zeros((r, r, 0))
+        log_sd = None if found is None else self._take(found)
+        e1 = e2 = None
         if firsts:
-            every = np.concatenate([np.zeros((k, bound.n)), *firsts])[free]
-            e1 = self._take(every)
+            e1 = self._take(np.concatenate([np.zeros((k, bound.n)), *firsts])[free])
             e2 = self._seconds(bound.log_sd_seconds(pieces), k)
-        return Coefficients(z, np.ascontiguousarray(z1), np.ascontiguousarray(z2), self._take(log_sd), e1, e2)
+        return Coefficients(z, np.ascontiguousarray(z1), np.ascontiguousarray(z2), log_sd, e1, e2)
 
-    def _seconds(self, curved: dict[tuple[int, int], np.ndarray], k: int) -> np.ndarray:
-        """Second derivatives of the logarithms, (n_phi, n_phi, n); of length 0 where all are zero."""
-        free = self._bound._free.tolist()
+    def _seconds(self, curved: dict[tuple[int, int], np.ndarray], k: int) -> np.ndarray | None:
+        """Second derivatives of the logarithms, (n_phi, n_phi, n); None where all are zero."""
         if not curved:
-            return np.zeros((len(free), len(free), 0))
+            return None
+        free = self._bound._free.tolist()
         out = np.zeros((len(free), len(free), self._bound.n))
         for a, i in enumerate(free):
             for b, j in enumerate(free):
@@ -155,7 +154,7 @@ class FirstOrder:
 
     def _take(self, values: np.ndarray) -> np.ndarray:
         """Values of rows (last axis) in sorted order."""
-        if not values.shape[-1] or self._sorted:
+        if self._sorted:
             return np.ascontiguousarray(values, dtype=np.float64)
         return np.ascontiguousarray(values[..., self.order], dtype=np.float64)
 

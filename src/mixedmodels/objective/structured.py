@@ -97,13 +97,15 @@ class StructuredObjective(StructuredCriterion):
         if self.compiled is not None:
             found = self._profile(psi, 2)
             value = self._compiled_value(found)
-            gradient, H, _ = self._compiled_derivatives(found, psi, 0.0 if self.sigma_fixed else self.nu)
+            nu = 0.0 if self.sigma_fixed else self.nu
+            gradient, H, _, total = self._compiled_derivatives(found, psi, nu)
             if self.held:
                 H = self._as_held(H)
         else:
             value, gradient = self.value_and_gradient(psi)
             H = self.information(psi, "observed")
-        if not math.isfinite(value + float(gradient.sum()) + float(H.sum())):
+            total = float(gradient.sum()) + float(H.sum())
+        if not math.isfinite(value + total):
             raise Breakdown("the criterion or a derivative is not finite; check the values of theta")
         return value, gradient, H
 
@@ -269,7 +271,7 @@ class StructuredObjective(StructuredCriterion):
     # ------------------------------------------------------------------ parts
     def _compiled_information(self, psi: np.ndarray) -> np.ndarray:
         """Exact second derivatives in ``(psi, log sigma^2)``."""
-        return self._bordered(*self._compiled_derivatives(self._profile(psi, 2), psi)[1:])
+        return self._bordered(*self._compiled_derivatives(self._profile(psi, 2), psi)[1:3])
 
     def _bordered(self, inner: np.ndarray, border: np.ndarray) -> np.ndarray:
         """The information of psi with the row and column of log sigma^2, unless sigma is fixed."""

@@ -86,9 +86,9 @@ class BoundDecay(BoundCorrelation):
 
     def at(self, phi: np.ndarray) -> MarkovPoint:
         """Operations at phi."""
-        return MarkovPoint(self._order, self._which, *self.table(phi))
+        return MarkovPoint(self._order, self._which, *self.neighbours(phi))
 
-    def table(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def neighbours(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Fisher's z of each gap with its derivatives."""
         u = self._gaps * np.exp(-phi[0])
         c = np.exp(-u)

@@ -71,7 +71,10 @@ class FirstOrder:
             by_level = np.argsort(codes[order], kind="stable")
             order, which = order[by_level], which[by_level]
         self.order, self.which = order, np.ascontiguousarray(which)
-        self._sorted = bool(np.all(order[1:] > order[:-1]))
+        self._sorted = bool((order[1:] > order[:-1]).all())
+        # the table alone says everything
+        only = None if bound.variances or bound._log_scale is not None else bound.correlation
+        self._neighbours = only.neighbours if only is not None and only.n_phi == bound.n_phi else None
 
     def classes(self) -> np.ndarray | None:
         """Classes of sorted rows with equal coefficients whatever phi is, shape (n,); None for no such."""
@@ -106,8 +109,10 @@ class FirstOrder:
         Raises
         ------
         FloatingPointError
-            A correlation of 1 or a standard deviation of zero.
+            A standard deviation of zero.
         """
+        if self._neighbours is not None:
+            return Coefficients(*self._neighbours(phi), None, None, None)
         bound, free = self._bound, self._bound._free
         r = free.shape[0]
         z, z1, z2 = np.zeros(0), np.zeros((r, 0)), np.zeros((r, r, 0))
@@ -115,9 +120,7 @@ class FirstOrder:
         firsts: list[np.ndarray] = []
         for part, own in zip(bound._parts, pieces, strict=True):
             if not isinstance(part, BoundVariance):
-                z, first, second = part.table(own)  # type: ignore[attr-defined]
-                if z.size and not float(np.abs(z).max()) <= 18.0:
-                    raise FloatingPointError("a correlation of neighbouring rows is 1 in absolute value")
+                z, first, second = part.neighbours(own)
                 k = part.n_phi
                 if not derivatives:
                     continue

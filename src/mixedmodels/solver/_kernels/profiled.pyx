@@ -658,7 +658,10 @@ cdef class Profile:
         hessian : ndarray, shape (r, r)
         border : ndarray, shape (r,)
             Derivatives of the gradient in log sigma^2.
+        sum : float
+            Of gradient and Hessian: finite if all of them are.
         """
+        cdef double total = 0.0
         cdef int r = self.s.r, rt = self.s.r_theta, k = self.s.k, i, j, a, b, l
         cdef double v
         gradient, hessian, border = np.empty(r), np.empty((r, r)), np.empty(r)
@@ -695,11 +698,13 @@ cdef class Profile:
                         for b in range(k):
                             v += ME[a * k + b] * e[j, a, b]
                     H[i, j] += v
-        if nu > 0.0:
-            for i in range(r):
-                for j in range(r):
+        for i in range(r):
+            total += g[i]
+            for j in range(r):
+                if nu > 0.0:
                     H[i, j] -= q[i] * q[j] / nu
-        return gradient, hessian, border
+                total += H[i, j]
+        return gradient, hessian, border, total
 
 
 cdef inline void _outer(const double* x, const double* y, double* P, int c) noexcept nogil:
@@ -827,6 +832,11 @@ cdef class Rows:
         -------
         Profile or None
             None where a matrix is not positive definite or a number is not finite.
+
+        Raises
+        ------
+        FloatingPointError
+            A correlation of 1.
         """
         cdef const double[::1] log_sd
         cdef const double[:, ::1] e1
@@ -845,6 +855,9 @@ cdef class Rows:
         cdef Sizes* s = &out.s
         cdef int triangle = c * (c + 1) // 2, used = 1 if order == 0 else 1 + r_phi + s.pairs_phi
         cdef Py_ssize_t entries = z.shape[0]
+        for t in range(entries):
+            if not fabs(z[t]) <= 18.0:
+                raise FloatingPointError("a correlation of neighbouring rows is 1 in absolute value")
         cdef size_t needed = _needed(s) + (3 + used) * triangle + c + 3 * entries
         cdef double* memory = <double*>calloc(needed, sizeof(double))
         if memory == NULL:
@@ -987,6 +1000,34 @@ cdef class Rows:
 cdef inline double _ratio(bint scaled, const double[::1] log_sd, Py_ssize_t t) noexcept nogil:
     """``1 / s_{t-1}``."""
     return exp(-log_sd[t - 1]) if scaled else 1.0
+
+
+def placed(const double[:, :, ::1] E, const double[::1] theta, bint derivatives):
+    """The factor ``L = sum theta_t E_t`` of a level, and ``E_t L' + L E_t'`` for all t (or for none).
+
+    Parameters
+    ----------
+    E : ndarray, shape (r_theta, k, k)
+    theta : ndarray, shape (r_theta,)
+    derivatives : bool
+    """
+    cdef int r = <int>E.shape[0], k = <int>E.shape[1], t, i, j, l
+    cdef double v
+    factor, directions = np.zeros((k, k)), np.empty((r if derivatives else 0, k, k))
+    cdef double[:, ::1] L = factor
+    cdef double[:, :, ::1] D = directions
+    for t in range(r):
+        for i in range(k):
+            for j in range(k):
+                L[i, j] += theta[t] * E[t, i, j]
+    for t in range(r if derivatives else 0):
+        for i in range(k):
+            for j in range(i + 1):
+                v = 0.0
+                for l in range(k):
+                    v += E[t, i, l] * L[j, l] + L[i, l] * E[t, j, l]
+                D[t, i, j] = D[t, j, i] = v
+    return factor, directions
 
 
 def from_products(

@@ -62,7 +62,7 @@ class AR1(CorrelationStructure):
         self, data: ResidualData, codes: np.ndarray, labels: tuple[str, ...] | None
     ) -> BoundCorrelation:
         """The correlation of the rows of `data`."""
-        check_pairs(codes, self)
+        check_pairs(codes, labels, self)
         times = None
         if self.covariates:
             times = integer_times(
@@ -91,15 +91,9 @@ class _BoundAR1(BoundCorrelation):
         self._order = MarkovOrder(codes, times)
         if times is None:
             times = row_places(codes)
-        in_order = self._order.take(times)
-        later = self._order.later
-        gaps = in_order[later] - in_order[later - 1]
-        if gaps.size and gaps.min() == gaps.max():  # equidistant
-            self._gaps, self._which = gaps[:1], np.zeros(gaps.shape[0], dtype=np.intp)
-        else:
-            self._gaps, self._which = np.unique(gaps, return_inverse=True)
+        self._gaps, self._which = self._order.distinct_gaps()
         self._unit = self._gaps.shape[0] == 1 and float(self._gaps[0]) == 1.0
-        self.repeats = bool(gaps.size and self._gaps[0] == 0.0)  # two rows of a group at one time
+        self.repeats = bool(self._gaps.size and self._gaps[0] == 0.0)  # two rows of a group at one time
         self.markov = (self._order, self._which)
         self.features = times[:, None]
         self.start = np.zeros(1)

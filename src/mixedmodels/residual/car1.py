@@ -43,7 +43,7 @@ class CAR1(CorrelationStructure):
         self, data: ResidualData, codes: np.ndarray, labels: tuple[str, ...] | None
     ) -> BoundCorrelation:
         """The correlation of the rows of `data`."""
-        check_pairs(codes, self)
+        check_pairs(codes, labels, self)
         times = data.number(self.covariates[0], "car1()")
         check_distinct(codes, times, labels, self, data)
         within = "" if self.group is None else f" within {self.group}"
@@ -72,12 +72,9 @@ class BoundDecay(BoundCorrelation):
         self.n = codes.shape[0]
         self._structure, self._report = structure, report
         self._order = MarkovOrder(codes, times)
-        in_order = self._order.take(times)
-        later = self._order.later
-        gaps = in_order[later] - in_order[later - 1]
-        self._gaps, self._which = np.unique(gaps, return_inverse=True)
+        self._gaps, self._which = self._order.distinct_gaps()
         self.markov = (self._order, self._which)
-        typical = float(np.median(gaps)) if gaps.size else 1.0
+        typical = float(np.median(self._order.gaps)) if self._gaps.size else 1.0
         self.start = np.array([np.log(typical / np.log(5.0))])  # correlation 0.2 at the usual gap
         self.natural_names = (report,)
         self.kinds = ("correlation" if report == "rho" else "range",)

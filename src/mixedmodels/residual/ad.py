@@ -114,6 +114,11 @@ class _BoundAD(BoundCorrelation):
         rho = np.tanh(phi)
         return rho, np.diag(1.0 - rho * rho)
 
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted second derivatives of tanh."""
+        rho = np.tanh(phi)
+        return np.diag(-2.0 * weights * rho * (1.0 - rho * rho))
+
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Fisher's z."""
         if not np.all(np.abs(values) < 1.0):

@@ -127,6 +127,11 @@ class _BoundAR1(BoundCorrelation):
         rho = np.tanh(phi)
         return rho, (1.0 - rho * rho)[:, None]
 
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted second derivatives of tanh."""
+        rho = np.tanh(phi)
+        return np.diag(-2.0 * weights * rho * (1.0 - rho * rho))
+
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Fisher's z."""
         if not abs(values[0]) < 1.0:

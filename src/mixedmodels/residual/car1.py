@@ -103,6 +103,12 @@ class BoundDecay(BoundCorrelation):
         rho = np.exp(-1.0 / reach)
         return rho, (rho / reach)[:, None]
 
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted second derivative of the range or correlation."""
+        reach = float(np.exp(phi[0]))
+        bend = reach if self._report == "range" else np.exp(-1.0 / reach) * (1.0 / reach - 1.0) / reach
+        return np.array([[weights[0] * bend]])
+
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Logarithm of the range."""
         if self._report == "range":

@@ -282,6 +282,10 @@ class BoundCorrelation:
         """Natural values and their Jacobian in phi."""
         raise NotImplementedError
 
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """``sum_r weights_r d2 value_r`` of `natural`, shape (n_phi, n_phi)."""
+        raise NotImplementedError
+
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Coordinates of natural values."""
         raise NotImplementedError
@@ -338,6 +342,10 @@ class BoundVariance:
     def natural(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Natural values and their Jacobian in phi; the coordinates themselves by default."""
         return phi.copy(), np.eye(self.n_phi)
+
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """``sum_r weights_r d2 value_r`` of `natural`, shape (n_phi, n_phi)."""
+        return np.zeros((self.n_phi, self.n_phi))
 
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Coordinates of natural values."""

@@ -212,6 +212,11 @@ class _BoundARMA(TableCorrelation):
         a, b = self._coefficients(phi)
         return np.concatenate([a.value, b.value]), np.concatenate([a.first, b.first], axis=1).T
 
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted second derivatives of the coefficients."""
+        a, b = self._coefficients(phi)
+        return np.concatenate([a.second, b.second], axis=2) @ weights
+
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Fisher's z of partial autocorrelations."""
         a, b = values[: self._p], values[self._p :]

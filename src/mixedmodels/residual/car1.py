@@ -93,9 +93,9 @@ class BoundDecay(BoundCorrelation):
 
     def at(self, phi: np.ndarray) -> MarkovPoint:
         """Operations at phi."""
-        return MarkovPoint(self._order, self._which, *self.table(phi))
+        return MarkovPoint(self._order, self._which, *self.neighbours(phi))
 
-    def table(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def neighbours(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Fisher's z of each gap with its derivatives."""
         u = self._gaps * np.exp(-phi[0])
         c = np.exp(-u)
@@ -112,6 +112,12 @@ class BoundDecay(BoundCorrelation):
             return reach, reach[:, None]
         rho = np.exp(-1.0 / reach)
         return rho, (rho / reach)[:, None]
+
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted second derivative of the range or correlation."""
+        reach = float(np.exp(phi[0]))
+        bend = reach if self._report == "range" else np.exp(-1.0 / reach) * (1.0 / reach - 1.0) / reach
+        return np.array([[weights[0] * bend]])
 
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Logarithm of the range."""

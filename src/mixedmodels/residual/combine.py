@@ -311,6 +311,17 @@ class CombinedResidual:
             self._kinds,
         )
 
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """``sum_r weights_r d2 value_r / d phi_i d phi_j`` of `natural`, shape (n_phi, n_phi)."""
+        from scipy.linalg import block_diag
+
+        out, row = [], 0
+        for part, own in zip(self._parts, self._split(np.asarray(phi, dtype=np.float64)), strict=True):
+            stop = row + len(part.natural_names)
+            out.append(part.natural_curvature(own, weights[row:stop]))
+            row = stop
+        return np.asarray(block_diag(*out))[np.ix_(self._free, self._free)]
+
     def phi_of(self, values: Mapping[str, float]) -> np.ndarray:
         """Coordinates of natural values given by name; the others stay at the start."""
         for name in values:

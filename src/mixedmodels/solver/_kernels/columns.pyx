@@ -58,6 +58,51 @@ def every_level(const int32_t[:] codes, Py_ssize_t m):
     return left == 0
 
 
+def none_missing(const int32_t[:] codes):
+    """Whether no code is negative."""
+    cdef Py_ssize_t i
+    for i in range(codes.shape[0]):
+        if codes[i] < 0:
+            return False
+    return True
+
+
+def dummies(const int32_t[:] codes, int first, double[:, :] out):
+    """Write ones where the codes are `first`, `first` + 1, ... into the columns of `out`, which holds zeros."""
+    cdef Py_ssize_t i, width = out.shape[1]
+    for i in range(codes.shape[0]):
+        if 0 <= codes[i] - first < width:
+            out[i, codes[i] - first] = 1.0
+
+
+def product(const double[:] a, const double[:] b, double[:] out):
+    """Write the products of two columns; what overflows is infinite."""
+    cdef Py_ssize_t n = out.shape[0], i
+    cdef const double* x
+    cdef const double* y
+    cdef double* z
+    if n and a.strides[0] == b.strides[0] == out.strides[0] == sizeof(double):
+        x, y, z = &a[0], &b[0], &out[0]
+        for i in range(n):
+            z[i] = x[i] * y[i]
+        return
+    for i in range(n):
+        out[i] = a[i] * b[i]
+
+
+def spread(const double[:] values):
+    """Standard deviation with divisor n - 1; 0 of a single value."""
+    cdef Py_ssize_t n = values.shape[0], i
+    cdef double first = values[0] if n else 0.0, total = 0.0, squares = 0.0, v
+    for i in range(n):
+        total += values[i] - first  # differences from a value of the sample: no digits are lost
+    total = first + total / n if n else 0.0
+    for i in range(n):
+        v = values[i] - total
+        squares += v * v
+    return sqrt(squares / (n - 1)) if n > 1 else 0.0
+
+
 def all_finite(const double[:] values):
     """Whether no value is infinite or NaN."""
     cdef Py_ssize_t n = values.shape[0], i, start = 0, stop

@@ -66,7 +66,7 @@ def test_missing_codes():
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_dummies(order):
     codes = np.array([0, 3, 1, -1, 1, 2], dtype=np.int32)
-    whole = np.zeros((6, 4), order=order)
+    whole = np.full((6, 4), np.nan, order=order)
     dummies(codes, 0, whole)
     assert np.array_equal(whole, codes[:, None] == np.arange(4))
     contrasts = np.zeros((6, 5), order=order)

@@ -42,10 +42,14 @@ STEP = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
 
 # A fit answers questions, and it and its tables print themselves: these may reach upwards (inside functions).
 # Families call the compiled form of their densities, which lies with the other kernels; a precision that is
-# given without its log-determinant is factored where it is read.
+# given without its log-determinant is factored where it is read. Passes over columns are compiled too.
 UPWARDS = {
     "family/base.py": {"solver"},
     "frame/known.py": {"solver"},
+    "frame/factors.py": {"solver"},
+    "frame/rank.py": {"solver"},
+    "residual/markov.py": {"solver"},
+    "residual/times.py": {"solver"},
     "fit/questions": {"inference", "report", "genetics"},
     "fit/base.py": {"report"},
     "inference/table.py": {"report"},

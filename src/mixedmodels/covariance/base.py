@@ -11,7 +11,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from mixedmodels.covariance.natural import NaturalParameters, sd_and_correlations
+from mixedmodels.covariance.natural import (
+    NaturalParameters,
+    sd_and_correlations,
+    sd_and_correlations_curvature,
+)
 from mixedmodels.errors import OptionError
 
 __all__ = ["Covariance", "LinearCovariance"]
@@ -89,6 +93,13 @@ class Covariance(Protocol):
 
     def natural(self, theta: np.ndarray, columns: tuple[str, ...], scale: float = 1.0) -> NaturalParameters:
         """Natural parameters of ``scale^2 Sigma`` with their derivatives (see `NaturalParameters`)."""
+        ...
+
+    def natural_curvature(self, theta: np.ndarray, weights: np.ndarray, scale: float = 1.0) -> np.ndarray:
+        """``sum_r weights_r d2 value_r / d theta_i d theta_j`` of `natural`, shape (n_theta, n_theta).
+
+        Values whose weight is 0 need not exist.
+        """
         ...
 
     def theta_from_natural(self, values: Any, scale: float = 1.0) -> np.ndarray:
@@ -205,6 +216,10 @@ class LinearCovariance:
         """Standard deviations and, where there are any, correlations, with their derivatives."""
         factor = self.factor(theta)
         return sd_and_correlations(factor, self._derivatives, columns, scale, self.clip == "block")
+
+    def natural_curvature(self, theta: np.ndarray, weights: np.ndarray, scale: float = 1.0) -> np.ndarray:
+        """Weighted second derivatives of standard deviations and correlations, shape (n_theta, n_theta)."""
+        return sd_and_correlations_curvature(self.factor(theta), self._derivatives, weights, scale)
 
     def theta_from_natural(self, values: Any, scale: float = 1.0) -> np.ndarray:
         """theta of standard deviations and correlations in the order of `natural`.

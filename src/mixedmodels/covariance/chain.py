@@ -111,6 +111,9 @@ class AutoregressiveCorrelation(Correlation):
         omega = float(psi[0])
         return NaturalBlock(("cor",), np.array([sin(omega)]), np.array([[cos(omega)]]), ("cor",))
 
+    def natural_curvature(self, psi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.array([[-weights[0] * sin(float(psi[0]))]])
+
     def from_natural(self, values: np.ndarray) -> np.ndarray:
         return np.array([_angle(float(values[0]), "the correlation of an autoregression")])
 
@@ -233,6 +236,13 @@ class ContinuousCorrelation(Correlation):
         rho = float(np.exp(-rate))
         return NaturalBlock(("cor",), np.array([rho]), np.array([[-slope * rho]]), ("cor",))
 
+    def natural_curvature(self, psi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        tau = float(psi[0])
+        slope, bend = 2.0 * tau / self.delta, 2.0 / self.delta
+        if self.by == "rate":
+            return np.array([[weights[0] * bend]])
+        return np.array([[weights[0] * np.exp(-tau * tau / self.delta) * (slope * slope - bend)]])
+
     def from_natural(self, values: np.ndarray) -> np.ndarray:
         value = float(values[0])
         if self.by == "cor":
@@ -328,6 +338,9 @@ class AntedependenceCorrelation(Correlation):
     def natural(self, psi: np.ndarray) -> NaturalBlock:
         names = tuple(f"cor{i}" for i in range(1, self.k))
         return NaturalBlock(names, np.sin(psi), np.diag(np.cos(psi)), ("cor",) * self.n_psi)
+
+    def natural_curvature(self, psi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.diag(-weights * np.sin(psi))
 
     def from_natural(self, values: np.ndarray) -> np.ndarray:
         return np.array([_angle(float(v), "a correlation of neighbours") for v in values])

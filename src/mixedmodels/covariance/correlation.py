@@ -97,6 +97,10 @@ class Correlation:
         """Natural parameters at psi."""
         raise NotImplementedError
 
+    def natural_curvature(self, psi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """``sum_r weights_r d2 value_r`` of the natural parameters, shape (n_psi, n_psi)."""
+        raise NotImplementedError
+
     def from_natural(self, values: np.ndarray) -> np.ndarray:
         """psi of natural parameters (inverse of `natural`)."""
         raise NotImplementedError

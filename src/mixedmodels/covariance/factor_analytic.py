@@ -60,6 +60,10 @@ class _Loadings(CurvedCovariance):
     def _loading_names(self, columns: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(f"{columns[i]}.factor{j + 1}" for i, j in self.places)
 
+    def natural_curvature(self, theta: np.ndarray, weights: np.ndarray, scale: float = 1.0) -> np.ndarray:
+        """Zeros, shape (n_theta, n_theta): natural parameters are multiples of theta."""
+        return np.zeros((self.n_theta, self.n_theta))
+
     def _slopes(self, G: np.ndarray) -> np.ndarray:
         """d (G G') / d loadings, shape (n_loadings, k, k)."""
         out = np.zeros((self.n_loadings, self.k, self.k))

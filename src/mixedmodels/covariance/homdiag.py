@@ -51,6 +51,10 @@ class ScaledIdentity(LinearCovariance):
         value = np.array([scale * float(theta[0])])
         return NaturalParameters((name,), value, np.array([[scale]]), value, ("sd",))
 
+    def natural_curvature(self, theta: np.ndarray, weights: np.ndarray, scale: float = 1.0) -> np.ndarray:
+        """Zeros, shape (n_theta, n_theta): natural parameters are multiples of theta."""
+        return np.zeros((self.n_theta, self.n_theta))
+
     def theta_from_natural(self, values: Any, scale: float = 1.0) -> np.ndarray:
         """theta of the standard deviation."""
         value = float(np.asarray(values, dtype=np.float64).reshape(-1)[0])

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-__all__ = ["NaturalParameters", "sd_and_correlations", "theta_scale"]
+__all__ = [
+    "NaturalParameters",
+    "curvature_with_scale",
+    "sd_and_correlations",
+    "sd_and_correlations_curvature",
+    "theta_scale",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,3 +102,88 @@ def sd_and_correlations(
         np.where(theta_scale(found), value, 0.0),
         found,
     )
+
+
+def sd_and_correlations_curvature(
+    factor: np.ndarray, derivatives: np.ndarray, weights: np.ndarray, scale: float
+) -> np.ndarray:
+    r"""Weighted sum of the second derivatives of `sd_and_correlations`, for a factor linear in theta.
+
+    With f the rows of the factor, :math:`s_i = |f_i|` and :math:`c = f_i'f_j = \rho s_i s_j`:
+
+    .. math:: s_i\, s_{i,ab} = f_{i,a}'f_{i,b} - s_{i,a} s_{i,b}, \qquad
+        s_i s_j\, \rho_{ab} = c_{ab} - \rho\,(s_i s_j)_{ab} - \rho_a (s_i s_j)_b - \rho_b (s_i s_j)_a .
+
+    Parameters
+    ----------
+    factor : ndarray, shape (k, k)
+    derivatives : ndarray, shape (r, k, k)
+        Of the factor.
+    weights : ndarray
+        One for each value, in their order; correlations may be left out.
+    scale : float
+
+    Returns
+    -------
+    ndarray, shape (r, r)
+        At a standard deviation 0 that of its diagonal entry (0) is taken, as for the slope.
+    """
+    k, r = factor.shape[0], derivatives.shape[0]
+    sd = np.sqrt(np.sum(factor * factor, axis=1))
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def length(i: int) -> tuple[np.ndarray, np.ndarray]:
+        if i not in found:
+            E = derivatives[:, i]
+            if sd[i] > 0.0:
+                slope = E @ factor[i] / sd[i]
+                found[i] = slope, (E @ E.T - np.outer(slope, slope)) / sd[i]
+            else:
+                found[i] = E[:, i], np.zeros((r, r))
+        return found[i]
+
+    out = np.zeros((r, r))
+    for i in np.flatnonzero(weights[:k]).tolist():
+        out += scale * weights[i] * length(i)[1]
+    pairs = [(i, j) for j in range(k) for i in range(j + 1, k)]
+    for at in np.flatnonzero(weights[k:]).tolist():
+        i, j = pairs[at]
+        (a, aa), (b, bb), size = length(i), length(j), sd[i] * sd[j]
+        if not size > 0.0:
+            return np.full((r, r), np.nan)
+        rho = float(factor[i] @ factor[j]) / size
+        cross = derivatives[:, i] @ derivatives[:, j].T
+        steps = np.outer(a, b)
+        slope = sd[i] * b + sd[j] * a
+        rise = (derivatives[:, i] @ factor[j] + derivatives[:, j] @ factor[i] - rho * slope) / size
+        turn = np.outer(rise, slope)
+        bend = cross + cross.T - rho * (sd[i] * bb + sd[j] * aa + steps + steps.T) - turn - turn.T
+        out += weights[k + at] / size * bend
+    return out
+
+
+def curvature_with_scale(
+    structure: Any, theta: np.ndarray, found: NaturalParameters, weights: np.ndarray, scale: float
+) -> np.ndarray:
+    """Weighted second derivatives of natural parameters in (theta, log scale).
+
+    Parameters
+    ----------
+    structure : Covariance
+    theta : ndarray, shape (n_theta,)
+    found : NaturalParameters
+        At theta and `scale`.
+    weights : ndarray, shape (r,)
+    scale : float
+
+    Returns
+    -------
+    ndarray, shape (n_theta + 1, n_theta + 1)
+    """
+    n = len(theta)
+    out = np.empty((n + 1, n + 1))
+    scaled = np.flatnonzero(theta_scale(found.kinds) & (weights != 0.0))
+    out[:n, :n] = structure.natural_curvature(theta, weights, scale)
+    out[n, :n] = out[:n, n] = weights[scaled] @ found.jacobian[scaled]
+    out[n, n] = weights[scaled] @ found.values[scaled]
+    return out

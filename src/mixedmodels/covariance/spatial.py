@@ -190,6 +190,9 @@ class SpatialCorrelation(_Distances):
         r = self._range(psi)
         return NaturalBlock(("range",), np.array([r]), np.array([[r]]), ("range",))
 
+    def natural_curvature(self, psi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.array([[weights[0] * self._range(psi)]])
+
     def from_natural(self, values: np.ndarray) -> np.ndarray:
         return np.clip(_logs(values[:1], ("range",)) - np.log(self.unit), self.lower, self.upper)
 
@@ -267,6 +270,9 @@ class MaternCorrelation(_Distances):
         values = np.exp(np.asarray(psi, dtype=np.float64))
         values[0] *= self.unit
         return NaturalBlock(names, values, np.diag(values), kinds)
+
+    def natural_curvature(self, psi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.diag(weights * self.natural(psi).values)
 
     def from_natural(self, values: np.ndarray) -> np.ndarray:
         out = _logs(values[: self.n_psi], ("range", "smoothness")[: self.n_psi])

@@ -12,13 +12,17 @@ from mixedmodels.errors import OptionError
 
 __all__ = ["CurvedCovariance", "ScaledCorrelation"]
 
+_EIGHTH = ((1, 4.0 / 5.0), (2, -1.0 / 5.0), (3, 4.0 / 105.0), (4, -1.0 / 280.0))
+_STEP = 3e-3
+
 
 class CurvedCovariance:
     """Base of structures that are not linear in theta; `entries` is None and `clip` is ``"curved"``.
 
     A subclass sets ``name, k, n_theta, start, lower, upper, mirrored`` and writes `factor`,
     `factor_derivatives`, `factor_second_derivatives`, `theta_near`, `parameter_names`, `natural` and
-    `theta_from_natural`; what is said here about Sigma follows from the factor.
+    `theta_from_natural`, and `natural_curvature` where it can; what is said here about Sigma follows from the
+    factor.
 
     Attributes
     ----------
@@ -82,6 +86,27 @@ class CurvedCovariance:
     def transform(self, gram: np.ndarray, constant: int | None = None) -> np.ndarray:
         """Identity: a structure that allows no change of coordinates."""
         return np.eye(self.k)
+
+    def natural_curvature(self, theta: np.ndarray, weights: np.ndarray, scale: float = 1.0) -> np.ndarray:
+        """``sum_r weights_r d2 value_r`` of `natural`, shape (n_theta, n_theta).
+
+        Where a structure does not write it: differences of eighth order of the exact Jacobian, with a
+        relative error of about 1e-10.
+        """
+        theta = np.asarray(theta, dtype=np.float64)
+        names = tuple(f"column{j}" for j in range(self.k))
+        used = np.flatnonzero(weights)
+        out = np.empty((self.n_theta, self.n_theta))
+        for t in range(self.n_theta):
+            step = _STEP * max(abs(theta[t]), 1.0)
+            out[t] = 0.0
+            for multiple, share in _EIGHTH:
+                for sign in (1.0, -1.0):
+                    moved = theta.copy()
+                    moved[t] += sign * multiple * step
+                    slopes = self.natural(moved, names, scale).jacobian[used]  # type: ignore[attr-defined]
+                    out[t] += sign * share / step * (weights[used] @ slopes)
+        return 0.5 * (out + out.T)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(repr(part) for part in self._key()[:2])})"
@@ -251,6 +276,15 @@ class ScaledCorrelation(CurvedCovariance):
         return NaturalParameters(
             (*names, *block.names), values, jacobian, np.where(theta_scale(kinds), values, 0.0), kinds
         )
+
+    def natural_curvature(self, theta: np.ndarray, weights: np.ndarray, scale: float = 1.0) -> np.ndarray:
+        """That of the correlation: standard deviations are multiples of theta. Shape (n_theta, n_theta)."""
+        a = self.n_sd
+        out = np.zeros((self.n_theta, self.n_theta))
+        if np.any(weights[a:]):
+            psi = np.asarray(theta, dtype=np.float64)[a:]
+            out[a:, a:] = self.correlation.natural_curvature(psi, weights[a:])
+        return out
 
     def theta_from_natural(self, values: Any, scale: float = 1.0) -> np.ndarray:
         """theta of natural parameters in the order of `natural`.

@@ -94,6 +94,9 @@ class ExchangeableCorrelation(Correlation):
         _, rho, slope, _ = self._rho(psi)
         return NaturalBlock(("cor",), np.array([rho]), np.array([[slope]]), ("cor",))
 
+    def natural_curvature(self, psi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.array([[weights[0] * self._rho(psi)[3]]])
+
     def from_natural(self, values: np.ndarray) -> np.ndarray:
         rho, k = float(values[0]), self.k
         if not -1.0 / (k - 1.0) <= rho <= 1.0:

@@ -95,6 +95,11 @@ class ToeplitzCorrelation(Correlation):
         names = tuple(f"cor(lag{i})" for i in range(1, self.k))
         return NaturalBlock(names, value[1:, 0], first[:, 1:, 0].T, ("cor",) * self.n_psi)
 
+    def natural_curvature(self, psi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        second = self._lattice(psi, 2, 1).second
+        assert second is not None
+        return second[:, :, 1:, 0] @ weights
+
     def from_natural(self, values: np.ndarray) -> np.ndarray:
         found, inside = _partial(np.asarray(values, dtype=np.float64))
         if not inside:

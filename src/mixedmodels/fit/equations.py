@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from mixedmodels.covariance.natural import curvature_with_scale
 from mixedmodels.errors import OptionError
 from mixedmodels.fit.natural import NaturalName, natural_terms
 from mixedmodels.fit.natural_residual import ResidualNatural
-from mixedmodels.objective.constrained import Equations, Function, entry
+from mixedmodels.objective.constrained import Entry, Equations, Function
 from mixedmodels.objective.glmm_restrictions import groups_of_names
 
-__all__ = ["check_method", "equations_of", "limit_in_theta", "natural_function", "residual_function"]
+__all__ = ["NaturalFunction", "ResidualFunction", "check_method", "equations_of", "limit_in_theta"]
 
 _POSITIVE = ("sd", "range", "rate", "smoothness", "sd_ratio", "const", "prop")
 _CORRELATIONS = ("cor", "correlation")
@@ -33,7 +34,7 @@ class _Named:
     key : tuple
         The same for all names of one parameter.
     kind : str
-    function : callable
+    function : Function
     scales : bool
         Whether it is proportional to sigma.
     natural, place
@@ -85,9 +86,9 @@ def equations_of(design: Any, names: tuple[str, ...], fixed: Any, equal: Any) ->
         function = named.function
         limit = limit_in_theta(named.natural, named.place, x) if named.scales is False else None
         if limit is not None:
-            function, x = entry(named.key[1][named.place], len(names) + 1), limit
+            function, x = Entry(named.key[1][named.place], len(names) + 1), limit
         elif x == 0.0 and named.kind == "cor" and _is_linear(named):
-            function = _covariance_of(named, len(names))
+            function = _Covariance.behind(named, len(names))
         scaling = named.scales and x != 0.0
         out = _with(out, function, x, f"{name} is held at {float(value):g}", scaling)
     group: dict[tuple[Any, ...], tuple[Any, ...]] = {}
@@ -101,7 +102,7 @@ def equations_of(design: Any, names: tuple[str, ...], fixed: Any, equal: Any) ->
             if first == second:
                 continue
             group[second] = first
-            out = _with(out, _difference(members[0].function, other.function), 0.0, text, False)
+            out = _with(out, _Difference(members[0].function, other.function), 0.0, text, False)
             text = ""
     values: dict[tuple[Any, ...], float] = {}
     for key, x in held.items():
@@ -155,7 +156,7 @@ def _names(design: Any, psi_names: tuple[str, ...]) -> dict[str, _Named]:
             if not found.jacobian[i].any() and not natural.at(np.full(n, 0.1)).jacobian[i].any():
                 continue  # known, not estimated
             named = _Named(
-                ("residual", i), label.kind, residual_function(natural, i, n), natural=natural, place=i
+                ("residual", i), label.kind, ResidualFunction(natural, i, n), natural=natural, place=i
             )
             for name in (label.name, f"{label.name}|Residual"):
                 out.setdefault(name, named)
@@ -166,7 +167,7 @@ def _names(design: Any, psi_names: tuple[str, ...]) -> dict[str, _Named]:
             named = _Named(
                 ("term", tuple(term.index.tolist()), i),
                 label.kind,
-                natural_function(term, i, n),
+                NaturalFunction(term, i, n),
                 scales,
                 term,
                 i,
@@ -175,7 +176,7 @@ def _names(design: Any, psi_names: tuple[str, ...]) -> dict[str, _Named]:
             for name in (label.name, tag + own, tag + own.replace("cor", "rho")):
                 out.setdefault(name, named)
     for j, name in enumerate(psi_names):
-        out.setdefault(name, _Named(("psi", j), "theta", entry(j, n + 1)))
+        out.setdefault(name, _Named(("psi", j), "theta", Entry(j, n + 1)))
     return out
 
 
@@ -248,10 +249,17 @@ def limit_in_theta(natural: Any, place: int, value: float) -> float | None:
     return theta if abs(rate) > _STILL else None
 
 
-def natural_function(term: Any, place: int, n: int) -> Function:
+def _unit(n: int, place: int) -> np.ndarray:
+    out = np.zeros(n)
+    out[place] = 1.0
+    return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NaturalFunction:
     """A natural parameter of a random term as a function of (psi, log sigma).
 
-    Parameters
+    Attributes
     ----------
     term : NaturalTerm
     place : int
@@ -259,55 +267,116 @@ def natural_function(term: Any, place: int, n: int) -> Function:
         Length of psi.
     """
 
-    def function(psi: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
-        found = term.at(psi, math.exp(tau))
-        slopes = np.zeros(n + 1)
-        np.add.at(slopes, term.index, found.jacobian[place])
-        slopes[n] = found.log_scale[place]
-        return float(found.values[place]), slopes
+    term: Any
+    place: int
+    n: int
 
-    return function
+    def __call__(self, psi: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
+        """Value and gradient."""
+        found = self.term.at(psi, math.exp(tau))
+        slopes = np.zeros(self.n + 1)
+        np.add.at(slopes, self.term.index, found.jacobian[self.place])
+        slopes[self.n] = found.log_scale[self.place]
+        return float(found.values[self.place]), slopes
+
+    def curvature(self, psi: np.ndarray, tau: float) -> np.ndarray:
+        """Second derivatives."""
+        scale, own = math.exp(tau), np.asarray(psi)[self.term.index]
+        found = self.term.at(psi, scale)
+        weights = _unit(len(found.values), self.place)
+        out, at = np.zeros((self.n + 1, self.n + 1)), np.append(self.term.index, self.n)
+        bend = curvature_with_scale(self.term.covariance, own, found, weights, scale)
+        np.add.at(out, (at[:, None], at), bend)
+        return out
 
 
-def residual_function(natural: Any, place: int, n: int) -> Function:
+@dataclass(frozen=True, slots=True, eq=False)
+class ResidualFunction:
     """A natural parameter of a residual structure as a function of (psi, log sigma).
 
-    Parameters
+    Attributes
     ----------
     natural : ResidualNatural
     place : int
     n : int
+        Length of psi.
     """
 
-    def function(psi: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
-        found = natural.at(psi)
-        slopes = np.zeros(n + 1)
-        slopes[natural.index] = found.jacobian[place]
-        return float(found.values[place]), slopes
+    natural: Any
+    place: int
+    n: int
 
-    return function
+    def __call__(self, psi: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
+        """Value and gradient."""
+        found = self.natural.at(psi)
+        slopes = np.zeros(self.n + 1)
+        slopes[self.natural.index] = found.jacobian[self.place]
+        return float(found.values[self.place]), slopes
 
-
-def _covariance_of(named: _Named, n: int) -> Function:
-    """The relative covariance behind a correlation, which is smooth where a standard deviation is zero."""
-    term = named.natural
-    structure = term.covariance
-    rows, columns = np.triu_indices(structure.k, 1)
-    i, j = int(rows[named.place - structure.k]), int(columns[named.place - structure.k])
-
-    def function(psi: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
-        own = np.asarray(psi)[term.index]
-        slopes = np.zeros(n + 1)
-        np.add.at(slopes, term.index, structure.sigma_derivatives(own)[:, i, j])
-        return float(structure.sigma(own)[i, j]), slopes
-
-    return function
+    def curvature(self, psi: np.ndarray, tau: float) -> np.ndarray:
+        """Second derivatives."""
+        bound, at = self.natural.bound, self.natural.index
+        out = np.zeros((self.n + 1, self.n + 1))
+        weights = _unit(len(self.natural.names), self.place)
+        out[np.ix_(at, at)] = bound.natural_curvature(np.asarray(psi, dtype=float)[at], weights)
+        return out
 
 
-def _difference(first: Function, second: Function) -> Function:
-    def function(psi: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
-        a, da = first(psi, tau)
-        b, db = second(psi, tau)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Covariance:
+    """The relative covariance of two effects, which is smooth where a standard deviation is zero.
+
+    Attributes
+    ----------
+    term : NaturalTerm
+    i, j : int
+    n : int
+        Length of psi.
+    """
+
+    term: Any
+    i: int
+    j: int
+    n: int
+
+    @classmethod
+    def behind(cls, named: _Named, n: int) -> _Covariance:
+        """That of a correlation."""
+        term = named.natural
+        k = term.covariance.k
+        rows, columns = np.triu_indices(k, 1)
+        return cls(term, int(rows[named.place - k]), int(columns[named.place - k]), n)
+
+    def __call__(self, psi: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
+        """Value and gradient."""
+        structure, own = self.term.covariance, np.asarray(psi)[self.term.index]
+        slopes = np.zeros(self.n + 1)
+        np.add.at(slopes, self.term.index, structure.sigma_derivatives(own)[:, self.i, self.j])
+        return float(structure.sigma(own)[self.i, self.j]), slopes
+
+    def curvature(self, psi: np.ndarray, tau: float) -> np.ndarray:
+        """Second derivatives."""
+        structure, at = self.term.covariance, self.term.index
+        M = np.zeros((structure.k, structure.k))
+        M[self.i, self.j] = M[self.j, self.i] = 0.5
+        out = np.zeros((self.n + 1, self.n + 1))
+        np.add.at(out, (at[:, None], at), structure.sigma_curvature(np.asarray(psi)[at], M))
+        return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Difference:
+    """One function less another."""
+
+    first: Function
+    second: Function
+
+    def __call__(self, psi: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
+        """Value and gradient."""
+        a, da = self.first(psi, tau)
+        b, db = self.second(psi, tau)
         return a - b, da - db
 
-    return function
+    def curvature(self, psi: np.ndarray, tau: float) -> np.ndarray:
+        """Second derivatives."""
+        return self.first.curvature(psi, tau) - self.second.curvature(psi, tau)

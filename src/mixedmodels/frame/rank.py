@@ -19,6 +19,7 @@ __all__ = ["Dependence", "estimable", "find_dependence"]
 _TOLERANCE = 1e-7  # R's lm: smallest norm of the new part of a column relative to the column's
 _CERTAIN = 1e-6  # squared pivots of the correlation matrix above this need no second look
 _CHUNK = 8192
+_SMALL_WORK = 100_000  # rows times squared columns up to which compiled loops beat array operations
 
 
 class Dependence(NamedTuple):
@@ -85,8 +86,14 @@ def find_dependence(
 
 def _surely_full(X: np.ndarray, ones: int | slice | None) -> bool:
     """Whether a Cholesky factorisation of the centred, scaled cross-products has only large pivots."""
+    from mixedmodels.solver._kernels.columns import surely_independent
+
     n, p = X.shape
     start = 1 if ones == 0 else 0
+    if n * p * p <= _SMALL_WORK and not isinstance(ones, slice):
+        found = surely_independent(X, ones == 0, _CERTAIN)
+        if found is not None:
+            return bool(found)
     if p - start == 1 and ones == 0 and n <= _CHUNK:
         return _varies(X[:, 1])
     A = X[:, start:] if start else X

@@ -12,9 +12,9 @@ correlations that are equal), as many coordinates e as there are equations are f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,19 +24,53 @@ from mixedmodels.optimize import Control, minimize
 from mixedmodels.optimize.trust_region import trust_region
 from mixedmodels.solver.base import Breakdown
 
-__all__ = ["Constrained", "Equations", "Function", "bending", "entry", "feasible", "tangent_basis"]
-
-Function = Callable[[np.ndarray, float], "tuple[float, np.ndarray]"]
+__all__ = ["Constrained", "Entry", "Equations", "Function", "bending", "feasible", "tangent_basis"]
 
 _ROOT = 1e-13
 _STALLED = 1e-9
 _NEWTON = 60  # iterations for the coordinates that equations give
 _IDLE = 8  # of these without coming nearer
-_STEP = 1e-5
 _LIMIT = 60  # iterations in the trust region
 _ROUNDS = 3  # searches, each with coordinates of its own
 _DEPENDENT = 1e-9
 _FAR = 2.0  # longest step towards the equations
+
+
+class Function(Protocol):
+    """A smooth function of (psi, log sigma), tau = log sigma."""
+
+    def __call__(self, psi: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
+        """Value and gradient in (psi, tau), shape (n_theta + 1,)."""
+        ...
+
+    def curvature(self, psi: np.ndarray, tau: float) -> np.ndarray:
+        """Second derivatives in (psi, tau), shape (n_theta + 1, n_theta + 1)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of (psi, tau) as a function.
+
+    Attributes
+    ----------
+    place : int
+    n : int
+        Length of (psi, tau).
+    """
+
+    place: int
+    n: int
+
+    def __call__(self, psi: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
+        """The entry, and a unit vector."""
+        slopes = np.zeros(self.n)
+        slopes[self.place] = 1.0
+        return float(psi[self.place]) if self.place < len(psi) else tau, slopes
+
+    def curvature(self, psi: np.ndarray, tau: float) -> np.ndarray:
+        """Zeros: it is linear."""
+        return np.zeros((self.n, self.n))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,8 +79,7 @@ class Equations:
 
     Attributes
     ----------
-    functions : tuple of callable
-        ``function(psi, tau)`` gives the value and its gradient in (psi, tau), shape (n_theta + 1,).
+    functions : tuple of Function
     values : tuple of float
     signed : tuple of int
         Entries of psi that are in an equation themselves, so that their signs matter.
@@ -116,19 +149,8 @@ class Equations:
             tuple([self.scaling[k] for k in kept]),
         )
         for place in places:
-            out = out.and_one(entry(place, n), 0.0)
+            out = out.and_one(Entry(place, n), 0.0)
         return out
-
-
-def entry(place: int, n: int) -> Function:
-    """One entry of (psi, tau), of length n, as a function."""
-
-    def function(psi: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
-        slopes = np.zeros(n)
-        slopes[place] = 1.0
-        return float(psi[place]) if place < len(psi) else tau, slopes
-
-    return function
 
 
 class Constrained:
@@ -335,27 +357,19 @@ class Constrained:
             raise Breakdown("the parameter does not move with its coordinate there") from None
         if not (np.isfinite(multipliers).all() and np.isfinite(T).all()):
             raise Breakdown("the parameter does not move with its coordinate there")
-        return value, g, H - bending(self.whole, self.equations, y, slopes, multipliers), T, F_e
+        return value, g, H - bending(self.whole, self.equations, y, multipliers), T, F_e
 
 
 def bending(
-    whole: UnprofiledCriterion,
-    equations: Equations,
-    y: np.ndarray,
-    slopes: np.ndarray,
-    multipliers: np.ndarray,
+    whole: UnprofiledCriterion, equations: Equations, y: np.ndarray, multipliers: np.ndarray
 ) -> np.ndarray:
-    """Second derivatives of the functions times multipliers: by differences of their exact gradients."""
+    """Second derivatives of the functions times multipliers, shape (size, size)."""
+    psi, tau = whole.psi(y), whole.tau(y)
     out = np.zeros((whole.size,) * 2)
-    for k in np.flatnonzero(slopes.any(axis=0)).tolist():
-        h = _STEP * max(abs(y[k]), 0.1)
-        up, down = y.copy(), y.copy()
-        up[k] += h
-        down[k] -= h
-        above, below = (equations.at(whole.psi(point), whole.tau(point))[1] for point in (up, down))
-        with np.errstate(all="ignore"):
-            out[k] = multipliers @ (above - below)[:, : whole.size] / (2.0 * h)
-    return np.where(np.isfinite(out), 0.5 * (out + out.T), 0.0)
+    with np.errstate(all="ignore"):
+        for function, multiplier in zip(equations.functions, multipliers.tolist(), strict=True):
+            out += multiplier * function.curvature(psi, tau)[: whole.size, : whole.size]
+    return np.where(np.isfinite(out), out, 0.0)
 
 
 def feasible(whole: UnprofiledCriterion, equations: Equations, y: np.ndarray) -> np.ndarray:

@@ -32,8 +32,7 @@ class HeldFunction:
     objective : StructuredObjective or LMMObjective
     theta : ndarray
         Its minimum.
-    function : callable
-        ``function(psi, tau)`` gives the value and its gradient in (psi, tau), shape (n_theta + 1,).
+    function : Function
     scale : object
         ``to(x)``, ``back(u)`` and ``rate(x)`` = du/dx.
     lower, upper : float

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from mixedmodels.covariance.natural import curvature_with_scale
 from mixedmodels.objective.lmm import LMMObjective
 from mixedmodels.objective.lmm_criterion import forms
 from mixedmodels.objective.parameters import gradient_of
@@ -31,7 +32,6 @@ __all__ = ["NaturalObjective"]
 
 _LOG_2PI = math.log(2.0 * math.pi)
 _TINY = 1e-10
-_STEP = 1e-5
 
 
 class NaturalObjective:
@@ -205,18 +205,12 @@ class NaturalObjective:
         return self._density(parts, tau), g, H
 
     def _bending(self, theta: np.ndarray, tau: float, moves: np.ndarray, g: np.ndarray) -> np.ndarray:
-        """``sum_i g_i d2 x_i / d xi d xi'``, for the steps only: by differences of the exact `_moves`."""
-        x = np.append(theta, tau)
-        slopes = np.empty((self.size, self.r + 1))
-        for i in range(self.r + 1):
-            h = _STEP * max(abs(x[i]), 0.1)
-            up, down = x.copy(), x.copy()
-            up[i] += h
-            down[i] -= h
-            try:
-                change = self._moves(up[:-1], up[-1]) - self._moves(down[:-1], down[-1])
-            except Breakdown:
-                return np.zeros((self.size, self.size))
-            slopes[:, i] = change.T @ g / (2.0 * h)
-        out = slopes @ moves
-        return 0.5 * (out + out.T)
+        """``sum_i g_i d2 x_i`` in xi, x = (theta, tau): ``-moves' sum_r (moves'g)_r d2 xi_r moves``."""
+        out = np.zeros((self.r + 1, self.r + 1))
+        multipliers, sigma = moves.T @ g, math.exp(tau)
+        for b in {tuple(self.objective._map.index[b].tolist()): b for b in self.terms}.values():
+            own = self.objective._map.index[b]
+            found, at = self._natural(b, theta[own], sigma), np.append(own, self.r)
+            structure = self.objective.design.terms[b].covariance
+            out[np.ix_(at, at)] += curvature_with_scale(structure, theta[own], found, multipliers[own], sigma)
+        return -moves.T @ out @ moves

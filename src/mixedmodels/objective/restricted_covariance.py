@@ -47,7 +47,7 @@ def restricted_covariance(
     else:
         _, g, H = whole.second(y, exact)
         multipliers = np.linalg.lstsq(slopes.T, g, rcond=None)[0]
-        H = H - bending(whole, equations, y, slopes, multipliers)
+        H = H - bending(whole, equations, y, multipliers)
     low, high = np.asarray(objective.lower), np.asarray(objective.upper)
     bound = np.flatnonzero((psi - low <= _AT_BOUND) | (high - psi <= _AT_BOUND))
     scale = np.sqrt(np.maximum(np.abs(np.diagonal(H)), 1e-300))

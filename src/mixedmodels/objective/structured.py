@@ -97,15 +97,16 @@ class StructuredObjective(StructuredCriterion):
         psi = self.check(psi)
         if self.compiled is not None:
             found = self._profile(psi, 2)
-            value, gradient = self._compiled_value(found), self._compiled_gradient(found)
+            value = self._compiled_value(found)
+            nu = 0.0 if self.sigma_fixed else self.nu
+            gradient, H, _, total = self._compiled_derivatives(found, psi, nu)
+            if self.held:
+                H = self._as_held(H)
         else:
             value, gradient = self.value_and_gradient(psi)
-        if self.compiled is None or self.held or self.sigma_fixed is not None:
             H = self.information(psi, "observed")
-        else:
-            H, border = self._compiled_parts(found, psi)
-            H -= np.outer(border, border) / self.nu
-        if not math.isfinite(value + float(gradient.sum()) + float(H.sum())):
+            total = float(gradient.sum()) + float(H.sum())
+        if not math.isfinite(value + total):
             raise Breakdown("the criterion or a derivative is not finite; check the values of theta")
         return value, gradient, H
 
@@ -273,26 +274,7 @@ class StructuredObjective(StructuredCriterion):
     # ------------------------------------------------------------------ parts
     def _compiled_information(self, psi: np.ndarray) -> np.ndarray:
         """Exact second derivatives in ``(psi, log sigma^2)``."""
-        return self._bordered(*self._compiled_parts(self._profile(psi, 2), psi))
-
-    def _compiled_parts(self, found: Any, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Exact second derivatives in psi, sigma held, and those in a parameter and log sigma^2."""
-        r = self.n_random
-        scale = self._scale(found)
-        second = found.second[0] + scale * found.second[2]
-        if self.reml:
-            second += found.second[1]
-        if r:
-            M = found.T - scale * found.S
-            if self.reml:
-                M = M - found.T_X
-            E = self._placement
-            if E is None:
-                parts = [M[at, at] for at in self.engine.slices]
-                second[:r, :r] += self._map.curvature(parts, psi[:r])
-            else:  # tr(M (E_i E_j' + E_j E_i'))
-                second[:r, :r] += 2.0 * (M @ E).reshape(r, -1) @ E.reshape(r, -1).T
-        return second, -scale * found.first[2]
+        return self._bordered(*self._compiled_derivatives(self._profile(psi, 2), psi)[1:3])
 
     def _bordered(self, inner: np.ndarray, border: np.ndarray) -> np.ndarray:
         """The information of psi with the row and column of log sigma^2, unless sigma is fixed."""

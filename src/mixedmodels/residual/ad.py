@@ -88,9 +88,9 @@ class _BoundAD(BoundCorrelation):
 
     def at(self, phi: np.ndarray) -> MarkovPoint:
         """Operations at phi."""
-        return MarkovPoint(self._order, self._which, *self.table(phi))
+        return MarkovPoint(self._order, self._which, *self.neighbours(phi))
 
-    def table(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def neighbours(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Fisher's z of each pair of neighbouring visits with its derivatives."""
         k, m = self.n_phi, self._from.shape[0]
         t = parameters(phi).tanh()
@@ -113,6 +113,11 @@ class _BoundAD(BoundCorrelation):
         """Correlations of neighbouring visits."""
         rho = np.tanh(phi)
         return rho, np.diag(1.0 - rho * rho)
+
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted second derivatives of tanh."""
+        rho = np.tanh(phi)
+        return np.diag(-2.0 * weights * rho * (1.0 - rho * rho))
 
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Fisher's z."""

@@ -94,7 +94,7 @@ class ARMA(CorrelationStructure):
         self, data: ResidualData, codes: np.ndarray, labels: tuple[str, ...] | None
     ) -> BoundCorrelation:
         """The correlation of the rows of `data`."""
-        check_pairs(codes, self)
+        check_pairs(codes, labels, self)
         if self.covariates:
             times = integer_times(
                 data.number(self.covariates[0], "arma()"),
@@ -211,6 +211,11 @@ class _BoundARMA(TableCorrelation):
         """Coefficients."""
         a, b = self._coefficients(phi)
         return np.concatenate([a.value, b.value]), np.concatenate([a.first, b.first], axis=1).T
+
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted second derivatives of the coefficients."""
+        a, b = self._coefficients(phi)
+        return np.concatenate([a.second, b.second], axis=2) @ weights
 
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Fisher's z of partial autocorrelations."""

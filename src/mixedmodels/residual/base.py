@@ -154,6 +154,10 @@ class BoundResidual(Protocol):
         """Correlations, ranges, ratios of standard deviations, powers, with their derivatives in phi."""
         ...
 
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """``sum_r weights_r d2 value_r / d phi_i d phi_j`` of `natural`, shape (n_phi, n_phi)."""
+        ...
+
     def row_variances(self, phi: np.ndarray) -> np.ndarray:
         """Diagonal of R, shape (n,), without factoring it."""
         ...

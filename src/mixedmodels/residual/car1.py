@@ -43,7 +43,7 @@ class CAR1(CorrelationStructure):
         self, data: ResidualData, codes: np.ndarray, labels: tuple[str, ...] | None
     ) -> BoundCorrelation:
         """The correlation of the rows of `data`."""
-        check_pairs(codes, self)
+        check_pairs(codes, labels, self)
         times = data.number(self.covariates[0], "car1()")
         check_distinct(codes, times, labels, self, data)
         within = "" if self.group is None else f" within {self.group}"
@@ -72,12 +72,9 @@ class BoundDecay(BoundCorrelation):
         self.n = codes.shape[0]
         self._structure, self._report = structure, report
         self._order = MarkovOrder(codes, times)
-        in_order = self._order.take(times)
-        later = self._order.later
-        gaps = in_order[later] - in_order[later - 1]
-        self._gaps, self._which = np.unique(gaps, return_inverse=True)
+        self._gaps, self._which = self._order.distinct_gaps()
         self.markov = (self._order, self._which)
-        typical = float(np.median(gaps)) if gaps.size else 1.0
+        typical = float(np.median(self._order.gaps)) if self._gaps.size else 1.0
         self.start = np.array([np.log(typical / np.log(5.0))])  # correlation 0.2 at the usual gap
         self.natural_names = (report,)
         self.kinds = ("correlation" if report == "rho" else "range",)
@@ -86,9 +83,9 @@ class BoundDecay(BoundCorrelation):
 
     def at(self, phi: np.ndarray) -> MarkovPoint:
         """Operations at phi."""
-        return MarkovPoint(self._order, self._which, *self.table(phi))
+        return MarkovPoint(self._order, self._which, *self.neighbours(phi))
 
-    def table(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def neighbours(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Fisher's z of each gap with its derivatives."""
         u = self._gaps * np.exp(-phi[0])
         c = np.exp(-u)
@@ -105,6 +102,12 @@ class BoundDecay(BoundCorrelation):
             return reach, reach[:, None]
         rho = np.exp(-1.0 / reach)
         return rho, (rho / reach)[:, None]
+
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted second derivative of the range or correlation."""
+        reach = float(np.exp(phi[0]))
+        bend = reach if self._report == "range" else np.exp(-1.0 / reach) * (1.0 / reach - 1.0) / reach
+        return np.array([[weights[0] * bend]])
 
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Logarithm of the range."""

@@ -48,6 +48,10 @@ class Curve:
         """Natural values and their Jacobian."""
         return phi.copy(), np.eye(phi.shape[0])
 
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted second derivatives of natural values, shape (q, q)."""
+        return np.zeros((phi.shape[0],) * 2)
+
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Coordinates of natural values."""
         return np.array(values, dtype=np.float64)
@@ -185,6 +189,14 @@ class _BoundCovariate(BoundVariance):
             mine = slice(start, start + self._q)
             values[mine], jacobian[mine, mine] = self._curve.natural(phi[mine])
         return values, jacobian
+
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted second derivatives of all strata."""
+        out = np.zeros((self.n_phi, self.n_phi))
+        for start in range(0, self.n_phi, self._q):
+            mine = slice(start, start + self._q)
+            out[mine, mine] = self._curve.natural_curvature(phi[mine], weights[mine])
+        return out
 
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Coordinates of natural values."""

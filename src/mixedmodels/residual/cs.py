@@ -82,6 +82,10 @@ class _BoundCS(BoundCorrelation):
         rho, slope, _ = self._rho(phi)
         return np.array([rho]), np.array([[slope]])
 
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted second derivative of rho."""
+        return np.array([[weights[0] * self._rho(phi)[2]]])
+
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Logit of the place between the smallest possible rho and 1."""
         p = (values[0] - self._low) / (1.0 - self._low)

@@ -229,6 +229,10 @@ class _BoundKnown(_BoundOccasions):
         """Nothing to report."""
         return np.zeros(0), np.zeros((0, 0))
 
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Nothing to report."""
+        return np.zeros((0, 0))
+
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Nothing to turn."""
         return np.zeros(0)
@@ -366,6 +370,10 @@ class _BoundFunction(_BoundOccasions):
     def natural(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The parameters of the user."""
         return np.array(phi), np.eye(self.n_phi)
+
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Zeros: they are the coordinates."""
+        return np.zeros((self.n_phi, self.n_phi))
 
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """The same."""

@@ -333,6 +333,13 @@ class _BoundSpatial(TableCorrelation):
             values[-1], slopes[-1] = 1.0 - share, -slope
         return values, np.diag(slopes)
 
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted second derivatives of range, shape and nugget."""
+        bends = np.exp(phi)
+        if self._nugget:
+            bends[-1] = -self._share(phi)[2]
+        return np.diag(weights * bends)
+
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Logarithms, and the logit of the nugget."""
         positive = values[: values.shape[0] - int(self._nugget)]

@@ -117,6 +117,17 @@ class StratifiedCorrelation(BoundCorrelation):
         found = [part.natural(own) for (_, _, part), own in zip(self._parts, self._split(phi), strict=True)]
         return np.concatenate([one[0] for one in found]), block_diag(*(one[1] for one in found))
 
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted second derivatives of the natural values of all strata."""
+        from scipy.linalg import block_diag
+
+        out, start = [], 0
+        for (_, _, part), own in zip(self._parts, self._split(phi), strict=True):
+            stop = start + len(part.natural_names)
+            out.append(part.natural_curvature(own, weights[start:stop]))
+            start = stop
+        return np.asarray(block_diag(*out))
+
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Coordinates of natural values of all strata."""
         out, start = [], 0

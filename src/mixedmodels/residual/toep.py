@@ -99,6 +99,10 @@ class _BoundToeplitz(TableCorrelation):
         rho = self._rho(np.array(phi))
         return rho.value, rho.first.T
 
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted second derivatives of the correlations by lag."""
+        return self._rho(np.array(phi)).second @ weights
+
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Fisher's z of partial autocorrelations, by the Durbin-Levinson recursion."""
         rho = np.concatenate([[1.0], values])

@@ -208,6 +208,21 @@ class BoundGeneral(TableCorrelation):
         C = self._matrix(phi)
         return C[self._rows, self._columns], self._derivatives(phi)[:, self._rows, self._columns].T
 
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted second derivatives of the correlations: of ``tr(W L L')``."""
+        t, s, L, rows = self._context(phi)
+        W = np.zeros((self._V, self._V))
+        W[self._rows, self._columns] = W[self._columns, self._rows] = 0.5 * weights
+        out = 2.0 * W[np.ix_(self._rows, self._rows)] * (rows @ rows.T)
+        WL = W @ L
+        for i, (r, k) in enumerate(zip(self._rows.tolist(), self._columns.tolist(), strict=True)):
+            for m in range(k + 1):  # parameters of one row follow each other
+                j = i - k + m
+                bend = 2.0 * float(WL[r] @ self._row_second(t, s, L, r, m, k))
+                out[i, j] += bend
+                out[j, i] += bend if j != i else 0.0
+        return out
+
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Fisher's z of partial correlations, from the Cholesky factor."""
         C = np.eye(self._V)

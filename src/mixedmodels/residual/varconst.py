@@ -83,6 +83,10 @@ class _ConstPower(Curve):
         const = np.exp(phi[0])
         return np.array([const, phi[1]]), np.diag([const, 1.0])
 
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """That of the constant."""
+        return np.diag([weights[0] * np.exp(phi[0]), 0.0])
+
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Logarithm of the constant, and the power."""
         if not values[0] > 0.0:
@@ -169,6 +173,10 @@ class _ConstProp(Curve):
         """The proportion b."""
         prop = np.exp(phi)
         return prop, prop[:, None]
+
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted second derivative of b."""
+        return np.diag(weights * np.exp(phi))
 
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Logarithm of b."""

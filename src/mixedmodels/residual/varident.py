@@ -139,6 +139,10 @@ class _BoundIdent(BoundVariance):
         ratios = np.exp(phi)
         return ratios, np.diag(ratios)
 
+    def natural_curvature(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted second derivatives of the ratios."""
+        return np.diag(weights * np.exp(phi))
+
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Logarithms."""
         if not np.all(values > 0.0):

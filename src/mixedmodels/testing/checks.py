@@ -173,6 +173,13 @@ def _check_natural(structure: Covariance, theta: np.ndarray, columns: tuple[str,
     assert found.jacobian.shape == (r, structure.n_theta)
     slopes = found.jacobian.T
     _check_slopes(lambda at: structure.natural(at, columns, 1.7).values, theta, slopes, "natural parameters")
+    weights = np.random.default_rng(r).normal(size=r)
+    _check_slopes(
+        lambda at: weights @ structure.natural(at, columns, 1.7).jacobian,
+        theta,
+        structure.natural_curvature(theta, weights, 1.7),
+        "the weighted Jacobian of natural parameters",
+    )
     up, down = (structure.natural(theta, columns, 1.7 * np.exp(h)).values for h in (1e-5, -1e-5))
     assert_close(found.log_scale, (up - down) / 2e-5, 1e-7, "derivative in the scale", atol=1e-9)
     back = structure.theta_from_natural(found.values, 1.7)

@@ -140,6 +140,12 @@ def check_residual(
     for j in range(k):
         expected = along(j, lambda p: bound.natural(p).values)
         assert_close(natural.jacobian[:, j], expected, tol, f"natural jacobian {j}", tol)
+    shares = np.asarray(rng.normal(size=natural.values.shape[0]))
+    curvature = bound.natural_curvature(phi, shares)
+    assert curvature.shape == (k, k)
+    for j in range(k):
+        expected = along(j, lambda p: shares @ bound.natural(p).jacobian)
+        assert_close(curvature[j], expected, tol, f"natural curvature {j}", tol)
     free = dict(zip(natural.names, natural.values.tolist(), strict=True))
     assert_close(bound.phi_of(free), phi, 1e-7, "phi_of(natural values) is not phi", 1e-9)
     sparse, changes = point.whitening()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mixedmodels.errors import OptionError
 from mixedmodels.inference.profile.held_structured import function_of, held_structured
-from mixedmodels.objective.constrained import Equations, Function, entry
+from mixedmodels.objective.constrained import Entry, Equations
 from mixedmodels.objective.held import Held
 from mixedmodels.objective.held_function import HeldFunction
 from mixedmodels.objective.held_restricted import HeldRestrictedCoefficient
@@ -32,17 +32,27 @@ def equations_of_fit(fit: Any) -> Equations:
         return found
     out = Equations()
     for place in getattr(objective, "held", ()):
-        out = out.and_one(entry(place, objective.n_theta + 1), float(fit.theta[place]))
+        out = out.and_one(Entry(place, objective.n_theta + 1), float(fit.theta[place]))
     return replace(out, signed=tuple(getattr(objective, "held", ())))
 
 
-def _log_sigma(n: int) -> Function:
-    def function(psi: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
-        slopes = np.zeros(n + 1)
-        slopes[n] = math.exp(tau)
+@dataclass(frozen=True, slots=True)
+class _Sigma:
+    """The residual standard deviation as a function of (psi, log sigma); n is the length of psi."""
+
+    n: int
+
+    def __call__(self, psi: np.ndarray, tau: float) -> tuple[float, np.ndarray]:
+        """Value and gradient."""
+        slopes = np.zeros(self.n + 1)
+        slopes[self.n] = math.exp(tau)
         return math.exp(tau), slopes
 
-    return function
+    def curvature(self, psi: np.ndarray, tau: float) -> np.ndarray:
+        """Second derivatives."""
+        out = np.zeros((self.n + 1, self.n + 1))
+        out[self.n, self.n] = math.exp(tau)
+        return out
 
 
 def held_restricted(fit: Any, parameter: Parameter, scale: Any, equations: Equations, reduced: Any) -> Held:
@@ -63,7 +73,7 @@ def held_restricted(fit: Any, parameter: Parameter, scale: Any, equations: Equat
     if parameter.kind == "fixed":
         return HeldRestrictedCoefficient(objective, theta, equations, parameter.where[0], reduced)
     if parameter.kind == "sigma":
-        return HeldFunction(objective, theta, _log_sigma(len(theta)), scale, equations=equations)
+        return HeldFunction(objective, theta, _Sigma(len(theta)), scale, equations=equations)
     return held_structured(fit, parameter, scale, equations)
 
 
@@ -99,7 +109,7 @@ def without_held(
     for parameter in wanted:
         if parameter.kind == "fixed":
             continue
-        function = _log_sigma(len(theta)) if parameter.kind == "sigma" else function_of(fit, parameter)
+        function = _Sigma(len(theta)) if parameter.kind == "sigma" else function_of(fit, parameter)
         slope = function(theta, tau)[1][: rows.shape[1]]
         rest = slope - basis.T @ (basis @ slope)
         if np.linalg.norm(rest) <= _KNOWN * np.linalg.norm(slope):

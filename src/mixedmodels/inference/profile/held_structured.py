@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.fit.equations import natural_function, residual_function
+from mixedmodels.fit.equations import NaturalFunction, ResidualFunction
 from mixedmodels.fit.natural import natural_terms
 from mixedmodels.objective.constrained import Equations, Function
 from mixedmodels.objective.held_function import HeldFunction
@@ -24,8 +24,8 @@ def function_of(fit: Any, parameter: Parameter) -> Function:
     """A covariance parameter as a function of (psi, log sigma)."""
     n = len(fit.theta)
     if parameter.kind == "residual":
-        return residual_function(parameter.natural, parameter.where[0], n)
-    return natural_function(*_place(fit, parameter), n)
+        return ResidualFunction(parameter.natural, parameter.where[0], n)
+    return NaturalFunction(*_place(fit, parameter), n)
 
 
 def held_structured(

@@ -41,11 +41,9 @@ LEAVES = {
 STEP = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
 
 # A fit answers questions, and it and its tables print themselves: these may reach upwards (inside functions).
-# Families call the compiled form of their densities, which lies with the other kernels; a precision that is
-# given without its log-determinant is factored where it is read.
+# Families call the compiled form of their densities, which lies with the other kernels.
 UPWARDS = {
     "family/base.py": {"solver"},
-    "frame/known.py": {"solver"},
     "fit/questions": {"inference", "report", "genetics"},
     "fit/base.py": {"report"},
     "inference/table.py": {"report"},

@@ -20,6 +20,7 @@ from mixedmodels.objective.base import (
 )
 from mixedmodels.objective.parameters import gradient_of
 from mixedmodels.objective.structured_criterion import StructuredCriterion
+from mixedmodels.solver._kernels.small import upper_inverse
 from mixedmodels.solver.base import Breakdown, FixedProducts, Solution
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ class StructuredObjective(StructuredCriterion):
         joint = self.joint_information(psi, kind)
         if self.sigma_fixed is not None:
             return joint
-        return joint[:-1, :-1] - np.outer(joint[-1, :-1], joint[-1, :-1]) / self.nu
+        border = joint[-1, :-1]
+        return joint[:-1, :-1] - border[:, None] * border / self.nu
 
     def joint_information(self, psi: np.ndarray, kind: str = "observed") -> np.ndarray:
         """Information about ``(psi, log sigma^2)``, only beta profiled out; no row of sigma if it is fixed.
@@ -156,10 +158,11 @@ class StructuredObjective(StructuredCriterion):
             out[:r] = inward.T @ inner[:r]
             out[:, :r] = out[:, :r] @ inward
             return out
-        if kind == "observed" and self.compiled is not None:
-            return self._as_held(self._compiled_information(psi))
-        if self._information is None or self._information[0] != (psi.tobytes(), kind):
-            self._information = ((psi.tobytes(), kind), self._joint_information(psi, kind))
+        key = (psi.tobytes(), kind)
+        if self._information is None or self._information[0] != key:
+            compiled = kind == "observed" and self.compiled is not None
+            found = self._compiled_information(psi) if compiled else self._joint_information(psi, kind)
+            self._information = (key, found)
         return self._as_held(self._information[1].copy())
 
     def _joint_information(self, psi: np.ndarray, kind: str) -> np.ndarray:
@@ -203,7 +206,7 @@ class StructuredObjective(StructuredCriterion):
         information = self.joint_information(psi, kind)
         if self.compiled is not None:
             found, p = self._profile(psi, 2), self.design.p
-            half = np.linalg.inv(self.engine.fixed.R) @ found.C
+            half = upper_inverse(self.engine.fixed.R) @ found.C
             return information, -half @ found.S1[:, :p, :p] @ half.T
         fixed = self.fixed_products(psi, second=False, orthonormal=True)
         half = fixed.basis @ np.linalg.inv(fixed.XVX)

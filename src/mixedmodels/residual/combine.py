@@ -156,6 +156,8 @@ class CombinedResidual:
         What was bound: structure, columns and weights.
     fitted : ndarray of float64, shape (n,), or None
         Fitted values that are a variance covariate (`with_fitted`).
+    is_sequential : bool
+        Whether no matrix of R is larger than a row.
     """
 
     def __init__(
@@ -201,6 +203,7 @@ class CombinedResidual:
         self.upper = np.array([farthest[j] for j in free], dtype=np.float64)
         self.lower = -self.upper
         self.needs_fitted = any([one.needs_fitted for one in variances])
+        self.is_sequential = correlation is None or correlation.markov is not None
 
     @property
     def parts(self) -> tuple[BoundCorrelation | BoundVariance, ...]:
@@ -284,17 +287,22 @@ class CombinedResidual:
 
     def row_variances(self, phi: np.ndarray) -> np.ndarray:
         """Diagonal of R, shape (n,), without factoring it."""
-        out = np.exp(2.0 * self.log_sd(phi))
+        even = not self.variances and self._log_scale is None
+        out = np.ones(self.n) if even else np.exp(2.0 * self.log_sd(phi))
         if self.correlation is None:
             return out
         own = self._split(np.asarray(phi, dtype=np.float64))[0]
-        return out * self.correlation.row_variances(own, self.correlation.features)
+        variances = self.correlation.row_variances(own, self.correlation.features)
+        return variances if even else out * variances
 
     def natural(self, phi: np.ndarray) -> NaturalValues:
         """Correlations, ranges, ratios of standard deviations, powers, with their derivatives in phi.
 
         Values that are held are among them, with derivatives of zero.
         """
+        if len(self._parts) == 1 and not self._fixed:
+            value, jacobian = self._parts[0].natural(np.asarray(phi, dtype=np.float64))
+            return NaturalValues(self._natural_names, value, jacobian, self._kinds)
         values, total = [], sum(part.n_phi for part in self._parts)
         jacobian = np.zeros((len(self._natural_names), total))
         row = column = 0

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.solver._kernels.profiled import Rows, from_products, segments
+from mixedmodels.solver._kernels.small import upper_inverse
 from mixedmodels.solver.base import Breakdown, Solution
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class ProfiledLevels:
         rows, p = self._of, self._of.p
         beta, vcov = np.zeros(0), np.zeros((0, 0))
         if p:
-            back = np.linalg.inv(rows.fixed.R)
+            back = upper_inverse(rows.fixed.R)
             beta = rows.fixed.beta0 + back @ found.gamma
             vcov = back @ found.C @ back.T
         u: list[np.ndarray] = []

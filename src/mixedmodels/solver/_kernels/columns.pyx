@@ -26,20 +26,29 @@ def text_codes(list values):
     (codes, levels) or None
         Shape (n,), int32, and a list.
     """
-    cdef dict table = dict.fromkeys(values)
-    for value in table:
-        if type(value) is not str:
-            return None
-    levels = sorted(table)
-    cdef int32_t code = 0
-    for value in levels:
-        table[value] = code
-        code += 1
-    out = np.empty(len(values), dtype=np.int32)
+    cdef Py_ssize_t n = len(values), i
+    cdef int32_t m = 0
+    cdef dict found = {}
+    cdef PyObject* known
+    out = np.empty(n, dtype=np.int32)
     cdef int32_t[::1] codes = out
-    cdef Py_ssize_t i
-    for i in range(len(values)):
-        codes[i] = <int32_t> <object> PyDict_GetItem(table, values[i])
+    for i in range(n):
+        known = PyDict_GetItem(found, values[i])
+        if known != NULL:
+            codes[i] = <int32_t> <object> known
+            continue
+        if type(values[i]) is not str:
+            return None
+        found[values[i]] = m
+        codes[i] = m
+        m += 1
+    levels = sorted(found)
+    places = np.empty(m, dtype=np.int32)
+    cdef int32_t[::1] place = places
+    for i in range(m):
+        place[<int32_t> found[levels[i]]] = <int32_t> i
+    for i in range(n):
+        codes[i] = place[codes[i]]
     return out, levels
 
 

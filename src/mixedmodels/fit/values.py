@@ -179,7 +179,7 @@ def quantiles(values: np.ndarray, probabilities: Sequence[float]) -> list[float]
 
 @lru_cache(maxsize=16)
 def _neighbours(n: int, probabilities: tuple[float, ...]) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Places of lower, then upper neighbours among n sorted values, and how far between them quantiles lie."""
+    """Places of the lower, then upper neighbours among n sorted values, and how far between them."""
     places = [p * (n - 1) for p in probabilities]
     lower = [min(int(place), n - 1) for place in places]
     upper = [min(low + 1, n - 1) for low in lower]

@@ -10,9 +10,9 @@ import numpy as np
 import mixedmodels as mm
 from mixedmodels.covariance import make_covariance
 from mixedmodels.design import Design, RandomTerm
+from mixedmodels.fit.known import read_known
 from mixedmodels.fit.solve import Options, make_objective
 from mixedmodels.frame.build import build
-from mixedmodels.frame.known import read_known
 from mixedmodels.solver.covariance_oracle import CovarianceOracle
 from mixedmodels.testing import dense_residual
 

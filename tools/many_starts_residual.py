@@ -2,6 +2,9 @@
 
 python tools/many_starts_residual.py all [data sets] [starts] [first structure]
 python tools/many_starts_residual.py "ar1(t | g) * varident(s)" "(1 | g)" [data sets] [starts]
+python tools/many_starts_residual.py equal [data sets] [starts]
+
+The last are models with parameters that `equal=` binds.
 
 Columns: g (groups), t (0, 1, ...), f (t as text), w (real times), x and z (places), s (two strata of groups),
 c (positive), h (a factor crossed with g).
@@ -13,11 +16,14 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from mixedmodels.errors import MixedModelsError
+from mixedmodels.fit.equations import equations_of
 from mixedmodels.fit.solve import Options, make_frame
+from mixedmodels.objective.restricted_structured import RestrictedStructured, restricted_search
 from mixedmodels.objective.structured import StructuredObjective
 from mixedmodels.objective.structured_start import search
 
@@ -39,6 +45,17 @@ STRUCTURES = (
     "ar1(t | g) * varident(s)",
     "ar1(t | g) * varpower(c)",
     "exp(x + z | g) * varident(s)",
+)
+EQUAL = (
+    ("ar1(t | g, by=s)", "(1 | g)", ("rho[one]", "rho[two]")),
+    ("ar1(t | g) * varident(s)", "(t | g)", ("sd_(Intercept)|g", "sd_t|g")),
+    ("us(f | g)", "(1 | g)", ("cor[a,b]", "cor[b,c]")),
+    ("toep(t | g)", "(1 | g)", ("rho1", "rho2")),
+    ("exp(x + z | g, nugget=True, by=s)", "(1 | g)", ("range[one]", "range[two]")),
+    ("varident(f)", "(t | g)", ("sd_ratio[b]", "sd_ratio[c]")),
+    ("car1(w | g)", "(t | g)", ("sd_(Intercept)|g", "sd_t|g")),
+    ("cs(1 | g) * varident(f)", "(0 + t | g)", ("sd_ratio[b]", "sd_ratio[c]")),
+    ("varpower(c, by=s)", "(t | g)", ("power[one]", "power[two]")),
 )
 WORSE = 1e-4
 
@@ -91,6 +108,20 @@ def objective_of(structure: str, term: str, seed: int) -> StructuredObjective:
     return StructuredObjective(replace(design, y=y), options.reml)
 
 
+def bound(objective: StructuredObjective, names: tuple[str, ...]) -> RestrictedStructured:
+    """The same criterion with parameters of these names set equal."""
+    design = objective.design
+    equations = equations_of(design, tuple(objective.names), None, [list(names)])
+    return RestrictedStructured(design, objective.reml, None, "auto", equations)
+
+
+def search_of(objective: StructuredObjective, start: np.ndarray | None) -> Any:
+    """The search that a fit of the objective takes."""
+    if isinstance(objective, RestrictedStructured):
+        return restricted_search(objective, "newton", start)
+    return search(objective, "newton", start)
+
+
 @dataclass
 class Tally:
     """Ends of the searches of several data sets."""
@@ -126,7 +157,7 @@ def least_of(objective: StructuredObjective, starts: int) -> tuple[float, np.nda
     rng, least, where = np.random.default_rng(1), np.inf, objective.start
     for _ in range(starts):
         try:
-            found = search(objective, "newton", random_start(objective, rng))
+            found = search_of(objective, random_start(objective, rng))
         except (FloatingPointError, MixedModelsError, np.linalg.LinAlgError):  # not a start
             continue
         if found.value < least:
@@ -134,18 +165,21 @@ def least_of(objective: StructuredObjective, starts: int) -> tuple[float, np.nda
     return least, where
 
 
-def tally(structure: str, term: str, sets: int, starts: int, told: bool = False) -> Tally:
+def tally(
+    structure: str, term: str, sets: int, starts: int, told: bool = False, equal: tuple[str, ...] = ()
+) -> Tally:
     """Simulated data sets of one model, each searched by ourselves and from random starts."""
     out = Tally()
     for seed in range(sets):
         try:
             objective = objective_of(structure, term, seed)
+            objective = bound(objective, equal) if equal else objective
         except Exception as error:
             print(f"  set {seed}: {type(error).__name__} {error}"[:150])
             continue
         began = time.process_time()
         try:
-            found = search(objective, "newton", None)
+            found = search_of(objective, None)
         except MixedModelsError as error:
             print(f"  set {seed}: {type(error).__name__} {error}"[:150])
             out.sets, out.failed = out.sets + 1, out.failed + 1
@@ -173,6 +207,12 @@ def main() -> None:
     """Print a line for each model."""
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
+    if sys.argv[1] == "equal":
+        sets, starts = ([int(a) for a in sys.argv[2:]] + [8, 20][len(sys.argv) - 2 :])[:2]
+        for structure, term, equal in EQUAL:
+            found = tally(structure, term, sets, starts, equal=equal)
+            print(f"{structure:34s} {term:11s} {' = '.join(equal):25s} {found}", flush=True)
+        return
     if sys.argv[1] == "all":
         sets, starts, first = ([int(a) for a in sys.argv[2:]] + [16, 20, 0][len(sys.argv) - 2 :])[:3]
         for structure in STRUCTURES[first:]:

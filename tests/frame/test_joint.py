@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mixedmodels.errors import DataError, FormulaError, NewLevelError, NotImplementedYetError
+from mixedmodels.fit.known import read_known
 from mixedmodels.formula import parse, render, variables
 from mixedmodels.frame import build
-from mixedmodels.frame.known import read_known
 from mixedmodels.frame.state import Encoding
 
 DATA = {

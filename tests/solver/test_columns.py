@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from mixedmodels.solver._kernels.columns import (
+    all_finite,
     constant_column,
     every_level,
     neighbours,
@@ -41,6 +42,18 @@ def test_every_level(codes, m):
     assert every_level(codes, m) == (set(range(m)) <= set(codes.tolist()))
 
 
+@pytest.mark.parametrize("n", [0, 1, 5, 1024, 1025, 3000])
+@pytest.mark.parametrize("step", [1, 2, -1])
+def test_finite_values(n, step):
+    values = np.full(n * abs(step), 1.7e308)[::step]
+    assert all_finite(values)
+    for bad in (np.nan, -np.nan, np.inf, -np.inf):
+        for place in (0, -1) if n else ():
+            one = values.copy()
+            one[place] = bad
+            assert not all_finite(np.repeat(one, abs(step))[::step])
+
+
 def test_whole_numbers():
     values = np.array([3.0, -2.0 + 1e-9, 1e12 + 1.0, 0.5, 0.25])
     rounded, place = whole_numbers(values, 1e-8)
@@ -55,10 +68,12 @@ def test_neighbours_of_rows_in_order(seed):
     assert neighbours(codes, times) is None
     order = np.lexsort((times, codes))
     codes, times = codes[order], times[order]
-    later, gaps, equal = neighbours(codes, times)
+    later, gaps, smallest, largest = neighbours(codes, times)
     assert np.array_equal(later, np.flatnonzero(np.diff(codes) == 0) + 1)
-    assert np.array_equal(gaps, np.diff(times)[later - 1]) and not equal
-    assert neighbours(codes, np.arange(40.0) * 2.0)[2]
+    assert np.array_equal(gaps, np.diff(times)[later - 1])
+    assert (smallest, largest) == (gaps.min(), gaps.max())
+    assert neighbours(codes, np.arange(40.0) * 2.0)[2:] == (2.0, 2.0)
+    assert neighbours(np.arange(3), times[:3])[2:] == (np.inf, -np.inf)
 
 
 def test_constant_column():

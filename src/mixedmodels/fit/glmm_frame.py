@@ -9,7 +9,7 @@ from typing import Any
 from mixedmodels.fit.checks import formula_of
 from mixedmodels.fit.glmm_checks import check_options, family_of, with_parts
 from mixedmodels.fit.glmm_ordinal import with_thresholds
-from mixedmodels.frame.known import read_known
+from mixedmodels.fit.known import read_known
 
 __all__ = ["FRAME_OPTIONS", "OPTION_NAMES", "GLMMOptions", "make_glmm_frame"]
 

@@ -147,8 +147,7 @@ def simulate_glmm(
     """Draws of the response, shape (rows, n); see `GLMMFit.simulate`."""
     from mixedmodels.fit.glmm_predict import new_parts, select_terms
     from mixedmodels.fit.glmm_values import linear_predictor
-    from mixedmodels.fit.kriging import draw_at_positions
-    from mixedmodels.objective.parameters import parameter_map
+    from mixedmodels.fit.kriging import draw_terms_at_positions
 
     n, rng = check_count(n), generator(seed)
     design, components = fit.generalised, range(len(fit.components))
@@ -169,17 +168,9 @@ def simulate_glmm(
     else:
         new = new_parts(fit, newdata, selection, "append", offset, fill=False)
         rows = list(new.terms)
-        shown = dict(selection)
-        index = parameter_map(fit._random).index if new.positions else ()
-        for position, seen in (new.positions or {}).items():
-            term, own = design.terms[position], _theta_at(fit, theta)[index[position]]
-            codes, Z = rows[position]
-            Z_wide, factor, weights = draw_at_positions(term, own, Z, seen, shown[position])
-            if position in redrawn:
-                wide[position] = Z_wide, factor
-            else:  # given the effects of the fit, only what they leave over is drawn
-                rows[position] = codes, weights
-                wide[position] = Z_wide[:, term.k :], factor[term.k :, term.k :]
+        wide = draw_terms_at_positions(
+            fit._random, _theta_at(fit, theta), rows, new.positions, dict(selection), redrawn
+        )
         new = replace(new, terms=tuple(rows))
         for position, _ in kept:
             codes = rows[position][0]

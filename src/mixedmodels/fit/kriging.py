@@ -7,7 +7,7 @@ of predictions. For a level that is new too, :math:`w'\\Sigma w` and the varianc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,14 @@ import numpy as np
 from mixedmodels.covariance.elsewhere import elsewhere, has_elsewhere, joint_factor
 from mixedmodels.errors import DataError, OptionError
 
-__all__ = ["at_new_positions", "draw_at_positions", "draws_left_over", "fill_positions", "open_terms"]
+__all__ = [
+    "at_new_positions",
+    "draw_at_positions",
+    "draw_terms_at_positions",
+    "draws_left_over",
+    "fill_positions",
+    "open_terms",
+]
 
 Selection = Sequence[tuple[int, "Sequence[int] | None"]]
 
@@ -68,17 +75,10 @@ def fill_positions(
             continue
         term = random.terms[b]
         _refuse_single_effects(term, chosen.get(b))
-        distinct, inverse = np.unique(points, axis=0, return_inverse=True)
-        try:
-            found = elsewhere(term.covariance, np.asarray(fit.theta)[index[b]], distinct)
-        except OptionError as error:
-            raise _impossible(term, error) from None
-        inverse = inverse.reshape(-1)
+        distinct, inverse = _distinct(points)
+        found = _asked(elsewhere, term, np.asarray(fit.theta)[index[b]], distinct)
         codes, Z = terms[b]
-        Z = np.array(Z)
-        missing = np.isnan(Z[rows])
-        Z[rows] = np.where(missing, np.nan, found.weights[inverse])
-        terms[b] = (codes, Z)
+        terms[b] = (codes, Z := _with_weights(Z, rows, found.weights[inverse]))
         leftover[b] = np.zeros(Z.shape[0])
         leftover[b][rows] = found.leftover[inverse]
         moves[b] = (rows, found.derivatives[:, inverse])
@@ -120,21 +120,64 @@ def draw_at_positions(
     """
     rows, points = seen
     _refuse_single_effects(term, columns)
-    distinct, inverse = np.unique(points, axis=0, return_inverse=True)
-    try:
-        factor = joint_factor(term.covariance, theta, distinct)
-        found = elsewhere(term.covariance, theta, distinct)
-    except OptionError as error:
-        raise _impossible(term, error) from None
+    distinct, inverse = _distinct(points)
+    factor = _asked(joint_factor, term, theta, distinct)
+    weights = _asked(elsewhere, term, theta, distinct).weights[inverse]
     k, r = term.k, len(distinct)
-    inverse = inverse.reshape(-1)
-    wide = np.concatenate([Z, np.zeros((Z.shape[0], r))], axis=1)
-    weights = np.array(Z)
-    missing = np.isnan(Z[rows])
-    weights[rows] = np.where(missing, np.nan, found.weights[inverse])
-    wide[rows, :k] = np.where(missing, np.nan, 0.0)
+    wide = np.concatenate(
+        [_with_weights(Z, rows, np.zeros((len(rows), k))), np.zeros((Z.shape[0], r))], axis=1
+    )
     wide[rows, k + inverse] = 1.0
-    return wide, factor, weights
+    return wide, factor, _with_weights(Z, rows, weights)
+
+
+def draw_terms_at_positions(
+    random: Any,
+    theta: np.ndarray,
+    rows: list[Any],
+    positions: dict[int, tuple[np.ndarray, np.ndarray]] | None,
+    columns: Mapping[int, Any],
+    drawn: Collection[int],
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Columns and factors of all terms with rows at new positions, for simulation.
+
+    Of terms that are not drawn the effects of the fit are given: their weights go into `rows`, and only
+    what they leave over is drawn.
+
+    Parameters
+    ----------
+    random : Design
+    theta : ndarray
+        Of all terms.
+    rows : list of (codes, Z)
+        By term; changed.
+    positions : dict or None
+        As in `NewDesign`.
+    columns : mapping from term to None or a sequence of int
+        Single effects asked for.
+    drawn : collection of int
+        Terms whose effects are drawn anew.
+
+    Returns
+    -------
+    dict of (Z, factor)
+        By term, as from `draw_at_positions`; of what is left over where a term is not drawn.
+    """
+    from mixedmodels.objective.parameters import parameter_map
+
+    out: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for b, seen in (positions or {}).items():
+        if not seen[0].size:
+            continue
+        term, own = random.terms[b], np.asarray(theta)[parameter_map(random).index[b]]
+        codes, Z = rows[b]
+        wide, factor, weights = draw_at_positions(term, own, Z, seen, columns[b])
+        if b in drawn:
+            out[b] = wide, factor
+        else:
+            rows[b] = codes, weights
+            out[b] = wide[:, term.k :], factor[term.k :, term.k :]
+    return out
 
 
 def draws_left_over(
@@ -163,13 +206,9 @@ def draws_left_over(
     from mixedmodels.objective.parameters import parameter_map
 
     term, (rows, points) = fit._random.terms[b], seen
-    distinct, place = np.unique(points, axis=0, return_inverse=True)
-    place = place.reshape(-1)
+    distinct, place = _distinct(points)
     theta = np.asarray(fit.theta)[parameter_map(fit._random).index[b]]
-    try:
-        root = joint_factor(term.covariance, theta, distinct)[term.k :, term.k :]
-    except OptionError as error:
-        raise _impossible(term, error) from None
+    root = _asked(joint_factor, term, theta, distinct)[term.k :, term.k :]
     levels = np.where(codes[rows] < 0, -1 - np.arange(rows.size), codes[rows])
     levels = np.unique(levels, return_inverse=True)[1].reshape(-1)
     pairs, inverse = np.unique(levels * len(distinct) + place, return_inverse=True)
@@ -199,8 +238,25 @@ def _refuse_single_effects(term: Any, columns: Any) -> None:
         )
 
 
-def _impossible(term: Any, error: OptionError) -> DataError:
-    return DataError(
-        f"the effects of {term.group!r} ({term.covariance.name}) cannot be predicted at the "
-        f"positions of the new data: {error}"
-    )
+def _distinct(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Different positions, and which of them each row has."""
+    distinct, inverse = np.unique(points, axis=0, return_inverse=True)
+    return distinct, inverse.reshape(-1)
+
+
+def _asked(question: Callable[..., Any], term: Any, theta: np.ndarray, positions: np.ndarray) -> Any:
+    """`elsewhere` or `joint_factor` of a term; a DataError that names it where there is no answer."""
+    try:
+        return question(term.covariance, theta, positions)
+    except OptionError as error:
+        raise DataError(
+            f"the effects of {term.group!r} ({term.covariance.name}) cannot be predicted at the "
+            f"positions of the new data: {error}"
+        ) from None
+
+
+def _with_weights(Z: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Z with other values in some rows; what is missing there stays so."""
+    out = np.array(Z)
+    out[rows] = np.where(np.isnan(out[rows]), np.nan, weights)
+    return out

@@ -229,9 +229,8 @@ def simulate_responses(
     offset: Any = None,
 ) -> np.ndarray:
     """Draws of the response, shape (rows, n); see `LMMFit.simulate`."""
-    from mixedmodels.fit.kriging import draw_at_positions, open_terms
+    from mixedmodels.fit.kriging import draw_terms_at_positions, open_terms
     from mixedmodels.fit.predict import select_columns
-    from mixedmodels.objective.parameters import parameter_map
 
     n, rng = check_count(n), generator(seed)
     design = fit.design
@@ -243,7 +242,7 @@ def simulate_responses(
     psi = None if theta is None else _theta_of(fit, theta)
     factors = fit._factors if psi is None else values.relative_factors(design, psi)
     scale = fit.sigma if sigma is None else positive_sigma(sigma)
-    unseen: dict[int, Any] = {}
+    positions: Any = None
     if newdata is None:
         if offset is not None:
             raise OptionError("offset is for new rows; give newdata as well")
@@ -263,23 +262,12 @@ def simulate_responses(
             offset=offset,
             new_positions=open_terms(design.terms, list(shown)),
         )
-        unseen = {at: seen for at, seen in (new.positions or {}).items() if seen[0].size}
-        X, shift, rows, valid = new.X, new.offset, list(new.terms), new.rows
+        X, shift, rows, valid, positions = new.X, new.offset, list(new.terms), new.rows, new.positions
         if new.estimable is not None:
             valid = valid & new.estimable
         w = positive_weights(weights, newdata, X.shape[0])
     base = values.fixed_predictor(X, coefficients, shift)
-    wide: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    for position, seen in unseen.items():
-        term, at = design.terms[position], parameter_map(design).index[position]
-        own = np.asarray(fit.theta if psi is None else psi)[at]
-        codes, Z = rows[position]
-        Z_wide, factor, weights_old = draw_at_positions(term, own, Z, seen, shown[position])
-        if position in drawn:
-            wide[position] = Z_wide, factor
-        else:  # given the effects of the fit, only what they leave over is drawn
-            rows[position] = codes, weights_old
-            wide[position] = Z_wide[:, term.k :], factor[term.k :, term.k :]
+    wide = draw_terms_at_positions(design, fit.theta if psi is None else psi, rows, positions, shown, drawn)
     for position, columns in kept:
         codes, Z = rows[position]
         known = not isinstance(codes, np.ndarray) or not codes.size

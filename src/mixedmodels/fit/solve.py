@@ -12,9 +12,9 @@ from mixedmodels.errors import ConvergenceWarning, DataError, OptionError, Solve
 from mixedmodels.fit import checks, derived
 from mixedmodels.fit.equations import check_method, equations_of
 from mixedmodels.fit.given import given_optimum, with_sigma
+from mixedmodels.fit.known import read_known
 from mixedmodels.fit.result import LMMFit
 from mixedmodels.frame import build
-from mixedmodels.frame.known import read_known
 from mixedmodels.objective.constrained import Constrained, feasible
 from mixedmodels.objective.curved_search import is_curved, other_starts, search_curved
 from mixedmodels.objective.lmm import LMMObjective

@@ -15,6 +15,7 @@ import numpy as np
 from mixedmodels.errors import DataError
 from mixedmodels.frame.labels import level_label, level_labels
 from mixedmodels.frame.values import FactorColumn
+from mixedmodels.solver._kernels.columns import every_level, text_codes
 
 __all__ = [
     "LOGICAL",
@@ -182,8 +183,6 @@ def _code_by_radix(values: np.ndarray, low: int, span: int) -> tuple[np.ndarray,
 
 def code_strings(values: list[Any]) -> tuple[np.ndarray, np.ndarray] | None:
     """Codes and sorted levels of texts, as ``sort_levels(*code_texts(values))``; None if one is not text."""
-    from mixedmodels.solver._kernels.columns import text_codes
-
     found = text_codes(values)
     if found is None:
         return None
@@ -232,8 +231,6 @@ def drop_unused(codes: np.ndarray, levels: Any) -> tuple[np.ndarray, Any, tuple[
     dropped : tuple of int
         Indices of the levels dropped.
     """
-    from mixedmodels.solver._kernels.columns import every_level
-
     m = len(levels)
     if codes.ndim == 1 and every_level(codes, m):
         return codes, levels, ()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mixedmodels.errors import DataError
+from mixedmodels.solver._kernels.columns import surely_independent
 
 __all__ = ["Dependence", "estimable", "find_dependence"]
 
@@ -72,8 +73,12 @@ def find_dependence(
     n, p = X.shape
     if p == 0 or (p == 1 and ones == 0):
         return None
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        full = p <= n and _surely_full(X, ones)
+    full = None
+    if n * p * p <= _SMALL_WORK and p <= n and not isinstance(ones, slice):
+        full = surely_independent(X, ones == 0, _CERTAIN)
+    if full is None:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            full = p <= n and _surely_full(X, ones)
     if full:
         return None
     finite = np.isfinite(X).all(axis=0)
@@ -86,14 +91,8 @@ def find_dependence(
 
 def _surely_full(X: np.ndarray, ones: int | slice | None) -> bool:
     """Whether a Cholesky factorisation of the centred, scaled cross-products has only large pivots."""
-    from mixedmodels.solver._kernels.columns import surely_independent
-
     n, p = X.shape
     start = 1 if ones == 0 else 0
-    if n * p * p <= _SMALL_WORK and not isinstance(ones, slice):
-        found = surely_independent(X, ones == 0, _CERTAIN)
-        if found is not None:
-            return bool(found)
     if p - start == 1 and ones == 0 and n <= _CHUNK:
         return _varies(X[:, 1])
     A = X[:, start:] if start else X

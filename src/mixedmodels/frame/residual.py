@@ -63,7 +63,7 @@ def _read_text(text: str) -> Structure:
 
 def columns_of(structure: Structure) -> list[str]:
     """Columns of the data that a structure needs."""
-    names = [name for need in structure.needs() for e in _expressions(need) for name in variables(e)]
+    names = [name for need in structure.needs() for name in _variables(need.text, need.kind == "factor")]
     return list(dict.fromkeys(names))
 
 
@@ -75,6 +75,11 @@ def _expressions(need: Need) -> tuple[Expression, ...]:
 @lru_cache(maxsize=128)
 def _parsed(text: str, is_factor: bool) -> tuple[Expression, ...]:
     return parse_factors(text) if is_factor else (parse_expression(text),)
+
+
+@lru_cache(maxsize=128)
+def _variables(text: str, is_factor: bool) -> tuple[str, ...]:
+    return tuple([name for e in _parsed(text, is_factor) for name in variables(e)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

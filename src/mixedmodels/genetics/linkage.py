@@ -21,8 +21,9 @@ from mixedmodels.covariance import make_covariance
 from mixedmodels.covariance.correlation import semidefinite_root
 from mixedmodels.design import Design, KnownCovariance, RandomTerm
 from mixedmodels.errors import DataError, NotImplementedYetError, OptionError, SolverError
+from mixedmodels.fit.known import as_known
 from mixedmodels.frame.factors import match_levels
-from mixedmodels.frame.known import Known, as_known
+from mixedmodels.frame.known import Known
 from mixedmodels.frame.rank import find_dependence
 from mixedmodels.frame.values import FactorColumn
 from mixedmodels.inference.table import ResultTable, result_table

@@ -305,6 +305,17 @@ class Constrained:
         found = self.search(Control(tol=tol))
         return found.theta, bool(found.converged)
 
+    def glance(self, control: Control) -> Any:
+        """`Optimum` of one search in the trust region, whose theta is all of y.
+
+        Raises
+        ------
+        Breakdown
+            The coordinates that the equations give cannot be followed.
+        """
+        found = trust_region(self.exact, self.start, control, self.names, exact=self.whole.exact)
+        return replace(found, theta=self.point(found.theta), gradient=None, hessian=None)
+
     def search(self, control: Control | None = None, progress: Any = None, method: Any = "newton") -> Any:
         """`Optimum` whose theta is all of y."""
         control = Control() if control is None else control

@@ -12,9 +12,11 @@ from mixedmodels.errors import OptionError
 from mixedmodels.objective.constrained import Constrained, Equations, feasible
 from mixedmodels.objective.restricted_covariance import restricted_covariance
 from mixedmodels.objective.structured import StructuredObjective
+from mixedmodels.objective.structured_modes import mode_starts
 from mixedmodels.objective.structured_start import coarse_starts
 from mixedmodels.objective.unprofiled import UnprofiledCriterion
 from mixedmodels.optimize.base import columns_of_entries
+from mixedmodels.optimize.control import Control
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design
@@ -23,6 +25,8 @@ __all__ = ["RestrictedStructured", "reflected", "restricted_search"]
 
 _SMALLEST = 0.1  # of relative standard deviations where a search begins
 _EXACT_WORK = 1e9
+_LOOK = 25  # iterations of a search for another mode
+_LOWER, _BETTER = 1e-6, 3.84  # of the criterion: lower, and significantly
 
 
 class RestrictedStructured(StructuredObjective):
@@ -83,6 +87,9 @@ def restricted_search(
 ) -> Any:
     """The minimum of a criterion on the set that equations describe, from each of the coarse starts.
 
+    Ends that look like one of several modes (`mode_starts`) are asked for the others, unless the caller
+    limits the work or gives a start.
+
     Parameters
     ----------
     objective : RestrictedStructured
@@ -102,23 +109,15 @@ def restricted_search(
     OptionError
         No parameters have the values asked for.
     """
-    whole = UnprofiledCriterion(objective, objective.equations.signed)
-    starts = coarse_starts(objective) if start is None else [np.asarray(start, dtype=float)]
-    best: Any = None
-    done: list[np.ndarray] = []
-    iterations = evaluations = 0
-    for psi in starts:
-        try:
-            y = feasible(whole, objective.equations, _begin(objective, psi, whole.size))
-            if any(np.allclose(y, other, atol=1e-6) for other in done):
-                continue
-            done.append(y)
-            found = Constrained(whole, objective.equations, y).search(control, method=method, **keywords)
-        except FloatingPointError:
-            continue
-        iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
-        if best is None or found.value < best.value:
-            best = found
+    search = _Searches(objective, method, control, keywords)
+    for psi in coarse_starts(objective) if start is None else [np.asarray(start, dtype=float)]:
+        search.begin(psi)
+    best = search.best
+    is_limited = control is not None and (control.maxiter is not None or control.max_seconds is not None)
+    if best is not None and start is None and method == "newton" and not is_limited:
+        for psi in mode_starts(objective, reflected(objective, best.theta[: objective.n_theta])):
+            search.look(psi)
+        best = search.best
     if best is None:
         texts = "; ".join([text for text in objective.equations.texts if text])
         raise OptionError(
@@ -128,11 +127,70 @@ def restricted_search(
     return replace(
         best,
         theta=reflected(objective, best.theta[: objective.n_theta]),
-        iterations=iterations,
-        evaluations=evaluations,
-        gradient_evaluations=evaluations,
+        iterations=search.iterations,
+        evaluations=search.evaluations,
+        gradient_evaluations=search.evaluations,
         names=tuple(objective.names),
     )
+
+
+class _Searches:
+    """Searches from several starts: the lowest end, and the work of all."""
+
+    def __init__(
+        self, objective: RestrictedStructured, method: Any, control: Any, keywords: dict[str, Any]
+    ) -> None:
+        self.objective, self.method, self.control, self.keywords = objective, method, control, keywords
+        self.whole = UnprofiledCriterion(objective, objective.equations.signed)
+        self.best: Any = None
+        self.iterations = self.evaluations = 0
+        self._begun: list[np.ndarray] = []
+
+    def begin(self, psi: np.ndarray) -> None:
+        """Search from the point of the set that is near psi, if there is one."""
+        try:
+            rest = self._near(psi)
+            if rest is not None:
+                self._count(rest.search(self.control, method=self.method, **self.keywords), 0.0)
+        except FloatingPointError:
+            return
+
+    def look(self, psi: np.ndarray) -> None:
+        """A short search; to its end where it is lower than the best so far.
+
+        An end goes before a limit that is hardly lower.
+        """
+        try:
+            rest = self._near(psi)
+            if rest is None:
+                return
+            quick = replace(Control() if self.control is None else self.control, maxiter=_LOOK)
+            found = rest.glance(quick)
+            self.iterations, self.evaluations = (
+                self.iterations + found.iterations,
+                self.evaluations + found.evaluations,
+            )
+            if found.value < self.best.value - _LOWER:
+                rest = Constrained(self.whole, self.objective.equations, found.theta)
+                end = rest.search(self.control, method=self.method, **self.keywords)
+                self._count(end, _LOWER if end.converged or not self.best.converged else _BETTER)
+        except FloatingPointError:
+            return
+
+    def _near(self, psi: np.ndarray) -> Constrained | None:
+        """The criterion at a point of the set near psi; None if a search began there."""
+        equations = self.objective.equations
+        y = feasible(self.whole, equations, _begin(self.objective, psi, self.whole.size))
+        if any([np.allclose(y, other, atol=1e-6) for other in self._begun]):
+            return None
+        self._begun.append(y)
+        return Constrained(self.whole, equations, y)
+
+    def _count(self, found: Any, lower: float) -> None:
+        self.iterations += found.iterations
+        self.evaluations += found.evaluations
+        if self.best is None or found.value < self.best.value - lower:
+            self.best = found
 
 
 def _begin(objective: RestrictedStructured, psi: np.ndarray, size: int) -> np.ndarray:

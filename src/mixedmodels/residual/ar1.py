@@ -70,7 +70,7 @@ class AR1(CorrelationStructure):
                 f"car1({self.covariates[0]} | {self.group or 1}) is the same process in continuous time",
             )  # fmt: skip
         bound = _BoundAR1(self, codes, times)
-        if bound.repeats and times is not None:
+        if times is not None and bound._order.repeats:
             check_distinct(codes, times, labels, self, data)
         return bound
 
@@ -93,7 +93,6 @@ class _BoundAR1(BoundCorrelation):
             times = row_places(codes)
         self._gaps, self._which = self._order.distinct_gaps()
         self._unit = self._gaps.shape[0] == 1 and float(self._gaps[0]) == 1.0
-        self.repeats = bool(self._gaps.size and self._gaps[0] == 0.0)  # two rows of a group at one time
         self.markov = (self._order, self._which)
         self.features = times[:, None]
         self.start = np.zeros(1)

@@ -45,10 +45,12 @@ class CAR1(CorrelationStructure):
         """The correlation of the rows of `data`."""
         check_pairs(codes, labels, self)
         times = data.number(self.covariates[0], "car1()")
-        check_distinct(codes, times, labels, self, data)
+        order = MarkovOrder(codes, times)
+        if order.repeats:
+            check_distinct(codes, times, labels, self, data)
         within = "" if self.group is None else f" within {self.group}"
         meaning = f"continuous AR(1) over {self.covariates[0]}{within}"
-        return BoundDecay(self, codes, times, "rho", meaning)
+        return BoundDecay(self, codes, times, "rho", meaning, order)
 
 
 class BoundDecay(BoundCorrelation):
@@ -61,17 +63,25 @@ class BoundDecay(BoundCorrelation):
     times : ndarray of float64, shape (n,)
     report : {"rho", "range"}
     meaning : str
+    order : MarkovOrder, optional
+        That of the rows, if it is known.
     """
 
     n_phi = 1
     names = ("log(range)",)
 
     def __init__(
-        self, structure: Structure, codes: np.ndarray, times: np.ndarray, report: str, meaning: str
+        self,
+        structure: Structure,
+        codes: np.ndarray,
+        times: np.ndarray,
+        report: str,
+        meaning: str,
+        order: MarkovOrder | None = None,
     ) -> None:
         self.n = codes.shape[0]
         self._structure, self._report = structure, report
-        self._order = MarkovOrder(codes, times)
+        self._order = MarkovOrder(codes, times) if order is None else order
         self._gaps, self._which = self._order.distinct_gaps()
         self.markov = (self._order, self._which)
         typical = float(np.median(self._order.gaps)) if self._gaps.size else 1.0

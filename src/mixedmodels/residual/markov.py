@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from mixedmodels.solver._kernels.columns import neighbours
+
 __all__ = ["MarkovOrder", "MarkovPoint"]
 
 
@@ -45,13 +47,13 @@ class MarkovOrder:
         Times between them and the rows before; 1 where there are no times.
     equal : bool
         Whether all gaps are equal.
+    repeats : bool
+        Whether two rows of a group are at one time.
     """
 
-    __slots__ = ("equal", "gaps", "later", "n", "order", "sorted_codes")
+    __slots__ = ("equal", "gaps", "later", "n", "order", "repeats", "sorted_codes")
 
     def __init__(self, codes: np.ndarray, times: np.ndarray | None) -> None:
-        from mixedmodels.solver._kernels.columns import neighbours
-
         self.n = codes.shape[0]
         places = np.arange(self.n, dtype=np.float64) if times is None else times
         self.order: np.ndarray | None = None
@@ -61,9 +63,10 @@ class MarkovOrder:
             self.order = np.lexsort((places, codes))
             self.sorted_codes = codes[self.order]
             found = neighbours(self.sorted_codes, places[self.order])
-        self.later, self.gaps, self.equal = found
+        self.later, self.gaps, smallest, largest = found
         if times is None:
-            self.gaps, self.equal = np.ones(self.later.shape[0]), True
+            self.gaps, smallest, largest = np.ones(self.later.shape[0]), 1.0, 1.0
+        self.equal, self.repeats = smallest == largest, smallest == 0.0
 
     def distinct_gaps(self) -> tuple[np.ndarray, np.ndarray]:
         """Different gaps in increasing order, and the place among them of each later row."""

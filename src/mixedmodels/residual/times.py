@@ -8,6 +8,7 @@ import numpy as np
 
 from mixedmodels.errors import DataError
 from mixedmodels.residual.data import ResidualData
+from mixedmodels.solver._kernels.columns import whole_numbers
 
 if TYPE_CHECKING:
     from mixedmodels.residual.structure import CorrelationStructure, Structure
@@ -23,8 +24,6 @@ def integer_times(values: np.ndarray, name: str, tag: str, data: ResidualData, r
     DataError
         A time is not a whole number.
     """
-    from mixedmodels.solver._kernels.columns import whole_numbers
-
     whole, wrong = whole_numbers(values, 1e-8)
     if wrong >= 0:
         raise DataError(

@@ -3,8 +3,8 @@
 
 from cpython.dict cimport PyDict_GetItem
 from cpython.object cimport PyObject
-from libc.math cimport fabs, fmax, log, rint, sqrt
-from libc.stdint cimport int32_t, int64_t
+from libc.math cimport INFINITY, fabs, fmax, fmin, isfinite, log, rint, sqrt
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 import numpy as np
@@ -58,6 +58,28 @@ def every_level(const int32_t[:] codes, Py_ssize_t m):
     return left == 0
 
 
+def all_finite(const double[:] values):
+    """Whether no value is infinite or NaN."""
+    cdef Py_ssize_t n = values.shape[0], i, start = 0, stop
+    cdef uint64_t worst
+    cdef const uint64_t* bits
+    if n and values.strides[0] == sizeof(double):
+        bits = <const uint64_t*> &values[0]
+        while start < n:
+            stop = min(start + 1024, n)
+            worst = 0
+            for i in range(start, stop):
+                worst |= ((bits[i] >> 52) & 0x7ff) == 0x7ff
+            if worst:
+                return False
+            start = stop
+        return True
+    for i in range(n):
+        if not isfinite(values[i]):
+            return False
+    return True
+
+
 def whole_numbers(const double[:] values, double tolerance):
     """Values rounded to whole numbers, and the first that is none, relative to the larger of 1 and its size.
 
@@ -81,9 +103,9 @@ def neighbours(const int64_t[:] codes, const double[:] times):
 
     Returns
     -------
-    (later, gaps, equal) or None
-        Places of these rows, gaps and whether all gaps are equal; None where the rows are not in the order of
-        group and time.
+    (later, gaps, smallest, largest) or None
+        Places of these rows, gaps, and the extreme gaps (inf and -inf if there is none); None where the rows
+        are not in the order of group and time.
     """
     cdef Py_ssize_t n = codes.shape[0], i, m = 0
     for i in range(1, n):
@@ -96,15 +118,15 @@ def neighbours(const int64_t[:] codes, const double[:] times):
     later_, gaps_ = np.empty(m, dtype=np.intp), np.empty(m)
     cdef Py_ssize_t[::1] later = later_
     cdef double[::1] gaps = gaps_
-    cdef bint equal = True
+    cdef double smallest = INFINITY, largest = -INFINITY
     m = 0
     for i in range(1, n):
         if codes[i] == codes[i - 1]:
             later[m] = i
             gaps[m] = times[i] - times[i - 1]
-            equal = equal and gaps[m] == gaps[0]
+            smallest, largest = fmin(smallest, gaps[m]), fmax(largest, gaps[m])
             m += 1
-    return later_, gaps_, equal
+    return later_, gaps_, smallest, largest
 
 
 def surely_independent(const double[:, :] X, bint centred, double certain):

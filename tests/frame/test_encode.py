@@ -78,7 +78,7 @@ def test_values_of_an_interaction():
 
 def test_margin_inside_a_term_with_another_number_does_not_count():
     """In ``a:x + a:b`` the margin a is absent; R codes b by contrasts all the same and loses a's columns."""
-    assert full_codings(True, [(0, 1), (0, 2)], [True, False, True]) == ((True, False), (True, True))
+    assert full_codings(True, ((0, 1), (0, 2)), (True, False, True)) == ((True, False), (True, True))
     assert fixed("a:x + a:b").names[4:] == ("ap:bu", "aq:bu", "ar:bu", "ap:bv", "aq:bv", "ar:bv")
 
 

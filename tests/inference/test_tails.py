@@ -20,6 +20,47 @@ def test_t_tail(df):
     assert [t_tail(x, df) for x in t] == pytest.approx(expected, rel=1e-8)
 
 
+# mpmath 1.3 with 40 digits: betainc(df/2, 1/2, 0, df/(df + t^2), regularized=True), above 200 df by
+# quadrature of the density from t on
+EXACT = (
+    (0.25, 0.5, 0.86911976968485092),
+    (1e6, 0.5, 0.0006414019508283977),
+    (2.5, 1.5, 0.16980650261469606),
+    (1.75, 25.3, 0.092239271241882748),
+    (40.0, 99.7, 3.2753650197013728e-63),
+    (1e-3, 50.0, 0.99920609477550166),
+    (1.5, 1e4, 0.13364597182361961),
+    (8.0, 1e4, 1.3821208729065382e-15),
+    (1.96, 1e6, 0.049996067585269791),
+    (30.0, 1e6, 1.2020094233660244e-197),
+    (1.7, 1e10, 0.089130925548183415),
+    (12.0, 1e10, 3.5529660915096807e-33),
+)
+
+
+@pytest.mark.parametrize(("t", "df", "p"), EXACT)
+def test_t_tail_to_twelve_digits(t, df, p):
+    assert t_tail(t, df) == pytest.approx(p, rel=1e-12)
+
+
+@pytest.mark.parametrize("df", [1e7, 1e12, 9e16, 2e17])
+def test_t_tail_runs_into_the_normal_one(df):
+    # P(|T| > t) / P(|Z| > t) - 1 is about (t^3 + t) phi(t) / (2 df P(|Z| > t)), below (1 + t)^4 / (4 df)
+    for t in (0.3, 2.0, 9.0):
+        assert t_tail(t, df) == pytest.approx(
+            math.erfc(t / math.sqrt(2.0)), rel=1e-12 + (1.0 + t) ** 4 / (4.0 * df)
+        )
+
+
+@pytest.mark.parametrize("a", [0.3, 1.0, 19.0, 21.0, 400.0, 1e4])
+@pytest.mark.parametrize("b", [0.5, 2.0, 19.0, 21.0, 400.0, 1e4])
+def test_incomplete_beta(a, b):
+    x = np.array([special.betaincinv(a, b, q) for q in (1e-200, 1e-30, 0.01, 0.3, 0.8)])
+    x = x[x > 1e-300]
+    found = [beta_tail(a, b, v, 1.0 - v) for v in x]
+    assert found == pytest.approx(special.betainc(a, b, x).tolist(), rel=5e-13)
+
+
 def test_t_tail_far_out():
     # R: 2 * pt(-40, 50) and 2 * pt(-100, 10)
     assert t_tail(40.0, 50.0) == pytest.approx(2.0 * special.stdtr(50.0, -40.0), rel=1e-10)

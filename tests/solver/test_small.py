@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mixedmodels.solver._kernels.small import inverse, newton_step, orthonormal
+from mixedmodels.solver._kernels.small import inverse, newton_step, orthonormal, upper_inverse
 
 from mixedmodels.optimize.trust_region import trust_region
 
@@ -32,6 +32,18 @@ def test_sizes_beyond_the_kernels():
     assert newton_step(np.zeros((0, 0)), np.zeros(0)) is None
     assert inverse(np.eye(65)) is None
     assert orthonormal(np.eye(17)) is None
+
+
+@pytest.mark.parametrize("p", [0, 1, 2, 7, 90])
+def test_inverse_of_an_upper_triangular_matrix(p):
+    R = np.triu(np.random.default_rng(p).normal(size=(p, p))) / max(p, 1) + np.diag(
+        np.geomspace(1e-3, 1e3, p)
+    )
+    found = upper_inverse(R)
+    np.testing.assert_allclose(found, np.linalg.inv(R), rtol=1e-9, atol=1e-12)
+    assert np.array_equal(found, np.triu(found))
+    R[np.tril_indices(p, -1)] = np.nan  # never read
+    np.testing.assert_array_equal(upper_inverse(np.asfortranarray(R)), found)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -27,7 +27,16 @@ class Fit(Questions):
     ``_scale`` and ``_compute_messages``, and what depends on the distribution of the response.
     """
 
-    __slots__ = ("__weakref__", "_cache", "_data", "_frame", "_objective", "_optimum", "_options")
+    __slots__ = (
+        "__weakref__",
+        "_cache",
+        "_data",
+        "_frame",
+        "_is_small",
+        "_objective",
+        "_optimum",
+        "_options",
+    )
 
     _frame: Any
     _objective: Any
@@ -35,6 +44,7 @@ class Fit(Questions):
     _options: Any
     _data: Any
     _cache: dict[str, Any]
+    _is_small: bool
 
     def __init__(self, frame: Any, objective: Any, optimum: Any, options: Any, data: Any = None) -> None:
         put = object.__setattr__
@@ -44,6 +54,7 @@ class Fit(Questions):
         put(self, "_options", options)
         put(self, "_data", data)
         put(self, "_cache", {})
+        put(self, "_is_small", is_small(frame.design))
 
     @property
     def _terms(self) -> tuple[RandomTerm, ...]:
@@ -106,7 +117,7 @@ class Fit(Questions):
         cache = self._cache
         if name in cache:
             return cache[name]
-        if is_small(self.design):
+        if self._is_small:
             return cache.setdefault(name, compute())
         with one_blas_thread():
             return cache.setdefault(name, compute())
@@ -170,7 +181,11 @@ class Fit(Questions):
         return self._once("varcorr", self._compute_varcorr)
 
     def _compute_varcorr(self) -> VarCorr:
-        return VarCorr(self._term_variances(), self._scale, self._native, self._render)
+        return VarCorr(self._term_variances(), self._scale, self._native, self._render, self._residual_rows())
+
+    def _residual_rows(self) -> tuple[tuple[str, float], ...]:
+        """Names and values of the parameters of a residual structure."""
+        return ()
 
     def _term_variances(self) -> tuple[TermVariance, ...]:
         terms: list[TermVariance] = []

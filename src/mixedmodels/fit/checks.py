@@ -49,13 +49,13 @@ _RESIDUAL_TAGS = {
 }
 
 
-def limit_notes(term: RandomTerm, factor: np.ndarray, n: int) -> list[str]:
+def limit_notes(term: RandomTerm, factor: Sequence[Sequence[float]], n: int) -> list[str]:
     """A note on a structured term that has taken the place of the residuals."""
-    name = getattr(term.covariance, "name", "")
     if not hasattr(term.covariance, "correlation") or term.m * term.k < n:
         return []
-    if float(np.abs(factor).max(initial=0.0)) < _NO_RESIDUAL:
+    if float(np.abs(np.array(factor)).max(initial=0.0)) < _NO_RESIDUAL:
         return []
+    name = getattr(term.covariance, "name", "")
     return [
         f"the residual SD tends to zero beside {name}(... | {term.group}): the estimates are the limit of a "
         "model without residual error; describe the residuals themselves, as in "

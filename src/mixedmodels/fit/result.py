@@ -198,7 +198,7 @@ class LMMFit(Fit):
         for position in self._singular:
             out.append(checks.singular_note(design.terms[position], np.array(self._factors[position])))
         for term, factor in zip(design.terms, self._factors, strict=False):
-            out += checks.limit_notes(term, np.array(factor), design.n)
+            out += checks.limit_notes(term, factor, design.n)
         out += frame.messages
         scale = checks.response_note(frame.formula)
         if scale:

@@ -22,7 +22,7 @@ from mixedmodels.solver.choose import SOLVER_NAMES
 
 if TYPE_CHECKING:
     from mixedmodels.fit.solve import Options
-    from mixedmodels.residual.base import BoundResidual
+    from mixedmodels.residual.base import BoundResidual, NaturalValues
 
 __all__ = ["ResidualEstimates", "StructuredFit", "fit_structured", "structured_objective"]
 
@@ -109,8 +109,7 @@ class StructuredFit(LMMFit):
     @property
     def phi(self) -> np.ndarray:
         """Parameters of the residual structure in the coordinates of the search, shape (n_phi,)."""
-        n_phi = self.residual_structure.n_phi
-        return self.theta[len(self.theta) - n_phi :]
+        return self._once("phi", lambda: self.theta[len(self.theta) - self.residual_structure.n_phi :])
 
     @property
     def residual_structure(self) -> BoundResidual:
@@ -153,27 +152,28 @@ class StructuredFit(LMMFit):
         """Correlations, ranges, powers and ratios of standard deviations of the residuals, with errors."""
         return self._once("residual", self._compute_residual)
 
+    @property
+    def _natural(self) -> NaturalValues:
+        """Correlations, ranges, ratios of standard deviations, ... with their derivatives in phi."""
+        return self._once("natural", lambda: self.residual_structure.natural(np.array(self.phi)))
+
     def _compute_residual(self) -> ResidualEstimates:
-        bound = self.residual_structure
-        natural = bound.natural(np.array(self.phi))
-        covariance = self._phi_covariance()
-        variances = np.einsum("ri,ij,rj->r", natural.jacobian, covariance, natural.jacobian)
-        with np.errstate(invalid="ignore"):
-            errors = np.sqrt(np.where(variances >= 0.0, variances, np.nan))
+        natural = self._natural
+        jacobian = natural.jacobian
+        variances = ((jacobian @ self._phi_covariance()) * jacobian).sum(axis=1)
+        errors = [math.sqrt(v) if v >= 0.0 else math.nan for v in variances.tolist()]
         return ResidualEstimates(
-            bound.describe(),
+            self.residual_structure.describe(),
             tuple(natural.names),
             tuple(natural.kinds),
             values.readonly(np.array(natural.values, dtype=float)),
-            values.readonly(errors),
+            values.readonly(np.array(errors)),
             self.rounds,
         )
 
-    def _compute_varcorr(self) -> Any:
-        bound = self.residual_structure
-        found = bound.natural(np.array(self.phi))
-        residual = tuple(zip(found.names, np.asarray(found.values, dtype=float).tolist(), strict=True))
-        return replace(super()._compute_varcorr(), residual=residual)
+    def _residual_rows(self) -> tuple[tuple[str, float], ...]:
+        natural = self._natural
+        return tuple(zip(natural.names, natural.values.tolist(), strict=True))
 
     def _phi_covariance(self) -> np.ndarray:
         """Covariance of phi from the observed information; parameters on a bound count as known.
@@ -196,8 +196,8 @@ class StructuredFit(LMMFit):
         information = objective.information(theta, "observed" if exact else "average")
         free = (theta > objective.lower) & (theta < objective.upper)
         confounded = np.zeros(len(theta), dtype=bool)
-        diagonal = np.diagonal(information)
-        if len(theta) and free.all() and diagonal.min() > _LITTLE * diagonal.max():
+        sizes = information.diagonal().tolist()
+        if sizes and free.all() and min(sizes) > _LITTLE * max(sizes):
             inverse = regular_inverse(information, _REGULAR)
             if inverse is not None:
                 return 2.0 * inverse, confounded
@@ -257,8 +257,8 @@ class StructuredFit(LMMFit):
             out += tuple([text for text in self._equations.texts if text])
             confounded = np.zeros(len(self.theta), dtype=bool)
         else:
-            fixed = (self._options.fixed or {}).items()
-            out += tuple([f"{name} is held at {float(value):g}" for name, value in fixed])
+            if fixed := self._options.fixed:
+                out += tuple([f"{name} is held at {float(value):g}" for name, value in fixed.items()])
             _, confounded = self._once("psi_covariance", self._psi_covariance)
         if confounded.any():
             names = ", ".join([name for name, one in zip(self.theta_names, confounded, strict=True) if one])
@@ -272,7 +272,7 @@ class StructuredFit(LMMFit):
                 f"the likelihood has another maximum at quite different parameters, whose criterion is only "
                 f"{rival:.2g} higher: the data hardly tell them apart; a simpler structure is safer",
             )
-        if vanishing := _vanishing(self.residual):
+        if "sd_ratio" in self.residual.kinds and (vanishing := _vanishing(self.residual)):
             out += (
                 f"residual standard deviations that are practically zero beside the others: {vanishing}; "
                 "these rows are fitted almost exactly, and the likelihood hardly changes on the way to zero: "

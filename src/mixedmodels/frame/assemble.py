@@ -228,7 +228,7 @@ def _random_terms(
         factor = rows.groups[group]
         options = plan.options[i]
         label, own = plan.bar_labels[i], structures or {}
-        mine = next((own[name] for name in (label, plan.groups[group].name) if name in own), None)
+        mine = own.get(label, own.get(plan.groups[group].name)) if own else None
         if mine is not None:
             covariance = own_structure(mine, k, label)
         elif "matrix" in options:

@@ -73,14 +73,15 @@ def encode_variable(
     )
 
 
+@lru_cache(maxsize=256)
 def full_codings(
-    intercept: bool, terms: Sequence[tuple[int, ...]], is_factor: Sequence[bool]
+    intercept: bool, terms: tuple[tuple[int, ...], ...], is_factor: tuple[bool, ...]
 ) -> tuple[tuple[bool, ...], ...]:
     """Which factors are coded by all their dummies, for each term.
 
     Examples
     --------
-    >>> full_codings(True, [(0,), (0, 1)], [True, True])  # a + a:b
+    >>> full_codings(True, ((0,), (0, 1)), (True, True))  # a + a:b
     ((False,), (True, False))
     """
     sets = [frozenset(term) for term in terms]
@@ -129,12 +130,8 @@ def encode_part(
     kinds = {variable.kind for variable in variables}
     if kinds <= {"numeric"}:
         return _numeric_part(intercept, terms, labels, tuple([variable.label for variable in variables]))
-    is_factor = [variable.kind == "factor" for variable in variables]
-    full: tuple[tuple[bool, ...], ...]
-    if any(is_factor):
-        full = full_codings(intercept, terms, is_factor)
-    else:
-        full = tuple((False,) * len(term) for term in terms)
+    is_factor = tuple([variable.kind == "factor" for variable in variables])
+    full = full_codings(intercept, terms, is_factor)
     names = ["(Intercept)"] if intercept else []
     stops = []
     for term, coding in zip(terms, full, strict=True):
@@ -226,7 +223,7 @@ def fill_columns(
         out[:, 0] = 1.0
         j = 1
     ready: dict[tuple[int, bool], list[np.ndarray]] = {}
-    several = any(len(term) > 1 for term in part.terms)
+    several = len(max(part.terms, key=len, default=())) > 1
     for term, full in zip(part.terms, part.full, strict=True):
         if len(term) == 1:
             v = term[0]

@@ -15,6 +15,7 @@ import numpy as np
 from mixedmodels.errors import DataError
 from mixedmodels.frame.labels import level_label, level_labels
 from mixedmodels.frame.values import FactorColumn
+from mixedmodels.solver._kernels.columns import every_level, text_codes
 
 __all__ = [
     "LOGICAL",
@@ -22,6 +23,7 @@ __all__ = [
     "InteractionLevels",
     "code_column",
     "code_integers",
+    "code_strings",
     "code_texts",
     "coded_in",
     "drop_unused",
@@ -179,6 +181,16 @@ def _code_by_radix(values: np.ndarray, low: int, span: int) -> tuple[np.ndarray,
     return codes, in_order[first]
 
 
+def code_strings(values: list[Any]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Codes and sorted levels of texts, as ``sort_levels(*code_texts(values))``; None if one is not text."""
+    found = text_codes(values)
+    if found is None:
+        return None
+    levels = np.empty(len(found[1]), dtype=object)
+    levels[:] = found[1]
+    return found[0], levels
+
+
 def code_texts(values: list[Any]) -> tuple[np.ndarray, list[Any]]:
     """Codes in order of appearance and distinct values of hashable objects, by hashing.
 
@@ -220,6 +232,8 @@ def drop_unused(codes: np.ndarray, levels: Any) -> tuple[np.ndarray, Any, tuple[
         Indices of the levels dropped.
     """
     m = len(levels)
+    if codes.ndim == 1 and every_level(codes, m):
+        return codes, levels, ()
     present = np.zeros(m + 1, dtype=bool)  # the last entry catches -1
     present[codes] = True
     present = present[:m]

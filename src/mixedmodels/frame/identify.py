@@ -37,20 +37,23 @@ def confounded_groups(plan: Any, kinds: Sequence[str]) -> tuple[str, ...]:
     The fixed effects take up all differences between levels: REML does not depend on the variance at all, and
     maximum likelihood puts it at zero.
     """
-    wholly_fixed = {
-        frozenset(plan.expressions[i] for i in term)
-        for term in plan.fixed.terms
-        if all(kinds[i] == "factor" for i in term)
-    }
     notes = []
     for bar, label, group in zip(plan.bars, plan.bar_labels, plan.bar_groups, strict=True):
-        if bar.intercept and frozenset(plan.groups[group].expressions) in wholly_fixed:
+        if bar.intercept and _is_fixed(plan, kinds, plan.groups[group].expressions):
             name = plan.groups[group].name
             notes.append(
                 f"the fixed effects of {name} take up all differences between its levels: the data say "
                 f"nothing about the variance of the intercept in {label}; leave out one of the two"
             )
     return tuple(notes)
+
+
+def _is_fixed(plan: Any, kinds: Sequence[str], factors: Sequence[Any]) -> bool:
+    """Whether a term of the fixed part is the interaction of these factors."""
+    for term in plan.fixed.terms:
+        if all([kinds[i] == "factor" for i in term]) and {plan.expressions[i] for i in term} == set(factors):
+            return True
+    return False
 
 
 def is_constant(values: np.ndarray) -> bool:
@@ -115,14 +118,11 @@ def check(
         raise IdentifiabilityError(
             f"the fixed part has {p} columns for {n} observations{cause}: leave terms out or fix sigma"
         )
-    spread = {
-        g
-        for g in set(plan.bar_groups)
-        if all(holds_many_effects(terms[b].covariance) for b in _bars_of(plan, g))
-    }
     for number, (group, factor) in enumerate(zip(plan.groups, groups, strict=True)):
         m = len(factor.levels)
-        if m >= 5 or group.name in known or number in spread:
+        if m >= 5 or group.name in known:
+            continue
+        if all(holds_many_effects(terms[b].covariance) for b in _bars_of(plan, number)):
             continue
         if m == 1:
             raise IdentifiabilityError(

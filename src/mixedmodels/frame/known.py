@@ -46,10 +46,10 @@ def check_names(known: Mapping[str, Known], plans: list[Plan]) -> None:
         Which names there are.
     """
     groups = [group for plan in plans for group in plan.groups]
-    used = {_key(group) for group in groups}
-    names = ", ".join(dict.fromkeys(group.first for group in groups if not group.relation)) or "none"
+    used = {_key(group) for group in groups} if known else set()
     for name in known:
         if name not in used:
+            names = ", ".join(dict.fromkeys(group.first for group in groups if not group.relation)) or "none"
             raise OptionError(
                 f"known: {name!r} is not a grouping factor of the formula (these are {names}); for a second "
                 f"matrix on one factor write known(1 | factor, {name})"

@@ -48,7 +48,8 @@ def level_labels(levels: Iterable[Any]) -> tuple[str, ...]:
     """Texts of all levels."""
     if isinstance(levels, np.ndarray) and levels.dtype.kind in "iu":
         return tuple(map(str, levels.tolist()))
-    return tuple(map(level_label, levels))
+    values = tuple(levels.tolist() if isinstance(levels, np.ndarray) and levels.dtype == object else levels)
+    return values if set(map(type, values)) == {str} else tuple(map(level_label, values))
 
 
 def _date_label(level: np.datetime64) -> str:

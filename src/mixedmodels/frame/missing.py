@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -11,6 +10,7 @@ import numpy as np
 from mixedmodels.errors import DataError
 from mixedmodels.frame.factors import drop_unused
 from mixedmodels.frame.values import FactorColumn, MatrixColumn, Value
+from mixedmodels.solver._kernels.columns import all_finite
 
 __all__ = [
     "check_finite",
@@ -26,18 +26,13 @@ __all__ = [
 
 
 def is_clean(value: Value) -> bool:
-    """Whether a column has no missing and no infinite value.
-
-    One pass: a sum of squares is finite only if all values are. False may be a false alarm (overflow),
-    which the caller clears up; floating-point overflow warnings are the caller's to silence.
-    """
+    """Whether a column has no missing and no infinite value."""
     if type(value) is np.ndarray:
-        return math.isfinite(np.dot(value, value))
+        return all_finite(value)
     if type(value) is FactorColumn:
         codes = value.codes
         return codes.shape[0] == 0 or bool(np.minimum.reduce(codes, axis=None) >= 0)
-    flat = value.values.ravel(order="K")  # type: ignore[union-attr]
-    return math.isfinite(np.dot(flat, flat))
+    return all_finite(value.values.ravel(order="K"))  # type: ignore[union-attr]
 
 
 def missing_rows(value: Value) -> np.ndarray:

@@ -13,12 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from mixedmodels.errors import DataError
+from mixedmodels.solver._kernels.columns import surely_independent
 
 __all__ = ["Dependence", "estimable", "find_dependence"]
 
 _TOLERANCE = 1e-7  # R's lm: smallest norm of the new part of a column relative to the column's
 _CERTAIN = 1e-6  # squared pivots of the correlation matrix above this need no second look
 _CHUNK = 8192
+_SMALL_WORK = 100_000  # rows times squared columns up to which compiled loops beat array operations
 
 
 class Dependence(NamedTuple):
@@ -71,8 +73,12 @@ def find_dependence(
     n, p = X.shape
     if p == 0 or (p == 1 and ones == 0):
         return None
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        full = p <= n and _surely_full(X, ones)
+    full = None
+    if n * p * p <= _SMALL_WORK and p <= n and not isinstance(ones, slice):
+        full = surely_independent(X, ones == 0, _CERTAIN)
+    if full is None:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            full = p <= n and _surely_full(X, ones)
     if full:
         return None
     finite = np.isfinite(X).all(axis=0)

@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.errors import DataError
-from mixedmodels.frame.factors import LOGICAL, CategoryLevels, code_column, code_texts, sort_levels
+from mixedmodels.frame.factors import (
+    LOGICAL,
+    CategoryLevels,
+    code_column,
+    code_strings,
+    code_texts,
+    sort_levels,
+)
 from mixedmodels.frame.labels import level_labels
 from mixedmodels.frame.values import FactorColumn, Value
 
@@ -111,6 +118,13 @@ def _from_extension(array: Any, name: str) -> Raw:
     """A pandas extension array: categories, strings, nullable numbers, dates with a zone, arrow-backed."""
     pandas = sys.modules["pandas"]
     dtype = array.dtype
+    if isinstance(dtype, pandas.StringDtype):
+        if len(array) <= _FEW:
+            found = code_strings(_objects(array).tolist())
+            if found is not None:  # none is missing
+                return FactorColumn(*found)
+        codes, levels = array.factorize()
+        return FactorColumn(*sort_levels(codes.astype(np.int32), levels.tolist()))
     if isinstance(dtype, pandas.CategoricalDtype):
         levels = _category_levels(dtype.categories)
         codes = array.codes.astype(np.int32)
@@ -134,14 +148,13 @@ def _from_extension(array: Any, name: str) -> Raw:
         zero = False if kind == "b" else 0
         full = array.to_numpy(dtype=np.bool_ if kind == "b" else np.dtype(f"{kind}8"), na_value=zero)
         return _masked(full, missing)
-    if isinstance(dtype, pandas.StringDtype):
-        if len(array) <= _FEW:
-            texts = array.to_numpy(dtype=object).tolist()
-            if all([type(text) is str for text in texts]):  # none is missing
-                return FactorColumn(*sort_levels(*code_texts(texts)))
-        codes, levels = array.factorize()
-        return FactorColumn(*sort_levels(codes.astype(np.int32), levels.tolist()))
     return _from_pandas_object(np.asarray(array, dtype=object), name)
+
+
+def _objects(array: Any) -> np.ndarray:
+    """The texts of a pandas array as objects; those kept by arrow without a detour."""
+    convert = getattr(array, "__arrow_array__", None)
+    return array.to_numpy(dtype=object) if convert is None else convert().to_numpy(zero_copy_only=False)
 
 
 def _category_levels(categories: Any) -> Any:
@@ -209,8 +222,9 @@ def _read_polars(frame: Any) -> tuple[str, Any, int, Callable[[str], Raw]]:
             return FactorColumn(np.fromiter(coded, dtype=np.int32, count=frame.height), levels)
         if dtype in (polars.String, polars.Categorical):
             # A polars Categorical numbers its categories in an order the user did not choose: sort them.
-            if frame.height <= _FEW and not series.null_count():
-                return FactorColumn(*sort_levels(*code_texts(series.to_list())))
+            found = code_strings(series.to_list()) if frame.height <= _FEW else None
+            if found is not None:
+                return FactorColumn(*found)
             levels = series.drop_nulls().unique().cast(polars.String).sort().to_list()
             coded = series.cast(polars.String).cast(polars.Enum(levels))
             return FactorColumn(_polars_codes(coded), np.array(levels, dtype=object))

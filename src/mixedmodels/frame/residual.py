@@ -17,7 +17,7 @@ from mixedmodels.frame.columns import Columns
 from mixedmodels.frame.expressions import apply, learn
 from mixedmodels.frame.factors import InteractionLevels, code_column, interact, match_levels
 from mixedmodels.frame.labels import level_labels
-from mixedmodels.frame.missing import check_finite, missing_rows, take_rows, without_unused
+from mixedmodels.frame.missing import check_finite, is_clean, missing_rows, take_rows, without_unused
 from mixedmodels.frame.rows import as_value
 from mixedmodels.frame.values import FactorColumn, MatrixColumn, Value
 from mixedmodels.residual.data import Levels, Need, ResidualData
@@ -46,9 +46,14 @@ def structure_of(residual: Any) -> Structure:
             "residual= must be text such as 'ar1(time | subject) * varident(sex)' or an object such as "
             f"mixedmodels.residual.AR1('time', 'subject'), not {type(residual).__name__}"
         )
+    return _read_text(residual)
+
+
+@lru_cache(maxsize=128)
+def _read_text(text: str) -> Structure:
     factors = [
         make_structure(term.tag, term.covariates, term.group, dict(term.options))
-        for term in parse_residual(residual)
+        for term in parse_residual(text)
     ]
     out = factors[0]
     for factor in factors[1:]:
@@ -58,7 +63,7 @@ def structure_of(residual: Any) -> Structure:
 
 def columns_of(structure: Structure) -> list[str]:
     """Columns of the data that a structure needs."""
-    names = [name for need in structure.needs() for e in _expressions(need) for name in variables(e)]
+    names = [name for need in structure.needs() for name in _variables(need.text, need.kind == "factor")]
     return list(dict.fromkeys(names))
 
 
@@ -70,6 +75,11 @@ def _expressions(need: Need) -> tuple[Expression, ...]:
 @lru_cache(maxsize=128)
 def _parsed(text: str, is_factor: bool) -> tuple[Expression, ...]:
     return parse_factors(text) if is_factor else (parse_expression(text),)
+
+
+@lru_cache(maxsize=128)
+def _variables(text: str, is_factor: bool) -> tuple[str, ...]:
+    return tuple([name for e in _parsed(text, is_factor) for name in variables(e)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,15 +121,15 @@ class ResidualValues:
             expressions = _expressions(need)
             found = [_read(e, need, columns, functions) for e in expressions]
             self._parts.append([value for value, _ in found])
-            self._states.append(tuple(state for _, state in found))
+            self._states.append(tuple([state for _, state in found]))
 
     def missing(self) -> dict[str, np.ndarray]:
         """Rows in which each column is missing, for those that have any."""
         masks: dict[str, np.ndarray] = {}
         for need, parts in zip(self._needs, self._parts, strict=True):
             for expression, value in zip(_expressions(need), parts, strict=True):
-                mask = missing_rows(value)
-                if mask.any():
+                mask = None if is_clean(value) else missing_rows(value)
+                if mask is not None and mask.any():
                     name = expression.name if isinstance(expression, Variable) else need.text
                     masks[name] = masks[name] | mask if name in masks else mask
         return masks
@@ -147,7 +157,7 @@ class ResidualValues:
             joint = interact(trimmed) if len(trimmed) > 1 else trimmed[0]
             named = level_labels(joint.levels)
             factors[need.text] = Levels(np.asarray(joint.codes, dtype=np.intp), named)
-            levels.append(tuple(one.levels for one in trimmed))
+            levels.append(tuple([one.levels for one in trimmed]))
             labels.append(named)
         n = self._n if kept is None else kept.shape[0]
         data = ResidualData(n, numbers, factors, kept)

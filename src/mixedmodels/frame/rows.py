@@ -56,17 +56,10 @@ class Rows:
 
     def clean(self) -> bool:
         """Whether there is nothing missing or infinite anywhere."""
-        with np.errstate(over="ignore"):
-            if self.response is not None and not is_clean(self.response):
+        for value in (self.response, self.weights, self.trials, self.offset, *self.values, *self.groups):
+            if value is not None and not is_clean(value):
                 return False
-            for value in self.values:
-                if not is_clean(value):
-                    return False
-            for group in self.groups:
-                if not is_clean(group):
-                    return False
-            extra = (self.weights, self.trials, self.offset)
-            return all([value is None or is_clean(value) for value in extra])
+        return True
 
 
 def _evaluate(

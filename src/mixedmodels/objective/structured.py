@@ -20,6 +20,7 @@ from mixedmodels.objective.base import (
 )
 from mixedmodels.objective.parameters import gradient_of
 from mixedmodels.objective.structured_criterion import StructuredCriterion
+from mixedmodels.solver._kernels.small import upper_inverse
 from mixedmodels.solver.base import Breakdown, FixedProducts, Solution
 
 if TYPE_CHECKING:
@@ -96,15 +97,16 @@ class StructuredObjective(StructuredCriterion):
         psi = self.check(psi)
         if self.compiled is not None:
             found = self._profile(psi, 2)
-            value, gradient = self._compiled_value(found), self._compiled_gradient(found)
+            value = self._compiled_value(found)
+            nu = 0.0 if self.sigma_fixed else self.nu
+            gradient, H, _, total = self._compiled_derivatives(found, psi, nu)
+            if self.held:
+                H = self._as_held(H)
         else:
             value, gradient = self.value_and_gradient(psi)
-        if self.compiled is None or self.held or self.sigma_fixed is not None:
             H = self.information(psi, "observed")
-        else:
-            H, border = self._compiled_parts(found, psi)
-            H -= np.outer(border, border) / self.nu
-        if not math.isfinite(value + float(gradient.sum()) + float(H.sum())):
+            total = float(gradient.sum()) + float(H.sum())
+        if not math.isfinite(value + total):
             raise Breakdown("the criterion or a derivative is not finite; check the values of theta")
         return value, gradient, H
 
@@ -131,7 +133,8 @@ class StructuredObjective(StructuredCriterion):
         joint = self.joint_information(psi, kind)
         if self.sigma_fixed is not None:
             return joint
-        return joint[:-1, :-1] - np.outer(joint[-1, :-1], joint[-1, :-1]) / self.nu
+        border = joint[-1, :-1]
+        return joint[:-1, :-1] - border[:, None] * border / self.nu
 
     def joint_information(self, psi: np.ndarray, kind: str = "observed") -> np.ndarray:
         """Information about ``(psi, log sigma^2)``, only beta profiled out; no row of sigma if it is fixed.
@@ -155,10 +158,11 @@ class StructuredObjective(StructuredCriterion):
             out[:r] = inward.T @ inner[:r]
             out[:, :r] = out[:, :r] @ inward
             return out
-        if kind == "observed" and self.compiled is not None:
-            return self._as_held(self._compiled_information(psi))
-        if self._information is None or self._information[0] != (psi.tobytes(), kind):
-            self._information = ((psi.tobytes(), kind), self._joint_information(psi, kind))
+        key = (psi.tobytes(), kind)
+        if self._information is None or self._information[0] != key:
+            compiled = kind == "observed" and self.compiled is not None
+            found = self._compiled_information(psi) if compiled else self._joint_information(psi, kind)
+            self._information = (key, found)
         return self._as_held(self._information[1].copy())
 
     def _joint_information(self, psi: np.ndarray, kind: str) -> np.ndarray:
@@ -202,7 +206,7 @@ class StructuredObjective(StructuredCriterion):
         information = self.joint_information(psi, kind)
         if self.compiled is not None:
             found, p = self._profile(psi, 2), self.design.p
-            half = np.linalg.inv(self.engine.fixed.R) @ found.C
+            half = upper_inverse(self.engine.fixed.R) @ found.C
             return information, -half @ found.S1[:, :p, :p] @ half.T
         fixed = self.fixed_products(psi, second=False, orthonormal=True)
         half = fixed.basis @ np.linalg.inv(fixed.XVX)
@@ -270,26 +274,7 @@ class StructuredObjective(StructuredCriterion):
     # ------------------------------------------------------------------ parts
     def _compiled_information(self, psi: np.ndarray) -> np.ndarray:
         """Exact second derivatives in ``(psi, log sigma^2)``."""
-        return self._bordered(*self._compiled_parts(self._profile(psi, 2), psi))
-
-    def _compiled_parts(self, found: Any, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Exact second derivatives in psi, sigma held, and those in a parameter and log sigma^2."""
-        r = self.n_random
-        scale = self._scale(found)
-        second = found.second[0] + scale * found.second[2]
-        if self.reml:
-            second += found.second[1]
-        if r:
-            M = found.T - scale * found.S
-            if self.reml:
-                M = M - found.T_X
-            E = self._placement
-            if E is None:
-                parts = [M[at, at] for at in self.engine.slices]
-                second[:r, :r] += self._map.curvature(parts, psi[:r])
-            else:  # tr(M (E_i E_j' + E_j E_i'))
-                second[:r, :r] += 2.0 * (M @ E).reshape(r, -1) @ E.reshape(r, -1).T
-        return second, -scale * found.first[2]
+        return self._bordered(*self._compiled_derivatives(self._profile(psi, 2), psi)[1:3])
 
     def _bordered(self, inner: np.ndarray, border: np.ndarray) -> np.ndarray:
         """The information of psi with the row and column of log sigma^2, unless sigma is fixed."""

@@ -49,7 +49,7 @@ def orthonormal_twin(objective: StructuredObjective) -> OrthonormalTwin | None:
     Terms that are not linear in theta, that share parameters or whose columns belong to different levels keep
     their columns.
     """
-    if not objective.n_random:
+    if all([term.Z is None for term in objective.design.terms]):
         return None
     design, parameters = objective.design, objective._map
     terms, changes, changed = [], [], False

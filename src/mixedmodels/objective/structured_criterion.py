@@ -18,6 +18,7 @@ from mixedmodels.objective.base import (
     gaussian_scale,
 )
 from mixedmodels.objective.parameters import gradient_of, parameter_map
+from mixedmodels.solver._kernels.profiled import placed
 from mixedmodels.solver.base import Breakdown
 from mixedmodels.solver.dense import FixedPart, fixed_part
 from mixedmodels.solver.profiled import ProfiledLevels, profiled_levels
@@ -232,9 +233,8 @@ class StructuredCriterion:
                 factors, directions = self._map.factors(theta), self._map.directions(theta) if order else []
                 found = self.compiled.at(factors, directions, phi, order)
             else:
-                L = (theta @ E.reshape(r, -1)).reshape(E.shape[1:])
-                half = E @ L.T if order else E[:0]
-                found = self.compiled.at_factors(L, half + half.transpose(0, 2, 1), phi, order)
+                L, dS = placed(E, theta, order > 0)
+                found = self.compiled.at_factors(L, dS, phi, order)
         self._profiled = (key, order, found)
         return found
 
@@ -376,9 +376,20 @@ class StructuredCriterion:
         scale = self._scale(state)
         return [T - scale * S for T, S in zip(*state.term_parts(self.reml), strict=True)]
 
-    def _compiled_gradient(self, found: Any) -> np.ndarray:
-        first = found.first[0] + self._scale(found) * found.first[2]
-        return first + found.first[1] if self.reml else first
+    def _compiled_derivatives(
+        self, found: Any, psi: np.ndarray, nu: float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+        """Gradient and Hessian, sigma held (nu = 0) or profiled out; derivatives of both kinds; their sum."""
+        E, r, scale = self._placement, self.n_random, self._scale(found)
+        gradient, H, border, total = found.derivatives(scale, self.reml, E, nu)
+        if E is None and r:
+            M = found.T - scale * found.S
+            if self.reml:
+                M = M - found.T_X
+            curved = self._map.curvature([M[at, at] for at in self.engine.slices], psi[:r])
+            H[:r, :r] += curved
+            total += float(curved.sum())
+        return gradient, H, border, total
 
     def _gradient(self, psi: np.ndarray) -> np.ndarray:
         theta, _ = self.split(psi)

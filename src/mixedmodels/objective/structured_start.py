@@ -295,11 +295,13 @@ def _in_trust_region(
     units, is_exact = objective.units, objective.observed_is_cheap
     exact = objective.exact if is_exact else objective.newton
     far, count = list(objective.ranges), 0
-    r = objective.n_random
+    r, natural = objective.n_random, bool((units == 1.0).all())
     ends = [(value, _unsigned(end * units, r)) for value, end in known or ()]
 
     def newton(v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         nonlocal count
+        if natural and not far and not ends:
+            return exact(v)
         beyond = [j for j in far if v[j] / units[j] > objective.upper[j] - _EDGE]
         if beyond:
             psi = np.maximum(v / units, objective.lower)

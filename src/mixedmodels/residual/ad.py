@@ -88,9 +88,9 @@ class _BoundAD(BoundCorrelation):
 
     def at(self, phi: np.ndarray) -> MarkovPoint:
         """Operations at phi."""
-        return MarkovPoint(self._order, self._which, *self.table(phi))
+        return MarkovPoint(self._order, self._which, *self.neighbours(phi))
 
-    def table(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def neighbours(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Fisher's z of each pair of neighbouring visits with its derivatives."""
         k, m = self.n_phi, self._from.shape[0]
         t = parameters(phi).tanh()

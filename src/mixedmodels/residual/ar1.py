@@ -17,6 +17,9 @@ from mixedmodels.residual.times import (
 
 __all__ = ["AR1"]
 
+# Derivatives of Fisher's z in phi where all gaps are one: z is phi.
+_LINEAR = np.ones((1, 1)), np.zeros((1, 1, 1))
+
 
 class AR1(CorrelationStructure):
     r"""First-order autoregression: ``ar1(time | group)``.
@@ -59,7 +62,7 @@ class AR1(CorrelationStructure):
         self, data: ResidualData, codes: np.ndarray, labels: tuple[str, ...] | None
     ) -> BoundCorrelation:
         """The correlation of the rows of `data`."""
-        check_pairs(codes, self)
+        check_pairs(codes, labels, self)
         times = None
         if self.covariates:
             times = integer_times(
@@ -67,7 +70,7 @@ class AR1(CorrelationStructure):
                 f"car1({self.covariates[0]} | {self.group or 1}) is the same process in continuous time",
             )  # fmt: skip
         bound = _BoundAR1(self, codes, times)
-        if bound.repeats and times is not None:
+        if times is not None and bound._order.repeats:
             check_distinct(codes, times, labels, self, data)
         return bound
 
@@ -88,14 +91,8 @@ class _BoundAR1(BoundCorrelation):
         self._order = MarkovOrder(codes, times)
         if times is None:
             times = row_places(codes)
-        in_order = self._order.take(times)
-        later = self._order.later
-        gaps = in_order[later] - in_order[later - 1]
-        if gaps.size and gaps.min() == gaps.max():  # equidistant
-            self._gaps, self._which = gaps[:1], np.zeros(gaps.shape[0], dtype=np.intp)
-        else:
-            self._gaps, self._which = np.unique(gaps, return_inverse=True)
-        self.repeats = bool(gaps.size and self._gaps[0] == 0.0)  # two rows of a group at one time
+        self._gaps, self._which = self._order.distinct_gaps()
+        self._unit = self._gaps.shape[0] == 1 and float(self._gaps[0]) == 1.0
         self.markov = (self._order, self._which)
         self.features = times[:, None]
         self.start = np.zeros(1)
@@ -105,13 +102,13 @@ class _BoundAR1(BoundCorrelation):
 
     def at(self, phi: np.ndarray) -> MarkovPoint:
         """Operations at phi."""
-        return MarkovPoint(self._order, self._which, *self.table(phi))
+        return MarkovPoint(self._order, self._which, *self.neighbours(phi))
 
-    def table(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def neighbours(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Fisher's z of each gap with its derivatives."""
         g = self._gaps
-        if g.shape[0] == 1 and g[0] == 1.0:
-            return np.array([float(phi[0])]), np.ones((1, 1)), np.zeros((1, 1, 1))
+        if self._unit:
+            return phi, *_LINEAR
         rho = float(np.tanh(phi[0]))
         slope = 1.0 - rho * rho  # d rho / d phi
         c = rho**g

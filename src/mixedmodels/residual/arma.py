@@ -94,7 +94,7 @@ class ARMA(CorrelationStructure):
         self, data: ResidualData, codes: np.ndarray, labels: tuple[str, ...] | None
     ) -> BoundCorrelation:
         """The correlation of the rows of `data`."""
-        check_pairs(codes, self)
+        check_pairs(codes, labels, self)
         if self.covariates:
             times = integer_times(
                 data.number(self.covariates[0], "arma()"),

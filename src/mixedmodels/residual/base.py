@@ -130,6 +130,8 @@ class BoundResidual(Protocol):
         Name of the grouping factor.
     needs_fitted : bool
         Whether a variance depends on the fitted values (then `with_fitted` is called between searches).
+    is_sequential : bool
+        Whether no matrix of R is larger than a row: correlations of first order, or none.
     """
 
     n: int
@@ -142,6 +144,7 @@ class BoundResidual(Protocol):
     n_groups: int
     group: str | None
     needs_fitted: bool
+    is_sequential: bool
 
     def at(self, phi: np.ndarray) -> ResidualPoint:
         """R at phi; FloatingPointError where it is not positive definite."""

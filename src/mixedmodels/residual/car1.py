@@ -43,12 +43,14 @@ class CAR1(CorrelationStructure):
         self, data: ResidualData, codes: np.ndarray, labels: tuple[str, ...] | None
     ) -> BoundCorrelation:
         """The correlation of the rows of `data`."""
-        check_pairs(codes, self)
+        check_pairs(codes, labels, self)
         times = data.number(self.covariates[0], "car1()")
-        check_distinct(codes, times, labels, self, data)
+        order = MarkovOrder(codes, times)
+        if order.repeats:
+            check_distinct(codes, times, labels, self, data)
         within = "" if self.group is None else f" within {self.group}"
         meaning = f"continuous AR(1) over {self.covariates[0]}{within}"
-        return BoundDecay(self, codes, times, "rho", meaning)
+        return BoundDecay(self, codes, times, "rho", meaning, order)
 
 
 class BoundDecay(BoundCorrelation):
@@ -61,23 +63,28 @@ class BoundDecay(BoundCorrelation):
     times : ndarray of float64, shape (n,)
     report : {"rho", "range"}
     meaning : str
+    order : MarkovOrder, optional
+        That of the rows, if it is known.
     """
 
     n_phi = 1
     names = ("log(range)",)
 
     def __init__(
-        self, structure: Structure, codes: np.ndarray, times: np.ndarray, report: str, meaning: str
+        self,
+        structure: Structure,
+        codes: np.ndarray,
+        times: np.ndarray,
+        report: str,
+        meaning: str,
+        order: MarkovOrder | None = None,
     ) -> None:
         self.n = codes.shape[0]
         self._structure, self._report = structure, report
-        self._order = MarkovOrder(codes, times)
-        in_order = self._order.take(times)
-        later = self._order.later
-        gaps = in_order[later] - in_order[later - 1]
-        self._gaps, self._which = np.unique(gaps, return_inverse=True)
+        self._order = MarkovOrder(codes, times) if order is None else order
+        self._gaps, self._which = self._order.distinct_gaps()
         self.markov = (self._order, self._which)
-        typical = float(np.median(gaps)) if gaps.size else 1.0
+        typical = float(np.median(self._order.gaps)) if self._gaps.size else 1.0
         self.start = np.array([np.log(typical / np.log(5.0))])  # correlation 0.2 at the usual gap
         self.natural_names = (report,)
         self.kinds = ("correlation" if report == "rho" else "range",)
@@ -86,9 +93,9 @@ class BoundDecay(BoundCorrelation):
 
     def at(self, phi: np.ndarray) -> MarkovPoint:
         """Operations at phi."""
-        return MarkovPoint(self._order, self._which, *self.table(phi))
+        return MarkovPoint(self._order, self._which, *self.neighbours(phi))
 
-    def table(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def neighbours(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Fisher's z of each gap with its derivatives."""
         u = self._gaps * np.exp(-phi[0])
         c = np.exp(-u)

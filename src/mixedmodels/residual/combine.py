@@ -7,7 +7,6 @@ derivatives of R at one phi are in `mixedmodels.residual.combine_point`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,9 +83,9 @@ def bind_product(
             pieces.extend((one, _variance(one, data)) for one in factor.companions())
         else:
             pieces.append((factor, _variance(factor, data)))
-    variances = tuple(bound for _, bound in pieces if isinstance(bound, BoundVariance))
+    variances = tuple([bound for _, bound in pieces if isinstance(bound, BoundVariance)])
     fixed: dict[int, float] = {}
-    parts = tuple(bound for _, bound in pieces)
+    parts = tuple([bound for _, bound in pieces])
     offset = 0
     for factor, bound in pieces:
         if factor.fixed:
@@ -101,7 +100,7 @@ def bind_product(
         codes,
         labels,
         group,
-        tuple(factor for factor, _ in pieces),
+        tuple([factor for factor, _ in pieces]),
         fixed,
         log_scale,
         text,
@@ -157,6 +156,8 @@ class CombinedResidual:
         What was bound: structure, columns and weights.
     fitted : ndarray of float64, shape (n,), or None
         Fitted values that are a variance covariate (`with_fitted`).
+    is_sequential : bool
+        Whether no matrix of R is larger than a row.
     """
 
     def __init__(
@@ -182,25 +183,27 @@ class CombinedResidual:
         self.n_groups = len(labels) if codes is not None else n
         self.text = text
         self._parts, self._factors, self._fixed, self._log_scale = parts, factors, dict(fixed), log_scale
-        total = sum(part.n_phi for part in parts)
-        self._free = np.array([j for j in range(total) if j not in fixed], dtype=np.intp)
-        self._template = np.concatenate([np.zeros(0), *(part.start for part in parts)])
+        start: list[float] = []
+        farthest: list[float] = []
+        self._pieces: list[slice] = []
+        for part in parts:
+            self._pieces.append(slice(len(start), len(start) + part.n_phi))
+            start += part.start.tolist()
+            farthest += [part.farthest if isinstance(part, BoundCorrelation) else np.inf] * part.n_phi
         for place, value in fixed.items():
-            self._template[place] = value
+            start[place] = value
+        free = [j for j in range(len(start)) if j not in fixed]
+        self._free, self._template = np.array(free, dtype=np.intp), np.array(start, dtype=np.float64)
         all_names = _distinct([part.names for part in parts], factors)
         self._natural_names = _distinct([part.natural_names for part in parts], factors)
-        self._kinds = tuple(kind for part in parts for kind in part.kinds)
-        stops = np.cumsum([0, *(part.n_phi for part in parts)]).tolist()
-        self._pieces = [slice(a, b) for a, b in pairwise(stops)]
-        self.names = tuple(all_names[j] for j in self._free)
-        self.n_phi = self._free.shape[0]
+        self._kinds = tuple([kind for part in parts for kind in part.kinds])
+        self.names = tuple([all_names[j] for j in free])
+        self.n_phi = len(free)
         self.start = self._template[self._free]
-        farthest = np.full(total, np.inf)
-        if correlation is not None:
-            farthest[: correlation.n_phi] = correlation.farthest
-        farthest = farthest[self._free]
-        self.lower, self.upper = -farthest, farthest
-        self.needs_fitted = any(one.needs_fitted for one in variances)
+        self.upper = np.array([farthest[j] for j in free], dtype=np.float64)
+        self.lower = -self.upper
+        self.needs_fitted = any([one.needs_fitted for one in variances])
+        self.is_sequential = correlation is None or correlation.markov is not None
 
     @property
     def parts(self) -> tuple[BoundCorrelation | BoundVariance, ...]:
@@ -284,17 +287,22 @@ class CombinedResidual:
 
     def row_variances(self, phi: np.ndarray) -> np.ndarray:
         """Diagonal of R, shape (n,), without factoring it."""
-        out = np.exp(2.0 * self.log_sd(phi))
+        even = not self.variances and self._log_scale is None
+        out = np.ones(self.n) if even else np.exp(2.0 * self.log_sd(phi))
         if self.correlation is None:
             return out
         own = self._split(np.asarray(phi, dtype=np.float64))[0]
-        return out * self.correlation.row_variances(own, self.correlation.features)
+        variances = self.correlation.row_variances(own, self.correlation.features)
+        return variances if even else out * variances
 
     def natural(self, phi: np.ndarray) -> NaturalValues:
         """Correlations, ranges, ratios of standard deviations, powers, with their derivatives in phi.
 
         Values that are held are among them, with derivatives of zero.
         """
+        if len(self._parts) == 1 and not self._fixed:
+            value, jacobian = self._parts[0].natural(np.asarray(phi, dtype=np.float64))
+            return NaturalValues(self._natural_names, value, jacobian, self._kinds)
         values, total = [], sum(part.n_phi for part in self._parts)
         jacobian = np.zeros((len(self._natural_names), total))
         row = column = 0
@@ -428,6 +436,8 @@ class CombinedResidual:
 def _distinct(names: Sequence[tuple[str, ...]], factors: Sequence[Structure]) -> tuple[str, ...]:
     """Names of all parts; those that occur in several parts get the text of their part in front."""
     flat = [name for part in names for name in part]
+    if len(set(flat)) == len(flat):
+        return tuple(flat)
     out = []
     for part, factor in zip(names, factors, strict=True):
         out += [f"{factor}.{name}" if flat.count(name) > 1 else name for name in part]

@@ -29,15 +29,15 @@ class Coefficients(NamedTuple):
     ----------
     z, z1, z2 : ndarray, shapes (m,), (n_phi, m), (n_phi, n_phi, m)
     log_sd, e1, e2 : ndarray, shapes (n,), (n_phi, n), (n_phi, n_phi, n)
-        Rows sorted; of length 0 where they are zero.
+        Rows sorted; None where they are zero.
     """
 
     z: np.ndarray
     z1: np.ndarray
     z2: np.ndarray
-    log_sd: np.ndarray
-    e1: np.ndarray
-    e2: np.ndarray
+    log_sd: np.ndarray | None
+    e1: np.ndarray | None
+    e2: np.ndarray | None
 
 
 class FirstOrder:
@@ -71,7 +71,10 @@ class FirstOrder:
             by_level = np.argsort(codes[order], kind="stable")
             order, which = order[by_level], which[by_level]
         self.order, self.which = order, np.ascontiguousarray(which)
-        self._sorted = bool(np.all(order[1:] > order[:-1]))
+        self._sorted = bool((order[1:] > order[:-1]).all())
+        # the table alone says everything
+        only = None if bound.variances or bound._log_scale is not None else bound.correlation
+        self._neighbours = only.neighbours if only is not None and only.n_phi == bound.n_phi else None
 
     def classes(self) -> np.ndarray | None:
         """Classes of sorted rows with equal coefficients whatever phi is, shape (n,); None for no such."""
@@ -106,8 +109,10 @@ class FirstOrder:
         Raises
         ------
         FloatingPointError
-            A correlation of 1 or a standard deviation of zero.
+            A standard deviation of zero.
         """
+        if self._neighbours is not None:
+            return Coefficients(*self._neighbours(phi), None, None, None)
         bound, free = self._bound, self._bound._free
         r = free.shape[0]
         z, z1, z2 = np.zeros(0), np.zeros((r, 0)), np.zeros((r, r, 0))
@@ -115,9 +120,7 @@ class FirstOrder:
         firsts: list[np.ndarray] = []
         for part, own in zip(bound._parts, pieces, strict=True):
             if not isinstance(part, BoundVariance):
-                z, first, second = part.table(own)  # type: ignore[attr-defined]
-                if z.size and not float(np.abs(z).max()) <= 18.0:
-                    raise FloatingPointError("a correlation of neighbouring rows is 1 in absolute value")
+                z, first, second = part.neighbours(own)
                 k = part.n_phi
                 if not derivatives:
                     continue
@@ -132,19 +135,18 @@ class FirstOrder:
             if derivatives and part.n_phi:
                 firsts.append(part.first(own))
         found = bound.log_sd_of(pieces)
-        log_sd = np.zeros(0) if found is None else found
-        e1, e2 = np.zeros((r, 0)), np.zeros((r, r, 0))
+        log_sd = None if found is None else self._take(found)
+        e1 = e2 = None
         if firsts:
-            every = np.concatenate([np.zeros((k, bound.n)), *firsts])[free]
-            e1 = self._take(every)
+            e1 = self._take(np.concatenate([np.zeros((k, bound.n)), *firsts])[free])
             e2 = self._seconds(bound.log_sd_seconds(pieces), k)
-        return Coefficients(z, np.ascontiguousarray(z1), np.ascontiguousarray(z2), self._take(log_sd), e1, e2)
+        return Coefficients(z, np.ascontiguousarray(z1), np.ascontiguousarray(z2), log_sd, e1, e2)
 
-    def _seconds(self, curved: dict[tuple[int, int], np.ndarray], k: int) -> np.ndarray:
-        """Second derivatives of the logarithms, (n_phi, n_phi, n); of length 0 where all are zero."""
-        free = self._bound._free.tolist()
+    def _seconds(self, curved: dict[tuple[int, int], np.ndarray], k: int) -> np.ndarray | None:
+        """Second derivatives of the logarithms, (n_phi, n_phi, n); None where all are zero."""
         if not curved:
-            return np.zeros((len(free), len(free), 0))
+            return None
+        free = self._bound._free.tolist()
         out = np.zeros((len(free), len(free), self._bound.n))
         for a, i in enumerate(free):
             for b, j in enumerate(free):
@@ -155,7 +157,7 @@ class FirstOrder:
 
     def _take(self, values: np.ndarray) -> np.ndarray:
         """Values of rows (last axis) in sorted order."""
-        if not values.shape[-1] or self._sorted:
+        if self._sorted:
             return np.ascontiguousarray(values, dtype=np.float64)
         return np.ascontiguousarray(values[..., self.order], dtype=np.float64)
 

@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from mixedmodels.solver._kernels.columns import neighbours
+
 __all__ = ["MarkovOrder", "MarkovPoint"]
 
 
@@ -41,17 +43,36 @@ class MarkovOrder:
         Rows in sorted order; None where they are sorted already.
     later : ndarray of intp
         Places (in sorted order) of the rows that are not the first of their group.
+    gaps : ndarray of float64, shape of `later`
+        Times between them and the rows before; 1 where there are no times.
+    equal : bool
+        Whether all gaps are equal.
+    repeats : bool
+        Whether two rows of a group are at one time.
     """
 
-    __slots__ = ("later", "n", "order", "sorted_codes")
+    __slots__ = ("equal", "gaps", "later", "n", "order", "repeats", "sorted_codes")
 
     def __init__(self, codes: np.ndarray, times: np.ndarray | None) -> None:
         self.n = codes.shape[0]
-        keys = (codes,) if times is None else (times, codes)
-        order = np.lexsort(keys)
-        self.sorted_codes = codes[order]
-        self.order = None if bool(np.all(order[1:] > order[:-1])) else order
-        self.later = np.flatnonzero(self.sorted_codes[1:] == self.sorted_codes[:-1]) + 1
+        places = np.arange(self.n, dtype=np.float64) if times is None else times
+        self.order: np.ndarray | None = None
+        self.sorted_codes = codes
+        found = neighbours(codes, places)
+        if found is None:
+            self.order = np.lexsort((places, codes))
+            self.sorted_codes = codes[self.order]
+            found = neighbours(self.sorted_codes, places[self.order])
+        self.later, self.gaps, smallest, largest = found
+        if times is None:
+            self.gaps, smallest, largest = np.ones(self.later.shape[0]), 1.0, 1.0
+        self.equal, self.repeats = smallest == largest, smallest == 0.0
+
+    def distinct_gaps(self) -> tuple[np.ndarray, np.ndarray]:
+        """Different gaps in increasing order, and the place among them of each later row."""
+        if self.gaps.shape[0] and self.equal:
+            return self.gaps[:1], np.zeros(self.gaps.shape[0], dtype=np.intp)
+        return np.unique(self.gaps, return_inverse=True)
 
     def take(self, M: np.ndarray) -> np.ndarray:
         """Rows of M in sorted order."""

@@ -249,7 +249,7 @@ class BoundCorrelation:
         For summaries: ``"AR(1) over time"``.
     markov : (MarkovOrder, ndarray of int) or None
         For correlations of first order: their rows in order, and the place of each later row in the table of
-        Fisher's z that ``table(phi)`` returns with its derivatives.
+        `neighbours`.
     farthest : float
         Largest size of a coordinate: `FARTHEST_Z` where they are Fisher's z. A correlation of one is a limit,
         and beyond that the criterion is rounding.
@@ -269,6 +269,13 @@ class BoundCorrelation:
 
     def at(self, phi: np.ndarray) -> Any:
         """C at phi: whiten, change, ..., `hadamard` and `diagonal`."""
+        raise NotImplementedError
+
+    def neighbours(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For correlations of first order: Fisher's z of the correlation with the row before, a table (m,).
+
+        With its derivatives, (n_phi, m) and (n_phi, n_phi, m).
+        """
         raise NotImplementedError
 
     def natural(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from mixedmodels.errors import DataError
 from mixedmodels.residual.data import ResidualData
+from mixedmodels.solver._kernels.columns import whole_numbers
 
 if TYPE_CHECKING:
     from mixedmodels.residual.structure import CorrelationStructure, Structure
@@ -23,12 +24,11 @@ def integer_times(values: np.ndarray, name: str, tag: str, data: ResidualData, r
     DataError
         A time is not a whole number.
     """
-    whole = np.rint(values)
-    wrong = np.flatnonzero(np.abs(values - whole) > 1e-8 * np.maximum(1.0, np.abs(values)))
-    if wrong.size:
+    whole, wrong = whole_numbers(values, 1e-8)
+    if wrong >= 0:
         raise DataError(
-            f"{tag}() needs whole numbers as times, but {name!r} is {values[wrong[0]]:g} in row "
-            f"{data.place(wrong[0])}; {remedy}"
+            f"{tag}() needs whole numbers as times, but {name!r} is {values[wrong]:g} in row "
+            f"{data.place(wrong)}; {remedy}"
         )
     return whole
 
@@ -50,13 +50,15 @@ def new_integer_times(structure: CorrelationStructure, data: ResidualData) -> np
     return integer_times(data.number(name, f"{tag}()"), name, tag, data, "round the times")[:, None]
 
 
-def check_pairs(codes: np.ndarray, structure: Structure) -> None:
+def check_pairs(codes: np.ndarray, labels: tuple[str, ...] | None, structure: Structure) -> None:
     """Refuse groups of one row each, in which nothing is correlated.
 
     Parameters
     ----------
     codes : ndarray of intp, shape (n,)
         Groups.
+    labels : tuple of str or None
+        Of the groups.
     structure : Structure
         Its parameters are to be estimated unless they are held.
 
@@ -64,6 +66,8 @@ def check_pairs(codes: np.ndarray, structure: Structure) -> None:
     ------
     DataError
     """
+    if labels is not None and codes.shape[0] > len(labels):
+        return  # more rows than groups
     if int(np.bincount(codes).max(initial=1)) < 2 and not structure.fixed:
         raise DataError(
             f"{structure}: no group has more than one row, so a correlation cannot be estimated; leave the "

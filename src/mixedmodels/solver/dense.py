@@ -20,6 +20,7 @@ import numpy as np
 
 from mixedmodels.errors import IdentifiabilityError, SolverError
 from mixedmodels.solver import dense_inference
+from mixedmodels.solver._kernels.columns import constant_column, orthonormal_fit
 from mixedmodels.solver.base import (
     Breakdown,
     Components,
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
 
 __all__ = ["DenseSolver", "FixedPart", "PenalizedSolution", "fixed_part", "penalized_solve", "random_matrix"]
+
+# Rows times squared columns up to which compiled loops make the columns orthonormal, and the part of a column
+# that must be new for that, relative to its length.
+_SMALL_WORK = 16_000
+_REGULAR = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,11 +72,11 @@ def fixed_part(
     response = y if offset is None else y - offset
     # The mean goes first, where there is a constant column: y - mean is exact when the mean is large,
     # while X beta0 would be rounded at the size of the mean.
-    constant = np.flatnonzero(((X[:1] == X) & (X[:1] != 0.0)).all(axis=0) & (y.size > 0))
-    shift = float(np.mean(response)) if len(constant) else 0.0
+    constant = constant_column(X)
+    shift = float(np.add.reduce(response)) / response.shape[0] if constant >= 0 else 0.0
     response = response - shift
-    unscaled = X[0] if y.size else np.zeros(X.shape[1])
     sqrt_w = None
+    shifted = shift / X.item(0, constant) if constant >= 0 else 0.0  # of the coefficient of that column
     if weights is not None:
         sqrt_w = np.sqrt(np.asarray(weights, dtype=np.float64))
         response = response * sqrt_w
@@ -80,6 +86,13 @@ def fixed_part(
         return FixedPart(np.zeros((n, 0)), np.zeros((0, 0)), np.zeros(0), response, 0.0, sqrt_w)
     if p > n:
         raise IdentifiabilityError(f"{p} fixed-effects columns for {n} observations; remove some of them")
+    if n * p * p <= _SMALL_WORK:
+        found = orthonormal_fit(X, response, _REGULAR)
+        if found is not None:
+            Q, R, beta0, r, logdet = found
+            if constant >= 0:
+                beta0[constant] += shifted
+            return FixedPart(Q, R, beta0, r, logdet, sqrt_w)
     length = np.linalg.norm(X, axis=0)
     Q, R = np.linalg.qr(X / np.where(length > 0.0, length, 1.0))
     diagonal = np.abs(np.diagonal(R))
@@ -91,8 +104,8 @@ def fixed_part(
     R = R * length
     beta0 = np.linalg.solve(R, Q.T @ response)
     r = response - X @ beta0
-    if len(constant):
-        beta0[constant[0]] += shift / unscaled[constant[0]]
+    if constant >= 0:
+        beta0[constant] += shifted
     r = r - Q @ (Q.T @ r)  # second pass: orthogonal to X to working precision
     return FixedPart(Q, R, beta0, r, 2.0 * float(np.sum(np.log(diagonal * length))), sqrt_w)
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.solver._kernels.profiled import from_products, from_rows, segments
+from mixedmodels.solver._kernels.profiled import Rows, from_products, segments
+from mixedmodels.solver._kernels.small import upper_inverse
 from mixedmodels.solver.base import Breakdown, Solution
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class ProfiledLevels:
         rows, p = self._of, self._of.p
         beta, vcov = np.zeros(0), np.zeros((0, 0))
         if p:
-            back = np.linalg.inv(rows.fixed.R)
+            back = upper_inverse(rows.fixed.R)
             beta = rows.fixed.beta0 + back @ found.gamma
             vcov = back @ found.C @ back.T
         u: list[np.ndarray] = []
@@ -184,12 +185,12 @@ class FirstOrderLevels(ProfiledLevels):
         super().__init__(rows)
         self.residual = residual
         k, p, n, order = rows.k, rows.p, rows.n, residual.order
-        self._c = c = k + p + 1
+        c = k + p + 1
         sorted_rows = np.ascontiguousarray(self._columns[order])
         levels = rows.levels
         codes = np.zeros(n, dtype=np.int64) if levels is None else levels.codes[order].astype(np.int64)
         m = 1 if levels is None else levels.m
-        self._rows, self._sums = sorted_rows, np.zeros((0, 0))
+        sums = np.zeros((0, 0))
         # a class in every level at least
         few = m * 1.5 * (c + 1) <= _SUMS * n
         classes = residual.classes() if few else None
@@ -200,21 +201,20 @@ class FirstOrderLevels(ProfiledLevels):
             if distinct.shape[0] * 1.5 * (c + 1) > _SUMS * n:
                 segment = None
         if segment is None:
-            self._place, self._count = np.arange(n, dtype=np.int64), np.ones(n)
+            place, count = np.arange(n, dtype=np.int64), np.ones(n)
         else:
-            self._place = place.astype(np.int64)
+            place = place.astype(np.int64)
             segment = np.ascontiguousarray(segment.ravel(), dtype=np.int64)
-            self._count = np.bincount(segment).astype(np.float64)
-            self._sums = segments(sorted_rows, residual.which, segment, distinct.shape[0])
-            self._rows = np.zeros((0, 0))
-        self._starts = np.searchsorted(codes[self._place], np.arange(m + 1)).astype(np.int64)
+            count = np.bincount(segment).astype(np.float64)
+            sums = segments(sorted_rows, residual.which, segment, distinct.shape[0])
+            sorted_rows = np.zeros((0, 0))
+        starts = codes[place].searchsorted(np.arange(m + 1))
+        self.n_segments = place.shape[0]
+        self._rows = Rows(sorted_rows, sums, place, count, starts, residual.which, c)
 
     def _found(self, L: np.ndarray, dS: np.ndarray, phi: np.ndarray, order: int) -> Any:
         own = self.residual.coefficients(phi, order > 0)
-        return from_rows(
-            self._rows, self._sums, self._place, self._count, self._starts, self.residual.which,
-            own.z, own.z1, own.z2, own.log_sd, own.e1, own.e2, L, dS, self._c, order,
-        )  # fmt: skip
+        return self._rows.at(own.z, own.z1, own.z2, own.log_sd, own.e1, own.e2, L, dS, order)
 
 
 class TableLevels(ProfiledLevels):

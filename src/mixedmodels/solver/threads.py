@@ -91,11 +91,10 @@ def is_small(design: Any, rows: int = 500) -> bool:
     rows : int
         What counts as few.
     """
-    return (
-        design.n <= rows
-        and getattr(design, "residual", None) is None
-        and all(term.precision is None for term in design.terms)
-    )
+    residual = getattr(design, "residual", None)
+    if design.n > rows or not (residual is None or residual.is_sequential):
+        return False
+    return not any([term.precision is not None for term in design.terms])
 
 
 def answers_on_one_thread(cls: _Class) -> _Class:
@@ -109,7 +108,7 @@ def answers_on_one_thread(cls: _Class) -> _Class:
 def _on_one_thread(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def held(self: Any, *args: Any, **options: Any) -> Any:
-        if is_small(self.design):
+        if self._is_small:
             return method(self, *args, **options)
         with one_blas_thread():
             return method(self, *args, **options)

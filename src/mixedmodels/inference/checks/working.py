@@ -75,6 +75,7 @@ class WorkingFit:
         self._data, self.n_rows, self._native = fit._data, fit.n_rows, fit._native
         self._options = SimpleNamespace(sigma=1.0, na_action=fit._options.na_action)
         self._cache: dict[str, Any] = {}
+        self._is_small = fit._is_small
 
     _once: Any = Fit._once
     _rows: Any = Fit._rows

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Linear algebra of matrices so small that calling LAPACK costs more than the arithmetic.
 
-All functions go by Cholesky and return None where a pivot is lost in rounding: callers have a slower way then.
+Those that go by Cholesky return None where a pivot is lost in rounding: callers have a slower way then.
 """
 
 import numpy as np
@@ -70,6 +70,22 @@ def inverse(const double[:, :] H):
     out = np.empty((p, p))
     cdef double[:, ::1] o = out
     mm_lower_square(M, &o[0, 0], p)
+    return out
+
+
+def upper_inverse(const double[:, :] R):
+    """Inverse of an upper triangular matrix with a diagonal without zeros, shape (p, p)."""
+    cdef Py_ssize_t p = R.shape[0], i, j, l
+    cdef double v
+    out = np.zeros((p, p))
+    cdef double[:, ::1] B = out
+    for j in range(p):
+        B[j, j] = 1.0 / R[j, j]
+        for i in range(j - 1, -1, -1):
+            v = 0.0
+            for l in range(i + 1, j + 1):
+                v -= R[i, l] * B[l, j]
+            B[i, j] = v / R[i, i]
     return out
 
 

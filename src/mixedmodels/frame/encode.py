@@ -191,7 +191,7 @@ def _write(value: Value, variable: VariableState, full: bool, out: np.ndarray, s
     codes = value.codes  # type: ignore[union-attr]
     if full or variable.contrast is None:
         stop = start + len(variable.levels) - (not full)
-        dummies(codes, int(not full), out[:, start:stop])
+        dummies(np.asarray(codes, dtype=np.int32), int(not full), out[:, start:stop])
         return stop
     for column in np.ascontiguousarray(variable.contrast.T):
         out[:, start] = column.take(codes, mode="wrap")

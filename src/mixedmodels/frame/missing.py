@@ -27,12 +27,11 @@ __all__ = [
 
 def is_clean(value: Value) -> bool:
     """Whether a column has no missing and no infinite value."""
-    if type(value) is np.ndarray:
-        return all_finite(value)
-    if type(value) is FactorColumn:
+    if isinstance(value, FactorColumn):
         codes = value.codes
-        return none_missing(codes) if codes.ndim == 1 else not (codes < 0).any()
-    return all_finite(value.values.ravel(order="K"))  # type: ignore[union-attr]
+        return none_missing(codes) if codes.dtype == np.int32 and codes.ndim == 1 else not (codes < 0).any()
+    numbers = value.values.ravel(order="K") if isinstance(value, MatrixColumn) else value
+    return all_finite(np.asarray(numbers, dtype=np.float64))
 
 
 def missing_rows(value: Value) -> np.ndarray:
@@ -52,11 +51,9 @@ def check_finite(value: Value, what: str) -> None:
     DataError
         If a value is infinite.
     """
-    if isinstance(value, FactorColumn):
+    if isinstance(value, FactorColumn) or is_clean(value):
         return
     numbers = value.values if isinstance(value, MatrixColumn) else value
-    if numbers.ndim == 1 and all_finite(numbers):
-        return
     infinite = np.isinf(numbers)
     if infinite.any():
         rows = np.flatnonzero(infinite if infinite.ndim == 1 else infinite.any(axis=1))

@@ -305,6 +305,10 @@ class Constrained:
         found = self.search(Control(tol=tol))
         return found.theta, bool(found.converged)
 
+    def exactly(self, z: np.ndarray) -> Constrained:
+        """The same from z on, with exact second derivatives unless they cost very much."""
+        return Constrained(self.whole.exactly(), self.equations, self.point(z), self.places.tolist())
+
     def glance(self, control: Control) -> Any:
         """`Optimum` of one search in the trust region, whose theta is all of y.
 
@@ -329,6 +333,13 @@ class Constrained:
                     rest.exact, z, limited, rest.names, progress=progress, exact=rest.whole.exact
                 )
                 z = found.theta
+            if found is not None and not found.converged and not rest.whole.exact:
+                stuck = rest.exactly(z)
+                if stuck.whole.exact:  # near a variance of zero average information says nothing of the way
+                    iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
+                    rest, z = stuck, stuck.start
+                    found = trust_region(rest.exact, z, limited, rest.names, progress=progress, exact=True)
+                    z = found.theta
             if found is None or not found.converged:
                 spent = (0, 0) if found is None else (found.iterations, found.evaluations)
                 iterations, evaluations = iterations + spent[0], evaluations + spent[1]

@@ -11,7 +11,7 @@ import pytest
 
 import mixedmodels as mm
 from mixedmodels.objective.structured_modes import mode_starts
-from mixedmodels.objective.structured_start import search
+from mixedmodels.objective.structured_search import search
 from mixedmodels.residual.visit_moments import general_start, visit_covariances
 
 TOOL = Path(__file__).parents[2] / "tools" / "many_starts_residual.py"

@@ -15,7 +15,7 @@ from mixedmodels.fit.residual_restrictions import held_residuals
 from mixedmodels.fit.result import LMMFit
 from mixedmodels.objective.restricted_structured import RestrictedStructured, restricted_search
 from mixedmodels.objective.structured import StructuredObjective
-from mixedmodels.objective.structured_start import search
+from mixedmodels.objective.structured_search import search
 from mixedmodels.optimize.minimize import METHODS
 from mixedmodels.solver._kernels.evaluator import regular_inverse
 from mixedmodels.solver.choose import SOLVER_NAMES

@@ -10,7 +10,7 @@ import numpy as np
 from mixedmodels.errors import DataError
 from mixedmodels.frame.factors import drop_unused
 from mixedmodels.frame.values import FactorColumn, MatrixColumn, Value
-from mixedmodels.solver._kernels.columns import all_finite
+from mixedmodels.solver._kernels.columns import all_finite, none_missing
 
 __all__ = [
     "check_finite",
@@ -31,7 +31,7 @@ def is_clean(value: Value) -> bool:
         return all_finite(value)
     if type(value) is FactorColumn:
         codes = value.codes
-        return codes.shape[0] == 0 or bool(np.minimum.reduce(codes, axis=None) >= 0)
+        return none_missing(codes) if codes.ndim == 1 else not (codes < 0).any()
     return all_finite(value.values.ravel(order="K"))  # type: ignore[union-attr]
 
 
@@ -55,6 +55,8 @@ def check_finite(value: Value, what: str) -> None:
     if isinstance(value, FactorColumn):
         return
     numbers = value.values if isinstance(value, MatrixColumn) else value
+    if numbers.ndim == 1 and all_finite(numbers):
+        return
     infinite = np.isinf(numbers)
     if infinite.any():
         rows = np.flatnonzero(infinite if infinite.ndim == 1 else infinite.any(axis=1))

@@ -170,6 +170,9 @@ class LMMFit(Fit):
     @property
     def df_model(self) -> int:
         """Number of free parameters: fixed effects, theta, and the residual SD unless it is fixed."""
+        return self._once("df_model", self._count_parameters)
+
+    def _count_parameters(self) -> int:
         if self._options.variances is not None:
             return self.design.p
         free = self.design.p + len(self.theta) + (self._options.sigma is None)

@@ -118,9 +118,7 @@ class StructuredFit(LMMFit):
         assert bound is not None
         return bound
 
-    @property
-    def df_model(self) -> int:
-        """Number of free parameters: fixed effects, theta, and the residual SD unless it is fixed."""
+    def _count_parameters(self) -> int:
         free = self.design.p + len(self.theta) + (self._options.sigma is None)
         return free - len(self.objective.held) - len(self._equations)
 
@@ -232,7 +230,7 @@ class StructuredFit(LMMFit):
             return self._leverage_residuals(kind)
         eta = self._linear_predictor("population" if kind == "marginal" else None)
         out = self.design.y - eta
-        if kind in ("pearson", "scaled"):
+        if kind in ("pearson", "scaled") and not self.residual_structure.is_even:
             out = out / np.sqrt(self.residual_structure.row_variances(np.array(self.phi)))
         elif kind == "normalized":
             out = self._point.whiten(out[:, None])[:, 0]

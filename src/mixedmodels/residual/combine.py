@@ -158,6 +158,8 @@ class CombinedResidual:
         Fitted values that are a variance covariate (`with_fitted`).
     is_sequential : bool
         Whether no matrix of R is larger than a row.
+    is_even : bool
+        Whether all rows are known to have the variance sigma^2.
     """
 
     def __init__(
@@ -204,6 +206,7 @@ class CombinedResidual:
         self.lower = -self.upper
         self.needs_fitted = any([one.needs_fitted for one in variances])
         self.is_sequential = correlation is None or correlation.markov is not None
+        self.is_even = self.is_sequential and not variances and log_scale is None
 
     @property
     def parts(self) -> tuple[BoundCorrelation | BoundVariance, ...]:
@@ -287,13 +290,13 @@ class CombinedResidual:
 
     def row_variances(self, phi: np.ndarray) -> np.ndarray:
         """Diagonal of R, shape (n,), without factoring it."""
-        even = not self.variances and self._log_scale is None
-        out = np.ones(self.n) if even else np.exp(2.0 * self.log_sd(phi))
+        if self.is_even:
+            return np.ones(self.n)
+        out = np.exp(2.0 * self.log_sd(phi))
         if self.correlation is None:
             return out
         own = self._split(np.asarray(phi, dtype=np.float64))[0]
-        variances = self.correlation.row_variances(own, self.correlation.features)
-        return variances if even else out * variances
+        return out * self.correlation.row_variances(own, self.correlation.features)
 
     def natural(self, phi: np.ndarray) -> NaturalValues:
         """Correlations, ranges, ratios of standard deviations, powers, with their derivatives in phi.

@@ -262,13 +262,15 @@ class StructuredCriterion:
             return self._criterion(self.at(psi))
         return self._compiled_value(self._profile(psi, 0))
 
-    def values(self, psi: np.ndarray, phis: np.ndarray) -> np.ndarray:
+    def values(self, psi: np.ndarray, phis: np.ndarray, sizes: np.ndarray | None = None) -> np.ndarray:
         """Criterion at the random effects of psi and several phi, infinite where it does not exist.
 
         Parameters
         ----------
         psi : ndarray, shape (n_theta,)
         phis : ndarray, shape (N, n_phi)
+        sizes : ndarray, shape (N,), optional
+            Factors of the relative factors, all linear in theta, at each phi.
 
         Returns
         -------
@@ -279,11 +281,12 @@ class StructuredCriterion:
         wide = None if engine is None else engine.wide(self._map.factors(theta), ())
         with np.errstate(all="ignore"):
             for i, phi in enumerate(phis):
+                size = 1.0 if sizes is None else sizes[i]
                 try:
                     if engine is None or wide is None:
-                        value = self.value(np.concatenate([theta, phi]))
+                        value = self.value(np.concatenate([size * theta, phi]))
                     else:
-                        value = self._compiled_value(engine.at_factors(*wide, phi, 0))
+                        value = self._compiled_value(engine.at_factors(size * wide[0], wide[1], phi, 0))
                 except (FloatingPointError, np.linalg.LinAlgError):
                     continue
                 if math.isfinite(value):

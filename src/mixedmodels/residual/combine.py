@@ -29,6 +29,9 @@ from mixedmodels.residual.structure import (
 
 __all__ = ["CombinedResidual", "Origin", "bind_product"]
 
+# Kinds of parameters of variance functions that multiply a covariate or its logarithm.
+_SLOPES = frozenset({"coefficient", "expon", "power"})
+
 
 class Origin(NamedTuple):
     """What was bound, so that it can be bound again: to some of the rows, or after it was stored.
@@ -287,6 +290,23 @@ class CombinedResidual:
             if isinstance(part, BoundVariance):
                 out += part.log_sd(own)
         return out
+
+    def slopes(self) -> list[tuple[int, float]]:
+        """Coordinates that multiply a covariate in the logarithms of the standard deviations.
+
+        With the change of each that moves the logarithms by one in the root mean square about their mean.
+        """
+        out, start = [], 0
+        for part in self._parts:
+            if isinstance(part, BoundVariance) and not _SLOPES.isdisjoint(part.kinds):
+                spread = part.first(part.start).std(axis=1).tolist()
+                found = zip(part.kinds, spread, strict=True)
+                out += [
+                    (start + j, 1.0 / s) for j, (kind, s) in enumerate(found) if kind in _SLOPES and s > 0.0
+                ]
+            start += part.n_phi
+        places = {place: j for j, place in enumerate(self._free.tolist())}
+        return [(places[place], unit) for place, unit in out if place in places]
 
     def row_variances(self, phi: np.ndarray) -> np.ndarray:
         """Diagonal of R, shape (n,), without factoring it."""

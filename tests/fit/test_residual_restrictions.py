@@ -280,9 +280,9 @@ def test_other_methods():
             mm.lmm(FORMULA, data(), method=method, **options)
 
 
-@pytest.mark.parametrize("seed", [24, 40])
+@pytest.mark.parametrize("seed", [40, 51])
 def test_small_samples_are_asked_for_other_modes(seed):
-    """One search of these sets ends in a local minimum, 0.78 and 1.1 higher."""
+    """One search of these sets ends in a local minimum, 1.1 and 1.6 higher."""
     rng = np.random.default_rng(seed)
     g, t = np.repeat(np.arange(8), 3), np.tile(np.arange(3.0), 8)
     rng.normal(size=48)

@@ -199,7 +199,9 @@ class LMMFit(Fit):
         if not self.converged:
             out.append(f"not converged: {optimum.message}")
         for position in self._singular:
-            out.append(checks.singular_note(design.terms[position], np.array(self._factors[position])))
+            out.append(
+                checks.singular_note(self._whitened_terms[position], np.array(self._factors[position]))
+            )
         for term, factor in zip(design.terms, self._factors, strict=False):
             out += checks.limit_notes(term, factor, design.n)
         out += frame.messages

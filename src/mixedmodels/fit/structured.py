@@ -21,6 +21,7 @@ from mixedmodels.solver._kernels.evaluator import regular_inverse
 from mixedmodels.solver.choose import SOLVER_NAMES
 
 if TYPE_CHECKING:
+    from mixedmodels.design import RandomTerm
     from mixedmodels.fit.solve import Options
     from mixedmodels.residual.base import BoundResidual, NaturalValues
 
@@ -191,14 +192,16 @@ class StructuredFit(LMMFit):
         """Covariance of psi, zero for what is on a bound, and which parameters the data cannot tell apart."""
         theta, objective = np.array(self.theta), self.objective
         exact = objective.trace_work <= _EXACT_WORK
+        units = objective.units  # what is little is so in any unit of the columns of Z and of y
         information = objective.information(theta, "observed" if exact else "average")
+        information = information / units / units[:, None]
         free = (theta > objective.lower) & (theta < objective.upper)
         confounded = np.zeros(len(theta), dtype=bool)
         sizes = information.diagonal().tolist()
         if sizes and free.all() and min(sizes) > _LITTLE * max(sizes):
             inverse = regular_inverse(information, _REGULAR)
             if inverse is not None:
-                return 2.0 * inverse, confounded
+                return 2.0 * inverse / units / units[:, None], confounded
         out = np.full(information.shape, np.nan)
         own = information[np.ix_(free, free)]
         diagonal, scale = np.diagonal(own), _unit_scale(own)
@@ -215,7 +218,30 @@ class StructuredFit(LMMFit):
         out[:, confounded] = np.nan
         out[~free] = 0.0
         out[:, ~free] = 0.0
-        return out, confounded
+        return out / units / units[:, None], confounded
+
+    @property
+    def _whitened_terms(self) -> tuple[RandomTerm, ...]:
+        """The terms with rows divided by their standard deviations: levels may have units of their own."""
+        if self.residual_structure.is_even:
+            return self._terms
+        scale = self.residual_structure.row_variances(np.array(self.phi)) ** -0.5
+        return tuple([_divided(term, scale[:, None]) for term in self._terms])
+
+    def _vanishing(self) -> str:
+        """Names of ratios of standard deviations that are practically zero, the reference's (1) included.
+
+        Beside those of residuals of least squares: levels may have units of their own.
+        """
+        bound, natural = self.residual_structure, self._natural
+        usual = bound.natural(bound.start_from(self.objective.fixed.r))
+        found = zip(natural.names, natural.kinds, natural.values, usual.values, strict=True)
+        ratios = [(name, float(value / size)) for name, kind, value, size in found if kind == "sd_ratio"]
+        largest = max([1.0] + [value for _, value in ratios])
+        names = [name for name, value in ratios if value < _NO_SD * largest]
+        return ", ".join(
+            (["that of the reference level"] if ratios and largest * _NO_SD > 1.0 else []) + names
+        )
 
     @property
     def solver(self) -> Any:
@@ -270,7 +296,7 @@ class StructuredFit(LMMFit):
                 f"the likelihood has another maximum at quite different parameters, whose criterion is only "
                 f"{rival:.2g} higher: the data hardly tell them apart; a simpler structure is safer",
             )
-        if "sd_ratio" in self.residual.kinds and (vanishing := _vanishing(self.residual)):
+        if "sd_ratio" in self.residual.kinds and (vanishing := self._vanishing()):
             out += (
                 f"residual standard deviations that are practically zero beside the others: {vanishing}; "
                 "these rows are fitted almost exactly, and the likelihood hardly changes on the way to zero: "
@@ -290,16 +316,9 @@ class StructuredFit(LMMFit):
         return out
 
 
-def _vanishing(residual: ResidualEstimates) -> str:
-    """Names of ratios of standard deviations that are practically zero, the reference's (1) included."""
-    ratios = [
-        (name, float(value))
-        for name, kind, value in zip(residual.names, residual.kinds, residual.values, strict=True)
-        if kind == "sd_ratio"
-    ]
-    largest = max([1.0] + [value for _, value in ratios])
-    names = [name for name, value in ratios if value < _NO_SD * largest]
-    return ", ".join((["that of the reference level"] if ratios and largest * _NO_SD > 1.0 else []) + names)
+def _divided(term: RandomTerm, scale: np.ndarray) -> RandomTerm:
+    """A term whose rows are multiplied by numbers, shape (n, 1)."""
+    return term if term.several_levels else replace(term, Z=scale * (1.0 if term.Z is None else term.Z))
 
 
 def _unit_scale(information: np.ndarray) -> np.ndarray:

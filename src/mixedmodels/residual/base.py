@@ -153,6 +153,10 @@ class BoundResidual(Protocol):
         """R at phi; FloatingPointError where it is not positive definite."""
         ...
 
+    def start_from(self, r: np.ndarray) -> np.ndarray:
+        """Coordinates at which a search may begin, from residuals of least squares, (n,)."""
+        ...
+
     def natural(self, phi: np.ndarray) -> NaturalValues:
         """Correlations, ranges, ratios of standard deviations, powers, with their derivatives in phi."""
         ...

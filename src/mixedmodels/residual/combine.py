@@ -232,6 +232,11 @@ class CombinedResidual:
         out[self._free] = phi
         return out
 
+    def start_from(self, r: np.ndarray) -> np.ndarray:
+        """Coordinates at which a search may begin, from residuals of least squares, (n,)."""
+        starts = [one.start_from(r) if isinstance(one, BoundVariance) else one.start for one in self._parts]
+        return np.concatenate([*starts, np.zeros(0)])[self._free]
+
     def _split(self, phi: np.ndarray) -> list[np.ndarray]:
         """Coordinates of each part."""
         every = self._all(phi)

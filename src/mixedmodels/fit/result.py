@@ -199,9 +199,8 @@ class LMMFit(Fit):
         if not self.converged:
             out.append(f"not converged: {optimum.message}")
         for position in self._singular:
-            out.append(
-                checks.singular_note(self._whitened_terms[position], np.array(self._factors[position]))
-            )
+            factor = np.array(self._factors[position])
+            out.append(checks.singular_note(self._whitened_terms[position], factor))
         for term, factor in zip(design.terms, self._factors, strict=False):
             out += checks.limit_notes(term, factor, design.n)
         out += frame.messages

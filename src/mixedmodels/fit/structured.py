@@ -223,8 +223,9 @@ class StructuredFit(LMMFit):
     @property
     def _whitened_terms(self) -> tuple[RandomTerm, ...]:
         """The terms with rows divided by their standard deviations: levels may have units of their own."""
-        if self.residual_structure.is_even:
-            return self._terms
+        return self._terms if self.residual_structure.is_even else self._once("whitened", self._divided_terms)
+
+    def _divided_terms(self) -> tuple[RandomTerm, ...]:
         scale = self.residual_structure.row_variances(np.array(self.phi)) ** -0.5
         return tuple([_divided(term, scale[:, None]) for term in self._terms])
 

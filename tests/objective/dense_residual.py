@@ -87,7 +87,7 @@ class DenseResidual:
         return NaturalValues(self.names, values, jacobian, kinds)
 
     def row_variances(self, phi):
-        return np.diagonal(self.at(phi).C)
+        return np.diagonal(self.at(phi).R)
 
     def start_from(self, r):
         return self.start

@@ -199,8 +199,8 @@ class LMMFit(Fit):
         if not self.converged:
             out.append(f"not converged: {optimum.message}")
         for position in self._singular:
-            factor = np.array(self._factors[position])
-            out.append(checks.singular_note(self._whitened_terms[position], factor))
+            term = self._whitened_terms[position]
+            out.append(checks.singular_note(term, np.array(self._factors[position])))
         for term, factor in zip(design.terms, self._factors, strict=False):
             out += checks.limit_notes(term, factor, design.n)
         out += frame.messages

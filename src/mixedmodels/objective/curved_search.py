@@ -128,7 +128,7 @@ def _to_the_end(objective: LMMObjective, found: Any, control: Control) -> Any:
 
 
 def _back(objective: LMMObjective, found: Any) -> Any:
-    """A search that went beyond `_FAR`, where the criterion is rounding, at that point of its way.
+    """A search that went far beyond `_FAR`, where the criterion became rounding, at that point of its way.
 
     The criterion falls as 1/c^2 along c times the standard deviations: what lies further is not lower.
     """
@@ -139,6 +139,8 @@ def _back(objective: LMMObjective, found: Any) -> Any:
     try:
         value, gradient = objective.value_and_gradient(point)
     except (SolverError, np.linalg.LinAlgError):
+        return found
+    if found.value > value - _FLAT:
         return found
     status = Status.STALLED if found.converged else found.status
     return replace(found, theta=point, value=float(value), gradient=gradient, hessian=None, status=status)

@@ -133,7 +133,7 @@ def _back(objective: LMMObjective, found: Any) -> Any:
     The criterion falls as 1/c^2 along c times the standard deviations: what lies further is not lower.
     """
     largest, scaled = _leading(objective, found.theta)
-    if not largest > 2.0 * _FAR:
+    if not largest > 2.0 * _FAR or objective.sigma_fixed is not None:
         return found
     point = np.where(scaled, found.theta * (_FAR / largest), found.theta)
     try:

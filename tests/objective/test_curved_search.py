@@ -135,3 +135,28 @@ def test_processes_without_residual_error_end_at_the_limit(tag, seed):
         assert fit.loglik == pytest.approx(limit.loglik, abs=1e-4)
     else:
         assert fit.loglik > limit.loglik
+
+
+def rough(seed):
+    """Effects of times whose correlation hardly reaches the next one, two rows each."""
+    rng = np.random.default_rng(seed)
+    m, T = 24, 5
+    root = np.linalg.cholesky(0.15 ** np.abs(np.subtract.outer(np.arange(T), np.arange(T))))
+    g, t = np.repeat(np.arange(m), 2 * T), np.tile(np.repeat(np.arange(T), 2), m)
+    u = (rng.standard_normal((m, T)) @ root.T)[g, t]
+    return {"y": 1.0 + u + rng.standard_normal(g.size), "g": g, "t": t}
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("tag", ["gau", "exp", "sph", "ratio"])
+def test_short_ranges(tag, seed):
+    """The criterion is level where the range is too short to correlate anything; valleys are beside it."""
+    fit = mm.lmm(f"y ~ 1 + {tag}(0 + t | g)", rough(seed), reml=False)
+    objective = fit.objective
+    lowest = min(
+        minimize(objective, "newton", np.array([sd, psi]), certify=False).value
+        for sd in (0.5, 1.0)
+        for psi in np.arange(-2.0, 3.1, 0.5)
+    )
+    assert fit.converged
+    assert fit.optimum.value < lowest + 1e-4

@@ -8,8 +8,8 @@ another. The search goes on from the most promising of
 * as they are, or one of them zero,
 * rho on a coarse grid,
 
-at most four of them, and at a bound from the estimates of a general covariance. It ends at the lowest
-minimum.
+at most four of them, from the two lowest valleys along a range, and at a bound from the estimates of a
+general covariance. It ends at the lowest minimum.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["at_limit", "is_curved", "other_starts", "search_curved"]
 
 _STARTS = 4  # searches beside the first
+_VALLEYS = 2  # and from valleys along a range
 _LOOK = 12  # iterations after which a search must be promising
 _GRID = 5  # correlations between the bounds
 _PSI = np.array([-1.0, 0.5, 2.0])  # shifts of a correlation without finite bounds
+_RANGES = np.arange(-2.4, 3.1, 0.4)  # and of a logarithm of a range
 _WIDEST = 8  # columns up to which each standard deviation is tried at zero
 _GAIN = 1e-7  # smallest difference of the criterion that counts
 _LARGE = 100.0  # standard deviations this many times the residual's may be on the way to infinity
@@ -241,7 +243,7 @@ def at_limit(objective: LMMObjective, optimum: Any) -> Any:
 
 
 def other_starts(objective: LMMObjective, theta: np.ndarray) -> list[np.ndarray]:
-    """At most four starts, the most promising first, each with its own pattern of zeros or sign.
+    """Valleys along a range, then at most four starts, each with its own pattern of zeros or sign.
 
     Parameters
     ----------
@@ -255,12 +257,15 @@ def other_starts(objective: LMMObjective, theta: np.ndarray) -> list[np.ndarray]
     error = objective.sigma_fixed
     level = 0.5 * float(w @ r**2) / max(design.n - design.p, 1) if error is None else error**2
     found: list[tuple[float, np.ndarray]] = []
+    valleys: list[tuple[float, np.ndarray]] = []
     for term, own in zip(design.terms, objective._map.index, strict=True):
         structure: Any = term.covariance
         if not _one_correlation(structure):
             continue
         a = structure.n_theta - 1
         lists = [theta[own][:a]] + [one[:a] for one in term_candidates(term, r, w, level, design)[:2]]
+        if _is_range(structure.correlation):
+            valleys += _valleys(objective, structure.correlation, theta, own, lists)
         for pattern in _patterns(a):
             tried = [
                 _valued(objective, theta, own, np.append(np.where(pattern, 0.0, sd), psi))
@@ -271,8 +276,28 @@ def other_starts(objective: LMMObjective, theta: np.ndarray) -> list[np.ndarray]
                 half = [one for one in tried if side * (one[1][own[-1]] - _middle(structure)) >= 0.0]
                 if half:
                     found.append(min(half, key=lambda pair: pair[0]))
-    found.sort(key=lambda pair: pair[0])
-    return [start for value, start in found[:_STARTS] if np.isfinite(value)]
+    each = sorted(valleys, key=lambda pair: pair[0])[:_VALLEYS]
+    each += sorted(found, key=lambda pair: pair[0])[:_STARTS]
+    return [start for value, start in each if np.isfinite(value)]
+
+
+def _is_range(correlation: Any) -> bool:
+    """Whether the parameter is the logarithm of a range: bounds finite, and far apart."""
+    return bool(4.0 < correlation.upper[0] - correlation.lower[0] < np.inf)
+
+
+def _valleys(
+    objective: LMMObjective, correlation: Any, theta: np.ndarray, own: np.ndarray, lists: list[np.ndarray]
+) -> list[tuple[float, np.ndarray]]:
+    """Local minima along the range, each with the best of the standard deviations."""
+    grid = np.clip(float(correlation.start[0]) + _RANGES, correlation.lower[0], correlation.upper[0])
+    best = [
+        min((_valued(objective, theta, own, np.append(sd, psi)) for sd in lists), key=lambda pair: pair[0])
+        for psi in np.unique(grid)
+    ]
+    values = np.array([np.inf, *(value for value, _ in best), np.inf])
+    low = (values[1:-1] < values[:-2] - _GAIN) & (values[1:-1] <= values[2:] + _GAIN)  # a plateau once
+    return [pair for pair, lowest in zip(best, low, strict=True) if lowest]
 
 
 def _patterns(a: int) -> np.ndarray:

@@ -364,11 +364,15 @@ class Design:
         ------
         NotImplementedYetError
         """
-        for term in self.terms:
-            if term.several_levels:
-                raise NotImplementedYetError(
-                    f"{what}: not in this version for {term.group!r}, of which a row touches several levels"
-                )
+        _need_one_level(self.terms, what)
+
+
+def _need_one_level(terms: tuple[RandomTerm, ...], what: str) -> None:
+    for term in terms:
+        if term.several_levels:
+            raise NotImplementedYetError(
+                f"{what}: not in this version for {term.group!r}, of which a row touches several levels"
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -428,6 +432,19 @@ class GeneralisedDesign:
     def q(self) -> int:
         """Number of random effects."""
         return sum(term.m * term.k for term in self.terms)
+
+    def need_one_level(self, what: str) -> None:
+        """Refuse terms whose rows touch several levels, as `Design.need_one_level`.
+
+        Parameters
+        ----------
+        what : str
+
+        Raises
+        ------
+        NotImplementedYetError
+        """
+        _need_one_level(self.terms, what)
 
     def with_response(self, family: Any, data: Any) -> GeneralisedDesign:
         """The design with another response, and with the columns that depend on it (thresholds)."""

@@ -61,10 +61,14 @@ class ModeErrors:
         u: Sequence[np.ndarray] | None = None,
     ) -> None:
         self.design, self.family = design, family
-        self.engine = BlockedLaplace(design, family)
+        self.engine: Any = self._engine()
         if u is not None:
             self.engine.begin(u)
         self.move(gamma, factors)
+
+    def _engine(self) -> Any:
+        """Where the modes are found."""
+        return BlockedLaplace(self.design, self.family)
 
     def move(self, gamma: np.ndarray, factors: Sequence[np.ndarray]) -> None:
         """Go to other parameters."""

@@ -311,12 +311,25 @@ class SparseAlgebra:
             return np.asarray(L @ blocks @ L.T)
         out = np.empty((m, k, k))
         for a in range(0, m, _BATCH):
-            rows = J[a * k : (a + _BATCH) * k].T.toarray().reshape(self.m[term], k, -1)
-            right = np.zeros((self.q, rows.shape[2]))
-            right[own] = np.einsum("ij,lic->ljc", L, rows).reshape(-1, rows.shape[2])
+            right = np.zeros((self.q, min(_BATCH, m - a) * k))
+            right[own] = _pulled(L, J[a * k : (a + _BATCH) * k])
             half = self._solve(right, 1).reshape(self.q, -1, k)
             out[a : a + _BATCH] = np.einsum("qli,qlj->lij", half, half)
         return out
+
+    def halves(self, Lambda: Sequence[np.ndarray], rows: Sequence[Any]) -> np.ndarray:
+        """``L^{-1} Lambda'Z'`` with L the factor of ``H + P``, shape (q, N).
+
+        Parameters
+        ----------
+        Lambda : sequence of ndarray
+        rows : sequence of sparse matrices, shape (N, m k)
+            Z by term, columns by level.
+        """
+        parts = []
+        for Z, J, L in zip(rows, self._maps, Lambda, strict=True):
+            parts.append(_pulled(L, Z if J is None else Z @ J))
+        return self._solve(np.concatenate(parts), 1)
 
     # ------------------------------------------------------------------ curvature of the determinant
     def traces(self, H: np.ndarray, changes: np.ndarray, exact: bool) -> np.ndarray:
@@ -388,3 +401,11 @@ class SparseAlgebra:
             for P, m, k in zip(self._precision, self.m, self.k, strict=True)
         ]
         return sparse.csc_array(self._matrix(H) + sparse.block_diag(parts, format="csr"))
+
+
+def _pulled(L: np.ndarray, Z: Any) -> np.ndarray:
+    """``(I kron L)'Z'`` for sparse Z (N, m k), dense, (m k, N)."""
+    rows = Z.T.toarray()
+    return np.asarray(np.einsum("ij,lic->ljc", L, rows.reshape(-1, len(L), rows.shape[1]))).reshape(
+        rows.shape
+    )

@@ -161,8 +161,8 @@ class LowRankCovariance(KnownCovariance):
         m, r = self.factor.shape
         if r < m:
             raise SolverError(
-                f"{self.name} has {m} levels and rank {r}: it has no inverse, which structured residuals and "
-                "generalised families need; give the covariance itself with something on its diagonal, "
+                f"{self.name} has {m} levels and rank {r}: it has no inverse, which structured residuals "
+                "need; give the covariance itself with something on its diagonal, "
                 "(W @ W.T + 0.01 * np.eye(m), ids)"
             )
         return KnownCovariance(self.covariance, self.name)._inverse

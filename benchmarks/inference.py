@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.process import HERE, answer, ask, ask_module, memory, timed, write
+from benchmarks.process import HERE, ask, compare, memory, timed
 from benchmarks.simulate import DATA
 
 SLEEP = "Reaction ~ Days + (Days | Subject)"
@@ -108,47 +108,30 @@ def work(task: str, budget: float) -> dict[str, Any]:
     return {"seconds": statistics.median(seconds), "value": value, "mb": max(0.0, peak - base)}
 
 
-def r_side(task: str, timeout: float) -> dict[str, Any]:
+def in_r(task: str, given: argparse.Namespace) -> dict[str, Any]:
     """The same task in R."""
     if task == "kr_50000":
         return {"skipped": "pbkrtest needs several 50 000 x 50 000 matrices of 20 GB"}
     data = str(crossed_csv(task)) if task in CROSSED else ""
-    return ask(["Rscript", str(HERE / "inference.R"), task, data], timeout)
+    return ask(["Rscript", str(HERE / "inference.R"), task, data], given.timeout)
+
+
+def row(task: str, ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """A line of the table."""
+    line = f"{task:<24}{ours['seconds'] * 1e3:>8.2f} ms"
+    if "seconds" in theirs:
+        ratio = theirs["seconds"] / ours["seconds"]
+        line += f"{theirs['seconds']:>9.3f} s{ratio:>8.0f}x{ours['mb']:>7.0f}{theirs['mb']:>7.0f}"
+        return line + f"  {ours['value']:.8g}, {theirs['value']:.8g} ({TASKS[task][2]})"
+    why = theirs.get("failed", theirs.get("skipped", ""))
+    return line + f"  {why}  {ours['mb']:.0f} MB  {ours['value']:.8g}"
+
+
+HEAD = f"{'task':<24}{'ours':>11}{'R':>11}{'ratio':>9}{'MB':>7}{'R MB':>7}  value, R's value"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.inference", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--budget", type=float, default=3.0, help="seconds of repeats per task")
-    parser.add_argument("--timeout", type=float, default=900.0, help="seconds until R is given up")
-    parser.add_argument("--no-r", action="store_true", help="only this package")
-    parser.add_argument("--work", choices=TASKS, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.work:
-        answer(work(given.work, given.budget))
-        return 0
-    results = []
-    print(f"{'task':<24}{'ours':>11}{'R':>11}{'ratio':>9}{'MB':>7}{'R MB':>7}  value, R's value")
-    for task in given.tasks:
-        ours = ask_module("inference", "--work", task, "--budget", str(given.budget))
-        if "seconds" not in ours:
-            print(f"{task:<24}failed: {ours['failed']}", flush=True)
-            continue
-        theirs = {"skipped": ""} if given.no_r else r_side(task, given.timeout)
-        results.append({"task": task, "ours": ours, "R": theirs})
-        line = f"{task:<24}{ours['seconds'] * 1e3:>8.2f} ms"
-        if "seconds" in theirs:
-            ratio = theirs["seconds"] / ours["seconds"]
-            line += f"{theirs['seconds']:>9.3f} s{ratio:>8.0f}x{ours['mb']:>7.0f}{theirs['mb']:>7.0f}"
-            line += f"  {ours['value']:.8g}, {theirs['value']:.8g} ({TASKS[task][2]})"
-        else:
-            why = theirs.get("failed", theirs.get("skipped", ""))
-            line += f"  {why}  {ours['mb']:.0f} MB  {ours['value']:.8g}"
-        print(line, flush=True)
-    write(results, "inference-")
-    return 0
+    return compare("inference", __doc__.splitlines()[0], TASKS, work, in_r, HEAD, row, 3.0, 900.0)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,56 @@ def write(results: list[dict[str, Any]], prefix: str = "", output: Path | None =
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": machine(), "results": results}, indent=1), encoding="utf-8")
     return path
+
+
+def compare(
+    module: str,
+    about: str,
+    choices: Collection[str],
+    work: Callable[[str, float], dict[str, Any]],
+    in_r: Callable[[str, argparse.Namespace], dict[str, Any]],
+    head: str,
+    row: Callable[[str, dict[str, Any], dict[str, Any]], str],
+    budget: float,
+    timeout: float,
+) -> int:
+    """The command of a benchmark that runs cases here and in R, one after another, and prints a table.
+
+    Parameters
+    ----------
+    module : str
+        Its name in this folder: each case runs in a process of its own, ``--work case``.
+    about : str
+    choices : collection of str
+        Names of the cases.
+    work : callable
+        Case and budget in seconds -> result; without ``"seconds"`` it failed.
+    in_r : callable
+        Case and options -> result of R.
+    head : str
+        First line of the table.
+    row : callable
+        Case, own result and that of R -> a line.
+    budget, timeout : float
+        Defaults of the options.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=about)
+    parser.add_argument("--cases", nargs="+", choices=choices, default=list(choices))
+    parser.add_argument("--budget", type=float, default=budget, help="seconds of repeats per case")
+    parser.add_argument("--timeout", type=float, default=timeout, help="seconds until a case is given up")
+    parser.add_argument("--no-r", action="store_true", help="only this package")
+    parser.add_argument("--work", choices=choices, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.work:
+        answer(work(given.work, given.budget))
+        return 0
+    results = []
+    print(head)
+    for case in given.cases:
+        ours = ask_module(module, "--work", case, "--budget", str(given.budget), timeout=given.timeout)
+        theirs = {"skipped": ""} if given.no_r else in_r(case, given)
+        results.append({"case": case, "ours": ours, "R": theirs})
+        failed = f"{case:<24} failed: {ours.get('failed')}"
+        print(row(case, ours, theirs) if "seconds" in ours else failed, flush=True)
+    write(results, f"{module}-")
+    return 0

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from benchmarks.process import HERE, answer, ask, ask_module, duration, timed, write
+from benchmarks.process import HERE, ask, compare, duration, timed
 from benchmarks.simulate import DATA
 
 GROWTH, RATS, FOLLICLES = "distance ~ age * Sex", "weight ~ Time * Diet", "follicles ~ s1 + c1"
@@ -159,45 +159,32 @@ def work(case: str, budget: float) -> dict:
     }
 
 
+def in_r(case: str, given: argparse.Namespace) -> dict:
+    """The same case in R."""
+    if case in ALONE:
+        return {"skipped": "no peer"}
+    command = ["Rscript", str(HERE / "structured.R"), str(FOLDER), str(given.budget), case]
+    return ask(command, given.timeout)
+
+
+def row(case: str, ours: dict, theirs: dict) -> str:
+    """A line of the table."""
+    line = f"{case:<26}{duration(ours['seconds']):>10}"
+    if "seconds" in theirs:
+        line += f"{duration(theirs['seconds']):>10}{theirs['seconds'] / ours['seconds']:>7.1f}x"
+    else:
+        line += f"{'-':>10}{'':>8}"
+    line += f"{ours['evaluations']:>7}{ours['criterion']:>18.7f}"
+    if "criterion" in theirs:
+        return line + f"{theirs['criterion'] - ours['criterion']:>+11.1e}"
+    return line + f"  {theirs.get('failed', theirs.get('skipped'))}"
+
+
+HEAD = f"{'case':<26}{'ours':>10}{'R':>10}{'ratio':>8}{'steps':>7}{'criterion':>18}{'- ours':>11}"
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.structured", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--budget", type=float, default=2.0, help="seconds of repeats per measurement")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds until R is given up")
-    parser.add_argument("--no-r", action="store_true", help="only this package")
-    parser.add_argument("--work", choices=CASES, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.work:
-        answer(work(given.work, given.budget))
-        return 0
-    results = []
-    print(f"{'case':<26}{'ours':>10}{'R':>10}{'ratio':>8}{'steps':>7}{'criterion':>18}{'- ours':>11}")
-    for case in given.cases:
-        budget = str(given.budget)
-        ours = ask_module("structured", "--work", case, "--budget", budget, timeout=given.timeout)
-        theirs: dict = {"failed": "no peer"}
-        if not given.no_r and case not in ALONE:
-            theirs = ask(["Rscript", str(HERE / "structured.R"), str(FOLDER), budget, case], given.timeout)
-        results.append({"case": case, "ours": ours, "R": theirs})
-        if "seconds" not in ours:
-            print(f"{case:<26}failed: {ours['failed']}", flush=True)
-            continue
-        line = f"{case:<26}{duration(ours['seconds']):>10}"
-        if "seconds" in theirs:
-            ratio = theirs["seconds"] / ours["seconds"]
-            line += f"{duration(theirs['seconds']):>10}{ratio:>7.1f}x"
-        else:
-            line += f"{'-':>10}{'':>8}"
-        line += f"{ours['evaluations']:>7}{ours['criterion']:>18.7f}"
-        if "criterion" in theirs:
-            line += f"{theirs['criterion'] - ours['criterion']:>+11.1e}"
-        elif case not in ALONE and not given.no_r:
-            line += f"  {theirs.get('failed', theirs.get('skipped'))}"
-        print(line, flush=True)
-    write(results, "structured-")
-    return 0
+    return compare("structured", __doc__.splitlines()[0], CASES, work, in_r, HEAD, row, 2.0, 600.0)
 
 
 if __name__ == "__main__":

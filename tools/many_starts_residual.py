@@ -25,7 +25,7 @@ from mixedmodels.fit.equations import equations_of
 from mixedmodels.fit.solve import Options, make_frame
 from mixedmodels.objective.restricted_structured import RestrictedStructured, restricted_search
 from mixedmodels.objective.structured import StructuredObjective
-from mixedmodels.objective.structured_start import search
+from mixedmodels.objective.structured_search import search
 
 TERMS = ("", "(1 | g)", "(t | g)", "(1 | h)")
 STRUCTURES = (

@@ -280,9 +280,9 @@ def test_other_methods():
             mm.lmm(FORMULA, data(), method=method, **options)
 
 
-@pytest.mark.parametrize("seed", [24, 40])
+@pytest.mark.parametrize("seed", [40, 51])
 def test_small_samples_are_asked_for_other_modes(seed):
-    """One search of these sets ends in a local minimum, 0.78 and 1.1 higher."""
+    """One search of these sets ends in a local minimum, 1.1 and 1.6 higher."""
     rng = np.random.default_rng(seed)
     g, t = np.repeat(np.arange(8), 3), np.tile(np.arange(3.0), 8)
     rng.normal(size=48)
@@ -296,3 +296,12 @@ def test_small_samples_are_asked_for_other_modes(seed):
     assert fit.converged and single.converged
     assert fit.criterion < single.criterion - 0.5
     assert again.criterion == pytest.approx(fit.criterion, abs=1e-7)
+
+
+def test_a_search_without_progress_goes_on_with_exact_derivatives():
+    """Random effects with a correlation of one beside a general correlation whose limit is -1."""
+    options = {"residual": "us(t | g)", "equal": [["cor[1,2]", "cor[2,3]"]]}
+    fit = mm.lmm("y ~ x + (x | g)", data(), **options)
+    assert fit.converged and fit.optimum.evaluations < 400
+    assert fit.residual["cor[1,2]"] == pytest.approx(fit.residual["cor[2,3]"], abs=1e-10)
+    assert fit.criterion > mm.lmm("y ~ x + (x | g)", data(), residual="us(t | g)").criterion

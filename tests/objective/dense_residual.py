@@ -66,6 +66,7 @@ class DenseResidual:
     """``R_ij = s_i s_j rho^|t_i - t_j|`` within groups, phi = (atanh rho, log s of strata 1, 2, ...)."""
 
     needs_fitted = False
+    is_sequential = is_even = False
     group = "g"
 
     def __init__(self, codes, times, strata=None):
@@ -84,6 +85,12 @@ class DenseResidual:
         jacobian = np.diag(np.concatenate([[1 - values[0] ** 2], values[1:]]))
         kinds = ("correlation", *["sd_ratio"] * (self.n_phi - 1))
         return NaturalValues(self.names, values, jacobian, kinds)
+
+    def row_variances(self, phi):
+        return np.diagonal(self.at(phi).R)
+
+    def start_from(self, r):
+        return self.start
 
     def at(self, phi):
         rho = np.tanh(phi[0])

@@ -5,9 +5,13 @@ import pytest
 from mixedmodels.solver._kernels.columns import (
     all_finite,
     constant_column,
+    dummies,
     every_level,
     neighbours,
+    none_missing,
     orthonormal_fit,
+    product,
+    spread,
     surely_independent,
     text_codes,
     whole_numbers,
@@ -52,6 +56,43 @@ def test_finite_values(n, step):
             one = values.copy()
             one[place] = bad
             assert not all_finite(np.repeat(one, abs(step))[::step])
+
+
+def test_missing_codes():
+    codes = np.array([0, 3, 1, -1], dtype=np.int32)
+    assert none_missing(codes[:3]) and not none_missing(codes) and none_missing(codes[:0])
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_dummies(order):
+    codes = np.array([0, 3, 1, -1, 1, 2], dtype=np.int32)
+    whole = np.full((6, 4), np.nan, order=order)
+    dummies(codes, 0, whole)
+    assert np.array_equal(whole, codes[:, None] == np.arange(4))
+    contrasts = np.zeros((6, 5), order=order)
+    dummies(codes, 1, contrasts[:, 1:4])
+    assert np.array_equal(contrasts[:, 1:4], whole[:, 1:]) and not contrasts[:, [0, 4]].any()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_products_of_columns(order):
+    M = np.array(rng(1).normal(size=(50, 3)), order=order)
+    expected = M[:, 0] * M[:, 1]
+    product(M[:, 0], M[:, 1], M[:, 2])
+    assert np.array_equal(M[:, 2], expected)
+    product(M[:, 2], M[:, 2], M[:, 2])
+    assert np.array_equal(M[:, 2], expected**2)
+    huge = np.full(3, 1e200)
+    product(huge, huge, huge)  # no warning
+    assert np.isinf(huge).all()
+
+
+@pytest.mark.parametrize("origin", [0.0, 1e9])
+def test_spread(origin):
+    values = origin + rng(2).normal(size=40)
+    assert spread(values) == pytest.approx(np.std(values - origin, ddof=1), rel=1e-7 if origin else 1e-14)
+    assert spread(values) == pytest.approx(np.std(values - values[0], ddof=1), rel=1e-14)
+    assert spread(values[:1]) == spread(values[:0]) == spread(np.full(7, 0.1)) == 0.0
 
 
 def test_whole_numbers():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mixedmodels.solver._kernels.small import inverse, newton_step, orthonormal, upper_inverse
+from mixedmodels.solver._kernels.small import inverse, moment_df, newton_step, orthonormal, upper_inverse
 
 from mixedmodels.optimize.trust_region import trust_region
 
@@ -76,3 +76,17 @@ def test_a_search_is_the_same_by_newton_steps_and_by_eigenvectors():
     slow, fast = trust_region(rosenbrock, start), trust_region(rosenbrock, start, solve=newton_step)
     assert fast.iterations == slow.iterations
     np.testing.assert_allclose(fast.theta, slow.theta, atol=1e-9)
+
+
+def test_degrees_of_freedom_from_moments():
+    rng = np.random.default_rng(3)
+    v, g, A = rng.uniform(0.5, 2.0, 5), rng.normal(size=(3, 5)), positive(3, 4)
+    expected = 2.0 * v**2 / np.einsum("ir,ij,jr->r", g, A, g)
+    np.testing.assert_allclose(moment_df(v, g, A), expected, rtol=1e-13)
+    np.testing.assert_array_equal(moment_df(v[::2], g[:, ::2], A), moment_df(v, g, A)[::2])
+
+
+def test_variances_that_are_known_have_infinite_degrees_of_freedom():
+    v = np.array([1.0, 0.0, np.nan])
+    np.testing.assert_array_equal(moment_df(v, np.zeros((2, 3)), np.eye(2)), [np.inf, np.nan, np.nan])
+    np.testing.assert_array_equal(moment_df(v, np.zeros((0, 3)), np.zeros((0, 0))), [np.inf, np.nan, np.nan])

@@ -326,8 +326,13 @@ class Fit(Questions):
         """Positions of the singular terms."""
         return self._once("singular", self._compute_singular)
 
+    @property
+    def _whitened_terms(self) -> tuple[RandomTerm, ...]:
+        """The terms in rows of one standard deviation."""
+        return self._terms
+
     def _compute_singular(self) -> tuple[int, ...]:
-        pairs = zip(self._terms, self._factors, strict=True)
+        pairs = zip(self._whitened_terms, self._factors, strict=True)
         return tuple([j for j, (term, factor) in enumerate(pairs) if checks.is_singular(term, factor)])
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 
 from mixedmodels.errors import DataError, IdentifiabilityError, OptionError
 from mixedmodels.frame.identify import FREE_DIAGONAL, holds_many_effects
+from mixedmodels.solver._kernels.columns import spread
 
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
@@ -139,11 +140,7 @@ def check_perfect_fit(sigma: float, y: np.ndarray, offset: np.ndarray | None) ->
         The model reproduces the response exactly; the likelihood is unbounded.
     """
     response = y if offset is None else y - offset
-    n = response.shape[0]
-    shifted = response - response[0]  # the first value belongs to the sample: no digits are lost
-    total = float(np.add.reduce(shifted))
-    spread = math.sqrt(max(float(shifted.dot(shifted)) - total * total / n, 0.0) / max(1, n - 1))
-    if not sigma > _PERFECT * spread:
+    if not sigma > _PERFECT * spread(response):
         raise DataError(
             "perfect fit: the model reproduces the response exactly, so the residual variance is zero and "
             "the likelihood unbounded; look for a copy of the response among the predictors, or drop terms"

@@ -170,6 +170,9 @@ class LMMFit(Fit):
     @property
     def df_model(self) -> int:
         """Number of free parameters: fixed effects, theta, and the residual SD unless it is fixed."""
+        return self._once("df_model", self._count_parameters)
+
+    def _count_parameters(self) -> int:
         if self._options.variances is not None:
             return self.design.p
         free = self.design.p + len(self.theta) + (self._options.sigma is None)
@@ -196,7 +199,8 @@ class LMMFit(Fit):
         if not self.converged:
             out.append(f"not converged: {optimum.message}")
         for position in self._singular:
-            out.append(checks.singular_note(design.terms[position], np.array(self._factors[position])))
+            term = self._whitened_terms[position]
+            out.append(checks.singular_note(term, np.array(self._factors[position])))
         for term, factor in zip(design.terms, self._factors, strict=False):
             out += checks.limit_notes(term, factor, design.n)
         out += frame.messages

@@ -15,12 +15,13 @@ from mixedmodels.fit.residual_restrictions import held_residuals
 from mixedmodels.fit.result import LMMFit
 from mixedmodels.objective.restricted_structured import RestrictedStructured, restricted_search
 from mixedmodels.objective.structured import StructuredObjective
-from mixedmodels.objective.structured_start import search
+from mixedmodels.objective.structured_search import search
 from mixedmodels.optimize.minimize import METHODS
 from mixedmodels.solver._kernels.evaluator import regular_inverse
 from mixedmodels.solver.choose import SOLVER_NAMES
 
 if TYPE_CHECKING:
+    from mixedmodels.design import RandomTerm
     from mixedmodels.fit.solve import Options
     from mixedmodels.residual.base import BoundResidual, NaturalValues
 
@@ -118,9 +119,7 @@ class StructuredFit(LMMFit):
         assert bound is not None
         return bound
 
-    @property
-    def df_model(self) -> int:
-        """Number of free parameters: fixed effects, theta, and the residual SD unless it is fixed."""
+    def _count_parameters(self) -> int:
         free = self.design.p + len(self.theta) + (self._options.sigma is None)
         return free - len(self.objective.held) - len(self._equations)
 
@@ -193,14 +192,16 @@ class StructuredFit(LMMFit):
         """Covariance of psi, zero for what is on a bound, and which parameters the data cannot tell apart."""
         theta, objective = np.array(self.theta), self.objective
         exact = objective.trace_work <= _EXACT_WORK
+        units = objective.units  # what is little is so in any unit of the columns of Z and of y
         information = objective.information(theta, "observed" if exact else "average")
+        information = information / units / units[:, None]
         free = (theta > objective.lower) & (theta < objective.upper)
         confounded = np.zeros(len(theta), dtype=bool)
         sizes = information.diagonal().tolist()
         if sizes and free.all() and min(sizes) > _LITTLE * max(sizes):
             inverse = regular_inverse(information, _REGULAR)
             if inverse is not None:
-                return 2.0 * inverse, confounded
+                return 2.0 * inverse / units / units[:, None], confounded
         out = np.full(information.shape, np.nan)
         own = information[np.ix_(free, free)]
         diagonal, scale = np.diagonal(own), _unit_scale(own)
@@ -217,7 +218,31 @@ class StructuredFit(LMMFit):
         out[:, confounded] = np.nan
         out[~free] = 0.0
         out[:, ~free] = 0.0
-        return out, confounded
+        return out / units / units[:, None], confounded
+
+    @property
+    def _whitened_terms(self) -> tuple[RandomTerm, ...]:
+        """The terms with rows divided by their standard deviations: levels may have units of their own."""
+        return self._terms if self.residual_structure.is_even else self._once("whitened", self._divided_terms)
+
+    def _divided_terms(self) -> tuple[RandomTerm, ...]:
+        scale = self.residual_structure.row_variances(np.array(self.phi)) ** -0.5
+        return tuple([_divided(term, scale[:, None]) for term in self._terms])
+
+    def _vanishing(self) -> str:
+        """Names of ratios of standard deviations that are practically zero, the reference's (1) included.
+
+        Beside those of residuals of least squares: levels may have units of their own.
+        """
+        bound, natural = self.residual_structure, self._natural
+        usual = bound.natural(bound.start_from(self.objective.fixed.r))
+        found = zip(natural.names, natural.kinds, natural.values, usual.values, strict=True)
+        ratios = [(name, float(value / size)) for name, kind, value, size in found if kind == "sd_ratio"]
+        largest = max([1.0] + [value for _, value in ratios])
+        names = [name for name, value in ratios if value < _NO_SD * largest]
+        return ", ".join(
+            (["that of the reference level"] if ratios and largest * _NO_SD > 1.0 else []) + names
+        )
 
     @property
     def solver(self) -> Any:
@@ -232,7 +257,7 @@ class StructuredFit(LMMFit):
             return self._leverage_residuals(kind)
         eta = self._linear_predictor("population" if kind == "marginal" else None)
         out = self.design.y - eta
-        if kind in ("pearson", "scaled"):
+        if kind in ("pearson", "scaled") and not self.residual_structure.is_even:
             out = out / np.sqrt(self.residual_structure.row_variances(np.array(self.phi)))
         elif kind == "normalized":
             out = self._point.whiten(out[:, None])[:, 0]
@@ -272,7 +297,7 @@ class StructuredFit(LMMFit):
                 f"the likelihood has another maximum at quite different parameters, whose criterion is only "
                 f"{rival:.2g} higher: the data hardly tell them apart; a simpler structure is safer",
             )
-        if "sd_ratio" in self.residual.kinds and (vanishing := _vanishing(self.residual)):
+        if "sd_ratio" in self.residual.kinds and (vanishing := self._vanishing()):
             out += (
                 f"residual standard deviations that are practically zero beside the others: {vanishing}; "
                 "these rows are fitted almost exactly, and the likelihood hardly changes on the way to zero: "
@@ -292,16 +317,9 @@ class StructuredFit(LMMFit):
         return out
 
 
-def _vanishing(residual: ResidualEstimates) -> str:
-    """Names of ratios of standard deviations that are practically zero, the reference's (1) included."""
-    ratios = [
-        (name, float(value))
-        for name, kind, value in zip(residual.names, residual.kinds, residual.values, strict=True)
-        if kind == "sd_ratio"
-    ]
-    largest = max([1.0] + [value for _, value in ratios])
-    names = [name for name, value in ratios if value < _NO_SD * largest]
-    return ", ".join((["that of the reference level"] if ratios and largest * _NO_SD > 1.0 else []) + names)
+def _divided(term: RandomTerm, scale: np.ndarray) -> RandomTerm:
+    """A term whose rows are multiplied by numbers, shape (n, 1)."""
+    return term if term.several_levels else replace(term, Z=scale * (1.0 if term.Z is None else term.Z))
 
 
 def _unit_scale(information: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -165,16 +166,22 @@ def check_residual_kind(kind: str) -> str:
 def quantiles(values: np.ndarray, probabilities: Sequence[float]) -> list[float]:
     """R's default (type 7) quantiles in O(n): partial sorting, linear interpolation between neighbours."""
     n = values.shape[0]
-    places = [p * (n - 1) for p in probabilities]
-    lower = [min(int(place), n - 1) for place in places]
-    upper = [min(low + 1, n - 1) for low in lower]
+    places, shares = _neighbours(n, tuple(probabilities))
     if n <= 2000:
         part = values.copy()
         part.sort()
     else:
-        part = np.partition(values, sorted({*lower, *upper}))
-    out = []
-    for place, low, high in zip(places, lower, upper, strict=True):
-        a = part.item(low)
-        out.append(a + (place - low) * (part.item(high) - a) if place > low else a)
-    return out
+        part = np.partition(values, sorted(set(places.tolist())))
+    found = part.take(places).tolist()
+    lower, upper = found[: len(shares)], found[len(shares) :]
+    return [a + f * (b - a) if f > 0.0 else a for a, b, f in zip(lower, upper, shares, strict=True)]
+
+
+@lru_cache(maxsize=16)
+def _neighbours(n: int, probabilities: tuple[float, ...]) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Places of the lower, then upper neighbours among n sorted values, and how far between them."""
+    places = [p * (n - 1) for p in probabilities]
+    lower = [min(int(place), n - 1) for place in places]
+    upper = [min(low + 1, n - 1) for low in lower]
+    shares = tuple([place - low for place, low in zip(places, lower, strict=True)])
+    return readonly(np.array(lower + upper, dtype=np.intp)), shares

@@ -19,6 +19,7 @@ from mixedmodels.errors import DataError
 from mixedmodels.frame.labels import level_labels
 from mixedmodels.frame.state import PartState, VariableState
 from mixedmodels.frame.values import FactorColumn, MatrixColumn, Value
+from mixedmodels.solver._kernels.columns import dummies, product
 
 __all__ = ["encode_part", "encode_variable", "fill_columns", "full_codings"]
 
@@ -189,10 +190,9 @@ def _write(value: Value, variable: VariableState, full: bool, out: np.ndarray, s
         return start + width
     codes = value.codes  # type: ignore[union-attr]
     if full or variable.contrast is None:
-        for level in range(0 if full else 1, len(variable.levels)):
-            np.equal(codes, level, out=out[:, start])
-            start += 1
-        return start
+        stop = start + len(variable.levels) - (not full)
+        dummies(np.asarray(codes, dtype=np.int32), int(not full), out[:, start:stop])
+        return stop
     for column in np.ascontiguousarray(variable.contrast.T):
         out[:, start] = column.take(codes, mode="wrap")
         start += 1
@@ -237,17 +237,19 @@ def fill_columns(
             if key not in ready:
                 ready[key] = _columns(values[key[0]], variables[key[0]], key[1])
             factors.append(ready[key])
-        with np.errstate(over="ignore"):  # found and named by the rank check
-            j = _write_products(factors, out, j)
+        j = _write_products(factors, out, j)
 
 
 def _write_products(factors: list[list[np.ndarray]], out: np.ndarray, start: int) -> int:
-    """All products of one column of each factor, the first factor varying fastest."""
+    """All products of one column of each factor, the first factor varying fastest.
+
+    What overflows is found and named by the rank check.
+    """
     if len(factors) == 2:
         first, last = factors
         for b in last:
             for a in first:
-                np.multiply(a, b, out=out[:, start])
+                product(a, b, out[:, start])
                 start += 1
         return start
     width = 1
@@ -256,6 +258,6 @@ def _write_products(factors: list[list[np.ndarray]], out: np.ndarray, start: int
     for b in factors[-1]:
         stop = _write_products(factors[:-1], out, start)
         for i in range(start, stop):
-            out[:, i] *= b
+            product(out[:, i], b, out[:, i])
         start = stop
     return start

@@ -232,7 +232,7 @@ def drop_unused(codes: np.ndarray, levels: Any) -> tuple[np.ndarray, Any, tuple[
         Indices of the levels dropped.
     """
     m = len(levels)
-    if codes.ndim == 1 and every_level(codes, m):
+    if codes.ndim == 1 and codes.dtype == np.int32 and every_level(codes, m):
         return codes, levels, ()
     present = np.zeros(m + 1, dtype=bool)  # the last entry catches -1
     present[codes] = True

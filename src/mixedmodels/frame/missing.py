@@ -10,7 +10,7 @@ import numpy as np
 from mixedmodels.errors import DataError
 from mixedmodels.frame.factors import drop_unused
 from mixedmodels.frame.values import FactorColumn, MatrixColumn, Value
-from mixedmodels.solver._kernels.columns import all_finite
+from mixedmodels.solver._kernels.columns import all_finite, none_missing
 
 __all__ = [
     "check_finite",
@@ -27,12 +27,11 @@ __all__ = [
 
 def is_clean(value: Value) -> bool:
     """Whether a column has no missing and no infinite value."""
-    if type(value) is np.ndarray:
-        return all_finite(value)
-    if type(value) is FactorColumn:
+    if isinstance(value, FactorColumn):
         codes = value.codes
-        return codes.shape[0] == 0 or bool(np.minimum.reduce(codes, axis=None) >= 0)
-    return all_finite(value.values.ravel(order="K"))  # type: ignore[union-attr]
+        return none_missing(codes) if codes.dtype == np.int32 and codes.ndim == 1 else not (codes < 0).any()
+    numbers = value.values.ravel(order="K") if isinstance(value, MatrixColumn) else value
+    return all_finite(np.asarray(numbers, dtype=np.float64))
 
 
 def missing_rows(value: Value) -> np.ndarray:
@@ -52,7 +51,7 @@ def check_finite(value: Value, what: str) -> None:
     DataError
         If a value is infinite.
     """
-    if isinstance(value, FactorColumn):
+    if isinstance(value, FactorColumn) or is_clean(value):
         return
     numbers = value.values if isinstance(value, MatrixColumn) else value
     infinite = np.isinf(numbers)

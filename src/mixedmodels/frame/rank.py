@@ -20,7 +20,8 @@ __all__ = ["Dependence", "estimable", "find_dependence"]
 _TOLERANCE = 1e-7  # R's lm: smallest norm of the new part of a column relative to the column's
 _CERTAIN = 1e-6  # squared pivots of the correlation matrix above this need no second look
 _CHUNK = 8192
-_SMALL_WORK = 100_000  # rows times squared columns up to which compiled loops beat array operations
+# Rows times squared columns up to which compiled loops beat array operations, and rows of up to two columns.
+_SMALL_WORK, _FEW_ROWS = 100_000, 2000
 
 
 class Dependence(NamedTuple):
@@ -74,7 +75,7 @@ def find_dependence(
     if p == 0 or (p == 1 and ones == 0):
         return None
     full = None
-    if n * p * p <= _SMALL_WORK and p <= n and not isinstance(ones, slice):
+    if p <= n and not isinstance(ones, slice) and (n * p * p <= _SMALL_WORK if p > 2 else n <= _FEW_ROWS):
         full = surely_independent(X, ones == 0, _CERTAIN)
     if full is None:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mixedmodels.objective.posterior import positive_definite
+from mixedmodels.objective.structured_descent import Work
 from mixedmodels.objective.unprofiled import UnprofiledCriterion
 from mixedmodels.optimize import Control, minimize
 from mixedmodels.optimize.trust_region import trust_region
@@ -318,39 +319,46 @@ class Constrained:
 
     def search(self, control: Control | None = None, progress: Any = None, method: Any = "newton") -> Any:
         """`Optimum` whose theta is all of y."""
-        control = Control() if control is None else control
-        rest, iterations, evaluations = self, 0, 0
+        control, rest, work = Control() if control is None else control, self, Work()
         for turn in range(_ROUNDS):
-            z = rest.start
             found: Any = None
-            if len(z) and method == "newton":
-                limited = replace(control, maxiter=min(control.limit(_LIMIT), _LIMIT))
-                found = trust_region(
-                    rest.exact, z, limited, rest.names, progress=progress, exact=rest.whole.exact
-                )
-                z = found.theta
+            if len(rest.start) and method == "newton":
+                rest, found = rest._in_trust_region(control, progress, work)
             if found is None or not found.converged:
-                spent = (0, 0) if found is None else (found.iterations, found.evaluations)
-                iterations, evaluations = iterations + spent[0], evaluations + spent[1]
+                z = rest.start if found is None else found.theta
                 found = minimize(rest, method, z, control, certify=False, progress=progress)
+                work.add(found)
             y = rest.point(found.theta)
-            iterations, evaluations = iterations + found.iterations, evaluations + found.evaluations
             if found.converged or turn == _ROUNDS - 1:
                 break
             try:
                 rest = Constrained(rest.whole, rest.equations, y)
             except FloatingPointError:
                 break
-        return replace(
-            found,
-            theta=y,
-            gradient=None,
-            hessian=None,
-            iterations=iterations,
-            evaluations=evaluations,
-            gradient_evaluations=evaluations,
-            trace=[],
+        return replace(work.of(found), theta=y, gradient=None, hessian=None, trace=[])
+
+    def _in_trust_region(self, control: Control, progress: Any, work: Work) -> tuple[Constrained, Any]:
+        """A search in the trust region; the criterion it ended with, and its `Optimum`.
+
+        Near a variance of zero average information says nothing of the way: a search that does not arrive
+        with it goes on with exact second derivatives, unless they cost very much.
+        """
+        limited = replace(control, maxiter=min(control.limit(_LIMIT), _LIMIT))
+
+        def go(rest: Constrained) -> Any:
+            found = trust_region(
+                rest.exact, rest.start, limited, rest.names, progress=progress, exact=rest.whole.exact
+            )
+            work.add(found)
+            return found
+
+        found = go(self)
+        if found.converged or self.whole.exact:
+            return self, found
+        rest = Constrained(
+            self.whole.exactly(), self.equations, self.point(found.theta), self.places.tolist()
         )
+        return (rest, go(rest)) if rest.whole.exact else (self, found)
 
     def parts(self, y: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """D, its gradient, the Hessian of the Lagrangian, T and F_e."""

@@ -12,6 +12,7 @@ from mixedmodels.errors import OptionError
 from mixedmodels.objective.constrained import Constrained, Equations, feasible
 from mixedmodels.objective.restricted_covariance import restricted_covariance
 from mixedmodels.objective.structured import StructuredObjective
+from mixedmodels.objective.structured_descent import Work
 from mixedmodels.objective.structured_modes import mode_starts
 from mixedmodels.objective.structured_start import coarse_starts
 from mixedmodels.objective.unprofiled import UnprofiledCriterion
@@ -124,14 +125,8 @@ def restricted_search(
             f"no parameters of the model have these values together: {texts}; change fixed= or equal=, or "
             "give start="
         )
-    return replace(
-        best,
-        theta=reflected(objective, best.theta[: objective.n_theta]),
-        iterations=search.iterations,
-        evaluations=search.evaluations,
-        gradient_evaluations=search.evaluations,
-        names=tuple(objective.names),
-    )
+    theta = reflected(objective, best.theta[: objective.n_theta])
+    return replace(search.work.of(best), theta=theta, names=tuple(objective.names))
 
 
 class _Searches:
@@ -143,7 +138,7 @@ class _Searches:
         self.objective, self.method, self.control, self.keywords = objective, method, control, keywords
         self.whole = UnprofiledCriterion(objective, objective.equations.signed)
         self.best: Any = None
-        self.iterations = self.evaluations = 0
+        self.work = Work()
         self._begun: list[np.ndarray] = []
 
     def begin(self, psi: np.ndarray) -> None:
@@ -166,10 +161,7 @@ class _Searches:
                 return
             quick = replace(Control() if self.control is None else self.control, maxiter=_LOOK)
             found = rest.glance(quick)
-            self.iterations, self.evaluations = (
-                self.iterations + found.iterations,
-                self.evaluations + found.evaluations,
-            )
+            self.work.add(found)
             if found.value < self.best.value - _LOWER:
                 rest = Constrained(self.whole, self.objective.equations, found.theta)
                 end = rest.search(self.control, method=self.method, **self.keywords)
@@ -187,8 +179,7 @@ class _Searches:
         return Constrained(self.whole, equations, y)
 
     def _count(self, found: Any, lower: float) -> None:
-        self.iterations += found.iterations
-        self.evaluations += found.evaluations
+        self.work.add(found)
         if self.best is None or found.value < self.best.value - lower:
             self.best = found
 

@@ -28,7 +28,7 @@ from mixedmodels.solver.whitened_choose import choose_engine
 if TYPE_CHECKING:
     from mixedmodels.design import Design
     from mixedmodels.objective.lmm import LMMObjective
-    from mixedmodels.residual.base import BoundResidual
+    from mixedmodels.residual.base import BoundResidual, NaturalValues
 
 __all__ = ["StructuredCriterion"]
 
@@ -36,6 +36,8 @@ __all__ = ["StructuredCriterion"]
 _EXACT = 4
 # Longest natural step of a residual parameter (logarithms, Fisher's z).
 _LONGEST = 0.8
+# Largest logarithm of a ratio of standard deviations beside that of residuals of least squares.
+_FARTHEST_RATIO = 9.2
 # Largest logarithm of a range over its start.
 _FARTHEST = 11.5
 
@@ -66,6 +68,9 @@ class StructuredCriterion:
         self.upper = np.concatenate([self._map.upper, self.residual.upper])
         for j in self.ranges:
             self.upper[j] = min(self.upper[j], float(self.residual.start[j - self.n_random]) + _FARTHEST)
+        if ratios := self._places("sd_ratio"):  # of zero in the limit, where the criterion is rounding
+            at = self._phi_start[[j - self.n_random for j in ratios]]
+            self.lower[ratios], self.upper[ratios] = at - _FARTHEST_RATIO, at + _FARTHEST_RATIO
         self.held: tuple[int, ...] = ()
         self.rival: float | None = None  # how much higher another minimum is that the search has seen
         self._last: tuple[bytes, Any] | None = None
@@ -102,9 +107,22 @@ class StructuredCriterion:
         As a range goes to infinity the correlations go to 1, sigma goes to infinity, and the likelihood may
         still rise towards a limit: ranges are bounded by 100 000 times their start.
         """
-        natural = self.residual.natural(np.asarray(self.residual.start, dtype=float))
-        rows = [row for kind, row in zip(natural.kinds, natural.jacobian, strict=True) if kind == "range"]
-        return tuple([self.n_random + int(j) for row in rows for j in np.flatnonzero(row)])
+        return tuple(self._places("range"))
+
+    def _places(self, kind: str) -> list[int]:
+        """Places in psi behind the natural parameters of a kind."""
+        natural = self._natural_start
+        rows = [row for one, row in zip(natural.kinds, natural.jacobian, strict=True) if one == kind]
+        return [self.n_random + int(j) for row in rows for j in np.flatnonzero(row)]
+
+    @cached_property
+    def _natural_start(self) -> NaturalValues:
+        return self.residual.natural(np.asarray(self.residual.start, dtype=float))
+
+    @cached_property
+    def _phi_start(self) -> np.ndarray:
+        """Start of the residuals."""
+        return np.asarray(self.residual.start_from(self.fixed.r), dtype=float)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -143,16 +161,19 @@ class StructuredCriterion:
 
     @cached_property
     def start(self) -> np.ndarray:
-        """Moment start of the random effects with independent residuals, and the structure's own start."""
-        theta = np.zeros(0)
+        """Moment start of the random effects with independent residuals, and start of the residuals."""
+        theta, phi = np.zeros(0), self._phi_start
         if self.n_random and self._map.any_curved:
             theta = self._independent.start
         elif self.n_random:
             from mixedmodels.objective.start import moment_start
 
-            rest = None if self.design.weights is not None else self.fixed.r
-            theta = self._map.theta_of(moment_start(self.design, self.sigma_fixed, rest))
-        psi = np.concatenate([theta, np.asarray(self.residual.start, dtype=float)])
+            design, even = self.design, self.residual.is_even
+            if not even:
+                design = replace(design, weights=1.0 / self.residual.row_variances(phi), residual=None)
+            moments = moment_start(design, self.sigma_fixed, self.fixed.r if even else None)
+            theta = self._map.theta_of(moments)
+        psi = np.concatenate([theta, phi])
         return np.minimum(np.maximum(psi, self.lower), self.upper)
 
     @property
@@ -262,13 +283,15 @@ class StructuredCriterion:
             return self._criterion(self.at(psi))
         return self._compiled_value(self._profile(psi, 0))
 
-    def values(self, psi: np.ndarray, phis: np.ndarray) -> np.ndarray:
+    def values(self, psi: np.ndarray, phis: np.ndarray, sizes: np.ndarray | None = None) -> np.ndarray:
         """Criterion at the random effects of psi and several phi, infinite where it does not exist.
 
         Parameters
         ----------
         psi : ndarray, shape (n_theta,)
         phis : ndarray, shape (N, n_phi)
+        sizes : ndarray, shape (N,), optional
+            Factors of the relative factors, all linear in theta, at each phi.
 
         Returns
         -------
@@ -279,11 +302,12 @@ class StructuredCriterion:
         wide = None if engine is None else engine.wide(self._map.factors(theta), ())
         with np.errstate(all="ignore"):
             for i, phi in enumerate(phis):
+                size = 1.0 if sizes is None else sizes[i]
                 try:
                     if engine is None or wide is None:
-                        value = self.value(np.concatenate([theta, phi]))
+                        value = self.value(np.concatenate([size * theta, phi]))
                     else:
-                        value = self._compiled_value(engine.at_factors(*wide, phi, 0))
+                        value = self._compiled_value(engine.at_factors(size * wide[0], wide[1], phi, 0))
                 except (FloatingPointError, np.linalg.LinAlgError):
                     continue
                 if math.isfinite(value):
@@ -320,11 +344,15 @@ class StructuredCriterion:
 
     @cached_property
     def units(self) -> np.ndarray:
-        """Root mean square of the column of Z behind each parameter of linear factors; 1 for the others."""
+        """Root mean square of the column of Z behind each parameter of linear factors; 1 for the others.
+
+        Rows are divided by their standard deviations at the start.
+        """
         out = np.ones(self.n_theta)
+        scale = np.ones(1) if self.residual.is_even else self.residual.row_variances(self._phi_start) ** -0.5
         for b, i, _, t in self._map.linear_entries.tolist():
             Z = self.design.terms[b].Z
-            size = 1.0 if Z is None else float(np.sqrt(np.mean(Z[:, i] ** 2)))
+            size = math.sqrt(float(np.mean((scale if Z is None else scale * Z[:, i]) ** 2)))
             out[t] = size if size > 0.0 else 1.0
         return out
 

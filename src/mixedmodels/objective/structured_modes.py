@@ -113,7 +113,8 @@ def _has_slopes(objective: StructuredObjective) -> bool:
 
 def _correlations(objective: StructuredObjective) -> list[int]:
     """Places of Fisher's z of correlations."""
-    return [j for j in range(objective.n_random, objective.n_theta) if np.isfinite(objective.lower[j])]
+    r = objective.n_random
+    return [r + j for j, lower in enumerate(objective.residual.lower.tolist()) if lower > -np.inf]
 
 
 def _diagonals(objective: StructuredObjective, sd: float) -> np.ndarray:

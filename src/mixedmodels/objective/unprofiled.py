@@ -20,6 +20,7 @@ from mixedmodels.solver.base import Breakdown
 __all__ = ["PlainCriterion", "UnprofiledCriterion", "unprofiled"]
 
 _WORK = 2e6  # multiplications for traces that a step is worth
+_STUCK_WORK = 1e8  # and where average information does not lead to the end
 
 
 class UnprofiledCriterion:
@@ -39,7 +40,7 @@ class UnprofiledCriterion:
     """
 
     def __init__(self, objective: Any, signed: Sequence[int] = ()) -> None:
-        self.objective = objective
+        self.objective, self._exactly = objective, False
         self.free_sigma = objective.sigma_fixed is None
         self.size = objective.n_theta + self.free_sigma
         lower = np.array(objective.lower, dtype=float)
@@ -77,8 +78,14 @@ class UnprofiledCriterion:
 
     @property
     def exact(self) -> bool:
-        """Whether exact second derivatives cost little."""
-        return bool(self.objective.observed_is_cheap and self.objective.trace_work <= _WORK)
+        """Whether `second` takes exact derivatives: they cost little, or `exactly` asks for them."""
+        return self._exactly or bool(self.objective.observed_is_cheap and self.objective.trace_work <= _WORK)
+
+    def exactly(self) -> UnprofiledCriterion:
+        """The same with exact second derivatives, unless they cost very much."""
+        out = copy.copy(self)
+        out._exactly = self.objective.trace_work <= _STUCK_WORK
+        return out
 
     def value(self, y: np.ndarray) -> float:
         """Criterion D at y, a float."""
@@ -121,6 +128,10 @@ class PlainCriterion(UnprofiledCriterion):
     def exact(self) -> bool:
         """Whether exact second derivatives cost little."""
         return bool(self.objective.observed_is_cheap)
+
+    def exactly(self) -> UnprofiledCriterion:
+        """The same: where exact derivatives cost much they are not worth a step."""
+        return self
 
     def value(self, y: np.ndarray) -> float:
         """Criterion D at y, a float."""

@@ -16,21 +16,27 @@ __all__ = ["render_summary", "render_table"]
 
 def render_table(table: Table) -> str:
     """A table as lines of text, columns separated by one space."""
-    every = [table.header, *table.rows]
-    columns = list(zip(*every, strict=True))
-    pattern = _pattern(table.align, tuple([max(map(len, column)) for column in columns]), table.indent)
-    if "n" in table.align and table.rows:
-        for j, align in enumerate(table.align):
-            if align == "n":
-                head, *cells = columns[j]
-                inner = max(map(len, cells))
-                columns[j] = (head, *[cell.rjust(inner) for cell in cells])
-        every = list(zip(*columns, strict=True))
-    lines = [f"{table.title}:"] if table.title else []
-    lines += [(pattern % row).rstrip() for row in every]
-    if table.after:
-        lines.append(table.after)
+    title, header, rows, align, indent, after = table
+    if "n" in align and rows:
+        columns = [
+            _as_wide(column) if letter == "n" else column
+            for letter, column in zip(align, zip(*rows, strict=True), strict=True)
+        ]
+        rows = tuple(zip(*columns, strict=True))
+    widths = tuple([max(map(len, column)) for column in zip(header, *rows, strict=True)])
+    pattern = _pattern(align, widths, indent)
+    lines = [f"{title}:"] if title else []
+    lines.append((pattern % header).rstrip())
+    lines += [(pattern % row).rstrip() for row in rows]
+    if after:
+        lines.append(after)
     return "\n".join(lines)
+
+
+def _as_wide(cells: tuple[str, ...]) -> tuple[str, ...]:
+    """Cells padded on the left to the widest of them."""
+    inner = max(map(len, cells))
+    return tuple([cell.rjust(inner) for cell in cells])
 
 
 @lru_cache(maxsize=256)

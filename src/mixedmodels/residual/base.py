@@ -132,6 +132,8 @@ class BoundResidual(Protocol):
         Whether a variance depends on the fitted values (then `with_fitted` is called between searches).
     is_sequential : bool
         Whether no matrix of R is larger than a row: correlations of first order, or none.
+    is_even : bool
+        Whether all rows are known to have the variance sigma^2.
     """
 
     n: int
@@ -145,9 +147,14 @@ class BoundResidual(Protocol):
     group: str | None
     needs_fitted: bool
     is_sequential: bool
+    is_even: bool
 
     def at(self, phi: np.ndarray) -> ResidualPoint:
         """R at phi; FloatingPointError where it is not positive definite."""
+        ...
+
+    def start_from(self, r: np.ndarray) -> np.ndarray:
+        """Coordinates at which a search may begin, from residuals of least squares, (n,)."""
         ...
 
     def natural(self, phi: np.ndarray) -> NaturalValues:

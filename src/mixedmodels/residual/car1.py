@@ -84,7 +84,7 @@ class BoundDecay(BoundCorrelation):
         self._order = MarkovOrder(codes, times) if order is None else order
         self._gaps, self._which = self._order.distinct_gaps()
         self.markov = (self._order, self._which)
-        typical = float(np.median(self._order.gaps)) if self._gaps.size else 1.0
+        typical = self._order.median_gap() if self._gaps.size else 1.0
         self.start = np.array([np.log(typical / np.log(5.0))])  # correlation 0.2 at the usual gap
         self.natural_names = (report,)
         self.kinds = ("correlation" if report == "rho" else "range",)

@@ -29,6 +29,9 @@ from mixedmodels.residual.structure import (
 
 __all__ = ["CombinedResidual", "Origin", "bind_product"]
 
+# Kinds of parameters of variance functions that multiply a covariate or its logarithm.
+_SLOPES = frozenset({"coefficient", "expon", "power"})
+
 
 class Origin(NamedTuple):
     """What was bound, so that it can be bound again: to some of the rows, or after it was stored.
@@ -158,6 +161,8 @@ class CombinedResidual:
         Fitted values that are a variance covariate (`with_fitted`).
     is_sequential : bool
         Whether no matrix of R is larger than a row.
+    is_even : bool
+        Whether all rows are known to have the variance sigma^2.
     """
 
     def __init__(
@@ -204,6 +209,7 @@ class CombinedResidual:
         self.lower = -self.upper
         self.needs_fitted = any([one.needs_fitted for one in variances])
         self.is_sequential = correlation is None or correlation.markov is not None
+        self.is_even = self.is_sequential and not variances and log_scale is None
 
     @property
     def parts(self) -> tuple[BoundCorrelation | BoundVariance, ...]:
@@ -225,6 +231,11 @@ class CombinedResidual:
         out = self._template.copy()
         out[self._free] = phi
         return out
+
+    def start_from(self, r: np.ndarray) -> np.ndarray:
+        """Coordinates at which a search may begin, from residuals of least squares, (n,)."""
+        starts = [one.start_from(r) if isinstance(one, BoundVariance) else one.start for one in self._parts]
+        return np.concatenate([*starts, np.zeros(0)])[self._free]
 
     def _split(self, phi: np.ndarray) -> list[np.ndarray]:
         """Coordinates of each part."""
@@ -285,15 +296,32 @@ class CombinedResidual:
                 out += part.log_sd(own)
         return out
 
+    def slopes(self) -> list[tuple[int, float]]:
+        """Coordinates that multiply a covariate in the logarithms of the standard deviations.
+
+        With the change of each that moves the logarithms by one in the root mean square about their mean.
+        """
+        out, start = [], 0
+        for part in self._parts:
+            if isinstance(part, BoundVariance) and not _SLOPES.isdisjoint(part.kinds):
+                spread = part.first(part.start).std(axis=1).tolist()
+                found = zip(part.kinds, spread, strict=True)
+                out += [
+                    (start + j, 1.0 / s) for j, (kind, s) in enumerate(found) if kind in _SLOPES and s > 0.0
+                ]
+            start += part.n_phi
+        places = {place: j for j, place in enumerate(self._free.tolist())}
+        return [(places[place], unit) for place, unit in out if place in places]
+
     def row_variances(self, phi: np.ndarray) -> np.ndarray:
         """Diagonal of R, shape (n,), without factoring it."""
-        even = not self.variances and self._log_scale is None
-        out = np.ones(self.n) if even else np.exp(2.0 * self.log_sd(phi))
+        if self.is_even:
+            return np.ones(self.n)
+        out = np.exp(2.0 * self.log_sd(phi))
         if self.correlation is None:
             return out
         own = self._split(np.asarray(phi, dtype=np.float64))[0]
-        variances = self.correlation.row_variances(own, self.correlation.features)
-        return variances if even else out * variances
+        return out * self.correlation.row_variances(own, self.correlation.features)
 
     def natural(self, phi: np.ndarray) -> NaturalValues:
         """Correlations, ranges, ratios of standard deviations, powers, with their derivatives in phi.

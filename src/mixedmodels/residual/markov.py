@@ -74,6 +74,12 @@ class MarkovOrder:
             return self.gaps[:1], np.zeros(self.gaps.shape[0], dtype=np.intp)
         return np.unique(self.gaps, return_inverse=True)
 
+    def median_gap(self) -> float:
+        """The gap in the middle, or the mean of the two."""
+        ordered = np.sort(self.gaps)
+        m = ordered.shape[0]
+        return 0.5 * float(ordered[(m - 1) // 2] + ordered[m // 2])
+
     def take(self, M: np.ndarray) -> np.ndarray:
         """Rows of M in sorted order."""
         return M if self.order is None else M[self.order]

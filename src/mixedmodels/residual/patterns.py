@@ -90,7 +90,7 @@ class PatternOrder:
             if relative:
                 values = values - values[:, :1]
             flat = values.reshape(len(groups), -1)
-            if len(groups) == 1 or (size == 1 and not diagonal):
+            if (size == 1 and not diagonal) or bool((flat == flat[0]).all()):  # all alike
                 pattern, counts = np.zeros(len(groups), np.intp), np.array([len(groups)])
                 distinct = values[:1]
             else:
@@ -103,7 +103,7 @@ class PatternOrder:
             keys = key(distinct[:, :, None, :], distinct[:, None, :, :])  # (P, T, T)
             found.append((rows[by_pattern].T.copy(), pattern[by_pattern], counts, keys))
         # Keys of pairs below the diagonal; the key of a pair does not depend on its order.
-        triangles = [np.tril_indices(keys.shape[1], offset) for *_, keys in found]
+        triangles = [_triangle(keys.shape[1], offset) for *_, keys in found]
         lower = [keys[:, a, b].ravel() for (*_, keys), (a, b) in zip(found, triangles, strict=True)]
         self.keys, inverse = np.unique(np.concatenate(lower), return_inverse=True)
         buckets, done = [], 0
@@ -115,6 +115,13 @@ class PatternOrder:
             done += below.shape[0]
             buckets.append(Bucket(rows, pattern, counts, index))
         self.buckets = tuple(buckets)
+
+
+def _triangle(size: int, offset: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the entries below the diagonal (offset -1), or with it (0), row by row."""
+    widths = np.arange(1, size + 1) + offset
+    rows = np.arange(size).repeat(widths)
+    return rows, np.arange(rows.shape[0]) - (widths.cumsum() - widths).repeat(widths)
 
 
 class PatternPoint:

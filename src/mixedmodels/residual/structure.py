@@ -339,6 +339,10 @@ class BoundVariance:
         """A second derivative, shape (n,); None for zero."""
         return None
 
+    def start_from(self, r: np.ndarray) -> np.ndarray:
+        """Coordinates that residuals of least squares, (n,), suggest; the start by default."""
+        return self.start
+
     def natural(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Natural values and their Jacobian in phi; the coordinates themselves by default."""
         return phi.copy(), np.eye(self.n_phi)

@@ -12,6 +12,9 @@ from mixedmodels.residual.structure import BoundCorrelation, BoundVariance, Vari
 
 __all__ = ["VarIdent"]
 
+# Residuals of least squares so small beside the largest are none.
+_LEAST = 1e-9
+
 
 class VarIdent(VarianceFunction):
     r"""Different variances by level: ``varident(f)``, ``varident(f:g)`` for combinations.
@@ -123,6 +126,12 @@ class _BoundIdent(BoundVariance):
         self.kinds = ("sd_ratio",) * self.n_phi
         self.start = np.zeros(self.n_phi)
         self.meaning = f"variances by {name}"
+
+    def start_from(self, r: np.ndarray) -> np.ndarray:
+        """Ratios of root mean squares: levels may have units of their own."""
+        size = np.sqrt(np.bincount(self._codes, r * r) / np.bincount(self._codes))
+        size = np.log(np.maximum(size, max(_LEAST * float(size.max()), 1e-300)))
+        return np.asarray(size[self._others] - size[self._reference])
 
     def log_sd(self, phi: np.ndarray) -> np.ndarray:
         """Logarithm of the ratio of each row's level."""

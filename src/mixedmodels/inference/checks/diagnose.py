@@ -169,11 +169,11 @@ def _singularity(fit: LMMFit) -> Iterator[Finding]:
     if not fit._terms:
         return
     for position in fit._singular:
-        term, factor = fit._terms[position], np.array(fit._factors[position])
+        term, factor = fit._whitened_terms[position], np.array(fit._factors[position])
         note = checks.singular_note(term, factor).removeprefix("singular fit: ")
         finding, _, remedy = note.partition("; ")
         yield Finding("singularity", "warning", finding, remedy)
-    for position, term in enumerate(fit._terms):
+    for position, term in enumerate(fit._whitened_terms):
         if term.k < 2 or position in fit._singular:
             continue
         # in units of the data: neither the scale nor the origin of the columns matters

@@ -116,7 +116,7 @@ def reference_for(fit: LMMFit, ddf: str | float | None = None) -> Reference:
     OptionError
         An unknown method, a number that is not positive, Kenward-Roger for a fit by maximum likelihood.
     """
-    if isinstance(ddf, Real) and not isinstance(ddf, bool):
+    if not isinstance(ddf, (str, bool)) and isinstance(ddf, Real):
         if not ddf > 0.0:
             raise OptionError(f"ddf={ddf!r}: degrees of freedom must be positive")
         return ConstantDF(fit, "number", f"{ddf:g} degrees of freedom", float(ddf))

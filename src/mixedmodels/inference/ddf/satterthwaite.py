@@ -11,6 +11,7 @@ from mixedmodels.inference.ddf.reference import ConstantDF, FTest, f_statistic, 
 from mixedmodels.inference.ddf.tails import f_tail
 from mixedmodels.inference.ddf.variances import check_structures, covariance_of
 from mixedmodels.inference.fixed.hypotheses import echelon_mixing
+from mixedmodels.solver._kernels.small import moment_df
 
 if TYPE_CHECKING:
     from mixedmodels.fit.result import LMMFit
@@ -76,8 +77,7 @@ class Satterthwaite:
     def coefficient_df(self) -> np.ndarray:
         """Degrees of freedom of each coefficient, shape (p,)."""
         J, A = self._parts
-        g = J.diagonal(0, 1, 2)
-        return _df(self.vcov.diagonal(), g, A)
+        return moment_df(self.vcov.diagonal(), J.diagonal(0, 1, 2), A)
 
     def f_test(self, L: np.ndarray, rhs: np.ndarray | None = None, as_given: bool = False) -> FTest:
         """F test of all rows of L together.
@@ -149,16 +149,7 @@ def row_df(L: np.ndarray, vcov: np.ndarray, J: np.ndarray, A: np.ndarray) -> np.
         Covariance of the variance parameters.
     """
     g = ((L @ J) * L).sum(axis=2)  # (s, r)
-    return _df(((L @ vcov) * L).sum(axis=1), g, A)
-
-
-def _df(variances: np.ndarray, g: np.ndarray, A: np.ndarray) -> np.ndarray:
-    """``2 v^2 / (g'Ag)`` for each variance, columns of g."""
-    spread = (g * (A @ g)).sum(axis=0)
-    if spread.all():
-        return 2.0 * variances**2 / spread
-    known = np.where(variances > 0.0, math.inf, math.nan)
-    return np.where(spread != 0.0, 2.0 * variances**2 / np.where(spread != 0.0, spread, 1.0), known)
+    return moment_df(((L @ vcov) * L).sum(axis=1), g, A)
 
 
 def f_denominator(df: Any) -> float:

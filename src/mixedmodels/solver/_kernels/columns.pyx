@@ -9,6 +9,7 @@ from libc.stdlib cimport calloc, free
 
 import numpy as np
 
+cdef uint64_t EXPONENT = 0x7ff0000000000000, ONE = 0x0010000000000000
 cdef enum:
     WIDE = 16                        # from so many columns on BLAS is faster
 
@@ -25,20 +26,29 @@ def text_codes(list values):
     (codes, levels) or None
         Shape (n,), int32, and a list.
     """
-    cdef dict table = dict.fromkeys(values)
-    for value in table:
-        if type(value) is not str:
-            return None
-    levels = sorted(table)
-    cdef int32_t code = 0
-    for value in levels:
-        table[value] = code
-        code += 1
-    out = np.empty(len(values), dtype=np.int32)
+    cdef Py_ssize_t n = len(values), i
+    cdef int32_t m = 0
+    cdef dict found = {}
+    cdef PyObject* known
+    out = np.empty(n, dtype=np.int32)
     cdef int32_t[::1] codes = out
-    cdef Py_ssize_t i
-    for i in range(len(values)):
-        codes[i] = <int32_t> <object> PyDict_GetItem(table, values[i])
+    for i in range(n):
+        known = PyDict_GetItem(found, values[i])
+        if known != NULL:
+            codes[i] = <int32_t> <object> known
+            continue
+        if type(values[i]) is not str:
+            return None
+        found[values[i]] = m
+        codes[i] = m
+        m += 1
+    levels = sorted(found)
+    places = np.empty(m, dtype=np.int32)
+    cdef int32_t[::1] place = places
+    for i in range(m):
+        place[<int32_t> found[levels[i]]] = <int32_t> i
+    for i in range(n):
+        codes[i] = place[codes[i]]
     return out, levels
 
 
@@ -58,6 +68,78 @@ def every_level(const int32_t[:] codes, Py_ssize_t m):
     return left == 0
 
 
+def none_missing(const int32_t[:] codes):
+    """Whether no code is negative."""
+    cdef Py_ssize_t n = codes.shape[0], i
+    cdef int32_t all_bits = 0
+    cdef const int32_t* code
+    if n and codes.strides[0] == sizeof(int32_t):
+        code = &codes[0]
+        for i in range(n):
+            all_bits |= code[i]
+    else:
+        for i in range(n):
+            all_bits |= codes[i]
+    return all_bits >= 0
+
+
+def dummies(const int32_t[:] codes, int first, double[:, :] out):
+    """Write the dummies of the codes `first`, `first` + 1, ... into the columns of `out`."""
+    cdef Py_ssize_t n = codes.shape[0], i
+    cdef int width = <int> out.shape[1], j
+    cdef const int32_t* code
+    cdef double* column
+    cdef int32_t level
+    if n and width and out.strides[0] == sizeof(double) and codes.strides[0] == sizeof(int32_t):
+        code = &codes[0]
+        for j in range(width):
+            column, level = &out[0, j], first + j
+            for i in range(n):
+                column[i] = <double> <int> (code[i] == level)
+        return
+    for i in range(n):
+        for j in range(width):
+            out[i, j] = codes[i] == first + j
+
+
+def product(const double[:] a, const double[:] b, double[:] out):
+    """Write the products of two columns; what overflows is infinite."""
+    cdef Py_ssize_t n = out.shape[0], i
+    cdef const double* x
+    cdef const double* y
+    cdef double* z
+    if n and a.strides[0] == b.strides[0] == out.strides[0] == sizeof(double):
+        x, y, z = &a[0], &b[0], &out[0]
+        for i in range(n):
+            z[i] = x[i] * y[i]
+        return
+    for i in range(n):
+        out[i] = a[i] * b[i]
+
+
+def spread(const double[:] values):
+    """Standard deviation with divisor n - 1; 0 of a single value."""
+    cdef Py_ssize_t n = values.shape[0], i
+    cdef double first = values[0] if n else 0.0, mean, a = 0.0, b = 0.0, c = 0.0, d = 0.0
+    for i in range(0, n - 3, 4):  # four sums side by side: none waits for the one before
+        a += values[i] - first    # differences from a value of the sample: no digits are lost
+        b += values[i + 1] - first
+        c += values[i + 2] - first
+        d += values[i + 3] - first
+    for i in range(n - n % 4, n):
+        a += values[i] - first
+    mean = first + (a + b + c + d) / n if n else 0.0
+    a = b = c = d = 0.0
+    for i in range(0, n - 3, 4):
+        a += (values[i] - mean) * (values[i] - mean)
+        b += (values[i + 1] - mean) * (values[i + 1] - mean)
+        c += (values[i + 2] - mean) * (values[i + 2] - mean)
+        d += (values[i + 3] - mean) * (values[i + 3] - mean)
+    for i in range(n - n % 4, n):
+        a += (values[i] - mean) * (values[i] - mean)
+    return sqrt((a + b + c + d) / (n - 1)) if n > 1 else 0.0
+
+
 def all_finite(const double[:] values):
     """Whether no value is infinite or NaN."""
     cdef Py_ssize_t n = values.shape[0], i, start = 0, stop
@@ -69,8 +151,8 @@ def all_finite(const double[:] values):
             stop = min(start + 1024, n)
             worst = 0
             for i in range(start, stop):
-                worst |= ((bits[i] >> 52) & 0x7ff) == 0x7ff
-            if worst:
+                worst |= (bits[i] & EXPONENT) + ONE  # only an exponent of ones reaches the highest bit
+            if worst >> 63:
                 return False
             start = stop
         return True

@@ -4,6 +4,8 @@
 Those that go by Cholesky return None where a pivot is lost in rounding: callers have a slower way then.
 """
 
+from libc.math cimport INFINITY, NAN
+
 import numpy as np
 
 cdef double LOST = 1e-10             # pivots, relative to the diagonal
@@ -86,6 +88,38 @@ def upper_inverse(const double[:, :] R):
             for l in range(i + 1, j + 1):
                 v -= R[i, l] * B[l, j]
             B[i, j] = v / R[i, i]
+    return out
+
+
+def moment_df(const double[:] v, const double[:, :] g, const double[:, :] A):
+    """Degrees of freedom ``2 v^2 / (g'Ag)`` of estimated variances v, from the columns of g.
+
+    Parameters
+    ----------
+    v : ndarray, shape (r,)
+    g : ndarray, shape (s, r)
+        Derivatives of v in s parameters with covariance A, (s, s).
+
+    Returns
+    -------
+    ndarray, shape (r,)
+        Infinite where ``g'Ag`` is zero: v is known (NaN if it is zero or missing).
+    """
+    cdef Py_ssize_t r = v.shape[0], s = A.shape[0], i, j, l
+    cdef double spread, part
+    out = np.empty(r)
+    cdef double[::1] df = out
+    for l in range(r):
+        spread = 0.0
+        for i in range(s):
+            part = 0.0
+            for j in range(s):
+                part += A[i, j] * g[j, l]
+            spread += g[i, l] * part
+        if spread != 0.0:
+            df[l] = 2.0 * v[l] * v[l] / spread
+        else:
+            df[l] = INFINITY if v[l] > 0.0 else NAN
     return out
 
 

@@ -197,6 +197,35 @@ def test_other_families_and_terms(maternal):
     assert crude.converged
 
 
+def test_few_binary_records(maternal):
+    pedigree, data, _ = maternal
+    binary = {**data, "b": (data["y"] > 0.5).astype(int)}
+    fit = mm.glmm(FORMULA, binary, known={"animal": pedigree}, family="binomial")
+    assert any("few binary observations per level of animal (median 1)" in note for note in fit.messages)
+
+
+def test_ratios_of_variances(maternal):
+    pedigree, data, fit = maternal
+    F = np.asarray(fit._factors[0])
+    S = F @ F.T
+    parts = "`animal.(Intercept)` + `animal.dam.(Intercept)` + animal.dam"
+    row = fit.heritability(f"`animal.(Intercept)` / ({parts} + Residual)").rows()[0]
+    wanted = S[0, 0] / (S[0, 0] + S[1, 0] + S[1, 1] + np.pi**2 / 3.0)
+    assert row["estimate"] == pytest.approx(wanted, rel=1e-10)
+    # counts: the residual variance is ln(1 + 1/lambda) at the mean over animals, not inbred, and their dams
+    counts = mm.glmm("p ~ x + joint(1 | animal, 1 | dam)", data, known={"animal": pedigree}, family="poisson")
+    F = np.asarray(counts._factors[0])
+    S = F @ F.T
+    A = pedigree.additive().toarray()
+    place = {label: i for i, label in enumerate(pedigree.ids.tolist())}
+    own, dam = ([place[label] for label in data[name]] for name in ("animal", "dam"))
+    v = S[0, 0] + S[1, 1] + 2.0 * S[1, 0] * A[own, dam]
+    mean = np.mean(np.exp(counts._etas("population")[0] + 0.5 * v))
+    wanted = S[1, 1] / (S[1, 1] + np.log1p(1.0 / mean))
+    row = counts.heritability("animal.dam / (animal.dam + Residual)").rows()[0]
+    assert row["estimate"] == pytest.approx(wanted, rel=1e-9)
+
+
 def test_units_of_a_slope_do_not_matter(maternal):
     _, data, _ = maternal
     formula = "p ~ x + joint(1 + x | animal, 1 | dam)"
@@ -229,7 +258,7 @@ def test_save_and_load(maternal, tmp_path):
             NotImplementedYetError,
             "predictions by simulation: not in this version for 'animal'",
         ),
-        (lambda fit: fit.heritability(), OptionError, "a row touches several levels"),
+        (lambda fit: fit.heritability(), OptionError, "which ratio is meant is not plain here"),
         (lambda fit: fit.predict_marginal(), NotImplementedYetError, "known covariance between levels"),
     ],
 )

@@ -238,6 +238,21 @@ class RandomTerm:
         """
         return (self.matrix(n), None) if self.several_levels else (self.codes, self.Z)
 
+    def of_rows(self, rows: np.ndarray) -> RandomTerm:
+        """The term in some rows, with the same levels.
+
+        Parameters
+        ----------
+        rows : ndarray of bool or int
+            Which rows, or their places (repeated ones too).
+        """
+        return replace(
+            self,
+            codes=np.ascontiguousarray(self.codes[rows]),
+            Z=None if self.Z is None else np.ascontiguousarray(self.Z[rows]),
+            rows=None if self.rows is None else self.rows[rows],
+        )
+
     def gram(self, n: int, weights: np.ndarray | None = None) -> np.ndarray:
         """Cross-products of the columns within levels, summed over rows and divided by n, shape (k, k).
 

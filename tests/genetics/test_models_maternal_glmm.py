@@ -235,6 +235,52 @@ def test_units_of_a_slope_do_not_matter(maternal):
     assert other.beta[1] == pytest.approx(1e-4 * one.beta[1], rel=1e-5)
 
 
+def test_zero_correlation_is_two_crossed_terms(maternal):
+    pedigree, data, _ = maternal
+    known, held = {"animal": pedigree, "dam": pedigree}, {"cor_dam.(Intercept)|animal": 0.0}
+    formula = "p ~ x + joint(1 | animal, 1 | dam)"
+    one = mm.glmm(formula, data, family="poisson", known={"animal": pedigree}, fixed=held)
+    two = mm.glmm("p ~ x + (1 | animal) + (1 | dam)", data, family="poisson", known=known)
+    assert one.loglik == pytest.approx(two.loglik, abs=1e-9)
+    np.testing.assert_allclose(one.beta, two.beta, atol=1e-6)
+
+
+def test_terms_of_other_predictors(maternal):
+    _, data, _ = maternal
+    data = {**data, "litter": data["dam"]}
+    joint = "~ joint(1 | animal, 1 | dam)"
+    fit = mm.glmm("y ~ x + (1 | litter)", data, family="gaussian", dispersion=joint)
+    assert [term.k for term in fit.generalised.terms] == [1, 2]
+    assert fit.generalised.term_predictor == (0, 1)
+    dense = fit.update(solver="dense")
+    assert fit.loglik == pytest.approx(dense.loglik, abs=1e-7)
+
+
+def test_influence_of_rows(maternal):
+    # the fit without a row is the fit to the other rows
+    from mixedmodels.inference.checks.glmm_influence import reduced_design, reduced_frame
+
+    pedigree, data, fit = maternal
+    keep = np.arange(fit.nobs) != 3
+    frame = reduced_frame(fit._frame, keep)
+    np.testing.assert_array_equal(frame.design.terms[0].codes, fit.design.terms[0].codes[keep])
+    rest = {name: values[keep] for name, values in data.items()}
+    wanted = mm.glmm(FORMULA, rest, known={"animal": pedigree}, family="binomial", trials="m")
+    own, reduced = wanted.generalised.terms[0], reduced_design(fit.generalised, keep).terms[0]
+    np.testing.assert_array_equal(own.codes, reduced.codes)
+    assert reduced.levels is fit.generalised.terms[0].levels
+
+
+def test_unseen_levels_of_a_pedigree_are_drawn(maternal):
+    # levels beyond the pedigree are independent of it, in linear models too
+    pedigree, data, _ = maternal
+    fit = mm.lmm("y ~ x + (1 | animal)", data, known={"animal": pedigree})
+    rows = {"x": np.zeros(2), "animal": np.array(["new", "newer"])}
+    drawn = fit.simulate(4000, seed=1, newdata=rows)
+    total = float(np.asarray(fit._factors[0])[0, 0] ** 2 + 1.0) * fit.sigma**2
+    np.testing.assert_allclose(np.cov(drawn), total * np.eye(2), atol=0.12 * total)
+
+
 def test_save_and_load(maternal, tmp_path):
     _, data, fit = maternal
     fit.save(tmp_path / "fit.mm")
@@ -258,6 +304,8 @@ def test_save_and_load(maternal, tmp_path):
             NotImplementedYetError,
             "predictions by simulation: not in this version for 'animal'",
         ),
+        (lambda fit: fit.bootstrap(2, kind="cluster"), NotImplementedYetError, "drawing levels anew"),
+        (lambda fit: fit.robust_vcov(), NotImplementedYetError, "robust_vcov: not in this version"),
         (lambda fit: fit.heritability(), OptionError, "which ratio is meant is not plain here"),
         (lambda fit: fit.predict_marginal(), NotImplementedYetError, "known covariance between levels"),
     ],

@@ -176,7 +176,7 @@ def test_derivatives_in_batches(monkeypatch):
 @pytest.mark.parametrize("kind", ["joint_slope", "membership"])
 def test_dense_products(kind, monkeypatch):
     # where rows touch very many levels
-    monkeypatch.setattr("mixedmodels.objective.marginal.sparse_algebra._PAIRS", 1.0)
+    monkeypatch.setattr("mixedmodels.objective.marginal.row_pairs._PAIRS", 1.0)
     both = ("conditional", "dispersion")
     design = generalised(kind, "gamma", predictors=both, owner=(0, 1))
     engine = check(design, get_family("gamma", "log"), 0.2)
@@ -184,8 +184,8 @@ def test_dense_products(kind, monkeypatch):
 
 
 def test_too_many_products(monkeypatch):
-    monkeypatch.setattr("mixedmodels.objective.marginal.sparse_algebra._PAIRS", 1.0)
-    monkeypatch.setattr("mixedmodels.objective.marginal.sparse_algebra._DENSE", 100.0)
+    monkeypatch.setattr("mixedmodels.objective.marginal.row_pairs._PAIRS", 1.0)
+    monkeypatch.setattr("mixedmodels.objective.marginal.row_pairs._DENSE", 100.0)
     with pytest.raises(OptionError, match="a factor of the covariance with fewer"):
         SparseLaplace(generalised("membership"), get_family("binomial"))
 

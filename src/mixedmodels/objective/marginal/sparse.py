@@ -9,7 +9,7 @@ from mixedmodels.solver.low_rank import is_low_rank_term
 
 __all__ = ["SparseLaplace", "needs_sparse"]
 
-_EXACT_WORK = 2e7  # multiplications up to which Newton's step takes the exact Hessian
+_EXACT_WORK = 1e8  # multiplications up to which Newton's step takes the exact Hessian
 
 
 def needs_sparse(design: GeneralisedDesign) -> bool:

@@ -115,3 +115,23 @@ def test_all_standard_deviations_at_zero():
             error = fit.variance_parameters()["std_error"][-1]
             assert error == pytest.approx(fit.sigma / np.sqrt(2.0 * (len(data["y"]) - 1)), rel=1e-9)
     assert seen > 0
+
+
+@pytest.mark.parametrize("seed", range(9))
+@pytest.mark.parametrize("tag", ["ar1", "ou"])
+def test_processes_without_residual_error_end_at_the_limit(tag, seed):
+    """On the way to infinity the criterion becomes rounding: the end is where it is still known."""
+    rng = np.random.default_rng(seed)
+    m, T = 30, 6
+    g, t = np.repeat(np.arange(m), T), np.tile(np.arange(T), m)
+    root = np.linalg.cholesky(0.5 ** np.abs(np.subtract.outer(np.arange(T), np.arange(T))))
+    x = rng.standard_normal(m * T)
+    noise = (rng.standard_normal((m, T)) @ root.T) * np.linspace(0.3, 1.7, T)
+    data = {"y": 1.0 + 0.5 * x + noise.ravel(), "x": x, "g": g, "t": t}
+    fit = mm.lmm(f"y ~ x + {tag}(0 + t | g)", data, reml=False)
+    limit = mm.gls("y ~ x", data, residual="ar1(t | g)", reml=False)
+    assert fit.converged
+    if any("residual SD tends to zero" in text for text in fit.messages):
+        assert fit.loglik == pytest.approx(limit.loglik, abs=1e-4)
+    else:
+        assert fit.loglik > limit.loglik

@@ -104,6 +104,7 @@ def _brief(control: Control) -> Control:
 
 def _to_the_end(objective: LMMObjective, found: Any, control: Control) -> Any:
     """A search that goes on after `PATIENCE` iterations: first whether it is on the way to `at_limit`."""
+    found = _back(objective, found)
     if found.converged or found.status is Status.INTERRUPTED:
         return found
     spent, evaluations, gradients = found.iterations, found.evaluations, found.gradient_evaluations
@@ -124,6 +125,25 @@ def _to_the_end(objective: LMMObjective, found: Any, control: Control) -> Any:
         spent, evaluations = spent + end.iterations, evaluations + end.evaluations
         gradients += end.gradient_evaluations
     return replace(end, iterations=spent, evaluations=evaluations, gradient_evaluations=gradients)
+
+
+def _back(objective: LMMObjective, found: Any) -> Any:
+    """A search that went far beyond `_FAR`, where the criterion became rounding, at that point of its way.
+
+    The criterion falls as 1/c^2 along c times the standard deviations: what lies further is not lower.
+    """
+    largest, scaled = _leading(objective, found.theta)
+    if not largest > 2.0 * _FAR or objective.sigma_fixed is not None:
+        return found
+    point = np.where(scaled, found.theta * (_FAR / largest), found.theta)
+    try:
+        value, gradient = objective.value_and_gradient(point)
+    except (SolverError, np.linalg.LinAlgError):
+        return found
+    if found.value > value - _FLAT:
+        return found
+    status = Status.STALLED if found.converged else found.status
+    return replace(found, theta=point, value=float(value), gradient=gradient, hessian=None, status=status)
 
 
 def _is_limit(end: Any, scaled: np.ndarray) -> bool:
@@ -164,6 +184,7 @@ def at_limit(objective: LMMObjective, optimum: Any) -> Any:
     Optimum
         Converged at that point, or the one given.
     """
+    optimum = _back(objective, optimum)
     theta = optimum.theta
     largest, scaled = _leading(objective, theta)
     if largest < (_FAR if optimum.converged else _LARGE):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import SolverError
-from mixedmodels.solver.base import Directions, FixedProducts, PredictorRows
+from mixedmodels.solver.base import Breakdown, Directions, FixedProducts, PredictorRows
 from mixedmodels.solver.threads import one_blas_thread
 
 if TYPE_CHECKING:
@@ -384,9 +384,9 @@ def _inner(left: list[np.ndarray], right: list[np.ndarray]) -> np.ndarray:
     return total
 
 
-def not_definite() -> SolverError:
+def not_definite() -> Breakdown:
     """The error of a solver at factors that hold NaN, infinity or values far too large."""
-    return SolverError(
+    return Breakdown(
         "the penalised cross-product matrix is not positive definite at these parameters; "
         "check the relative factors for NaN or infinite values"
     )

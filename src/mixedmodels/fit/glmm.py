@@ -7,6 +7,7 @@ from typing import Any
 
 from mixedmodels.errors import ConvergenceWarning, warn
 from mixedmodels.fit.glmm_frame import OPTION_NAMES, GLMMOptions, make_glmm_frame
+from mixedmodels.fit.glmm_modes import lower_mode
 from mixedmodels.fit.glmm_natural_restrictions import equal_in_theta, in_theta
 from mixedmodels.fit.glmm_result import GLMMFit
 from mixedmodels.objective.glmm import GLMMObjective
@@ -71,6 +72,8 @@ def _fit_glmm_frame(frame: Any, options: GLMMOptions, data: Any) -> GLMMFit:
         )[0]
     start = start_point(objective, options.start, places)
     optimum = search(objective, start, options.method, options.control, options.progress)
+    if objective.coordinates.curved:
+        optimum = lower_mode(frame, options, objective, optimum, glmm_objective)
     if not optimum.converged:
         warn(f"the fit did not converge: {optimum.message}", ConvergenceWarning)
     return GLMMFit(frame, objective, optimum, options, data)

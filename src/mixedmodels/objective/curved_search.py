@@ -8,7 +8,8 @@ another. The search goes on from the most promising of
 * as they are, or one of them zero,
 * rho on a coarse grid,
 
-at most four of them. It ends at the lowest minimum.
+at most four of them, and at a bound from the estimates of a general covariance. It ends at the lowest
+minimum.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import SolverError
-from mixedmodels.objective.curved_start import term_candidates
+from mixedmodels.objective.curved_start import AWAY, general_terms, near_general, term_candidates
 from mixedmodels.objective.start import ols_residual
 from mixedmodels.optimize import minimize
 from mixedmodels.optimize.control import Control
@@ -81,7 +82,11 @@ def search_curved(objective: LMMObjective, control: Control | None = None, progr
         return best  # the caller has limited the work
     spent, evaluations, gradients = best.iterations, best.evaluations, best.gradient_evaluations
     quick = replace(control, maxiter=_LOOK)
-    for start in other_starts(objective, best.theta):
+    starts, wide = _general_starts(objective, best.theta)
+    if wide is not None:
+        spent, evaluations = spent + wide.iterations, evaluations + wide.evaluations
+        gradients += wide.gradient_evaluations
+    for start in starts + other_starts(objective, best.theta):
         found = minimize(objective, "newton", start, quick, certify=False)
         spent, evaluations = spent + found.iterations, evaluations + found.evaluations
         gradients += found.gradient_evaluations
@@ -95,6 +100,32 @@ def search_curved(objective: LMMObjective, control: Control | None = None, progr
             best = found
     best = replace(best, iterations=spent, evaluations=evaluations, gradient_evaluations=gradients)
     return at_limit(objective, best) if control.maxiter is None else best
+
+
+def _general_starts(objective: LMMObjective, theta: np.ndarray) -> tuple[list[np.ndarray], Any]:
+    """Starts near the estimates with general covariances, and the search for those; see `general_terms`."""
+    from mixedmodels.objective.lmm import LMMObjective
+    from mixedmodels.solver.choose import choose_solver
+
+    design, index = objective.design, objective._map.index
+    terms = None if design.theta_index is not None else general_terms(design.terms, index, theta)
+    if terms is None or any([term.m * term.k >= design.n for term in terms]):
+        return [], None
+    wide = replace(design, terms=terms)
+    general = LMMObjective(wide, choose_solver(wide), objective.reml, sigma=objective.sigma_fixed)
+    try:
+        found = minimize(general, "newton", None, certify=False)
+    except (SolverError, np.linalg.LinAlgError):
+        return [], None
+    starts, factors = [], general.factors(found.theta)
+    for away in AWAY:
+        start = theta.copy()
+        places = zip(design.terms, terms, index, general._map.index, factors, strict=True)
+        for term, other, own, part, factor in places:
+            same = other is term
+            start[own] = found.theta[part] if same else near_general(term, np.asarray(factor), away)
+        starts.append(np.clip(start, objective.lower, objective.upper))
+    return starts, found
 
 
 def _brief(control: Control) -> Control:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixedmodels.covariance.us import Unstructured
 from mixedmodels.errors import SolverError
 from mixedmodels.objective.start import ols_residual
 
@@ -13,10 +16,12 @@ if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
     from mixedmodels.objective.lmm_criterion import LMMCriterion
 
-__all__ = ["curved_start", "moment_covariance", "term_candidates"]
+__all__ = ["AWAY", "curved_start", "general_terms", "moment_covariance", "near_general", "term_candidates"]
 
 _INSIDE = 0.05  # starts keep this share of the distance between two finite bounds
 _SMALL = 0.1  # smallest start of a standard deviation, in units of the residuals
+AWAY = (0.1, 0.01)  # how far from bounds searches begin near the estimates of a general covariance
+_GENERAL = 6  # columns up to which a general covariance is estimated for a start
 
 
 def curved_start(objective: LMMCriterion) -> np.ndarray:
@@ -89,6 +94,51 @@ def term_candidates(
     return out
 
 
+def general_terms(
+    terms: Sequence[RandomTerm], index: Sequence[np.ndarray], theta: np.ndarray
+) -> tuple[RandomTerm, ...] | None:
+    """The terms with general covariances in place of those at a bound of a structure not linear in theta.
+
+    There one side of a correlation, or a standard deviation of zero, may be a minimum of its own; a general
+    covariance knows no such sides. None where no term is at a bound or one has too many columns.
+
+    Parameters
+    ----------
+    terms : sequence of RandomTerm
+    index : sequence of ndarray
+        Places of each term's parameters in theta.
+    theta : ndarray
+    """
+    out, found = [], False
+    for term, own in zip(terms, index, strict=True):
+        structure, at = term.covariance, theta[own]
+        if hasattr(structure, "correlation"):
+            near = 1e-4 * np.where(np.isfinite(structure.upper - structure.lower), structure.upper, 1.0)
+            if np.any(at - structure.lower < near) or np.any(structure.upper - at < near):
+                if not 1 < term.k <= _GENERAL:
+                    return None
+                term = replace(term, covariance=Unstructured(term.k))
+                found = True
+        out.append(term)
+    return tuple(out) if found else None
+
+
+def near_general(term: RandomTerm, factor: np.ndarray, away: float) -> np.ndarray:
+    """Theta of a structure near a general covariance with this factor.
+
+    Parameters
+    ----------
+    term : RandomTerm
+    factor : ndarray, shape (k, k)
+        Relative factor.
+    away : float
+        How far from bounds: standard deviations to be added, in units of the residuals.
+    """
+    squares = np.ones(term.k) if term.Z is None else _mean_squares(term.Z)
+    Sigma = factor @ factor.T + np.diag(away**2 / squares)
+    return _inside(term, term.covariance.theta_near(Sigma), _INSIDE * away / AWAY[0])
+
+
 def _mean_squares(Z: np.ndarray) -> np.ndarray:
     """Mean squares of the columns over the rows in which they are not zero."""
     used = np.maximum(np.count_nonzero(Z, axis=0), 1)
@@ -96,11 +146,11 @@ def _mean_squares(Z: np.ndarray) -> np.ndarray:
     return np.where(squares > 0.0, squares, 1.0)
 
 
-def _inside(term: RandomTerm, theta: np.ndarray) -> np.ndarray:
+def _inside(term: RandomTerm, theta: np.ndarray, share: float = _INSIDE) -> np.ndarray:
     """Parameters away from both bounds where both are finite, and not at a standard deviation of zero."""
     lower, upper = term.covariance.lower, term.covariance.upper
     both = np.isfinite(lower) & np.isfinite(upper)
-    gap = np.where(both, _INSIDE * (np.where(both, upper, 1.0) - np.where(both, lower, 0.0)), 0.0)
+    gap = np.where(both, share * (np.where(both, upper, 1.0) - np.where(both, lower, 0.0)), 0.0)
     return np.clip(theta, lower + gap, upper - gap)
 
 

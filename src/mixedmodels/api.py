@@ -418,7 +418,8 @@ def glmm(
     information : {"observed", "expected"}
         Curvature in Laplace's determinant. "expected" is what glmer uses for links that are not canonical.
     solver : str
-        "auto" chooses by the structure of the model; "dense" is the reference.
+        "auto" chooses by the structure of the model: "grouped" (one grouping factor), "blocked" (crossed,
+        nested), "sparse" (rows that touch several levels of a term); "dense" is the reference.
     control : Control or dict, optional
         Limits and tolerances of the optimiser.
     progress : "auto", bool or callable

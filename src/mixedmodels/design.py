@@ -161,8 +161,8 @@ class LowRankCovariance(KnownCovariance):
         m, r = self.factor.shape
         if r < m:
             raise SolverError(
-                f"{self.name} has {m} levels and rank {r}: it has no inverse, which structured residuals and "
-                "generalised families need; give the covariance itself with something on its diagonal, "
+                f"{self.name} has {m} levels and rank {r}: it has no inverse, which structured residuals "
+                "need; give the covariance itself with something on its diagonal, "
                 "(W @ W.T + 0.01 * np.eye(m), ids)"
             )
         return KnownCovariance(self.covariance, self.name)._inverse
@@ -237,6 +237,21 @@ class RandomTerm:
             Observations.
         """
         return (self.matrix(n), None) if self.several_levels else (self.codes, self.Z)
+
+    def of_rows(self, rows: np.ndarray) -> RandomTerm:
+        """The term in some rows, with the same levels.
+
+        Parameters
+        ----------
+        rows : ndarray of bool or int
+            Which rows, or their places (repeated ones too).
+        """
+        return replace(
+            self,
+            codes=np.ascontiguousarray(self.codes[rows]),
+            Z=None if self.Z is None else np.ascontiguousarray(self.Z[rows]),
+            rows=None if self.rows is None else self.rows[rows],
+        )
 
     def gram(self, n: int, weights: np.ndarray | None = None) -> np.ndarray:
         """Cross-products of the columns within levels, summed over rows and divided by n, shape (k, k).
@@ -364,11 +379,15 @@ class Design:
         ------
         NotImplementedYetError
         """
-        for term in self.terms:
-            if term.several_levels:
-                raise NotImplementedYetError(
-                    f"{what}: not in this version for {term.group!r}, of which a row touches several levels"
-                )
+        _need_one_level(self.terms, what)
+
+
+def _need_one_level(terms: tuple[RandomTerm, ...], what: str) -> None:
+    for term in terms:
+        if term.several_levels:
+            raise NotImplementedYetError(
+                f"{what}: not in this version for {term.group!r}, of which a row touches several levels"
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -428,6 +447,19 @@ class GeneralisedDesign:
     def q(self) -> int:
         """Number of random effects."""
         return sum(term.m * term.k for term in self.terms)
+
+    def need_one_level(self, what: str) -> None:
+        """Refuse terms whose rows touch several levels, as `Design.need_one_level`.
+
+        Parameters
+        ----------
+        what : str
+
+        Raises
+        ------
+        NotImplementedYetError
+        """
+        _need_one_level(self.terms, what)
 
     def with_response(self, family: Any, data: Any) -> GeneralisedDesign:
         """The design with another response, and with the columns that depend on it (thresholds)."""

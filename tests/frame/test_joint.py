@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mixedmodels.errors import DataError, FormulaError, NewLevelError, NotImplementedYetError
+from mixedmodels.errors import DataError, FormulaError, NewLevelError
 from mixedmodels.fit.known import read_known
 from mixedmodels.formula import parse, render, variables
 from mixedmodels.frame import build
@@ -131,9 +131,12 @@ def test_refused_spellings(term, message):
         frame_of(term)
 
 
-def test_generalised_models_say_what_to_write_instead():
-    import mixedmodels as mm
+def test_generalised_models_have_them():
+    from mixedmodels.family import get_family
+    from mixedmodels.frame.parts import build_generalised
 
     data = dict(DATA, y=[1, 2, 0, 3, 1, 0, 2])
-    with pytest.raises(NotImplementedYetError, match="joint terms are for linear mixed models"):
-        mm.glmm("y ~ joint(1 | winner, 1 | loser)", data, family="poisson")
+    frame = build_generalised(parse("y ~ joint(1 | winner, 1 | loser)"), data, get_family("poisson"))
+    own = frame_of("joint(1 | winner, 1 | loser)").design.terms[0]
+    np.testing.assert_array_equal(frame.generalised.terms[0].codes, own.codes)
+    assert frame.generalised.terms[0].names == own.names

@@ -48,9 +48,9 @@ class JointErrors:
         self.modes: ModeErrors | None = None
         self.moves: tuple[np.ndarray, ...] = ()
         if self.design.terms:
-            from mixedmodels.objective.marginal.mode_errors import ModeErrors
+            from mixedmodels.objective.marginal.sparse_errors import mode_errors
 
-            self.modes = ModeErrors(self.design, fit.family, fit.gamma, self.factors, fit._solution.u)
+            self.modes = mode_errors(self.design, fit.family, fit.gamma, self.factors, fit._solution.u)
             to_entries = self._entries()
             self.moves = tuple([part @ to_entries for part in self.modes.moves()])
         V = np.array(fit.joint_vcov)
@@ -81,12 +81,17 @@ class JointErrors:
         return out
 
     def known_rows(self, parts: NewParts, selection: Selection) -> list[Any]:
-        """By term (codes, values of its columns) with -1 for new levels; None where it has no part."""
+        """By term (codes, values of its columns) with -1 for new levels; None where it has no part.
+
+        Codes have shape (n,), or (n, k) where every column has a level of its own.
+        """
         out: list[Any] = [None] * len(self.design.terms)
         n = parts.rows.shape[0]
         for position, columns in selection:
             term = self.design.terms[position]
             codes, Z = parts.terms[position]
+            if not isinstance(codes, np.ndarray):
+                self.design.need_one_level("standard errors and intervals of predictions")
             codes = np.where(codes >= term.m, -1, codes)
             out[position] = (codes, _chosen(Z, columns, term.k, n))
         return out
@@ -102,8 +107,13 @@ class JointErrors:
             if row is None:
                 continue
             codes, Z = row[0][at], row[1][at]
-            seen = np.flatnonzero(codes >= 0)
             c = self.design.term_predictor[position]
+            if codes.ndim == 2:
+                for j in range(codes.shape[1]):
+                    seen = np.flatnonzero(codes[:, j] >= 0)
+                    out[c, seen] += Z[seen, j, None] * self.moves[position][codes[seen, j], j]
+                continue
+            seen = np.flatnonzero(codes >= 0)
             out[c, seen] += np.einsum("rk,rkp->rp", Z[seen], self.moves[position][codes[seen]])
             if parts.moves and position in parts.moves:
                 self._add_moved_weights(out[c], parts.moves[position], position, codes, at)
@@ -154,7 +164,8 @@ class JointErrors:
         if new:
             for position, row in enumerate(rows):
                 if row is not None and (row[0] < 0).any():
-                    self.add_variance(out, position, np.where(row[0][:, None] < 0, row[1], 0.0))
+                    codes = row[0].reshape(n, -1)
+                    self.add_variance(out, position, np.where(codes < 0, row[1], 0.0))
                 if row is not None and parts.leftover and position in parts.leftover:
                     self.add_leftover(out, position, parts, row[0])
         out[:, :, ~parts.rows] = np.nan
@@ -173,9 +184,24 @@ class JointErrors:
         out[c, c] += left
 
     def add_variance(self, out: np.ndarray, position: int, Z: np.ndarray) -> None:
-        """Add ``z'Sigma z`` of a term to its predictor."""
-        c = self.design.term_predictor[position]
-        out[c, c] += ((Z @ self.factors[position]) ** 2).sum(axis=1)
+        """Add ``z'Sigma z`` of a term to its predictor; columns of different levels are independent."""
+        c, factor = self.design.term_predictor[position], self.factors[position]
+        for own in self._columns_by_level(position):
+            out[c, c] += ((Z[:, own] @ factor[own]) ** 2).sum(axis=1)
+
+    def _columns_by_level(self, position: int) -> list[list[int]]:
+        """Columns of a term that share the level of a row."""
+        term = self.design.terms[position]
+        if term.codes.ndim == 1:
+            return [list(range(term.k))]
+        found: list[list[int]] = []
+        for j in range(term.k):
+            same = [own for own in found if np.array_equal(term.codes[:, own[0]], term.codes[:, j])]
+            if same:
+                same[0].append(j)
+            else:
+                found.append([j])
+        return found
 
 
 def coefficient_errors(fit: GLMMFit, named: Any, component: int) -> np.ndarray:

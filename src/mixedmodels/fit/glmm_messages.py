@@ -192,15 +192,24 @@ def _few_binary(fit: GLMMFit) -> list[str]:
         if several > len(trials) or (several == len(trials) and float(np.median(trials)) > 1.0):
             return []
     for term in fit._terms:
-        per_level = float(np.median(np.bincount(term.codes, minlength=term.m)))
+        per_level = _rows_per_level(term, len(fit.generalised.data.y))
         if per_level <= FEW:
             single = len({t.group for t in fit._terms}) == 1 and term.precision is None
+            single = single and not term.several_levels
             remedy = "use nagq=7 or more" if single else "take its standard deviation as too small"
             return [
                 f"few binary observations per level of {term.group} (median {per_level:g}): Laplace's "
                 f"approximation underestimates the variance there; {remedy}"
             ]
     return []
+
+
+def _rows_per_level(term: Any, n: int) -> float:
+    """Median number of rows of a level; where rows touch several, of the levels that any column touches."""
+    if not term.several_levels:
+        return float(np.median(np.bincount(term.codes, minlength=term.m)))
+    counts = np.diff(term.matrix(n).tocsc().indptr).reshape(term.m, term.k)
+    return min([float(np.median(column[column > 0])) for column in counts.T if column.any()], default=0.0)
 
 
 def _listed(names: Any) -> str:

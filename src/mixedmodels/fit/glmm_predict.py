@@ -166,7 +166,8 @@ class NewParts:
         for position, columns in selection:
             codes, Z = self.terms[position]
             part = values.term_contribution(codes, Z, b[position], columns)
-            part[codes < 0] = 0.0  # a new or missing level counts as zero, its mean
+            if isinstance(codes, np.ndarray) and codes.ndim == 1:
+                part[codes < 0] = 0.0  # a new or missing level counts as zero, its mean
             out[self.design.term_predictor[position]] += part
         out[:, ~self.rows] = np.nan
         return out
@@ -177,9 +178,15 @@ def own_parts(design: GeneralisedDesign) -> NewParts:
     return NewParts(
         design,
         tuple([(np.ones((design.n, 1)) if p.X is None else p.X, p.offset) for p in design.predictors]),
-        tuple([(term.codes, term.Z) for term in design.terms]),
+        own_rows(design),
         np.ones(design.n, dtype=bool),
     )
+
+
+def own_rows(design: GeneralisedDesign) -> tuple[Any, ...]:
+    """By term (codes, Z) of the rows of the fit; (Z, None) where only a sparse matrix can say it."""
+    n = design.n
+    return tuple([(term.codes, term.Z) if term.rows is None else term.parts(n) for term in design.terms])
 
 
 def new_parts(

@@ -28,8 +28,8 @@ class Drawing:
     ----------
     predictor : int
         Linear predictor it adds to.
-    codes : ndarray, shape (n,)
-        Level of each row; -1: none.
+    codes : ndarray, shape (n,) or (n, k), or sparse matrix
+        Level of each row (and column); -1: none. Or Z itself.
     Z : ndarray, shape (n, k), or None
     m : int
         Number of levels.
@@ -40,7 +40,7 @@ class Drawing:
     """
 
     predictor: int
-    codes: np.ndarray
+    codes: Any
     Z: np.ndarray | None
     m: int
     factor: np.ndarray
@@ -85,7 +85,7 @@ def draw_generalised(
             u = rng.standard_normal((term.m, term.factor.shape[0]))
             b = (u if term.root is None else term.root(u)) @ term.factor.T
             part = values.term_contribution(term.codes, term.Z, b)
-            if (term.codes < 0).any():
+            if isinstance(term.codes, np.ndarray) and term.codes.ndim == 1 and (term.codes < 0).any():
                 part[term.codes < 0] = 0.0
             eta[term.predictor] += part
         try:
@@ -145,7 +145,7 @@ def simulate_glmm(
     offset: Any = None,
 ) -> np.ndarray:
     """Draws of the response, shape (rows, n); see `GLMMFit.simulate`."""
-    from mixedmodels.fit.glmm_predict import new_parts, select_terms
+    from mixedmodels.fit.glmm_predict import new_parts, own_rows, select_terms
     from mixedmodels.fit.glmm_values import linear_predictor
     from mixedmodels.fit.kriging import draw_terms_at_positions
 
@@ -163,7 +163,7 @@ def simulate_glmm(
         if offset is not None or trials is not None:
             raise OptionError("offset and trials are for new rows; give newdata as well")
         base = np.array([linear_predictor(design, c, coefficients, fit._b, kept) for c in components])
-        rows = [(term.codes, term.Z) for term in design.terms]
+        rows = list(own_rows(design))
         data = design.data
     else:
         new = new_parts(fit, newdata, selection, "append", offset, fill=False)
@@ -174,7 +174,8 @@ def simulate_glmm(
         new = replace(new, terms=tuple(rows))
         for position, _ in kept:
             codes = rows[position][0]
-            if codes.size and int(codes.max()) >= design.terms[position].m:
+            known = not isinstance(codes, np.ndarray) or not codes.size
+            if not known and int(codes.max()) >= design.terms[position].m:
                 raise DataError(
                     f"grouping factor {design.terms[position].group!r} has levels that the fit has not seen: "
                     "they have no estimated effect to keep; draw it anew (new_effects) or leave it out "
@@ -196,7 +197,7 @@ def simulate_glmm(
             chosen[list(columns)] = factor[list(columns)]
             factor = chosen
         root = None if term.precision is None else relationship_root(term.precision)
-        if codes.size:
+        if isinstance(codes, np.ndarray) and codes.size:
             m = max(m, int(codes.max()) + 1)
         terms.append(Drawing(design.term_predictor[position], codes, Z, m, factor, root))
     family = fit.family.at(design, coefficients)

@@ -260,6 +260,7 @@ def _cross_validate(
         raise OptionError(f"cv_groups={group!r} is no grouping factor of the model; available: {listed}")
     if any(term.precision is not None for term in design.terms) or design.residual is not None:
         raise OptionError("cross-validation with known=, or residual=, is not defined here; leave out folds=")
+    design.need_one_level("cross-validation")
     term = chosen[0]
     if term.m < folds:
         raise OptionError(f"{term.group!r} has {term.m} levels, fewer than {folds} folds")

@@ -97,6 +97,9 @@ class Problem:
             beta, effects = at(np.ascontiguousarray(R))
             rest = R - design.X @ beta
             for term, b in zip(design.terms, effects, strict=True):
+                if term.several_levels:
+                    rest = rest - term.matrix(design.n) @ b.reshape(term.m * term.k, -1)
+                    continue
                 for j in range(term.k):
                     part = b[term.codes, j, :]
                     rest = rest - (part if term.Z is None else term.Z[:, [j]] * part)

@@ -114,22 +114,33 @@ def relationship_root(precision: Precision | KnownCovariance) -> Any:
     r"""A function that maps standard normal u, shape (m, c), to columns with covariance :math:`A = P^{-1}`.
 
     With a permuted :math:`P = L L'`, :math:`L^{-T} u` has covariance A. A dense A, singular ones included,
-    has the root :math:`U D^{1/2}` of its eigen-decomposition, one of low rank its factor.
+    has the root :math:`U D^{1/2}` of its eigen-decomposition, one of low rank its factor. Rows of u beyond m
+    are levels that the fit has not seen: they are independent and stay.
     """
+    m, root = _known_root(precision)
+
+    def draw(u: np.ndarray) -> np.ndarray:
+        return root(u) if len(u) == m else np.concatenate([root(u[:m]), u[m:]])
+
+    return draw
+
+
+def _known_root(precision: Precision | KnownCovariance) -> tuple[int, Any]:
+    """The number of levels, and the root of their covariance."""
     if isinstance(precision, LowRankCovariance) and precision.factor.shape[1] <= precision.factor.shape[0]:
         W = precision.factor
-        return lambda u: W @ u[: W.shape[1]]
+        return len(W), lambda u: W @ u[: W.shape[1]]
     if isinstance(precision, KnownCovariance):
         values, vectors = np.linalg.eigh(precision.covariance)
         half = vectors * np.sqrt(np.maximum(values, 0.0))
-        return lambda u: half @ u
+        return len(half), lambda u: half @ u
     from mixedmodels.solver.sparse_cholesky import SparseCholesky
 
     try:
         factor = SparseCholesky(precision.matrix)
     except SolverError:
         raise DataError("the known precision between levels is not positive definite") from None
-    return lambda u: factor.half_solve(u, transposed=True)
+    return factor.n, lambda u: factor.half_solve(u, transposed=True)
 
 
 def draw_responses(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mixedmodels.design import Design, GeneralisedDesign, Predictor, RandomTerm
-from mixedmodels.errors import DataError, FormulaError, NotImplementedYetError, OptionError
+from mixedmodels.errors import DataError, FormulaError, OptionError
 from mixedmodels.formula.ast import Formula
 from mixedmodels.frame import identify
 from mixedmodels.frame.assemble import Assembled, assemble, shared_parameters
@@ -122,12 +122,6 @@ def build_generalised(
         plan = _with_intercept(plan, messages)
     plans = {name: _part_plan(name, part) for name, part in formulas.items()}
     messages.extend(plan.notes)
-    for label, bar in zip(plan.bar_labels, plan.bars, strict=True):
-        if bar.further:
-            raise NotImplementedYetError(
-                f"{label}: joint terms are for linear mixed models; here write independent terms, as in "
-                "(1 | animal) + (1 | dam)"
-            )
     columns = data if type(data) is Columns else Columns(data, _needed(plan, plans, weights, offset, trials))
     if trials is not None and not hasattr(trials, "__len__"):
         trials = _constant_trials(trials, columns.n_rows)

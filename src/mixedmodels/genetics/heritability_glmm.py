@@ -30,6 +30,7 @@ from mixedmodels.errors import OptionError
 from mixedmodels.fit.glmm_values import base_family
 
 if TYPE_CHECKING:
+    from mixedmodels.design import RandomTerm
     from mixedmodels.family import Family
     from mixedmodels.fit.glmm_result import GLMMFit
     from mixedmodels.genetics.ratio import Ratio
@@ -183,8 +184,6 @@ def glmm_components(fit: GLMMFit, scale: str = "latent") -> GLMMComponents:
     first = len(fit.gamma)
     for b in terms:
         term, F = design.terms[b], np.asarray(fit._factors[b])
-        if term.several_levels or term.rows is not None:
-            raise OptionError(f"ratios of variances are not for {term.group!r}: a row touches several levels")
         Sigma = F @ F.T
         for i in range(term.k):
             for j in range(i + 1):
@@ -199,7 +198,7 @@ def glmm_components(fit: GLMMFit, scale: str = "latent") -> GLMMComponents:
                         if own == b:
                             gradient[first + t] += float(E[i] @ F[j] + F[i] @ E[j])
                 slopes.append(gradient)
-                z = None if term.Z is None else term.Z[:, i] * term.Z[:, j] * (1.0 if i == j else 2.0)
+                z = _share_of_rows(term, i, j)
                 along.append(z)
                 rows += float(Sigma[i, j]) * (1.0 if z is None else z)
     J = np.array(slopes).reshape(len(values), len(V))
@@ -214,6 +213,22 @@ def glmm_components(fit: GLMMFit, scale: str = "latent") -> GLMMComponents:
     if family is not fit.family:
         notes = [*notes, "of the conditional model: without the model of the zeros"]
     return GLMMComponents(names, x, covariance, tuple(notes))
+
+
+def _share_of_rows(term: RandomTerm, i: int, j: int) -> np.ndarray | None:
+    """What one entry of Sigma adds to the variance of the linear predictor in each row; None: 1 everywhere.
+
+    Individuals are not inbred. Where a row touches several levels, covariances count as these are related.
+    """
+    if not term.several_levels:
+        return None if term.Z is None else term.Z[:, i] * term.Z[:, j] * (1.0 if i == j else 2.0)
+    if i == j:
+        return np.asarray((term.matrix(term.n)[:, i :: term.k] ** 2).sum(axis=1))
+    from mixedmodels.inference.checks.variance_parts import several_levels_variances
+
+    unit = np.zeros((term.k, term.k))
+    unit[i, j] = unit[j, i] = 1.0
+    return several_levels_variances(term, unit)
 
 
 def profile_of_one(

@@ -57,7 +57,10 @@ class Coordinates:
         for term, own in zip(design.terms, alone, strict=True):
             T = np.eye(term.k)
             if term.Z is not None and term.covariance.entries is not None and own:
-                T = np.array(term.covariance.transform(term.Z.T @ term.Z / design.n, _constant(term.Z)))
+                if term.several_levels:  # columns of different levels do not mix
+                    T = np.array(term.covariance.transform(np.diag((term.Z**2).mean(axis=0)), None))
+                else:
+                    T = np.array(term.covariance.transform(term.Z.T @ term.Z / design.n, _constant(term.Z)))
                 terms.append(replace(term, Z=np.ascontiguousarray(term.Z @ T)))
                 self.moved.append(True)
             else:

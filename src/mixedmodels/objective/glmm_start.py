@@ -267,7 +267,7 @@ def factor_start(
             moments = [factor * np.sqrt(np.log1p(total) / total) for factor in moments]
     for b, factor in zip(own, moments, strict=True):
         term = design.terms[b]
-        if term.k > 1 and term.covariance.clip == "block":
+        if term.k > 1 and term.covariance.clip == "block" and not term.several_levels:
             factors[b] = scale * np.linalg.cholesky(moment_matrix(term, weights, working))
             continue
         length = np.sqrt((factor**2).sum(axis=1))
@@ -280,7 +280,8 @@ def _intercept(term: RandomTerm) -> bool:
     """Whether the factor of a term is its standard deviation."""
     structure = term.covariance
     plain = structure.entries is not None and structure.entries.tolist() == [[0, 0, 0]]
-    return plain and term.Z is None and term.k == 1 and term.precision is None
+    alone = term.precision is None and not term.several_levels
+    return plain and term.Z is None and term.k == 1 and alone
 
 
 def intercept_moment(codes: np.ndarray, m: int, r: np.ndarray, w: np.ndarray) -> float:

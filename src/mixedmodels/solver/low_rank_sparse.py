@@ -26,7 +26,7 @@ from mixedmodels.solver.threads import one_blas_thread
 if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
 
-__all__ = ["LowRankSparseSolver"]
+__all__ = ["LowRankSparseSolver", "by_columns"]
 
 _BATCH = 256
 
@@ -36,8 +36,21 @@ def _is_plain(term: RandomTerm) -> bool:
     return term.Z is None and not term.several_levels
 
 
-def _by_columns(term: RandomTerm, n: int) -> tuple[RandomTerm, Any]:
-    """The term with effects of the columns of W, and ``W kron I_k``; None if it is not of low rank."""
+def by_columns(term: RandomTerm, n: int) -> tuple[RandomTerm, Any]:
+    """The term with effects of the columns of W, and ``W kron I_k``; itself and None if it has no low rank.
+
+    Parameters
+    ----------
+    term : RandomTerm
+    n : int
+        Observations.
+
+    Returns
+    -------
+    RandomTerm
+        Its levels are the columns of W, its rows touch all of them.
+    scipy.sparse.csr_array, shape (m k, r k), or None
+    """
     from scipy import sparse
 
     if not is_low_rank_term(term):
@@ -73,7 +86,7 @@ class LowRankSparseSolver(SparseSolver):
     """
 
     def __init__(self, design: Design) -> None:
-        found = [_by_columns(term, design.n) for term in design.terms]
+        found = [by_columns(term, design.n) for term in design.terms]
         self._maps = [J for _, J in found]
         self._level_ks = tuple([term.k for term in design.terms])
         self._level_ms = tuple([term.m for term in design.terms])

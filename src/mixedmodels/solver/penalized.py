@@ -220,7 +220,7 @@ class PenalizedMatrix:
         self._flat = np.zeros(self._size)
         self._flat[self._slot] = data[self._keep]
 
-    def _map_blocks(
+    def map_blocks(
         self, flat: np.ndarray, left: Sequence[np.ndarray], right: Sequence[np.ndarray]
     ) -> np.ndarray:
         """``left_a' B right_b`` for every block."""
@@ -238,7 +238,10 @@ class PenalizedMatrix:
 
     def factorise(self, factors: Sequence[np.ndarray]) -> bool:
         """Factor M at these relative factors; whether it is positive definite."""
-        values = self._map_blocks(self._flat, factors, factors)
+        return self.factorise_blocks(self.map_blocks(self._flat, factors, factors))
+
+    def factorise_blocks(self, values: np.ndarray) -> bool:
+        """Factor the penalty plus a matrix given by its lower blocks; whether it is positive definite."""
         return self.factor.factor(
             self._all_places, np.concatenate([values[self._lower], self._penalty_values])
         )
@@ -251,7 +254,7 @@ class PenalizedMatrix:
         factors : sequence of ndarray
             Those that M was factored with.
         """
-        inverse = self.factor.inverse_at(self._places)
+        inverse = self.inverse_blocks()
         out = [np.zeros((k, k)) for k in self.ks]
         on = self.multiplicity == 1.0
         for a, b, part in self._groups:
@@ -272,13 +275,76 @@ class PenalizedMatrix:
         products times `multiplicity`.
         """
         transposed = [factor.T for factor in factors]
-        return self._map_blocks(self.factor.inverse_at(self._places), transposed, transposed)
+        return self.map_blocks(self.inverse_blocks(), transposed, transposed)
+
+    def inverse_blocks(self) -> np.ndarray:
+        """Entries of ``M^{-1}`` on the pattern of Z'Z, as lower blocks."""
+        return self.factor.inverse_at(self._places)
 
     def block_values(self, data: np.ndarray) -> np.ndarray:
         """Values on the pattern of Z'Z (row-compressed order) as lower blocks."""
         flat = np.zeros(self._size)
         flat[self._slot] = data[self._keep]
         return flat
+
+    def inverse_diagonal(self, term: int) -> np.ndarray:
+        """Diagonal blocks of ``M^{-1}`` of all levels of a term, (m, k, k), touched by rows or not."""
+        k, m, first = self.ks[term], self.ms[term], self.slices[term].start
+        columns = first + np.arange(m)[:, None] * k + np.arange(k)
+        rows = np.repeat(columns, k, axis=1).reshape(-1).astype(np.intc)
+        places = self.factor.places(rows, np.tile(columns, (1, k)).reshape(-1).astype(np.intc))
+        return self.factor.inverse_at(places).reshape(m, k, k)
+
+    @cached_property
+    def groups(self) -> list[tuple[int, int, slice, np.ndarray]]:
+        """By pair of terms (a, b), a >= b: its places in the lower blocks, and which are diagonal blocks."""
+        on = self.multiplicity == 1.0
+        return [
+            (a, b, part, on[part].reshape(-1, self.ks[a] * self.ks[b])[:, 0]) for a, b, part in self._groups
+        ]
+
+    @property
+    def block_entries(self) -> tuple[np.ndarray, np.ndarray]:
+        """Row and column of every entry of the lower blocks."""
+        return self._rows, self._columns
+
+    @cached_property
+    def _levels(self) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
+        out = {}
+        for a, b, part in self._groups:
+            ka, kb = self.ks[a], self.ks[b]
+            step = slice(part.start, part.stop, ka * kb)
+            rows = (self._rows[step] - self.slices[a].start) // ka
+            out[a, b] = (rows, (self._columns[step] - self.slices[b].start) // kb)
+        return out
+
+    def levels_of(self, a: int, b: int) -> tuple[np.ndarray, np.ndarray]:
+        """Levels of the two terms in every block of a pair of terms."""
+        return self._levels[a, b]
+
+    def diagonal_blocks(self, term: int, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Levels of a term that rows touch, and the diagonal blocks of a matrix there, (levels, k, k)."""
+        k = self.ks[term]
+        for a, b, part, once in self.groups:
+            if a == b == term:
+                return self._levels[a, b][0][once], flat[part].reshape(-1, k, k)[once]
+        return np.zeros(0, dtype=np.int64), np.zeros((0, k, k))
+
+    def is_lower(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Whether entries lie in blocks on or below the diagonal."""
+        vertex = np.repeat(np.arange(len(self._weights)), self._weights)
+        return np.asarray(vertex[rows] >= vertex[columns])
+
+    @cached_property
+    def slots(self) -> np.ndarray:
+        """Place among the lower blocks of every entry of the pattern, or of its mirror image."""
+        out = np.empty(len(self.pattern[1]), dtype=np.int64)
+        out[self._keep] = self._slot
+        above = np.ones(len(out), dtype=bool)
+        above[self._keep] = False
+        rows, columns = np.divmod(self.pattern_keys[above], self.q)
+        out[above] = out[np.searchsorted(self.pattern_keys, columns * self.q + rows)]
+        return out
 
     @cached_property
     def pattern_keys(self) -> np.ndarray:

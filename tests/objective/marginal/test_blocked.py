@@ -211,7 +211,7 @@ def test_hessian_in_batches(kind, monkeypatch):
 def test_separate_parts_share_columns():
     design = generalised(10, "nested")
     engine = BlockedLaplace(design, Binomial())
-    slot, part = separate_columns(engine.layout, engine._leaf)
+    slot, part = separate_columns(engine.layout, engine.layout.leaf)
     assert len(slot) > 1 and slot.max() == 0  # each outer level is a part of its own
     assert sorted(part.tolist()) == list(range(len(slot)))
 

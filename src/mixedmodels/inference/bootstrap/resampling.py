@@ -230,6 +230,7 @@ def cluster_design(design: Any, cluster: RandomTerm, chosen: np.ndarray) -> tupl
     chosen : ndarray of int, shape (levels,)
         Levels, with repetitions.
     """
+    design.need_one_level("drawing levels anew")
     rows, terms, copies = _chosen_rows(design.terms, cluster, chosen)
     return rows_of_design(design, rows, terms, copies), rows
 
@@ -279,16 +280,7 @@ def rows_of_design(
         Of structured residuals: rows of one group with different numbers are different groups.
     """
     if terms is None:
-        if hasattr(design, "need_one_level"):
-            design.need_one_level("drawing rows anew")
-        terms = [
-            replace(
-                term,
-                codes=np.ascontiguousarray(term.codes[rows]),
-                Z=None if term.Z is None else np.ascontiguousarray(term.Z[rows]),
-            )
-            for term in design.terms
-        ]
+        terms = [term.of_rows(rows) for term in design.terms]
     if not hasattr(design, "predictors"):
         return replace(
             design,

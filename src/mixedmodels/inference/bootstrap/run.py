@@ -208,6 +208,8 @@ def cluster_term(fit: LMMFit, groups: Any) -> RandomTerm:
     ------
     OptionError
         No such factor, none in which all others are nested, or levels correlated by a known precision.
+    NotImplementedYetError
+        A row touches several levels of a term.
     """
     design = fit._random
     known = list(dict.fromkeys(term.group for term in design.terms))
@@ -218,6 +220,7 @@ def cluster_term(fit: LMMFit, groups: Any) -> RandomTerm:
         return own
     if not known:
         raise OptionError("the model has no grouping factor whose levels could be drawn")
+    design.need_one_level("drawing levels anew")
     if groups is None:
         groups = default_cluster(design)
         if groups is None:

@@ -86,8 +86,8 @@ def reduced_design(design: GeneralisedDesign, keep: np.ndarray) -> GeneralisedDe
         return None if array is None else np.ascontiguousarray(array[keep])
 
     def term_of(term: RandomTerm) -> RandomTerm:
-        if term.precision is not None:
-            return replace(term, codes=np.ascontiguousarray(term.codes[keep]), Z=rows(term.Z))
+        if term.precision is not None or term.several_levels:
+            return term.of_rows(keep)
         if id(term.codes) not in shared:
             used, new = np.unique(term.codes[keep], return_inverse=True)
             shared[id(term.codes)] = used, new.astype(np.int32)

@@ -96,6 +96,8 @@ def robust_vcov(
     ------
     OptionError
         An unknown kind, clusters that cut through the levels of a grouping factor, or a single cluster.
+    NotImplementedYetError
+        A row touches several levels of a term.
 
     Examples
     --------
@@ -113,6 +115,7 @@ def robust_vcov(
     if name not in GLMM_KINDS:
         raise OptionError(f"kind {kind!r} is unknown; available: {', '.join(GLMM_KINDS)}")
     level = check_level(level)
+    fit.generalised.need_one_level("robust_vcov")
     grouping = _containing_group(fit) if cluster is None else grouping_of(fit, cluster, "cluster")
     J = len(grouping.levels)
     if J < 2:

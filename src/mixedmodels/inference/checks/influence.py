@@ -377,10 +377,12 @@ def _solve_without(fit: LMMFit, without: np.ndarray) -> tuple[Any, Any, float]:
 
 def reduced_rows(design: Design, keep: np.ndarray) -> Design:
     """The rows `keep` of a design; levels without rows go, unless a precision ties them to others."""
-    design.need_one_level("influence")
     shared: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     terms = []
     for term in design.terms:
+        if term.several_levels:
+            terms.append(term.of_rows(keep))
+            continue
         codes, levels = term.codes[keep], term.levels
         if term.precision is None:
             if id(term.codes) not in shared:

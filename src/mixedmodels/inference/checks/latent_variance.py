@@ -90,7 +90,8 @@ def latent_parts(fit: GLMMFit, method: str | None) -> Any:
 
 def row_effects(term: Any, n: int) -> bool:
     """Whether a term is an effect of every single row."""
-    return term.m == n and term.Z is None and term.precision is None and n > 1
+    plain = term.Z is None and term.precision is None and not term.several_levels
+    return term.m == n and plain and n > 1
 
 
 def _method(family: Family, method: Any) -> str:

@@ -99,6 +99,7 @@ def row_variances(fit: GLMMFit, c: int, chosen: Sequence[int] | None = None) -> 
     chosen : sequence of int, optional
         Positions of the random terms that take part; None: all.
     """
+    from mixedmodels.inference.checks.variance_parts import several_levels_variances
     from mixedmodels.solver.precision import covariance_diagonal
 
     design = fit.generalised
@@ -107,6 +108,9 @@ def row_variances(fit: GLMMFit, c: int, chosen: Sequence[int] | None = None) -> 
         if own != c or (chosen is not None and j not in chosen):
             continue
         factor = np.array(fit._factors[j])
+        if term.several_levels:
+            out += several_levels_variances(term, factor @ factor.T)
+            continue
         columns = np.broadcast_to(factor, (design.n, 1)) if term.Z is None else term.Z @ factor
         part = np.einsum("ij,ij->i", columns, columns)
         out += part if term.precision is None else part * covariance_diagonal(term.precision)[term.codes]

@@ -132,7 +132,7 @@ def mean_variance(term: RandomTerm, Sigma: np.ndarray) -> float:
     4.0
     """
     if term.several_levels:
-        return _several_levels_variance(term, Sigma)
+        return float(np.mean(several_levels_variances(term, Sigma)))
     if term.precision is None:
         if term.Z is None:
             return float(Sigma[0, 0])
@@ -145,18 +145,26 @@ def _forms(Z: np.ndarray, Sigma: np.ndarray) -> np.ndarray:
     return np.einsum("ni,ij,nj->n", Z, Sigma, Z)
 
 
-def _several_levels_variance(term: RandomTerm, Sigma: np.ndarray) -> float:
-    """Mean over the rows of ``z'(A kron Sigma)z`` where a row touches several levels."""
+def several_levels_variances(term: RandomTerm, Sigma: np.ndarray) -> np.ndarray:
+    """``z'(A kron Sigma)z`` by row where a row touches several levels, shape (n,).
+
+    Parameters
+    ----------
+    term : RandomTerm
+    Sigma : ndarray, shape (k, k)
+
+    Raises
+    ------
+    NotImplementedYetError
+        Levels of one row are not neighbours in a sparse precision.
+    """
     Z, k = term.matrix(term.n), term.k
     if term.precision is None:
-        by_level = sum(
-            [
-                float(Sigma[a, c]) * np.asarray((Z[:, a::k] * Z[:, c::k]).sum(axis=1))
-                for a in range(k)
-                for c in range(k)
-            ]
-        )
-        return float(np.mean(by_level))
+        out = np.zeros(term.n)
+        for a in range(k):
+            for c in range(k):
+                out += float(Sigma[a, c]) * np.asarray((Z[:, a::k] * Z[:, c::k]).sum(axis=1))
+        return out
     from mixedmodels.design import KnownCovariance
     from mixedmodels.solver.sparse_cholesky import SparseCholesky
 
@@ -176,7 +184,8 @@ def _several_levels_variance(term: RandomTerm, Sigma: np.ndarray) -> float:
             f"the variance of the effects of {term.group!r}: not in this version for rows that touch levels "
             "which are not neighbours in the precision"
         )
-    return float(np.sum(Z.data[first] * Z.data[second] * A * Sigma[one % k, other % k])) / term.n
+    values = Z.data[first] * Z.data[second] * A * Sigma[one % k, other % k]
+    return np.bincount(np.repeat(np.arange(term.n), counts**2), values, term.n)
 
 
 def variance_parts(fit: Any, scale: str = "latent", method: str | None = None) -> ResultTable:

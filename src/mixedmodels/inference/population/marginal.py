@@ -61,6 +61,7 @@ def predictor_moments(fit: GLMMFit, newdata: Any = None, offset: Any = None) -> 
         raise NotImplementedYetError(
             "averages over random effects with a known covariance between levels are not in this version"
         )
+    design.need_one_level("averages over random effects")
     if newdata is None:
         n = design.n
         ones = np.ones((n, 1))

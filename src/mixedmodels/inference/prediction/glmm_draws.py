@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import DataError, OptionError
+from mixedmodels.errors import DataError, NotImplementedYetError, OptionError
 from mixedmodels.fit.glmm_errors import JointErrors
 from mixedmodels.fit.glmm_predict import NewParts
 
 if TYPE_CHECKING:
+    from mixedmodels.design import GeneralisedDesign
     from mixedmodels.fit.glmm_result import GLMMFit
     from mixedmodels.fit.predict import Selection
 
@@ -124,6 +125,7 @@ def joint_draws(
         The likelihood is flat in the direction of a parameter, or no replicate could be fitted.
     """
     design, p = errors.design, len(fit.gamma)
+    _need_plain_terms(design)
     if levels is None:
         levels = {position: np.arange(term.m) for position, term in enumerate(design.terms)}
     if parameters is not None:
@@ -150,6 +152,24 @@ def joint_draws(
                 b[position][:, :, at] += errors.moves[position][rows] @ change[:, at]
     factors = [factor[None] for factor in errors.factors]
     return EffectDraws(fit.gamma[:, None] + change[:p], fit.theta[:, None] + change[p:], b, levels, factors)
+
+
+def _need_plain_terms(design: GeneralisedDesign) -> None:
+    """Refuse terms whose effects are not those of one level in each row.
+
+    Raises
+    ------
+    NotImplementedYetError
+    """
+    from mixedmodels.solver.low_rank import is_low_rank_term
+
+    design.need_one_level("predictions by simulation")
+    for term in design.terms:
+        if is_low_rank_term(term):
+            raise NotImplementedYetError(
+                f"predictions by simulation: not in this version for {term.group!r}, whose levels have a "
+                "covariance of lower rank; use method='analytic'"
+            )
 
 
 def _effect_root(modes: Any) -> Any:

@@ -293,7 +293,8 @@ def _predictive(fit: GLMMFit, request: _Request, errors: JointErrors, level: flo
     S = errors.covariance(parts, request.whole)
     for position in request.apart:
         Z = parts.terms[position][1]
-        errors.add_variance(S, position, np.ones((n, 1)) if Z is None else Z)
+        k = fit.generalised.terms[position].k
+        errors.add_variance(S, position, np.ones((n, k)) if Z is None else Z)
         errors.add_leftover(S, position, parts)
     ok = np.flatnonzero(np.isfinite(eta).all(axis=0) & np.isfinite(S).all(axis=(0, 1)))
     trials = None if request.trials is None else request.trials[ok]

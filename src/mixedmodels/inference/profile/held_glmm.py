@@ -105,9 +105,14 @@ def _reordered(fit: GLMMFit, orders: dict[int, list[int]]) -> Any:
     terms = list(design.terms)
     for b, order in orders.items():
         term = terms[b]
-        assert term.Z is not None
-        terms[b] = replace(
-            term, Z=np.ascontiguousarray(term.Z[:, order]), names=tuple([term.names[i] for i in order])
-        )
+        Z = None if term.Z is None else np.ascontiguousarray(term.Z[:, order])
+        codes, rows = term.codes, term.rows
+        if codes.ndim == 2 and rows is None:
+            codes = np.ascontiguousarray(codes[:, order])
+        elif rows is not None:
+            columns = np.arange(term.m)[:, None] * term.k + np.array(order)
+            rows = rows[:, columns.reshape(-1)]
+        names = tuple([term.names[i] for i in order])
+        terms[b] = replace(term, Z=Z, codes=codes, rows=rows, names=names)
     frame = replace(fit.frame, generalised=replace(design, terms=tuple(terms)))
     return glmm_objective(frame, replace(fit._options, start=None))

@@ -14,6 +14,7 @@ import numpy as np
 
 import mixedmodels.solver._kernels.crossproducts as crossproducts
 from mixedmodels.design import GeneralisedDesign
+from mixedmodels.objective.marginal.algebra import half_products
 from mixedmodels.solver._kernels.blocked import BlockedEvaluator, BlockedStructure
 from mixedmodels.solver._kernels.weighted import WeightedRows, slots_of
 from mixedmodels.solver.blocked import symmetric_columns
@@ -183,22 +184,19 @@ class Layout:
         ]
         return Blocks(diagonal, pairs)
 
-    def grams(self, A: Blocks, Q: Blocks) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def grams(self, A: Blocks, Q: Blocks) -> dict[tuple[int, int], np.ndarray]:
         """Sums over blocks of ``A[i, k] Q[j, l]``, indexed [i, k, j, l], by factor and by pair."""
-        diagonal = [_gram(a, q) for a, q in zip(A.diagonal, Q.diagonal, strict=True)]
-        return diagonal, [_gram(a, q) for a, q in zip(A.pairs, Q.pairs, strict=True)]
+        out = {(f, f): _gram(a, q) for f, (a, q) in enumerate(zip(A.diagonal, Q.diagonal, strict=True))}
+        for p, a, q in zip(self.pairs, A.pairs, Q.pairs, strict=True):
+            out[p.f, p.g] = _gram(a, q)
+        return out
 
     def half_products(self, A: Blocks, Q: Blocks, Lambda: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Sum of the level blocks of ``A Lambda Q``, (k, k) per factor.
 
         Half the derivative of ``tr(Lambda'A Lambda Q)`` with respect to the factors.
         """
-        diagonal, pairs = self.grams(A, Q)
-        out = [np.einsum("ikjl,kl->ij", T, L) for T, L in zip(diagonal, Lambda, strict=True)]
-        for p, T in zip(self.pairs, pairs, strict=True):
-            out[p.f] += np.einsum("ikjl,kl->ij", T, Lambda[p.g])
-            out[p.g] += np.einsum("ikjl,ij->kl", T, Lambda[p.f])
-        return out
+        return half_products(self.grams(A, Q), Lambda)
 
     def dense_maps(self, leaf: int, slot: np.ndarray, part: np.ndarray) -> DenseMaps:
         """Places of the blocks when `leaf` is eliminated; found once.

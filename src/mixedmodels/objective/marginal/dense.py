@@ -62,10 +62,8 @@ class DenseLaplace:
         self._P = np.eye(q)
         self._logdet_P = 0.0
         for term, c in zip(design.terms, design.term_predictor, strict=True):
-            Z = np.ones((n, 1)) if term.Z is None else term.Z
-            for j in range(term.k):
-                self._Z[c][np.arange(n), at + term.codes * term.k + j] += Z[:, j]
             stop = at + term.m * term.k
+            self._Z[c][:, at:stop] = term.matrix(n).toarray()
             self._slices.append(slice(at, stop))
             if term.precision is not None:
                 self._P[at:stop, at:stop] = np.kron(term.precision.matrix.toarray(), np.eye(term.k))

@@ -23,8 +23,9 @@ import numpy as np
 
 from mixedmodels.design import GeneralisedDesign
 from mixedmodels.family.base import Family
-from mixedmodels.objective.marginal.blocked import BlockedLaplace, symmetrised
+from mixedmodels.objective.marginal.blocked import BlockedLaplace
 from mixedmodels.objective.marginal.blocks import Blocks
+from mixedmodels.objective.marginal.laplace import symmetrised
 
 __all__ = ["ModeErrors"]
 
@@ -60,11 +61,14 @@ class ModeErrors:
         u: Sequence[np.ndarray] | None = None,
     ) -> None:
         self.design, self.family = design, family
-        self.engine = BlockedLaplace(design, family)
+        self.engine: Any = self._engine()
         if u is not None:
-            for part, (f, at) in zip(u, self.engine.layout.place, strict=True):
-                self.engine._u[f][:, at : at + part.shape[1]] = part
+            self.engine.begin(u)
         self.move(gamma, factors)
+
+    def _engine(self) -> Any:
+        """Where the modes are found."""
+        return BlockedLaplace(self.design, self.family)
 
     def move(self, gamma: np.ndarray, factors: Sequence[np.ndarray]) -> None:
         """Go to other parameters."""
@@ -76,7 +80,7 @@ class ModeErrors:
     @property
     def b(self) -> tuple[np.ndarray, ...]:
         """Conditional modes by term, (m, k) each."""
-        return self.engine._of_terms(self.state.b)
+        return self.engine.layout.of_terms(self.state.b)
 
     def moves(self) -> tuple[np.ndarray, ...]:
         """Derivatives of the modes of each term, (m, k, P), by gamma and the entries of the factors."""
@@ -86,25 +90,24 @@ class ModeErrors:
         P = p + len(layout.entries)
         table = self.family.derivatives(self.design.data, list(state.eta), 2, range(C))
         f1, f2 = table[1 : 1 + C], symmetrised(table, C, 2)
-        score = engine._sums(f1[act])
+        score = layout.sums(f1[act])
         Fu = engine._zeros(P)
 
         def add(a: int, c: int, column: np.ndarray) -> None:
             moved = np.ascontiguousarray(f2[act, c] * column)
-            for f, part in enumerate(engine._sums(moved)):
+            for f, part in enumerate(layout.sums(moved)):
                 Fu[f][:, :, a] -= part @ state.Lambda[f]
 
         for c, (predictor, X) in enumerate(zip(self.design.predictors, engine._X, strict=True)):
             for j, a in enumerate(predictor.columns.tolist()):
                 add(a, c, X[:, j])
         for a, (f, i, j) in enumerate(layout.entries, p):
-            own, z = state.u[f][:, j][layout.codes[f]], layout.Z[f]
-            add(a, act[layout.predictors[f][i]], own if z is None else z[:, i] * own)
+            add(a, act[layout.predictors[f][i]], layout.column(f, i, state.u[f][:, j]))
             Fu[f][:, j, a] -= score[f][:, i]
-        out = [-(L @ part) for part, L in zip(engine._solve(Fu), state.Lambda, strict=True)]
+        out = [-(L @ part) for part, L in zip(layout.solve(Fu), state.Lambda, strict=True)]
         for a, (f, i, j) in enumerate(layout.entries, p):
             out[f][:, i, a] += state.u[f][:, j]
-        return engine._of_terms(out)
+        return layout.of_terms(out)
 
     def covariances(self, rows: Rows) -> np.ndarray:
         """``z'Lambda H^{-1} Lambda'z`` between all predictors of given rows, shape (C, C, rows).
@@ -119,7 +122,7 @@ class ModeErrors:
         n = next(part[0].shape[0] for part in rows if part is not None)
         codes, Z = self._by_factor(rows, n)
         if self._blocks is None:
-            self._blocks = engine._marginal_blocks(self.state)
+            self._blocks = engine._marginal(self.state)
         blocks = self._blocks
         found = np.zeros((A, A, n))
         for f, code in enumerate(codes):
@@ -187,7 +190,7 @@ class ModeErrors:
             columns = np.arange(own.size * kf).reshape(own.size, kf)
             # columns of Lambda' e: the rows of Lambda
             unit[f][own[:, None], :, columns] = self.state.Lambda[f][None]
-            solved = engine._solve(unit)[g]  # (m_g, kg, columns)
+            solved = layout.solve(unit)[g]  # (m_g, kg, columns)
             at = np.flatnonzero((place >= start) & (place < start + own.size))
             part = solved[second[at]][np.arange(at.size)[:, None], :, columns[place[at] - start]]
             out[at] = part @ self.state.Lambda[g].T
@@ -218,4 +221,4 @@ class ModeErrors:
         for m, k, L in zip(layout.m, layout.k, self.state.Lambda, strict=True):
             out.append(L @ u[at : at + m * k].reshape(m, k, -1))
             at += m * k
-        return self.engine._of_terms(out)
+        return self.engine.layout.of_terms(out)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from mixedmodels.objective.marginal.blocked import BlockedLaplace
+    from mixedmodels.objective.marginal.laplace import PatternLaplace
 
 __all__ = ["joint_mode"]
 
@@ -25,13 +25,13 @@ _DECREMENT = 1e-11  # Newton's decrement at which this step is the last: it squa
 
 
 def joint_mode(
-    engine: BlockedLaplace, gamma: np.ndarray, factors: Sequence[np.ndarray], E: np.ndarray
+    engine: PatternLaplace, gamma: np.ndarray, factors: Sequence[np.ndarray], E: np.ndarray
 ) -> np.ndarray | None:
     """The change c of the coefficients; the engine then holds the mode.
 
     Parameters
     ----------
-    engine : BlockedLaplace
+    engine : PatternLaplace
     gamma : ndarray
         Where to begin.
     factors : sequence of ndarray
@@ -54,19 +54,17 @@ def joint_mode(
     engine._state = None
     if not np.isfinite(value):
         return None
-    F = -value + 0.5 * _inner(u, engine._penalty(u))
+    F = -value + 0.5 * _inner(u, layout.penalty(u))
     for _ in range(_STEPS):
         try:
             engine._load(W, Lambda)
         except FloatingPointError:
             return None
-        score, penalty = engine._sums(f1), engine._penalty(u)
+        score, penalty = layout.sums(f1), layout.penalty(u)
         g = [part - r @ L for part, r, L in zip(penalty, score, Lambda, strict=True)]
         weighted = np.ascontiguousarray(V.T[:, None, :] * W[own][None])
-        cross = [
-            L.T @ part for L, part in zip(Lambda, layout.rows.sums_many(weighted, layout.m), strict=True)
-        ]
-        solved = engine._solve(
+        cross = [L.T @ part for L, part in zip(Lambda, layout.sums_many(weighted), strict=True)]
+        solved = layout.solve(
             [np.concatenate([a[:, :, None], b], axis=2) for a, b in zip(g, cross, strict=True)]
         )
         S, gc = weighted[:, own] @ V, -(f1[own] @ V)

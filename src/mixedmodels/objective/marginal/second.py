@@ -10,15 +10,14 @@ weights change by :math:`\dot W_a = -\ell^{(3)}\dot\eta_a`, and H by
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.objective.marginal.blocks import Blocks
-from mixedmodels.objective.marginal.determinant import block_diagonal_traces, trace_products
+from mixedmodels.objective.marginal.algebra import both_factors
 
 if TYPE_CHECKING:
-    from mixedmodels.objective.marginal.blocked import BlockedLaplace, _State
+    from mixedmodels.objective.marginal.laplace import PatternLaplace, _State
 
 __all__ = ["Directions"]
 
@@ -28,7 +27,7 @@ class Directions:
 
     Parameters
     ----------
-    engine : BlockedLaplace
+    engine : PatternLaplace
     state : _State
         The mode.
     f2 : ndarray, shape (C, C, n)
@@ -45,7 +44,7 @@ class Directions:
     """
 
     def __init__(
-        self, engine: BlockedLaplace, state: _State, f2: np.ndarray, score: Sequence[np.ndarray]
+        self, engine: PatternLaplace, state: _State, f2: np.ndarray, score: Sequence[np.ndarray]
     ) -> None:
         self.engine, self.state, self.f2 = engine, state, f2
         layout, p = engine.layout, engine.n_gamma
@@ -57,24 +56,20 @@ class Directions:
         for c, (predictor, X) in enumerate(zip(engine.design.predictors, engine._X, strict=True)):
             N[predictor.columns, c] = X.T
         for at, (f, i, j) in self.entries:
-            z = layout.Z[f]
-            own = state.u[f][:, j][layout.codes[f]]
-            N[at, act[layout.predictors[f][i]]] += own if z is None else z[:, i] * own
+            N[at, act[layout.predictors[f][i]]] += layout.column(f, i, state.u[f][:, j])
         self.N = N
         self.fN = _weighted(f2, N)
         self.Fu = [-_left(L.T, part) for part, L in zip(self._sums(self.fN), state.Lambda, strict=True)]
         for at, (f, i, j) in self.entries:
             self.Fu[f][:, j, at] -= score[f][:, i]
-        self.du = [-part for part in engine._solve(self.Fu)]
+        self.du = [-part for part in layout.solve(self.Fu)]
         self.eta1 = N.copy()
         db = [_left(L, part) for L, part in zip(state.Lambda, self.du, strict=True)]
-        layout.rows.effects_many(db, self.eta1, np.array(act, dtype=np.intc))
+        layout.effects_many(db, self.eta1, np.array(act, dtype=np.intc))
 
     def _sums(self, r: np.ndarray) -> list[np.ndarray]:
         """Z'r by factor, (m, k, P), for r (P, C, n)."""
-        layout, act = self.engine.layout, self.engine._active
-        found: list[np.ndarray] = layout.rows.sums_many(np.ascontiguousarray(r[:, act]), layout.m)
-        return found
+        return self.engine.layout.sums_many(np.ascontiguousarray(r[:, self.engine._active]))
 
     def penalised(self) -> np.ndarray:
         """Second derivatives of F at the mode, (P, P)."""
@@ -87,7 +82,7 @@ class Directions:
     def half_hessian(
         self,
         penalised: np.ndarray,
-        Q: Blocks,
+        Q: Any,
         adjoint: Sequence[np.ndarray],
         f3: np.ndarray,
         s: np.ndarray,
@@ -107,10 +102,10 @@ class Directions:
         Parameters
         ----------
         penalised : ndarray, shape (P, P)
-        Q : Blocks
+        Q : blocks
             Of the inverse of H.
         adjoint, s, M
-            ``a`` and ``s`` of `BlockedLaplace`'s formulas, and the weights of ``eta_a' M eta_b``.
+            ``a`` and ``s`` of `PatternLaplace`'s formulas, and the weights of ``eta_a' M eta_b``.
         f3 : ndarray, shape (C, C, C, n)
         exact : bool
             Whether the curvature of the determinant is exact, not a model.
@@ -133,9 +128,9 @@ class Directions:
         half = _gram(_weighted(M, eta1), eta1)
         out = (penalised if T is None else T.T @ penalised @ T) + 0.25 * (half + half.T)
         dA, dH = self._changes(f3, eta1, T)
-        S = engine._sums(s[engine._active])
+        S = layout.sums(s[engine._active])
         D = self._sums(_weighted(self.f2, eta1))
-        K = self._half_products(dA, Q)
+        K = layout.half_products_many(dA, Q, state.Lambda)
         found = []  # [i, j, b] by factor
         for Sf, du, Df, a, Kf in zip(S, dus, D, adjoint, K, strict=True):
             m, k, _ = du.shape
@@ -145,17 +140,14 @@ class Directions:
         moved = np.zeros((P, q))
         for at, (f, i, j) in self.entries:
             moved[at] = found[f][i, j]
-        both = self._both_factors(P, Q)
+        both = both_factors(layout.grams(state.A, Q), self.entries, P)
         if T is not None:
             moved, both = T.T @ moved, T.T @ both @ T
         out += moved + moved.T + both
-        if exact:
-            traces = trace_products(layout, engine._leaf, state.H, dH, engine._solve)
-        else:
-            traces = block_diagonal_traces(layout, state.H, dH, engine._penalty_diagonals)
+        traces = layout.traces(state.H, dH, exact)
         return np.asarray(out - 0.5 * traces)
 
-    def _changes(self, f3: np.ndarray, eta1: np.ndarray, T: np.ndarray | None) -> tuple[Blocks, Blocks]:
+    def _changes(self, f3: np.ndarray, eta1: np.ndarray, T: np.ndarray | None) -> tuple[Any, Any]:
         """Derivatives of Z'WZ and of Lambda'Z'WZ Lambda, stacked, along all directions or columns of T."""
         state, layout = self.state, self.engine.layout
         act = self.engine._active
@@ -168,52 +160,8 @@ class Directions:
         for at, (f, i, j) in self.entries:
             share = slice(at, at + 1) if T is None else slice(None)
             scale = 1.0 if T is None else T[at][:, None, None]
-            block = scale * (state.A.diagonal[f][:, i, :] @ state.Lambda[f])
-            into = dH.diagonal[f][share]
-            into[:, :, j, :] += block
-            into[:, :, :, j] += block
-            for place, p in enumerate(layout.pairs):
-                pair = state.A.pairs[place]
-                if p.f == f:
-                    dH.pairs[place][share][:, :, j, :] += scale * (pair[:, i, :] @ state.Lambda[p.g])
-                elif p.g == f:
-                    dH.pairs[place][share][:, :, :, j] += scale * (pair[:, :, i] @ state.Lambda[p.f])
+            layout.add_change(dH, state.A, state.Lambda, (f, i, j), share, scale)
         return dA, dH
-
-    def _half_products(self, A: Blocks, Q: Blocks) -> list[np.ndarray]:
-        """`Layout.half_products` of stacked A, (k, k, P) per factor."""
-        layout, Lambda = self.engine.layout, self.state.Lambda
-        out = []
-        for a, q, L in zip(A.diagonal, Q.diagonal, Lambda, strict=True):
-            out.append(np.einsum("aikjl,kl->ija", _grams(a, q), L))
-        for p, a, q in zip(layout.pairs, A.pairs, Q.pairs, strict=True):
-            T = _grams(a, q)
-            out[p.f] += np.einsum("aikjl,kl->ija", T, Lambda[p.g])
-            out[p.g] += np.einsum("aikjl,ij->kla", T, Lambda[p.f])
-        return out
-
-    def _both_factors(self, P: int, Q: Blocks) -> np.ndarray:
-        """``tr(dLambda_a' A dLambda_b H^{-1})`` of pairs of entries."""
-        layout = self.engine.layout
-        diagonal, pairs = layout.grams(self.state.A, Q)
-        where = {(p.f, p.g): T for p, T in zip(layout.pairs, pairs, strict=True)}
-        out = np.zeros((P, P))
-        for a, (f, i, j) in self.entries:
-            for b, (g, k, m) in self.entries:
-                if f == g:
-                    out[a, b] = 0.5 * (diagonal[f][i, k, j, m] + diagonal[f][k, i, m, j])
-                elif f < g:
-                    out[a, b] = out[b, a] = where[f, g][i, k, j, m]
-        return out
-
-
-def _grams(A: np.ndarray, Q: np.ndarray) -> np.ndarray:
-    """Sums over blocks of ``A[a, :, i, k] Q[:, j, l]``, indexed [a, i, k, j, l]."""
-    P, count, i, k = A.shape
-    if i * k == 1:
-        return (A.reshape(P, count) @ Q.reshape(count)).reshape(P, 1, 1, 1, 1)
-    flat = np.swapaxes(A.reshape(P, count, i * k), 1, 2)
-    return np.asarray(flat @ Q.reshape(count, i * k)).reshape(P, i, k, i, k)
 
 
 def _left(L: np.ndarray, part: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixedmodels.errors import NotImplementedYetError, OptionError
+from mixedmodels.errors import OptionError
 from mixedmodels.fit.ranef import level_array
 from mixedmodels.inference.table import ResultTable, result_table
 from mixedmodels.solver.precision import covariance_diagonal
@@ -24,11 +24,12 @@ def breeding_values(fit: LMMFit, group: str | None = None, column: str | None = 
         \mathrm{PEV}_l = Var(\hat b_l - b_l), \qquad
         r^2_l = 1 - \frac{\mathrm{PEV}_l}{A_{ll}\,\sigma_a^2}
 
-    with :math:`A_{ll} = 1 + F_l` for a pedigree; accuracy is r. Variances are taken as known.
+    with :math:`A_{ll} = 1 + F_l` for a pedigree; accuracy is r. Variances are taken as known. In generalised
+    models effects are those on the scale of the linear predictor (the liability of a threshold trait).
 
     Parameters
     ----------
-    fit : LMMFit
+    fit : LMMFit or GLMMFit
     group : str, optional
         Grouping factor; by default the only one with a known covariance between its levels.
     column : str, optional
@@ -62,30 +63,57 @@ def breeding_values(fit: LMMFit, group: str | None = None, column: str | None = 
     [0.098, -0.019, -0.041, -0.009, -0.186, 0.177, -0.249, 0.183]
     """
     position = _position(fit, group)
-    term = fit.design.terms[position]
+    term = fit._terms[position]
     at = _column(term, column)
     factors = [np.array(factor) for factor in fit._factors]
-    scale = fit.sigma**2
+    scale = fit.sigma**2 if fit._is_linear else 1.0
     variance = scale * float(factors[position][at] @ factors[position][at])
     own = np.ones(term.m) if term.precision is None else covariance_diagonal(term.precision)
-    pev = scale * fit.solver.random_covariance(factors, position)[:, at, at]
+    if fit._is_linear:
+        pev = scale * fit.solver.random_covariance(factors, position)[:, at, at]
+        note = f"variance {variance:.6g}, residual variance {scale:.6g}, taken as known"
+    else:
+        pev = _generalised_pev(fit, position, at)
+        note = f"variance {variance:.6g} on the scale of the linear predictor, taken as known"
     total = variance * own
     reliability = np.clip(1.0 - pev / np.where(total > 0.0, total, np.inf), 0.0, 1.0)
     columns = {
         "id": level_array(term),
         "records": _records(term, at),
-        "estimate": fit._solution.b[position][:, at],
+        "estimate": np.asarray(fit._b[position])[:, at],
         "std_error": np.sqrt(pev),
         "pev": pev,
         "reliability": reliability,
         "accuracy": np.sqrt(reliability),
     }
-    notes = [f"variance {variance:.6g}, residual variance {scale:.6g}, taken as known"]
+    notes = [note]
     if variance == 0.0:
         columns["reliability"] = columns["accuracy"] = np.full(term.m, np.nan)
         notes.append("the variance is estimated as zero: reliability is not defined")
     what = "" if term.k == 1 else f", {term.names[at]}"
     return result_table(f"Predictions for {term.group}{what}", columns, notes, fit._native)
+
+
+def _generalised_pev(fit: Any, position: int, at: int) -> np.ndarray:
+    r"""Prediction error variances in a generalised model, those of the coefficients included.
+
+    .. math:: Var(b \mid y, \hat\psi) + \frac{\partial\hat b}{\partial\gamma}
+              V_{\gamma \mid \theta} \frac{\partial\hat b'}{\partial\gamma},
+
+    with the parameters of variances known: those of the random effects and of the dispersion.
+    """
+    from mixedmodels.fit.glmm_errors import JointErrors
+
+    errors, design = JointErrors(fit), fit.generalised
+    free = np.zeros(len(errors.V), dtype=bool)
+    for predictor in design.predictors:
+        free[predictor.columns] |= predictor.name != "dispersion"
+    known = ~free & (errors.V.diagonal() > 0.0)
+    across = errors.V[np.ix_(free, known)]
+    V = errors.V[np.ix_(free, free)] - across @ np.linalg.lstsq(errors.V[np.ix_(known, known)], across.T)[0]
+    moves = errors.moves[position][:, at, free]
+    conditional = np.asarray(fit.conditional_covariance(position))[:, at, at]
+    return np.asarray(conditional + ((moves @ V) * moves).sum(axis=1))
 
 
 def _records(term: Any, column: int) -> np.ndarray:
@@ -98,9 +126,7 @@ def _records(term: Any, column: int) -> np.ndarray:
 
 def _position(fit: LMMFit, group: str | None) -> int:
     """Place of the term that is meant."""
-    if not fit._is_linear:
-        raise NotImplementedYetError("breeding_values is for linear mixed models; use ranef(condvar=True)")
-    terms = fit.design.terms
+    terms = fit._terms
     related = [i for i, term in enumerate(terms) if term.precision is not None]
     if group is None:
         if len(related) == 1:

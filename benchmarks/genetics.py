@@ -130,6 +130,15 @@ def maternal(count: int) -> None:
     print(fit.theta, fit.sigma)
 
 
+CASES = {  # with the sizes they have unless others are given
+    "animals": (animals, (100_000,)),
+    "scan": (markers, (1200, 10_000)),
+    "joint": (joint, (1200, 130)),
+    "maternal": (maternal, (5000,)),
+}
+
 if __name__ == "__main__":
-    sizes = [int(text) for text in sys.argv[2:]]
-    {"animals": animals, "scan": markers, "joint": joint, "maternal": maternal}[sys.argv[1]](*sizes)
+    if len(sys.argv) < 2 or sys.argv[1] not in CASES:
+        sys.exit(__doc__)
+    case, sizes = CASES[sys.argv[1]]
+    case(*([int(text) for text in sys.argv[2:]] or sizes))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import MixedModelsError
-from mixedmodels.objective.curved_start import AWAY, general_terms, near_general
+from mixedmodels.objective.curved_start import general_terms, starts_near_general
 from mixedmodels.objective.glmm_search import search, start_point
 
 if TYPE_CHECKING:
@@ -58,17 +58,13 @@ def lower_mode(
     except (FloatingPointError, np.linalg.LinAlgError, MixedModelsError):
         return optimum
     factors, best, each = general.factors(wide.theta), optimum, [optimum, wide]
-    for away in AWAY:
+    gamma, theta = wide.theta[:n_gamma], wide.theta[n_gamma:]
+    starts = starts_near_general(design.terms, index, terms, general.coordinates.map.index, theta, factors)
+    for start in starts:
         if best.value < wide.value + _LOWER:
             break  # a special case cannot be lower
-        start = np.zeros(n_gamma + objective.n_theta)
-        start[:n_gamma] = wide.theta[:n_gamma]
-        places = zip(design.terms, terms, index, general.coordinates.map.index, factors, strict=True)
-        for term, other, own, part, factor in places:
-            same = other is term
-            start[n_gamma + own] = wide.theta[n_gamma + part] if same else near_general(term, factor, away)
         try:
-            found = search(objective, start, options.method, control)
+            found = search(objective, np.concatenate([gamma, start]), options.method, control)
         except (FloatingPointError, np.linalg.LinAlgError, MixedModelsError):
             continue
         each.append(found)

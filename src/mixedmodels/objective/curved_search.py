@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixedmodels.errors import SolverError
-from mixedmodels.objective.curved_start import AWAY, general_terms, near_general, term_candidates
+from mixedmodels.objective.curved_start import general_terms, starts_near_general, term_candidates
 from mixedmodels.objective.start import ols_residual
 from mixedmodels.optimize import minimize
 from mixedmodels.optimize.control import Control
@@ -119,15 +119,9 @@ def _general_starts(objective: LMMObjective, theta: np.ndarray) -> tuple[list[np
         found = minimize(general, "newton", None, certify=False)
     except (SolverError, np.linalg.LinAlgError):
         return [], None
-    starts, factors = [], general.factors(found.theta)
-    for away in AWAY:
-        start = theta.copy()
-        places = zip(design.terms, terms, index, general._map.index, factors, strict=True)
-        for term, other, own, part, factor in places:
-            same = other is term
-            start[own] = found.theta[part] if same else near_general(term, np.asarray(factor), away)
-        starts.append(np.clip(start, objective.lower, objective.upper))
-    return starts, found
+    factors = general.factors(found.theta)
+    starts = starts_near_general(design.terms, index, terms, general._map.index, found.theta, factors)
+    return [np.clip(start, objective.lower, objective.upper) for start in starts], found
 
 
 def _brief(control: Control) -> Control:
@@ -144,7 +138,7 @@ def _to_the_end(objective: LMMObjective, found: Any, control: Control) -> Any:
     largest, scaled = _leading(objective, found.theta)
     end = None
     if largest > _LEAP:
-        point = np.where(scaled, found.theta * (_FAR / largest), found.theta)
+        point = _far(found.theta, largest, scaled)
         try:
             far = minimize(objective, "newton", point, _brief(control), certify=False)
             end = at_limit(objective, far)
@@ -168,7 +162,7 @@ def _back(objective: LMMObjective, found: Any) -> Any:
     largest, scaled = _leading(objective, found.theta)
     if not largest > 2.0 * _FAR or objective.sigma_fixed is not None:
         return found
-    point = np.where(scaled, found.theta * (_FAR / largest), found.theta)
+    point = _far(found.theta, largest, scaled)
     try:
         value, gradient = objective.value_and_gradient(point)
     except (SolverError, np.linalg.LinAlgError):
@@ -177,6 +171,11 @@ def _back(objective: LMMObjective, found: Any) -> Any:
         return found
     status = Status.STALLED if found.converged else found.status
     return replace(found, theta=point, value=float(value), gradient=gradient, hessian=None, status=status)
+
+
+def _far(theta: np.ndarray, largest: float, scaled: np.ndarray) -> np.ndarray:
+    """The point at `_FAR` of the way along which the parameters `scaled` grow together."""
+    return np.where(scaled, theta * (_FAR / largest), theta)
 
 
 def _is_limit(end: Any, scaled: np.ndarray) -> bool:
@@ -222,10 +221,9 @@ def at_limit(objective: LMMObjective, optimum: Any) -> Any:
     largest, scaled = _leading(objective, theta)
     if largest < (_FAR if optimum.converged else _LARGE):
         return optimum
-    point = np.where(scaled, theta * (_FAR / largest), theta)
+    point = _far(theta, largest, scaled)
     try:
-        value = float(objective.value(point))
-        gradient = objective.value_and_gradient(point)[1]
+        value, gradient = objective.value_and_gradient(point)
     except (SolverError, np.linalg.LinAlgError):
         return optimum
     left = 0.5 * abs(float(gradient[scaled] @ point[scaled]))
@@ -234,7 +232,7 @@ def at_limit(objective: LMMObjective, optimum: Any) -> Any:
     return replace(
         optimum,
         theta=point,
-        value=value,
+        value=float(value),
         gradient=gradient,
         hessian=None,
         status=Status.CONVERGED,

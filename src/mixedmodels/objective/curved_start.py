@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from mixedmodels.design import Design, RandomTerm
     from mixedmodels.objective.lmm_criterion import LMMCriterion
 
-__all__ = ["AWAY", "curved_start", "general_terms", "moment_covariance", "near_general", "term_candidates"]
+__all__ = ["curved_start", "general_terms", "moment_covariance", "starts_near_general", "term_candidates"]
 
 _INSIDE = 0.05  # starts keep this share of the distance between two finite bounds
 _SMALL = 0.1  # smallest start of a standard deviation, in units of the residuals
-AWAY = (0.1, 0.01)  # how far from bounds searches begin near the estimates of a general covariance
+_AWAY = (0.1, 0.01)  # how far from bounds searches begin near the estimates of a general covariance
 _GENERAL = 6  # columns up to which a general covariance is estimated for a start
 
 
@@ -123,20 +123,41 @@ def general_terms(
     return tuple(out) if found else None
 
 
-def near_general(term: RandomTerm, factor: np.ndarray, away: float) -> np.ndarray:
-    """Theta of a structure near a general covariance with this factor.
+def starts_near_general(
+    terms: Sequence[RandomTerm],
+    index: Sequence[np.ndarray],
+    general: Sequence[RandomTerm],
+    general_index: Sequence[np.ndarray],
+    theta: np.ndarray,
+    factors: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+    """Theta near the estimates with general covariances, the farthest from bounds first.
 
     Parameters
     ----------
-    term : RandomTerm
-    factor : ndarray, shape (k, k)
-        Relative factor.
-    away : float
-        How far from bounds: standard deviations to be added, in units of the residuals.
+    terms, index
+        As for `general_terms`.
+    general, general_index
+        What `general_terms` made of them, and the places of their parameters.
+    theta : ndarray
+        Estimates with general covariances.
+    factors : sequence of ndarray, shape (k, k)
+        Their relative factors.
     """
+    starts = []
+    for away in _AWAY:
+        start = np.zeros(max([int(own.max()) for own in index]) + 1)
+        for term, own, other, part, factor in zip(terms, index, general, general_index, factors, strict=True):
+            start[own] = theta[part] if other is term else _near_general(term, np.asarray(factor), away)
+        starts.append(start)
+    return starts
+
+
+def _near_general(term: RandomTerm, factor: np.ndarray, away: float) -> np.ndarray:
+    """Theta of a structure near a general covariance; `away` is added to its standard deviations."""
     squares = np.ones(term.k) if term.Z is None else _mean_squares(term.Z)
     Sigma = factor @ factor.T + np.diag(away**2 / squares)
-    return _inside(term, term.covariance.theta_near(Sigma), _INSIDE * away / AWAY[0])
+    return _inside(term, term.covariance.theta_near(Sigma), _INSIDE * away / _AWAY[0])
 
 
 def _mean_squares(Z: np.ndarray) -> np.ndarray:

@@ -56,6 +56,8 @@ class StructuredObjective(StructuredCriterion):
         Residual standard deviation held fixed; None estimates it.
     solver : str
         As in `mixedmodels.solver.choose.choose_solver`.
+    fixed : FixedPart, optional
+        Of the design, if it is known.
 
     Attributes
     ----------

@@ -70,7 +70,11 @@ def orthonormal_twin(objective: StructuredObjective) -> OrthonormalTwin | None:
         parts = term.covariance.factor_derivatives(np.zeros(term.covariance.n_theta))
         outward[np.ix_(index, index)] = np.array([term.covariance.theta_of(T @ E) for E in parts]).T
     twin = type(objective)(
-        replace(design, terms=tuple(terms)), objective.reml, objective.sigma_fixed, objective.solver_name
+        replace(design, terms=tuple(terms)),
+        objective.reml,
+        objective.sigma_fixed,
+        objective.solver_name,
+        fixed=objective.fixed,
     )
-    twin.fixed, twin.twin = objective.fixed, None
+    twin.twin = None
     return OrthonormalTwin(twin, outward, np.linalg.inv(outward), tuple(changes))

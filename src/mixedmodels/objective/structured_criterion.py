@@ -46,8 +46,15 @@ class StructuredCriterion:
     """Parameters, state, value, gradient and Newton matrix of `StructuredObjective`."""
 
     def __init__(
-        self, design: Design, reml: bool = True, sigma: float | None = None, solver: str = "auto"
+        self,
+        design: Design,
+        reml: bool = True,
+        sigma: float | None = None,
+        solver: str = "auto",
+        fixed: FixedPart | None = None,
     ) -> None:
+        if fixed is not None:
+            self.fixed = fixed
         if design.residual is None:
             raise OptionError("the design has no residual structure; use LMMObjective")
         self.design = design

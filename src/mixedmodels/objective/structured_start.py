@@ -45,16 +45,16 @@ def coarse_starts(objective: StructuredObjective) -> list[np.ndarray]:
     list of ndarray, shape (n_theta,)
         The most promising first.
     """
-    psi = objective.start
+    psi, slopes = objective.start, _slopes(objective)
     if objective.ranges:
         starts = _valleys(objective, psi, objective.ranges[0])
     elif (phi := _general_phi(objective)) is not None:
         starts = [np.concatenate([psi[: objective.n_random], phi])]
     elif objective.n_phi <= _FEW:
-        starts = [_along_coordinates(objective, psi)]
+        starts = [_along_coordinates(objective, psi, [j for j, _ in slopes])]
     else:
         starts = [psi]
-    for j, unit in _slopes(objective):
+    for j, unit in slopes:
         found = [one for psi in starts for one in _along_slope(objective, psi, j, unit)]
         starts = [psi for _, psi in sorted(found, key=lambda pair: pair[0])[:_SEARCHES]]
     entries = objective.linear_entries
@@ -64,9 +64,9 @@ def coarse_starts(objective: StructuredObjective) -> list[np.ndarray]:
     return [_theta_at_phi(objective, one) for one in starts]
 
 
-def _along_coordinates(objective: StructuredObjective, psi: np.ndarray) -> np.ndarray:
+def _along_coordinates(objective: StructuredObjective, psi: np.ndarray, slopes: list[int]) -> np.ndarray:
     """The best of a few steps along each coordinate of phi in turn; slopes are another matter."""
-    best, slopes = np.inf, [j for j, _ in _slopes(objective)]
+    best = np.inf
     for j in range(objective.n_random, objective.n_theta):
         if j in slopes:
             continue
@@ -140,9 +140,7 @@ def _valleys(objective: StructuredObjective, psi: np.ndarray, j: int) -> list[np
     for base in (psi, moved) if others else (psi,):
         trials = np.array([_shifted(objective, base, j, float(shift)) for shift in _RANGE_SHIFTS])
         values = objective.values(base, trials[:, objective.n_random :])
-        padded = np.concatenate([[np.inf], values, [np.inf]])
-        low = np.flatnonzero((values <= padded[:-2]) & (values <= padded[2:]) & np.isfinite(values))
-        found += [(float(values[i]), trials[i]) for i in low.tolist()]
+        found += [(float(values[i]), trials[i]) for i in _minima(values)]
     out: list[np.ndarray] = []
     least = min([value for value, _ in found], default=np.inf)
     for value, trial in sorted(found, key=lambda pair: pair[0]):

@@ -638,6 +638,12 @@ cdef class Profile:
                 dd2[i * r + j] = dd2[j * r + i] = total
         return True
 
+    cdef object settled(self, bint fine):
+        """The profile itself; None if a level failed, beta cannot be profiled out or a number is not finite."""
+        if fine and self.finish() and isfinite(self.pwrss + self.logdet + self.logdet_XX):
+            return self
+        return None
+
     def derivatives(self, double scale, bint reml, E=None, double nu=0.0):
         """Gradient and Hessian of the criterion, beta profiled out.
 
@@ -681,7 +687,9 @@ cdef class Profile:
             for j in range(r):
                 l = i * r + j
                 H[i, j] = dd[l] + scale * dd[2 * r * r + l] + (dd[r * r + l] if reml else 0.0)
-        if E is not None and k <= CURVED:  # tr(M (E_i E_j' + E_j E_i'))
+        if E is not None and k > CURVED:
+            raise ValueError(f"curvature is for at most {CURVED} columns of random effects, not {k}")
+        if E is not None:  # tr(M (E_i E_j' + E_j E_i'))
             e = E
             for i in range(k * k):
                 M[i] = T[i] - scale * SS[i] - (TX[i] if reml else 0.0)
@@ -992,9 +1000,7 @@ cdef class Rows:
                     fine = False
                     break
         free(memory)
-        if not fine or not out.finish() or not isfinite(out.pwrss + out.logdet + out.logdet_XX):
-            return None
-        return out
+        return out.settled(fine)
 
 
 cdef inline double _ratio(bint scaled, const double[::1] log_sd, Py_ssize_t t) noexcept nogil:
@@ -1086,6 +1092,4 @@ def from_products(
                 fine = False
                 break
     free(memory)
-    if not fine or not out.finish() or not isfinite(out.pwrss + out.logdet + out.logdet_XX):
-        return None
-    return out
+    return out.settled(fine)
